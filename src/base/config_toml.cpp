@@ -1,0 +1,105 @@
+// TOML in and out.
+#include <toml++/toml.h>
+#include <sstream>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "base/file.h"
+
+namespace fathom {
+namespace {
+
+Json from_toml(const toml::node& node, const std::string& path, std::map<std::string, int>* lines) {
+  if (lines) (*lines)[path] = static_cast<int>(node.source().begin.line);
+  if (const auto* table = node.as_table()) {
+    Json result = Json::object();
+    for (const auto& [key, value] : *table) {
+      const std::string name(key.str());
+      result[name] = from_toml(value, path.empty() ? name : path + "." + name, lines);
+    }
+    return result;
+  }
+  if (const auto* array = node.as_array()) {
+    Json result = Json::array();
+    for (size_t i = 0; i < array->size(); ++i)
+      result.push_back(from_toml((*array)[i], fmt::format("{}[{}]", path, i), lines));
+    return result;
+  }
+  if (const auto* value = node.as_string()) return Json(value->get());
+  if (const auto* value = node.as_integer()) return Json(value->get());
+  if (const auto* value = node.as_floating_point()) return Json(value->get());
+  if (const auto* value = node.as_boolean()) return Json(value->get());
+  fail(ErrorKind::kConfig, "{}: dates and times are not used in recipes", path);
+}
+
+toml::table parse_table(const std::string& text, const std::string& source) {
+  try {
+    return toml::parse(text, source);
+  } catch (const toml::parse_error& cause) {
+    const auto& where = cause.source().begin;
+    fail(ErrorKind::kConfig, "{}:{}:{}: {}", source, where.line, where.column, cause.description());
+  }
+}
+
+void write_toml_table(std::string& out, const Json& table, const std::string& path) {
+  for (const auto& [key, value] : table.as_object()) {
+    const bool tables = value.is_array() && value.size() > 0 && value.as_array()[0].is_object();
+    if (!value.is_object() && !tables && !value.is_null()) out += fmt::format("{} = {}\n", key, value.dump());
+  }
+  for (const auto& [key, value] : table.as_object()) {
+    const std::string name = path.empty() ? key : path + "." + key;
+    if (value.is_object()) {
+      out += fmt::format("\n[{}]\n", name);
+      write_toml_table(out, value, name);
+    } else if (value.is_array() && value.size() > 0 && value.as_array()[0].is_object()) {
+      for (const Json& item : value.as_array()) {
+        out += fmt::format("\n[[{}]]\n", name);
+        write_toml_table(out, item, name);
+      }
+    }
+  }
+}
+
+Json parse_override_value(const std::string& text) {
+  try {
+    return from_toml(*toml::parse("value = " + text).get("value"), "value", nullptr);
+  } catch (const toml::parse_error&) {
+    return Json(text);  // a bare word is a string
+  }
+}
+
+}  // namespace
+
+ConfigTree parse_toml(const std::string& text, const std::string& source) {
+  ConfigTree tree;
+  tree.source = source;
+  tree.values = from_toml(parse_table(text, source), "", &tree.lines);
+  return tree;
+}
+
+ConfigTree read_toml_file(const std::string& path) {
+  constexpr uint64_t kMaxBytes = 16 << 20;
+  return parse_toml(read_file(path, kMaxBytes), path);
+}
+
+void apply_override(ConfigTree& tree, const std::string& assignment) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0)
+    fail(ErrorKind::kUsage, "--set expects key=value, got \"{}\"", assignment);
+  Json* level = &tree.values;
+  std::istringstream path(assignment.substr(0, equals));
+  for (std::string key; std::getline(path, key, '.');) {
+    if (!level->is_object()) *level = Json::object();
+    level = &(*level)[key];
+  }
+  *level = parse_override_value(assignment.substr(equals + 1));
+  tree.lines.erase(assignment.substr(0, equals));
+}
+
+std::string json_to_toml(const Json& values) {
+  std::string out;
+  write_toml_table(out, values, "");
+  return out;
+}
+
+}  // namespace fathom

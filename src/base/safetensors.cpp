@@ -1,0 +1,181 @@
+#include "base/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <set>
+
+#include "base/error.h"
+#include "base/json.h"
+
+namespace fathom {
+namespace {
+
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr uint64_t kLengthBytes = 8;
+constexpr uint64_t kAlignment = 64;
+
+struct DTypeRow {
+  DType dtype;
+  const char* name;
+  int64_t bytes;
+};
+constexpr std::array<DTypeRow, 12> kDTypes = {{{DType::kBool, "BOOL", 1},
+                                               {DType::kU8, "U8", 1},
+                                               {DType::kI8, "I8", 1},
+                                               {DType::kI16, "I16", 2},
+                                               {DType::kI32, "I32", 4},
+                                               {DType::kI64, "I64", 8},
+                                               {DType::kF16, "F16", 2},
+                                               {DType::kBF16, "BF16", 2},
+                                               {DType::kF32, "F32", 4},
+                                               {DType::kF64, "F64", 8},
+                                               {DType::kF8E4M3, "F8_E4M3", 1},
+                                               {DType::kF8E5M2, "F8_E5M2", 1}}};
+
+const DTypeRow& row_of(DType dtype) {
+  return kDTypes[static_cast<size_t>(dtype)];
+}
+
+/// Reads one entry of the header; `data` is the part of the file behind the header.
+TensorView parse_entry(const std::string& name, const Json& entry, std::span<const std::byte> data) {
+  TensorView tensor;
+  tensor.name = name;
+  const std::string& dtype = entry.at("dtype").as_string();
+  const auto* row =
+      std::find_if(kDTypes.begin(), kDTypes.end(), [&](const DTypeRow& r) { return dtype == r.name; });
+  if (row == kDTypes.end()) fail(ErrorKind::kCheckpoint, "unknown dtype \"{}\"", dtype);
+  tensor.dtype = row->dtype;
+
+  int64_t num_bytes = row->bytes;
+  for (const Json& extent : entry.at("shape").as_array()) {
+    if (extent.as_int() < 0) fail(ErrorKind::kCheckpoint, "negative size {} in its shape", extent.as_int());
+    tensor.shape.push_back(extent.as_int());
+    if (__builtin_mul_overflow(num_bytes, extent.as_int(), &num_bytes))
+      fail(ErrorKind::kCheckpoint, "its shape overflows 64 bits");
+  }
+  const Json::Array& offsets = entry.at("data_offsets").as_array();
+  if (offsets.size() != 2) fail(ErrorKind::kCheckpoint, "expected two data_offsets, got {}", offsets.size());
+  const int64_t begin = offsets[0].as_int(), end = offsets[1].as_int();
+  if (begin < 0 || end < begin || static_cast<uint64_t>(end) > data.size())
+    fail(ErrorKind::kCheckpoint, "offsets {} to {} do not lie in the {} bytes of data", begin, end,
+         data.size());
+  if (end - begin != num_bytes)
+    fail(ErrorKind::kCheckpoint, "its shape needs {} bytes, its offsets span {}", num_bytes, end - begin);
+  tensor.bytes = data.subspan(static_cast<size_t>(begin), static_cast<size_t>(num_bytes));
+  return tensor;
+}
+
+/// Every byte of the data belongs to exactly one tensor.
+void check_coverage(std::vector<TensorView>& tensors, std::span<const std::byte> data,
+                    const std::string& source) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorView& a, const TensorView& b) {
+    return std::pair(a.bytes.data(), a.bytes.size()) < std::pair(b.bytes.data(), b.bytes.size());
+  });
+  const std::byte* expected = data.data();
+  for (const TensorView& tensor : tensors) {
+    if (tensor.bytes.data() != expected)
+      fail(ErrorKind::kCheckpoint, "{}: tensor \"{}\" leaves a hole or overlaps another", source,
+           tensor.name);
+    expected += tensor.bytes.size();
+  }
+  const auto covered = static_cast<size_t>(expected - data.data());
+  if (covered != data.size())
+    fail(ErrorKind::kCheckpoint, "{}: {} bytes behind the last tensor", source, data.size() - covered);
+}
+
+std::string make_header(const std::vector<TensorView>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
+  Json header = Json::object();
+  if (!metadata.empty()) {
+    Json& notes = header["__metadata__"];
+    for (const auto& [key, value] : metadata) notes[key] = value;
+  }
+  std::set<std::string> names;
+  uint64_t offset = 0;
+  for (const TensorView& tensor : tensors) {
+    FATHOM_CHECK(names.insert(tensor.name).second, "[safetensors] tensor \"{}\" is given twice", tensor.name);
+    Json entry = Json::object();
+    entry["dtype"] = dtype_name(tensor.dtype);
+    entry["shape"] = Json(Json::Array(tensor.shape.begin(), tensor.shape.end()));
+    entry["data_offsets"] = Json(Json::Array{offset, offset + tensor.bytes.size()});
+    offset += tensor.bytes.size();
+    header.as_object().emplace_back(tensor.name, std::move(entry));
+  }
+  std::string text = header.dump();
+  text.append((kAlignment - (text.size() + kLengthBytes) % kAlignment) % kAlignment, ' ');
+  return text;
+}
+
+}  // namespace
+
+int64_t dtype_bytes(DType dtype) {
+  return row_of(dtype).bytes;
+}
+const char* dtype_name(DType dtype) {
+  return row_of(dtype).name;
+}
+
+SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std::string& source) {
+  uint64_t header_bytes = 0;
+  if (bytes.size() < kLengthBytes)
+    fail(ErrorKind::kCheckpoint, "{}: too short for a safetensors file", source);
+  std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
+  if (header_bytes > kMaxHeaderBytes)
+    fail(ErrorKind::kCheckpoint, "{}: header of {} bytes, at most {} are accepted", source, header_bytes,
+         kMaxHeaderBytes);
+  if (header_bytes > bytes.size() - kLengthBytes)
+    fail(ErrorKind::kCheckpoint, "{}: truncated: header of {} bytes in a file of {}", source, header_bytes,
+         bytes.size());
+
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);
+  const auto data = bytes.subspan(kLengthBytes + header_bytes);
+  SafetensorsContent content;
+  std::set<std::string> names;
+  std::string current = "header";
+  try {
+    const Json header = parse_json(text, "header");
+    for (const auto& [name, entry] : header.as_object()) {
+      current = fmt::format("tensor \"{}\"", name);
+      if (!names.insert(name).second) fail(ErrorKind::kCheckpoint, "given twice");
+      if (name == "__metadata__") {
+        for (const auto& [key, value] : entry.as_object()) content.metadata[key] = value.as_string();
+      } else {
+        content.tensors.push_back(parse_entry(name, entry, data));
+      }
+    }
+  } catch (const Error& cause) {
+    fail(ErrorKind::kCheckpoint, "{}: {}: {}", source, current, cause.what());
+  }
+  check_coverage(content.tensors, data, source);
+  return content;
+}
+
+const TensorView* SafetensorsFile::find(std::string_view name) const {
+  for (const TensorView& tensor : content_.tensors)
+    if (tensor.name == name) return &tensor;
+  return nullptr;
+}
+
+uint64_t write_safetensors(const std::string& path, const std::vector<TensorView>& tensors,
+                           const std::map<std::string, std::string>& metadata) {
+  const std::string header = make_header(tensors, metadata);
+  const uint64_t header_bytes = header.size();
+  AtomicFile file(path);
+  file.write(std::as_bytes(std::span(&header_bytes, 1)));
+  file.write(std::as_bytes(std::span(header)));
+  for (const TensorView& tensor : tensors) {
+    const auto extent = [&] {
+      int64_t total = dtype_bytes(tensor.dtype);
+      for (const int64_t size : tensor.shape) total *= size;
+      return total;
+    }();
+    FATHOM_CHECK(static_cast<uint64_t>(extent) == tensor.bytes.size(),
+                 "[safetensors] \"{}\" needs {} bytes, got {}", tensor.name, extent, tensor.bytes.size());
+    file.write(tensor.bytes);
+  }
+  file.commit();
+  return file.checksum();
+}
+
+}  // namespace fathom

@@ -1,0 +1,26 @@
+// A batch: what a task's loss sees. Made from samples on worker threads, moved to the device once.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "data/sample.h"
+
+namespace fathom {
+
+/// B samples of one or more modalities; tensors of absent modalities are undefined.
+/// Shapes: B batch, C channels, H height, W width, T tokens.
+struct Batch {
+  at::Tensor index_B;       ///< int64: position of each sample in its data set; keys dropout and augmentation
+  at::Tensor image_BCHW;    ///< uint8 in RGB order until `to_device`, then float32, normalised
+  at::Tensor tokens_BT;     ///< int64, padded at the end with the padding id
+  at::Tensor length_B;      ///< int64: unpadded tokens of each row
+  at::Tensor label_B;       ///< int64 class ids, −1 where a sample has none
+  std::vector<Record> records;  ///< where the samples came from
+
+  int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }
+};
+
+}  // namespace fathom

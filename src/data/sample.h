@@ -1,0 +1,50 @@
+// What a reader yields and a transform changes: plain buffers, no tensors.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fathom {
+
+/// Pixels in RGB order, row by row: `pixels[(y * width + x) * 3 + channel]`.
+struct Image {
+  int64_t height = 0;
+  int64_t width = 0;
+  std::vector<uint8_t> pixels;
+};
+
+/// Mono or interleaved samples in [-1, 1].
+struct Audio {
+  int64_t sample_rate = 0;
+  int64_t num_channels = 1;
+  std::vector<float> samples;
+};
+
+/// One row of a manifest, before anything is decoded: paths are absolute, absent fields are empty.
+struct Record {
+  std::string id;                       ///< the image's, audio's or row's name, unique in its data set where the source allows
+  std::string image_path;
+  std::string audio_path;
+  std::vector<std::string> captions;
+  std::string text;                     ///< a document or sentence
+  std::string question;
+  std::vector<std::string> answers;
+  std::string label;                    ///< class name, empty if none
+  std::map<std::string, std::string> tags;  ///< other string fields, e.g. "unseen" for scenes
+  std::string source;                   ///< "file:line" where it was written, for messages
+};
+
+/// A record with its media decoded and its text encoded.
+struct Sample {
+  int64_t index = 0;                    ///< position in the data set
+  Record record;
+  std::optional<Image> image;
+  std::optional<Audio> audio;
+  std::vector<int32_t> tokens;          ///< the encoded caption, sentence or window
+  int64_t label = -1;                   ///< class id, −1 if none
+};
+
+}  // namespace fathom
