@@ -1,0 +1,46 @@
+// Dual tower: an image encoder and a text encoder that meet in one space. Source: Radford et al., "Learning
+// transferable visual models from natural language supervision", ICML 2021. B batch, T tokens, D embed_dim.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "models/dual_tower/config.h"
+#include "models/language/model.h"
+#include "models/swin/model.h"
+#include "nn/forward_context.h"
+#include "nn/linear.h"
+
+namespace fathom {
+
+class DualTowerImpl : public torch::nn::Module {
+ public:
+  /// Parameters are uninitialised: call `init_parameters` or load a checkpoint.
+  explicit DualTowerImpl(const DualTowerConfig& config);
+
+  /// Unit-length float32 embeddings, [B, D].
+  at::Tensor embed_image(const at::Tensor& image_BCHW, const ForwardContext& context = {});
+  at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
+                        const ForwardContext& context = {});
+
+  /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100. Scalar, float32.
+  at::Tensor logit_scale() const;
+  /// Learned offset of the logits (scalar, float32), undefined unless `config().logit_bias`.
+  at::Tensor logit_bias() const { return bias_; }
+
+  const DualTowerConfig& config() const { return config_; }
+  Swin vision() const { return vision_; }
+  LanguageModel text() const { return text_; }
+
+ private:
+  DualTowerConfig config_;
+  Swin vision_{nullptr};
+  LanguageModel text_{nullptr};
+  Linear image_projection_{nullptr};
+  Linear text_projection_{nullptr};
+  at::Tensor log_scale_;
+  at::Tensor bias_;
+};
+TORCH_MODULE(DualTower);
+
+}  // namespace fathom

@@ -1,0 +1,57 @@
+// A Llama-compatible transformer: language model (causal, with a head) and text encoder (either kind of
+// attention, pooled). Source: Touvron et al., "LLaMA: open and efficient foundation language models", 2023.
+// B batch, T tokens, D model width, V vocabulary.
+#pragma once
+
+#include <torch/nn/modulelist.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <optional>
+
+#include "models/language/config.h"
+#include "nn/block.h"
+#include "nn/forward_context.h"
+#include "nn/kv_cache.h"
+#include "nn/norm.h"
+
+namespace fathom {
+
+class LanguageModelImpl : public torch::nn::Module {
+ public:
+  /// Parameters are uninitialised: call `init_parameters` or load a checkpoint.
+  /// Errors (kConfig): what `LanguageModelConfig::validate` says, or vocab_size 0.
+  explicit LanguageModelImpl(const LanguageModelConfig& config);
+
+  /// Hidden states after the last norm. `tokens_BT` int64; `length_B` (int64, may be undefined: all full) is
+  /// the number of unpadded tokens of each row, padding behind. States at padded places mean nothing.
+  /// With a cache, `tokens_BT` continue what it holds, and it is advanced.
+  at::Tensor hidden(const at::Tensor& tokens_BT, const at::Tensor& length_B = {},
+                    const ForwardContext& context = {}, KeyValueCache* cache = nullptr);
+  /// [..., D] → [..., V].
+  at::Tensor logits(const at::Tensor& hidden_BTD) const;
+  /// Hidden states, then logits: [B, T, V].
+  at::Tensor forward(const at::Tensor& tokens_BT, const at::Tensor& length_B = {},
+                     const ForwardContext& context = {}, KeyValueCache* cache = nullptr);
+  /// One state a row, by `config().pool`: [B, D].
+  at::Tensor pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B, const ForwardContext& context = {});
+
+  /// The head's weight [V, D] (the embedding when tied), for losses that never keep all logits.
+  const at::Tensor& head_weight() const;
+  const LanguageModelConfig& config() const { return config_; }
+  /// A cache that fits this model's type and device.
+  KeyValueCache make_cache(int64_t batch, int64_t capacity) const;
+
+ private:
+  at::Tensor embed(const at::Tensor& tokens_BT, const ForwardContext& context) const;
+
+  LanguageModelConfig config_;
+  at::Tensor embedding_VD_;
+  at::Tensor head_VD_;  ///< undefined when tied
+  torch::nn::ModuleList blocks_;
+  RMSNorm norm_{nullptr};
+  Rope rope_;
+};
+TORCH_MODULE(LanguageModel);
+
+}  // namespace fathom

@@ -1,0 +1,47 @@
+// Keys and values of the tokens seen so far, one pair a layer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace fathom {
+
+/// Shapes: B sequences, K key-value heads, T tokens, E head size.
+struct KeyValueCacheShape {
+  int64_t layers = 0;
+  int64_t batch = 1;
+  int64_t kv_heads = 0;
+  int64_t capacity = 0;  ///< most tokens a sequence can have
+  int64_t head_dim = 0;
+};
+
+/// A contiguous cache for sequences of equal length. Owned by whoever generates, used by one thread; a forward
+/// pass appends to every layer, then the model calls `advance`.
+class KeyValueCache {
+ public:
+  KeyValueCache(const KeyValueCacheShape& shape, const at::TensorOptions& options);
+
+  int64_t length() const { return length_; }  ///< tokens seen by all layers
+  int64_t capacity() const { return capacity_; }
+  void reset() { length_ = 0; }
+  /// Forgets all but the first `length` tokens.
+  void truncate(int64_t length);
+
+  /// Stores [B, K, T, E] behind what is there and returns views of all keys and values, [B, K, length + T, E].
+  /// Errors (kRequest): beyond the capacity.
+  std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& key_BKTE,
+                                           const at::Tensor& value_BKTE);
+  void advance(int64_t num_tokens) { length_ += num_tokens; }
+
+ private:
+  std::vector<at::Tensor> keys_;
+  std::vector<at::Tensor> values_;
+  int64_t capacity_;
+  int64_t length_ = 0;
+};
+
+}  // namespace fathom
