@@ -26,6 +26,7 @@ struct DatasetConfig {
   std::string path;
   DataFormat format = DataFormat::kAuto;
   std::string split;
+  std::vector<std::string> columns;
   OnError on_error = OnError::kStop;
   int64_t limit = 0;
   void fields(Fields& f);

@@ -1,0 +1,98 @@
+// The sample sources: image–caption pairs, images alone, sentences alone, windows of a token stream.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "batch/image_views.h"
+#include "batch/sample_source.h"
+#include "batch/text_encoding.h"
+#include "data/readers/dataset.h"
+#include "data/readers/token_file.h"
+
+namespace fathom {
+
+/// One sample a record: its image and one of its captions (training: drawn anew each epoch, tokens masked;
+/// evaluation: the first). Errors (kData) at construction: a record without image or caption.
+class ImageTextSource : public SampleSource {
+ public:
+  ImageTextSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images,
+                  TextEncoding text, int64_t seed);
+  int64_t size() const override { return dataset_->size(); }
+  Sample load(int64_t index, int64_t epoch) const override;
+  DataReport* report() const override { return &dataset_->report(); }
+
+ private:
+  std::shared_ptr<const Dataset> dataset_;
+  std::shared_ptr<const ImageViews> images_;
+  TextEncoding text_;
+  int64_t seed_;
+};
+
+/// One sample a record: its image, and its label as a class id (−1 without one).
+class ImageSource : public SampleSource {
+ public:
+  ImageSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images, int64_t seed,
+              std::vector<std::string> class_names = {});
+  int64_t size() const override { return dataset_->size(); }
+  Sample load(int64_t index, int64_t epoch) const override;
+  DataReport* report() const override { return &dataset_->report(); }
+
+ private:
+  std::shared_ptr<const Dataset> dataset_;
+  std::shared_ptr<const ImageViews> images_;
+  int64_t seed_;
+  std::map<std::string, int64_t> class_ids_;
+};
+
+/// One sample a sentence: every caption (or else the text) of every record, in order, each with its record's
+/// label.
+class TextSource : public SampleSource {
+ public:
+  TextSource(std::shared_ptr<const Dataset> dataset, TextEncoding text,
+             std::vector<std::string> class_names = {});
+  int64_t size() const override { return static_cast<int64_t>(places_.size()); }
+  Sample load(int64_t index, int64_t epoch) const override;
+  DataReport* report() const override { return &dataset_->report(); }
+
+  /// The record that sentence `index` belongs to.
+  int64_t record_of(int64_t index) const { return places_[static_cast<size_t>(index)].first; }
+  const std::string& sentence(int64_t index) const;
+
+ private:
+  std::shared_ptr<const Dataset> dataset_;
+  TextEncoding text_;
+  std::vector<std::pair<int64_t, int64_t>> places_;  ///< record, position among its captions
+  std::map<std::string, int64_t> class_ids_;
+};
+
+/// Windows of `num_tokens` + 1 ids over one or more token files (the extra id makes inputs and targets of one
+/// window).
+///
+/// Training: each epoch cuts every file from an offset in [0, num_tokens) drawn from (seed, epoch).
+/// Evaluation: every token of a file is the target of exactly one window. Window w has the targets
+/// [w·num_tokens, (w+1)·num_tokens), the last one fewer, and begins with the token before them (the first
+/// window with end-of-text). Total loss over these windows ÷ ln 2 ÷ `text_bytes()` is the bits per byte.
+class TokenWindowSource : public SampleSource {
+ public:
+  /// Errors (kData): a training file shorter than two windows, an empty evaluation file.
+  TokenWindowSource(std::vector<TokenFile> files, int64_t num_tokens, Phase phase, int64_t seed,
+                    int32_t end_of_text = 0);
+  int64_t size() const override { return starts_.back(); }
+  Sample load(int64_t index, int64_t epoch) const override;
+  int64_t text_bytes() const;
+
+ private:
+  std::vector<TokenFile> files_;
+  int64_t num_tokens_;
+  Phase phase_;
+  int64_t seed_;
+  int32_t end_of_text_;
+  std::vector<int64_t> starts_;  ///< number of windows before each file, and their total
+};
+
+}  // namespace fathom

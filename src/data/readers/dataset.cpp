@@ -1,0 +1,89 @@
+#include "data/readers/dataset.h"
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "data/readers/reading.h"
+
+namespace fathom {
+namespace {
+
+/// Numbers by value and before words, words by their bytes.
+bool class_name_less(const std::string& a, const std::string& b) {
+  const auto number = [](const std::string& name, int64_t& value) {
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value);
+    return error == std::errc() && end == name.data() + name.size();
+  };
+  int64_t a_value = 0;
+  int64_t b_value = 0;
+  const bool a_is_number = number(a, a_value);
+  const bool b_is_number = number(b, b_value);
+  if (a_is_number != b_is_number) return a_is_number;
+  if (a_is_number && a_value != b_value) return a_value < b_value;
+  return a < b;
+}
+
+void read_format(Reading& reading, DataFormat format) {
+  switch (format) {
+    case DataFormat::kJsonLines:
+      return read_json_lines(reading);
+    case DataFormat::kCsv:
+      return read_separated_values(reading, ',');
+    case DataFormat::kTsv:
+      return read_separated_values(reading, '\t');
+    case DataFormat::kImageCaptions:
+      return read_image_captions(reading);
+    case DataFormat::kImageClasses:
+      return read_image_classes(reading);
+    case DataFormat::kText:
+      return read_text_documents(reading);
+    case DataFormat::kAuto:
+      break;
+  }
+  FATHOM_CHECK(false, "[open_dataset] format {} was not resolved", static_cast<int>(format));
+}
+
+}  // namespace
+
+void DatasetConfig::fields(Fields& f) {
+  f("path", path, "manifest (.jsonl, .csv, .tsv), text file, or folder that holds a manifest or images");
+  f.choice("format", format, "how to read it",
+           {{"auto", DataFormat::kAuto},
+            {"jsonl", DataFormat::kJsonLines},
+            {"csv", DataFormat::kCsv},
+            {"tsv", DataFormat::kTsv},
+            {"image_captions", DataFormat::kImageCaptions},
+            {"image_classes", DataFormat::kImageClasses},
+            {"text", DataFormat::kText}});
+  f("split", split, "rows of this split only; empty for all rows");
+  f("columns", columns, "\"theirs=ours\" for manifests whose keys have other names, e.g. \"filepath=image\"");
+  f.choice("on_error", on_error, "a row that cannot be read, a missing file: stop there, or skip and count",
+           {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
+  f("limit", limit, "read at most this many records; 0 for all", {.low = 0});
+}
+
+Dataset::Dataset(std::string path, DataFormat format, std::vector<Record> records,
+                 std::shared_ptr<DataReport> report)
+    : path_(std::move(path)), format_(format), records_(std::move(records)), report_(std::move(report)) {}
+
+std::vector<std::string> Dataset::class_names() const {
+  std::set<std::string> distinct;
+  for (const Record& record : records_)
+    if (!record.label.empty()) distinct.insert(record.label);
+  std::vector<std::string> names(distinct.begin(), distinct.end());
+  std::sort(names.begin(), names.end(), class_name_less);
+  return names;
+}
+
+std::unique_ptr<Dataset> open_dataset(const DatasetConfig& config) {
+  DetectedFormat detected{config.format, config.path};
+  if (config.format == DataFormat::kAuto) detected = detect_format(config.path);
+  Reading reading(config, detected.path);
+  read_format(reading, detected.format);
+  return reading.finish(detected.format);
+}
+
+}  // namespace fathom

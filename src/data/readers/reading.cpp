@@ -1,0 +1,86 @@
+#include "data/readers/reading.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// Nothing but an image and captions: such rows may belong together.
+bool is_caption_row(const Record& record) {
+  return !record.image_path.empty() && !record.captions.empty() && record.audio_path.empty() &&
+         record.text.empty() && record.question.empty() && record.answers.empty() && record.label.empty();
+}
+
+std::string describe_splits(const std::map<std::string, int64_t>& rows_of_split) {
+  std::string out;
+  for (const auto& [split, rows] : rows_of_split) {
+    if (!out.empty()) out += ", ";
+    out += split.empty() ? fmt::format("{} rows without a split", rows)
+                         : fmt::format("\"{}\" ({} rows)", split, rows);
+  }
+  return out;
+}
+
+}  // namespace
+
+Reading::Reading(const DatasetConfig& config, std::string path)
+    : config_(config), path_(std::move(path)), report_(std::make_shared<DataReport>()) {}
+
+bool Reading::media_exists(const std::string& path) {
+  const auto [place, is_new] = media_.try_emplace(path, false);
+  if (is_new) {
+    std::error_code ignored;
+    place->second = std::filesystem::is_regular_file(path, ignored);
+  }
+  return place->second;
+}
+
+bool Reading::joins_last(const Record& record, const std::string& split) const {
+  return !records_.empty() && split == last_split_ && records_.back().image_path == record.image_path &&
+         is_caption_row(record) && is_caption_row(records_.back());
+}
+
+void Reading::attempt(const std::string& source, const std::function<void()>& read_row) {
+  try {
+    read_row();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kData) throw;
+    report_->handle(config_.on_error, source, error.what());
+  }
+}
+
+void Reading::accept(Record record, const std::string& split) {
+  ++rows_of_split_[split];
+  if (!config_.split.empty() && split != config_.split) return;
+  for (const std::string* path : {&record.image_path, &record.audio_path})
+    if (!path->empty() && !media_exists(*path)) fail(ErrorKind::kData, "{}: no such file", *path);
+  if (joins_last(record, split)) {
+    auto& captions = records_.back().captions;
+    captions.insert(captions.end(), record.captions.begin(), record.captions.end());
+    return;
+  }
+  if (config_.limit > 0 && static_cast<int64_t>(records_.size()) == config_.limit) {
+    full_ = true;
+    return;
+  }
+  if (!split.empty()) record.tags["split"] = split;
+  records_.push_back(std::move(record));
+  last_split_ = split;
+}
+
+std::unique_ptr<Dataset> Reading::finish(DataFormat format) {
+  if (records_.empty() && !config_.split.empty() && !rows_of_split_.empty())
+    fail(ErrorKind::kData, "{}: no usable rows of split \"{}\"; there are {}", path_, config_.split,
+         describe_splits(rows_of_split_));
+  if (records_.empty()) {
+    const auto problems = report_->problems();
+    fail(ErrorKind::kData, "{}: no usable rows{}", path_,
+         problems.empty() ? "" : "; the first problem: " + problems[0].source + ": " + problems[0].reason);
+  }
+  return std::make_unique<Dataset>(path_, format, std::move(records_), report_);
+}
+
+}  // namespace fathom

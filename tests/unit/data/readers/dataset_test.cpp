@@ -1,0 +1,190 @@
+#include "data/readers/dataset.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "temporary_folder.h"
+
+namespace fathom {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+/// A folder with empty files in the place of images: readers look at names only.
+class DatasetTest : public ::testing::Test {
+ protected:
+  std::string write(const std::string& name, const std::string& content = "") {
+    const std::string path = folder_ / name;
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    write_file_atomically(path, content);
+    return path;
+  }
+  std::unique_ptr<Dataset> open(const std::string& name, DatasetConfig config = {}) {
+    config.path = name.empty() ? folder_.path() : folder_ / name;
+    return open_dataset(config);
+  }
+  std::string error_of(const std::string& name, DatasetConfig config = {}) {
+    try {
+      open(name, config);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(DatasetTest, JsonLinesFieldsAndTags) {
+  write("images/a.png");
+  write("audio/a.wav");
+  write(
+      "captions.jsonl",
+      R"({"image": "images/a.png", "audio": "audio/a.wav", "captions": ["one", "two"], "question": "how many?",)"
+      R"( "answer": 2, "label": 7, "text": "t", "split": "train", "fold": 3, "unseen": false, "by": {"de": "x"}})"
+      "\n");
+  const auto data = open("");
+  ASSERT_EQ(data->size(), 1);
+  EXPECT_EQ(data->format(), DataFormat::kJsonLines);
+  const Record& record = data->record(0);
+  EXPECT_EQ(record.image_path, folder_ / "images/a.png");
+  EXPECT_EQ(record.audio_path, folder_ / "audio/a.wav");
+  EXPECT_EQ(record.id, "images/a.png");
+  EXPECT_THAT(record.captions, ElementsAre("one", "two"));
+  EXPECT_THAT(record.answers, ElementsAre("2"));
+  EXPECT_EQ(record.question, "how many?");
+  EXPECT_EQ(record.label, "7");
+  EXPECT_EQ(record.text, "t");
+  EXPECT_EQ(record.source, folder_ / "captions.jsonl:1");
+  EXPECT_EQ(record.tags,
+            (std::map<std::string, std::string>{
+                {"by", R"({"de":"x"})"}, {"fold", "3"}, {"split", "train"}, {"unseen", "false"}}));
+}
+
+TEST_F(DatasetTest, SplitAndLimitChooseRows) {
+  write("t.jsonl",
+        "{\"text\":\"a\",\"split\":\"train\"}\n{\"text\":\"b\",\"split\":\"val\"}\n"
+        "{\"text\":\"c\",\"split\":\"train\"}\n{\"text\":\"d\"}\n");
+  EXPECT_EQ(open("t.jsonl")->size(), 4);
+  EXPECT_EQ(open("t.jsonl", {.split = "train"})->size(), 2);
+  EXPECT_EQ(open("t.jsonl", {.split = "train", .limit = 1})->record(0).text, "a");
+  EXPECT_EQ(open("t.jsonl", {.split = "train", .limit = 1})->size(), 1);
+  EXPECT_THAT(error_of("t.jsonl", {.split = "test"}),
+              HasSubstr("no usable rows of split \"test\"; there are 1 rows without a split, \"train\" (2 "
+                        "rows), \"val\" (1 rows)"));
+}
+
+TEST_F(DatasetTest, BrokenLineStopsWithItsPlaceOrIsCounted) {
+  const std::string path =
+      write("t.jsonl", "\xEF\xBB\xBF{\"text\":\"a\"}\r\n\r\n{\"text\":}\n{\"text\":\"ok\"}\n{\"text\":\"b");
+  EXPECT_THAT(error_of("t.jsonl"), StartsWith(path + ":3: column 9: not valid JSON"));
+  const auto data = open("t.jsonl", {.on_error = OnError::kSkip});
+  EXPECT_EQ(data->size(), 2);
+  EXPECT_EQ(data->report().count(), 2);
+  const auto problems = data->report().problems();
+  EXPECT_EQ(problems[0].source, path + ":3");
+  EXPECT_EQ(problems[1].source, path + ":5");
+  EXPECT_THAT(problems[1].reason, HasSubstr("is the file cut off?"));
+}
+
+TEST_F(DatasetTest, BrokenRowsSayWhatIsWrong) {
+  const auto reason = [&](const std::string& line) {
+    write("t.jsonl", line + "\n");
+    return error_of("t.jsonl");
+  };
+  EXPECT_THAT(reason("[1]"), HasSubstr(":1: expected an object, got array"));
+  EXPECT_THAT(reason(R"({"captions": [["x"]]})"), HasSubstr("\"captions\": expected a string, got array"));
+  EXPECT_THAT(reason(R"({"image": 3})"), HasSubstr("\"image\": expected a string, got integer"));
+  EXPECT_THAT(reason(R"({"path": "x"})"),
+              HasSubstr("none of the keys image, audio, text, captions, question"));
+  EXPECT_THAT(reason("{\"text\": \"caf\xC3\"}"), HasSubstr(":1: byte 14: not valid UTF-8"));
+  EXPECT_THAT(reason(R"({"image": "gone.png"})"), HasSubstr("gone.png: no such file"));
+}
+
+TEST_F(DatasetTest, CommaSeparatedRowsOfOneImageAreOneRecord) {
+  write("a.jpg");
+  write("b.jpg");
+  write("captions.csv",
+        "filepath,title\na.jpg,first\na.jpg,\"second, with a comma\"\nb.jpg,third\na.jpg,fourth\n");
+  const auto data = open("", {.columns = {"filepath=image", "title=caption"}});
+  ASSERT_EQ(data->size(), 3);
+  EXPECT_EQ(data->format(), DataFormat::kCsv);
+  EXPECT_THAT(data->record(0).captions, ElementsAre("first", "second, with a comma"));
+  EXPECT_THAT(data->record(2).captions, ElementsAre("fourth"));
+}
+
+TEST_F(DatasetTest, QuestionsAboutOneImageStayApart) {
+  write("a.jpg");
+  write("qa.tsv", "image\tquestion\tanswer\na.jpg\tq1\tyes\na.jpg\tq2\tno\n");
+  EXPECT_EQ(open("qa.tsv")->size(), 2);
+}
+
+TEST_F(DatasetTest, RowWithTooFewFieldsNamesItsLine) {
+  const std::string path = write("t.csv", "text,label\n\"a\nb\",x\nc\n");
+  EXPECT_EQ(error_of("t.csv"), path + ":4: 1 fields, the header has 2");
+  EXPECT_EQ(open("t.csv", {.on_error = OnError::kSkip})->size(), 1);
+}
+
+TEST_F(DatasetTest, ImagesWithSideCarCaptions) {
+  write("x/b.PNG");
+  write("x/b.txt", "a cat\r\n\r\nanother line\n");
+  write("a.jpeg");
+  write("a.txt", "a dog");
+  const auto data = open("");
+  EXPECT_EQ(data->format(), DataFormat::kImageCaptions);
+  ASSERT_EQ(data->size(), 2);
+  EXPECT_EQ(data->record(0).id, "a.jpeg");
+  EXPECT_THAT(data->record(1).captions, ElementsAre("a cat", "another line"));
+  write("c.webp");
+  EXPECT_THAT(error_of(""), HasSubstr("c.webp: no captions: "));
+}
+
+TEST_F(DatasetTest, FoldersAreClassesAndSplits) {
+  write("train/cat/1.jpg");
+  write("train/dog/1.jpg");
+  write("train/dog/2.jpg");
+  write("val/cat/3.jpg");
+  const auto train = open("", {.format = DataFormat::kImageClasses, .split = "train"});
+  ASSERT_EQ(train->size(), 3);
+  EXPECT_EQ(train->record(0).label, "cat");
+  EXPECT_EQ(train->record(2).id, "train/dog/2.jpg");
+  EXPECT_EQ(train->record(0).tags.at("split"), "train");
+  EXPECT_THAT(train->class_names(), ElementsAre("cat", "dog"));
+  EXPECT_EQ(open("val")->format(), DataFormat::kImageClasses);
+}
+
+TEST_F(DatasetTest, ClassNamesSortNumbersByValue) {
+  write("t.csv", "text,label\na,10\nb,9\nc,x\nd,9\n");
+  EXPECT_THAT(open("t.csv")->class_names(), ElementsAre("9", "10", "x"));
+}
+
+TEST_F(DatasetTest, TextDocuments) {
+  write("t.txt", "first\nline two\n<|endoftext|>\r\n\n<|endoftext|>\nsecond <|endoftext|> inside\n");
+  const auto data = open("t.txt");
+  ASSERT_EQ(data->size(), 2);
+  EXPECT_EQ(data->record(0).text, "first\nline two\n");
+  EXPECT_EQ(data->record(1).text, "second <|endoftext|> inside\n");
+  EXPECT_EQ(data->record(1).id, "t.txt:6");
+}
+
+TEST_F(DatasetTest, PathsThatHoldNothingReadable) {
+  EXPECT_THAT(error_of("gone"), HasSubstr("no such file or folder"));
+  EXPECT_THAT(error_of(""), HasSubstr("no manifest (captions.jsonl"));
+  write("model.bin");
+  EXPECT_THAT(error_of("model.bin"), HasSubstr("expected a folder or a .jsonl, .csv, .tsv or .txt file"));
+  write("a.jsonl", "{\"text\":\"x\"}\n");
+  write("b.jsonl", "{\"text\":\"x\"}\n");
+  EXPECT_THAT(error_of(""), HasSubstr("several manifests (a.jsonl and b.jsonl)"));
+  write("empty.jsonl");
+  EXPECT_THAT(error_of("empty.jsonl"), HasSubstr("no usable rows"));
+}
+
+}  // namespace
+}  // namespace fathom
