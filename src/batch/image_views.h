@@ -38,7 +38,10 @@ class ImageViews {
   int64_t cached_bytes() const { return cached_bytes_; }
 
  private:
-  std::shared_ptr<const Image> decoded(const std::string& path) const;
+  bool may_keep(const ImageHeader& header) const;
+  std::shared_ptr<const Image> find(const std::string& path) const;
+  std::shared_ptr<const Image> keep(const std::string& path, Image image) const;
+  Image view_of(const Image& image, Random& random) const;
 
   ImageViewConfig config_;
   Phase phase_;

@@ -21,7 +21,6 @@ struct TextEncodingConfig {
   std::string mask_token = "<|mask|>";
   double mask_probability = 0.0;
   void fields(Fields& f);
-  void validate() const;
 };
 
 /// [begin] tokens… [end], cut to `max_tokens` so that the end mark stays. Immutable, safe from many threads.

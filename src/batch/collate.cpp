@@ -1,0 +1,130 @@
+#include "batch/collate.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+at::Tensor stack_indices(std::span<const Sample> samples) {
+  at::Tensor out = at::empty({static_cast<int64_t>(samples.size())}, at::kLong);
+  int64_t* data = out.mutable_data_ptr<int64_t>();
+  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].index;
+  return out;
+}
+
+at::Tensor stack_labels(std::span<const Sample> samples) {
+  at::Tensor out = at::empty({static_cast<int64_t>(samples.size())}, at::kLong);
+  int64_t* data = out.mutable_data_ptr<int64_t>();
+  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].label;
+  return out;
+}
+
+at::Tensor stack_images(std::span<const Sample> samples) {
+  const int64_t height = samples[0].image->height;
+  const int64_t width = samples[0].image->width;
+  const int64_t bytes = height * width * 3;
+  at::Tensor out = at::empty({static_cast<int64_t>(samples.size()), height, width, 3}, at::kByte);
+  uint8_t* data = out.mutable_data_ptr<uint8_t>();
+  for (const Sample& sample : samples) {
+    const Image& image = *sample.image;
+    FATHOM_CHECK(
+        image.height == height && image.width == width && static_cast<int64_t>(image.pixels.size()) == bytes,
+        "[collate] expected {} × {} images, got {} × {} ({})", height, width, image.height, image.width,
+        sample.record.source);
+    std::memcpy(data, image.pixels.data(), static_cast<size_t>(bytes));
+    data += bytes;
+  }
+  return out.permute({0, 3, 1, 2});
+}
+
+int64_t padded_length(std::span<const Sample> samples, const CollateConfig& config) {
+  int64_t longest = 1;
+  for (const Sample& sample : samples)
+    longest = std::max(longest, static_cast<int64_t>(sample.tokens.size()));
+  if (config.pad_to == 0)
+    return (longest + config.pad_multiple - 1) / config.pad_multiple * config.pad_multiple;
+  FATHOM_CHECK(longest <= config.pad_to, "[collate] expected at most {} tokens, got {}", config.pad_to,
+               longest);
+  return config.pad_to;
+}
+
+void stack_tokens(std::span<const Sample> samples, const CollateConfig& config, Batch& batch) {
+  const int64_t num_rows = static_cast<int64_t>(samples.size());
+  const int64_t length = padded_length(samples, config);
+  batch.tokens_BT = at::full({num_rows, length}, config.padding_id, at::kLong);
+  batch.length_B = at::empty({num_rows}, at::kLong);
+  int64_t* tokens = batch.tokens_BT.mutable_data_ptr<int64_t>();
+  int64_t* lengths = batch.length_B.mutable_data_ptr<int64_t>();
+  for (const Sample& sample : samples) {
+    std::copy(sample.tokens.begin(), sample.tokens.end(), tokens);
+    tokens += length;
+    *lengths++ = static_cast<int64_t>(sample.tokens.size());
+  }
+}
+
+/// True if all samples have it, false if none; anything else is a contract broken by the source.
+template <typename HasModality>
+bool present(std::span<const Sample> samples, const char* modality, const HasModality& has) {
+  const auto count = std::count_if(samples.begin(), samples.end(), has);
+  FATHOM_CHECK(count == 0 || count == static_cast<int64_t>(samples.size()),
+               "[collate] expected {} in every sample, got it in {} of {}", modality, count, samples.size());
+  return count > 0;
+}
+
+}  // namespace
+
+Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
+  FATHOM_CHECK(!samples.empty(), "[collate] expected at least one sample, got none");
+  Batch batch;
+  batch.index_B = stack_indices(samples);
+  batch.label_B = stack_labels(samples);
+  if (present(samples, "an image", [](const Sample& sample) { return sample.image.has_value(); }))
+    batch.image_BCHW = stack_images(samples);
+  if (present(samples, "tokens", [](const Sample& sample) { return !sample.tokens.empty(); }))
+    stack_tokens(samples, config, batch);
+  batch.records.reserve(samples.size());
+  for (const Sample& sample : samples) batch.records.push_back(sample.record);
+  return batch;
+}
+
+Batch to_device(Batch batch, at::Device device, const PixelStatistics& pixels) {
+  const auto move = [&](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(device, /*non_blocking=*/true);
+  };
+  for (at::Tensor* tensor :
+       {&batch.index_B, &batch.image_BCHW, &batch.tokens_BT, &batch.length_B, &batch.label_B})
+    move(*tensor);
+  if (!batch.image_BCHW.defined() || batch.image_BCHW.scalar_type() != at::kByte) return batch;
+  at::Tensor normalised = at::empty(batch.image_BCHW.sizes(), at::TensorOptions(device).dtype(at::kFloat));
+  normalised.copy_(batch.image_BCHW);
+  for (int64_t c = 0; c < 3; ++c) {
+    const double mean = pixels.mean[static_cast<size_t>(c)];
+    const double deviation = pixels.deviation[static_cast<size_t>(c)];
+    normalised.select(1, c).mul_(1.0 / (255.0 * deviation)).sub_(mean / deviation);
+  }
+  batch.image_BCHW = normalised;
+  return batch;
+}
+
+Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
+  FATHOM_CHECK(start >= 0 && count >= 1 && start + count <= batch.size(),
+               "[slice_batch] expected rows within {}, got {} from {}", batch.size(), count, start);
+  const auto cut = [&](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.narrow(0, start, count) : tensor;
+  };
+  const auto first = batch.records.begin() + start;
+  return {.index_B = cut(batch.index_B),
+          .image_BCHW = cut(batch.image_BCHW),
+          .tokens_BT = cut(batch.tokens_BT),
+          .length_B = cut(batch.length_B),
+          .label_B = cut(batch.label_B),
+          .records = std::vector<Record>(first, first + count)};
+}
+
+}  // namespace fathom

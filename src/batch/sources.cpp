@@ -1,0 +1,157 @@
+#include "batch/sources.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace fathom {
+namespace {
+
+// One stream of draws for each use, so that switching one off leaves the others as they were.
+constexpr uint64_t kViewStream = 1;
+constexpr uint64_t kCaptionStream = 2;
+constexpr uint64_t kMaskStream = 3;
+constexpr uint64_t kOffsetStream = 4;
+
+uint64_t sample_key(int64_t seed, int64_t epoch, int64_t index) {
+  return mix_seed({static_cast<uint64_t>(seed), static_cast<uint64_t>(epoch), static_cast<uint64_t>(index)});
+}
+
+std::map<std::string, int64_t> number_classes(const std::vector<std::string>& names) {
+  std::map<std::string, int64_t> ids;
+  for (const std::string& name : names) ids.emplace(name, static_cast<int64_t>(ids.size()));
+  return ids;
+}
+
+int64_t class_of(const Record& record, const std::map<std::string, int64_t>& ids) {
+  if (record.label.empty() || ids.empty()) return -1;
+  const auto place = ids.find(record.label);
+  if (place == ids.end())
+    fail(ErrorKind::kData, "{}: label \"{}\" is not among the classes", record.source, record.label);
+  return place->second;
+}
+
+void require(bool condition, const Record& record, const char* what) {
+  if (!condition) fail(ErrorKind::kData, "{}: no {}", record.source, what);
+}
+
+}  // namespace
+
+ImageTextSource::ImageTextSource(std::shared_ptr<const Dataset> dataset,
+                                 std::shared_ptr<const ImageViews> images, TextEncoding text, int64_t seed)
+    : dataset_(std::move(dataset)), images_(std::move(images)), text_(std::move(text)), seed_(seed) {
+  for (const Record& record : dataset_->records()) {
+    require(!record.image_path.empty(), record, "image");
+    require(!record.captions.empty(), record, "caption");
+  }
+}
+
+Sample ImageTextSource::load(int64_t index, int64_t epoch) const {
+  const Record& record = dataset_->record(index);
+  const uint64_t key = sample_key(seed_, epoch, index);
+  const bool training = images_->phase() == Phase::kTrain;
+  Random view_random(key, kViewStream);
+  Sample sample{.index = index, .record = record, .image = images_->view(record.image_path, view_random)};
+  const auto num_captions = static_cast<int64_t>(record.captions.size());
+  const int64_t choice = training ? Random(key, kCaptionStream).below(num_captions) : 0;
+  sample.tokens = text_.encode(record.captions[static_cast<size_t>(choice)]);
+  Random mask_random(key, kMaskStream);
+  if (training) text_.mask(sample.tokens, mask_random);
+  return sample;
+}
+
+ImageSource::ImageSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images,
+                         int64_t seed, std::vector<std::string> class_names)
+    : dataset_(std::move(dataset)),
+      images_(std::move(images)),
+      seed_(seed),
+      class_ids_(number_classes(class_names)) {
+  for (const Record& record : dataset_->records()) require(!record.image_path.empty(), record, "image");
+}
+
+Sample ImageSource::load(int64_t index, int64_t epoch) const {
+  const Record& record = dataset_->record(index);
+  Random random(sample_key(seed_, epoch, index), kViewStream);
+  return {.index = index,
+          .record = record,
+          .image = images_->view(record.image_path, random),
+          .label = class_of(record, class_ids_)};
+}
+
+TextSource::TextSource(std::shared_ptr<const Dataset> dataset, TextEncoding text,
+                       std::vector<std::string> class_names)
+    : dataset_(std::move(dataset)), text_(std::move(text)), class_ids_(number_classes(class_names)) {
+  for (int64_t i = 0; i < dataset_->size(); ++i) {
+    const Record& record = dataset_->record(i);
+    require(!record.captions.empty() || !record.text.empty(), record, "caption or text");
+    const auto num_sentences = std::max<size_t>(record.captions.size(), 1);
+    for (size_t k = 0; k < num_sentences; ++k) places_.emplace_back(i, static_cast<int64_t>(k));
+  }
+}
+
+const std::string& TextSource::sentence(int64_t index) const {
+  const auto [record_index, position] = places_[static_cast<size_t>(index)];
+  const Record& record = dataset_->record(record_index);
+  return record.captions.empty() ? record.text : record.captions[static_cast<size_t>(position)];
+}
+
+Sample TextSource::load(int64_t index, int64_t) const {
+  const Record& record = dataset_->record(record_of(index));
+  return {.index = index,
+          .record = record,
+          .tokens = text_.encode(sentence(index)),
+          .label = class_of(record, class_ids_)};
+}
+
+TokenWindowSource::TokenWindowSource(std::vector<TokenFile> files, int64_t num_tokens, Phase phase,
+                                     int64_t seed, int32_t end_of_text)
+    : files_(std::move(files)),
+      num_tokens_(num_tokens),
+      phase_(phase),
+      seed_(seed),
+      end_of_text_(end_of_text) {
+  FATHOM_CHECK(num_tokens >= 1 && !files_.empty(),
+               "[token_windows] expected files and at least 1 token, got {} and {}", files_.size(),
+               num_tokens);
+  starts_.push_back(0);
+  for (const TokenFile& file : files_) {
+    const int64_t needed = phase == Phase::kTrain ? 2 * num_tokens : 1;
+    if (file.size() < needed)
+      fail(ErrorKind::kData, "{}: {} tokens, expected at least {}", file.text_path(), file.size(), needed);
+    const int64_t windows =
+        phase == Phase::kTrain ? (file.size() - num_tokens) / num_tokens : (file.size() - 1) / num_tokens + 1;
+    starts_.push_back(starts_.back() + windows);
+  }
+}
+
+int64_t TokenWindowSource::text_bytes() const {
+  int64_t total = 0;
+  for (const TokenFile& file : files_) total += file.text_bytes();
+  return total;
+}
+
+Sample TokenWindowSource::load(int64_t index, int64_t epoch) const {
+  const auto after = std::upper_bound(starts_.begin(), starts_.end(), index);
+  const auto which = static_cast<size_t>(after - starts_.begin() - 1);
+  const auto tokens = files_[which].tokens();
+  const int64_t window = index - starts_[which];
+  Sample sample{.index = index};
+  sample.record.source = files_[which].text_path();
+  if (phase_ == Phase::kTrain) {
+    const int64_t offset =
+        Random(sample_key(seed_, epoch, static_cast<int64_t>(which)), kOffsetStream).below(num_tokens_);
+    const auto part = tokens.subspan(static_cast<size_t>(offset + window * num_tokens_),
+                                     static_cast<size_t>(num_tokens_) + 1);
+    sample.tokens.assign(part.begin(), part.end());
+    return sample;
+  }
+  const int64_t begin = window * num_tokens_;
+  const int64_t end = std::min(begin + num_tokens_, static_cast<int64_t>(tokens.size()));
+  sample.tokens.push_back(begin == 0 ? end_of_text_ : tokens[static_cast<size_t>(begin) - 1]);
+  const auto part = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+  sample.tokens.insert(sample.tokens.end(), part.begin(), part.end());
+  return sample;
+}
+
+}  // namespace fathom
