@@ -1,5 +1,7 @@
 // TOML in and out.
 #include <toml++/toml.h>
+#include <algorithm>
+#include <optional>
 #include <sstream>
 
 #include "base/config.h"
@@ -32,7 +34,58 @@ Json from_toml(const toml::node& node, const std::string& path, std::map<std::st
   fail(ErrorKind::kConfig, "{}: dates and times are not used in recipes", path);
 }
 
+/// Walks over TOML text and knows whether a byte stands inside a string or comment.
+class TomlScanner {
+ public:
+  explicit TomlScanner(const std::string& text) : text_(text) {}
+
+  /// Offset of the first byte beyond ASCII that stands outside strings and comments, or behind a backslash:
+  /// no TOML has one there, and toml++ 3.3 has undefined behaviour for some of them.
+  std::optional<size_t> find_misplaced() {
+    if (text_.starts_with("\xef\xbb\xbf")) place_ = 3;
+    while (place_ < text_.size()) {
+      const char c = text_[place_];
+      if (is_beyond_ascii(c)) return place_;
+      if (c == '#') {
+        place_ = std::min(text_.find('\n', place_), text_.size());
+      } else if (c == '"' || c == '\'') {
+        if (!skip_string(c)) return place_;
+      } else {
+        ++place_;
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  static bool is_beyond_ascii(char c) { return static_cast<unsigned char>(c) >= 0x80; }
+
+  bool skip_string(char quote) {
+    const std::string triple(3, quote);
+    const bool multi_line = text_.compare(place_, 3, triple) == 0;
+    const std::string closing = multi_line ? triple : std::string(1, quote);
+    place_ += closing.size();
+    while (place_ < text_.size() && text_.compare(place_, closing.size(), closing) != 0) {
+      if (!multi_line && text_[place_] == '\n') return true;  // unterminated: the parser says so
+      if (quote == '"' && text_[place_] == '\\') {
+        ++place_;
+        if (place_ < text_.size() && is_beyond_ascii(text_[place_])) return false;
+      }
+      ++place_;
+    }
+    place_ = std::min(place_ + closing.size(), text_.size());
+    return true;
+  }
+
+  const std::string& text_;
+  size_t place_ = 0;
+};
+
 toml::table parse_table(const std::string& text, const std::string& source) {
+  if (const auto misplaced = TomlScanner(text).find_misplaced()) {
+    const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(*misplaced), '\n');
+    fail(ErrorKind::kConfig, "{}:{}: a character beyond ASCII outside of a string or comment", source, line);
+  }
   try {
     return toml::parse(text, source);
   } catch (const toml::parse_error& cause) {
@@ -62,8 +115,9 @@ void write_toml_table(std::string& out, const Json& table, const std::string& pa
 
 Json parse_override_value(const std::string& text) {
   try {
-    return from_toml(*toml::parse("value = " + text).get("value"), "value", nullptr);
-  } catch (const toml::parse_error&) {
+    const toml::table table = parse_table("value = " + text, "--set");
+    return table.size() == 1 ? from_toml(*table.get("value"), "value", nullptr) : Json(text);
+  } catch (const Error&) {
     return Json(text);  // a bare word is a string
   }
 }

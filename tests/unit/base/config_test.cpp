@@ -100,6 +100,13 @@ TEST(Config, RejectsTypesRangesAndChoices) {
   EXPECT_THAT(error_of("steps = = 1"), HasSubstr("recipe.toml:1:"));
 }
 
+TEST(Config, KeepsCharactersBeyondAsciiToStringsAndComments) {
+  EXPECT_EQ(read("# grüße\nname = \"日本\"").name, "日本");
+  EXPECT_EQ(read("\xef\xbb\xbfname = 'ü'").name, "ü");
+  EXPECT_THAT(error_of("steps = 3\n\xef\xbb\xbe = 3"), HasSubstr("recipe.toml:2: a character beyond ASCII"));
+  EXPECT_THAT(error_of("name = \"\"\"\\\xef\xb8\x80\"\"\""), HasSubstr("beyond ASCII"));
+}
+
 TEST(Config, OverridesReplaceAndAreChecked) {
   ConfigTree tree = parse_toml("steps = 3", "recipe.toml");
   apply_override(tree, "inner.rate=0.75");
