@@ -32,8 +32,8 @@ ImageHeader read_image_header(std::span<const std::byte> bytes, const std::strin
                               const DecodeOptions& options = {});
 
 /// Decodes to RGB, 8 bits a channel, turned upright by EXIF. Grey is spread to three channels, CMYK and YCCK
-/// are converted as `255 − min(255, ink + key)`, transparency is composited on white, 16 bits keep their high
-/// byte. Errors (kData) name `source` and the codec's reason.
+/// are converted as (255 − ink)(255 − key) ÷ 255, transparency is composited on white, 16 bits keep their
+/// high byte. Errors (kData) name `source` and the codec's reason.
 Image decode_image(std::span<const std::byte> bytes, const std::string& source,
                    const DecodeOptions& options = {});
 

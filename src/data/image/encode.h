@@ -7,8 +7,8 @@
 
 namespace fathom {
 
-/// PNG, RGB, 8 bits a channel, lossless. `compression` is zlib's level, 0 to 9.
-std::string encode_png(const Image& image, int compression = 6);
+/// PNG, RGB, 8 bits a channel, lossless.
+std::string encode_png(const Image& image);
 
 /// Baseline JPEG with 4:2:0 chroma (4:4:4 from quality 90 on). `quality` is libjpeg's, 1 to 100.
 std::string encode_jpeg(const Image& image, int quality = 90);

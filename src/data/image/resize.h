@@ -25,7 +25,8 @@ Image resize(const Image& image, int64_t height, int64_t width, Filter filter);
 ///
 /// Separable convolution in two passes (rows first) with the filter stretched by the scale where the image
 /// shrinks, 22-bit fixed-point weights and an 8-bit image between the passes: the arithmetic of
-/// `PIL.Image.resize(size, resample, box)`, whose result this equals exactly on every processor.
+/// `PIL.Image.resize(size, resample, box)`, whose result (Pillow up to 12) this equals exactly on every
+/// processor.
 Image resize(const Image& image, int64_t height, int64_t width, Filter filter, const Box& box);
 
 }  // namespace fathom
