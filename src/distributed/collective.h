@@ -53,6 +53,7 @@ class Collective {
 /// `lost_after_seconds` is lost; a rank that then does not leave within `grace_seconds` is ended with
 /// status 3.
 struct CollectiveConfig {
+  double join_seconds = 300;
   double timeout_seconds = 1800;
   double heartbeat_seconds = 1;
   double lost_after_seconds = 4;

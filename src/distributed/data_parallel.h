@@ -64,7 +64,7 @@ class GradientReducer {
 
  private:
   struct State;
-  std::shared_ptr<State> state_;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace fathom

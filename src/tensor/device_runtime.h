@@ -16,7 +16,7 @@ struct DeviceMemory {
   int64_t total_bytes = 0;
   int64_t used_bytes = 0;  ///< by this process: tensors on a GPU, resident memory on a CPU
   int64_t peak_bytes =
-      0;  ///< highest `used_bytes` since `reset_peak_memory` (on a CPU: since the process began)
+      0;  ///< highest `used_bytes` since `reset_peak_memory`
 };
 
 /// Work recorded once and replayed without the host's cost of launching it.

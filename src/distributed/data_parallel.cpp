@@ -1,0 +1,243 @@
+#include "distributed/data_parallel.h"
+
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+at::ScalarType gradient_dtype(const at::Tensor& parameter, GradientType type) {
+  const bool is_half = parameter.scalar_type() == at::kHalf || parameter.scalar_type() == at::kBFloat16;
+  return is_half && type == GradientType::kFloat32 ? at::kFloat : parameter.scalar_type();
+}
+
+/// Parameters whose gradients lie one after another in a flat tensor.
+struct Bucket {
+  at::Tensor flat;
+  std::vector<size_t> members;
+  int64_t num_awaited = 0;  ///< members whose gradient is not complete yet in this backward
+  std::unique_ptr<PendingOperation> exchange;
+};
+
+struct Parameter {
+  std::string name;
+  at::Tensor value;
+  at::Tensor gradient;  ///< view into its bucket
+  size_t bucket = 0;
+  int64_t num_expected = 0;  ///< contributions per backward, as counted in earlier steps; 0 while unknown
+  int64_t num_received = 0;
+};
+
+}  // namespace
+
+void DataParallelConfig::fields(Fields& f) {
+  f("bucket_mb", bucket_mb, "gradients are exchanged in pieces of this size, in MB",
+    {.low = 0.001, .high = 4096});
+  f.choice("gradient_type", gradient_type, "type in which gradients are accumulated and exchanged",
+           {{"float32", GradientType::kFloat32}, {"parameter", GradientType::kParameter}});
+}
+
+// A parameter used by several checkpointed blocks receives its gradient in several contributions, so
+// "complete" cannot be read off a single one. The first backward that is exchanged counts them, without
+// overlap; later ones expect that number. Buckets keep the reverse order of registration for good
+// (re-ordering them by what was observed would change the order of sums between a run and its resumption).
+struct GradientReducer::State {
+  Collective& collective;
+  DataParallelConfig config;
+  std::vector<Parameter> parameters;
+  std::vector<Bucket> buckets;
+  std::vector<at::Tensor> flat;
+  bool armed = false;
+  size_t num_sent = 0;
+  int64_t num_overlapped = 0;
+
+  explicit State(Collective& group, const DataParallelConfig& settings)
+      : collective(group), config(settings) {}
+
+  void make_buckets();
+  void receive(size_t index);
+  void send_complete_buckets();
+  void send(Bucket& bucket);
+  void require_bound_gradients() const;
+  void learn_contributions();
+};
+
+namespace {
+
+class NotifyReducer final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  explicit NotifyReducer(std::function<void()> notify) : notify_(std::move(notify)) {}
+  void operator()(const torch::autograd::Variable&) override { notify_(); }
+
+ private:
+  std::function<void()> notify_;
+};
+
+void require_equal_layout(Collective& collective, const GradientReducer::NamedParameters& parameters) {
+  int64_t num_elements = 0;
+  for (const auto& [name, value] : parameters) num_elements += value.numel();
+  const at::Device device = parameters.empty() ? at::Device(at::kCPU) : parameters.front().second.device();
+  at::Tensor low = at::tensor({static_cast<int64_t>(parameters.size()), num_elements}, at::kLong).to(device);
+  at::Tensor high = low.clone();
+  collective.all_reduce(low, ReduceOp::kMin);
+  collective.all_reduce(high, ReduceOp::kMax);
+  FATHOM_CHECK(at::equal(low, high),
+               "[data_parallel] ranks hold different models: rank {} has {} parameters, {} elements",
+               collective.rank(), parameters.size(), num_elements);
+}
+
+void broadcast_values(Collective& collective, const GradientReducer::NamedParameters& parameters) {
+  if (collective.size() == 1) return;
+  require_equal_layout(collective, parameters);
+  at::NoGradGuard no_grad;
+  for (const auto& [name, value] : parameters) {
+    at::Tensor buffer = value.detach().contiguous();
+    collective.broadcast(buffer);
+    if (!value.is_contiguous()) value.detach().copy_(buffer);
+  }
+}
+
+}  // namespace
+
+GradientReducer::GradientReducer(Collective& collective, NamedParameters parameters,
+                                 const DataParallelConfig& config)
+    : state_(std::make_unique<State>(collective, config)) {
+  broadcast_values(collective, parameters);
+  for (auto& [name, value] : parameters) {
+    if (value.requires_grad()) state_->parameters.push_back({.name = name, .value = value});
+  }
+  state_->make_buckets();
+  zero();
+  if (collective.size() == 1) return;
+  for (size_t i = 0; i < state_->parameters.size(); ++i) {
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        state_->parameters[i].value,
+        std::make_unique<NotifyReducer>([state = state_.get(), i] { state->receive(i); }));
+  }
+}
+
+GradientReducer::~GradientReducer() {
+  if (state_->collective.size() == 1) return;
+  for (const Parameter& parameter : state_->parameters) {
+    torch::autograd::impl::set_post_acc_grad_hooks(parameter.value, nullptr);
+  }
+}
+
+void GradientReducer::State::make_buckets() {
+  const auto limit_bytes = static_cast<int64_t>(config.bucket_mb * 1e6);
+  std::vector<int64_t> num_elements;
+  for (size_t i = parameters.size(); i-- > 0;) {  // backward completes the last layers first
+    const at::Tensor& value = parameters[i].value;
+    const at::TensorOptions options = value.options().dtype(gradient_dtype(value, config.gradient_type));
+    const int64_t size_bytes = value.numel() * static_cast<int64_t>(options.dtype().itemsize());
+    const auto fits = [&](const Bucket& bucket) {
+      const int64_t filled_bytes = num_elements.back() * static_cast<int64_t>(options.dtype().itemsize());
+      return bucket.flat.dtype() == options.dtype() && bucket.flat.device() == value.device() &&
+             filled_bytes + size_bytes <= limit_bytes;
+    };
+    if (buckets.empty() || !fits(buckets.back())) {
+      buckets.push_back({.flat = at::empty({0}, options.requires_grad(false))});
+      num_elements.push_back(0);
+    }
+    buckets.back().members.push_back(i);
+    num_elements.back() += value.numel();
+  }
+  for (size_t b = 0; b < buckets.size(); ++b) {
+    Bucket& bucket = buckets[b];
+    bucket.flat = at::zeros({num_elements[b]}, bucket.flat.options());
+    flat.push_back(bucket.flat);
+    int64_t offset = 0;
+    for (const size_t i : bucket.members) {
+      Parameter& parameter = parameters[i];
+      parameter.bucket = b;
+      parameter.gradient =
+          bucket.flat.narrow(0, offset, parameter.value.numel()).view(parameter.value.sizes());
+      offset += parameter.value.numel();
+    }
+  }
+}
+
+void GradientReducer::zero() {
+  for (Bucket& bucket : state_->buckets) bucket.flat.zero_();
+  for (Parameter& parameter : state_->parameters) {
+    parameter.value.mutable_grad() = parameter.gradient;
+    parameter.num_received = 0;
+  }
+  state_->armed = false;
+}
+
+void GradientReducer::expect_last_backward() {
+  for (Bucket& bucket : state_->buckets) bucket.num_awaited = static_cast<int64_t>(bucket.members.size());
+  for (Parameter& parameter : state_->parameters) parameter.num_received = 0;
+  state_->num_sent = 0;
+  state_->armed = true;
+}
+
+void GradientReducer::State::receive(size_t index) {
+  if (!armed) return;
+  Parameter& parameter = parameters[index];
+  ++parameter.num_received;
+  if (parameter.num_expected == 0) return;
+  FATHOM_CHECK(parameter.num_received <= parameter.num_expected || parameter.bucket >= num_sent,
+               "[data_parallel] '{}' received contribution {} to its gradient after its bucket was sent "
+               "(earlier steps "
+               "gave {}): the model uses it more often than before",
+               parameter.name, parameter.num_received, parameter.num_expected);
+  if (parameter.num_received == parameter.num_expected) {
+    --buckets[parameter.bucket].num_awaited;
+    send_complete_buckets();
+  }
+}
+
+void GradientReducer::State::send_complete_buckets() {
+  while (num_sent < buckets.size() && buckets[num_sent].num_awaited == 0) send(buckets[num_sent]);
+}
+
+void GradientReducer::State::send(Bucket& bucket) {
+  bucket.exchange = collective.all_reduce_async(bucket.flat);
+  ++num_sent;
+}
+
+void GradientReducer::State::require_bound_gradients() const {
+  for (const Parameter& parameter : parameters) {
+    const at::Tensor& gradient = parameter.value.grad();
+    FATHOM_CHECK(
+        gradient.defined() && gradient.data_ptr() == parameter.gradient.data_ptr(),
+        "[data_parallel] the gradient of '{}' has left its bucket: call GradientReducer::zero, not zero_grad",
+        parameter.name);
+  }
+}
+
+void GradientReducer::State::learn_contributions() {
+  for (Parameter& parameter : parameters) {
+    parameter.num_expected = std::max(parameter.num_expected, parameter.num_received);
+  }
+}
+
+void GradientReducer::finish() {
+  FATHOM_CHECK(state_->armed, "[data_parallel] finish() without expect_last_backward()");
+  state_->armed = false;
+  state_->require_bound_gradients();
+  if (state_->collective.size() == 1) return;
+  state_->num_overlapped = static_cast<int64_t>(state_->num_sent);
+  while (state_->num_sent < state_->buckets.size()) state_->send(state_->buckets[state_->num_sent]);
+  for (Bucket& bucket : state_->buckets) {
+    bucket.exchange->wait();
+    bucket.exchange.reset();
+  }
+  state_->learn_contributions();
+}
+
+const std::vector<at::Tensor>& GradientReducer::buckets() const {
+  return state_->flat;
+}
+
+int64_t GradientReducer::num_overlapped_buckets() const {
+  return state_->num_overlapped;
+}
+
+}  // namespace fathom
