@@ -159,7 +159,8 @@ void JpegReader::finish() {
   }
   const std::string_view rest(reinterpret_cast<const char*>(info.src->next_input_byte),
                               info.src->bytes_in_buffer);
-  const bool whole = jpeg_input_complete(&info) || rest.rfind("\xFF\xD9") != std::string_view::npos;
+  const bool whole = jpeg_input_complete(&info) || info.unread_marker == JPEG_EOI ||
+                     rest.rfind("\xFF\xD9") != std::string_view::npos;
   if (state_->strict && !whole) fail(ErrorKind::kData, "{}: Premature end of JPEG file", state_->source);
 }
 
