@@ -1,0 +1,142 @@
+#include "data/tokenizer/pattern.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "data/tokenizer/unicode.h"
+
+namespace fathom {
+namespace {
+
+constexpr uint32_t kMatchLimit = 10'000'000;
+constexpr uint32_t kHeapLimitKib = 256 * 1024;
+
+template <auto Free>
+struct Deleter {
+  template <typename T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+using CodePtr = std::unique_ptr<pcre2_code, Deleter<pcre2_code_free>>;
+using MatchDataPtr = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
+using MatchContextPtr = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match_context_free>>;
+
+/// PCRE2's \s takes U+180E, which left White_Space long ago; the property is what Oniguruma's \s means.
+std::string with_unicode_spaces(const std::string& expression) {
+  std::string out;
+  for (size_t i = 0; i < expression.size(); ++i) {
+    if (expression[i] != '\\' || i + 1 == expression.size()) {
+      out += expression[i];
+      continue;
+    }
+    const char escaped = expression[++i];
+    if (escaped == 's')
+      out += "\\p{White_Space}";
+    else if (escaped == 'S')
+      out += "\\P{White_Space}";
+    else
+      out.append({'\\', escaped});
+  }
+  return out;
+}
+
+std::string pcre_message(int code) {
+  PCRE2_UCHAR buffer[160];
+  pcre2_get_error_message(code, buffer, sizeof buffer);
+  return reinterpret_cast<const char*>(buffer);
+}
+
+PCRE2_SPTR units(std::string_view text) {
+  return reinterpret_cast<PCRE2_SPTR>(text.data());
+}
+
+}  // namespace
+
+struct Pattern::Code {
+  std::string source;  ///< the literal text, or the expression for messages
+  CodePtr regex;       ///< null: a literal
+};
+
+Pattern::Pattern(std::unique_ptr<const Code> code) : code_(std::move(code)) {}
+Pattern::Pattern(Pattern&&) noexcept = default;
+Pattern& Pattern::operator=(Pattern&&) noexcept = default;
+Pattern::~Pattern() = default;
+
+Pattern Pattern::literal(const std::string& text) {
+  if (text.empty()) fail(ErrorKind::kData, "a pattern is empty");
+  return Pattern(std::make_unique<Code>(Code{text, nullptr}));
+}
+
+Pattern Pattern::regex(const std::string& expression) {
+  const std::string translated = with_unicode_spaces(expression);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  CodePtr code(pcre2_compile(units(translated), translated.size(),
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
+  if (!code)
+    fail(ErrorKind::kData, "pattern \"{}\": {} near byte {}", expression, pcre_message(error), offset);
+  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, matching interprets
+  return Pattern(std::make_unique<Code>(Code{expression, std::move(code)}));
+}
+
+namespace {
+
+void find_literal(std::string_view text, std::string_view wanted, std::vector<Pattern::Match>& matches) {
+  for (size_t at = text.find(wanted); at != std::string_view::npos;
+       at = text.find(wanted, at + wanted.size()))
+    matches.push_back({at, at + wanted.size()});
+}
+
+/// One search over valid UTF-8; offsets are shifted by `base`.
+void find_in_valid(const pcre2_code* code, const std::string& source, std::string_view text, size_t base,
+                   std::vector<Pattern::Match>& matches) {
+  const MatchContextPtr context(pcre2_match_context_create(nullptr));
+  const MatchDataPtr data(pcre2_match_data_create_from_pattern(code, nullptr));
+  FATHOM_CHECK(context && data, "[pattern] out of memory");
+  pcre2_set_match_limit(context.get(), kMatchLimit);
+  pcre2_set_heap_limit(context.get(), kHeapLimitKib);
+  const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data.get());
+  for (size_t at = 0; at < text.size();) {
+    const int status = pcre2_match(code, units(text), text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
+                                   data.get(), context.get());
+    if (status == PCRE2_ERROR_NOMATCH) return;
+    if (status < 0)
+      fail(ErrorKind::kData, "pattern \"{}\" at byte {}: {}", source, base + at, pcre_message(status));
+    const size_t begin = bounds[0], end = bounds[1];
+    if (begin < at || end <= begin) fail(ErrorKind::kData, "pattern \"{}\" moves its own start", source);
+    matches.push_back({base + begin, base + end});
+    at = end;
+  }
+}
+
+}  // namespace
+
+std::vector<Pattern::Match> Pattern::find_all(std::string_view text) const {
+  std::vector<Match> matches;
+  if (!code_->regex) {
+    find_literal(text, code_->source, matches);
+    return matches;
+  }
+  for (size_t base = 0; base < text.size();) {
+    const std::string_view valid = text.substr(base, unicode::valid_prefix(text.substr(base)));
+    if (!valid.empty()) find_in_valid(code_->regex.get(), code_->source, valid, base, matches);
+    base += valid.size() + 1;
+  }
+  return matches;
+}
+
+std::string Pattern::replace_all(std::string_view text, std::string_view replacement) const {
+  std::string out;
+  size_t done = 0;
+  for (const Match& match : find_all(text)) {
+    out.append(text.substr(done, match.begin - done)).append(replacement);
+    done = match.end;
+  }
+  return out.append(text.substr(done));
+}
+
+}  // namespace fathom
