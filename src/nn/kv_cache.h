@@ -19,8 +19,8 @@ struct KeyValueCacheShape {
   int64_t head_dim = 0;
 };
 
-/// A contiguous cache for sequences of equal length. Owned by whoever generates, used by one thread; a forward
-/// pass appends to every layer, then the model calls `advance`.
+/// A contiguous cache for sequences of equal length. Owned by whoever generates, used by one thread; a
+/// forward pass appends to every layer, then the model calls `advance`.
 class KeyValueCache {
  public:
   KeyValueCache(const KeyValueCacheShape& shape, const at::TensorOptions& options);
@@ -31,8 +31,8 @@ class KeyValueCache {
   /// Forgets all but the first `length` tokens.
   void truncate(int64_t length);
 
-  /// Stores [B, K, T, E] behind what is there and returns views of all keys and values, [B, K, length + T, E].
-  /// Errors (kRequest): beyond the capacity.
+  /// Stores [B, K, T, E] behind what is there and returns views of all keys and values, [B, K, length + T,
+  /// E]. Errors (kRequest): beyond the capacity.
   std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& key_BKTE,
                                            const at::Tensor& value_BKTE);
   void advance(int64_t num_tokens) { length_ += num_tokens; }

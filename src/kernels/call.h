@@ -1,0 +1,14 @@
+// Calls an op of the library `fathom` through the dispatcher.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace fathom::kernels {
+
+/// The typed handle of `fathom::NAME`; look it up once: `static const auto op = find_op<Signature>("name");`.
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+}  // namespace fathom::kernels

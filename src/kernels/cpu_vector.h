@@ -1,0 +1,98 @@
+// What the CPU kernels share: loops compiled once for each level of instructions, and element types.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "base/error.h"
+
+/// Compiles a function for AVX-512, AVX2 and the portable baseline; the loader picks. What it calls must be
+/// inlined to profit.
+#define FATHOM_CPU_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define FATHOM_INLINE inline __attribute__((always_inline))
+
+namespace fathom::kernels {
+
+/// Type in which elements of type T are computed with.
+template <typename T>
+using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// Partial sums of a reduction: independent, so that the loop over them becomes vector instructions.
+constexpr int64_t kLanes = 32;
+
+template <typename T>
+FATHOM_INLINE Compute<T> load(const T& x) {
+  if constexpr (std::is_same_v<T, c10::BFloat16>) {
+    return std::bit_cast<float>(static_cast<uint32_t>(x.x) << 16);
+  } else {
+    return static_cast<Compute<T>>(x);
+  }
+}
+
+template <typename T>
+FATHOM_INLINE void store(T& to, Compute<T> x) {
+  if constexpr (std::is_same_v<T,
+                               c10::BFloat16>) {  // to nearest even; without a branch, so that it vectorises
+    const auto bits = std::bit_cast<uint32_t>(x);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    to.x = static_cast<uint16_t>(x == x ? rounded : 0x7fc0);
+  } else {
+    to = static_cast<T>(x);
+  }
+}
+
+/// e^x to 2 units in the last place, without a branch. Method: 2^n · P(r), |r| ≤ ln 2 / 2.
+FATHOM_INLINE float fast_exp(float x) {
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  const float shifted =
+      x * 1.44269504f + 12582912.0f;  // 1.5 · 2²³: rounds to an integer, kept in the low bits
+  const float n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return std::bit_cast<float>(std::bit_cast<int32_t>(p) + (std::bit_cast<int32_t>(shifted) << 23));
+}
+FATHOM_INLINE double fast_exp(double x) {
+  return std::exp(x);
+}
+
+template <typename Scalar>
+FATHOM_INLINE Scalar sigmoid(Scalar x) {
+  return Scalar(1) / (Scalar(1) + fast_exp(-x));
+}
+
+/// Calls `body` with a value of the C++ type of `dtype`. Errors (kInternal): not a floating type of ours.
+template <typename Body>
+void dispatch_floating(at::ScalarType dtype, const char* op, const Body& body) {
+  switch (dtype) {
+    case at::kFloat:
+      return body(float{});
+    case at::kDouble:
+      return body(double{});
+    case at::kBFloat16:
+      return body(c10::BFloat16{});
+    case at::kHalf:
+      return body(c10::Half{});
+    default:
+      fail(ErrorKind::kInternal, "[{}] expected floating elements, got {}", op, c10::toString(dtype));
+  }
+}
+
+/// Rows a task should have for at::parallel_for, so that one task moves some 32 K elements.
+inline int64_t row_grain(int64_t row_elements) {
+  return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, row_elements));
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,111 @@
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include "kernels/cpu_vector.h"
+#include "kernels/rms_norm.h"
+
+namespace fathom::kernels {
+namespace {
+
+template <typename T>
+FATHOM_INLINE Compute<T> sum_of_squares(const T* x, int64_t size) {
+  Compute<T> lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += load(x[i + j]) * load(x[i + j]);
+  for (; i < size; ++i) lanes[0] += load(x[i]) * load(x[i]);
+  Compute<T> sum = 0;
+  for (int64_t j = 0; j < kLanes; ++j) sum += lanes[j];
+  return sum;
+}
+
+template <typename T>
+FATHOM_INLINE Compute<T> weighted_product(const T* grad, const T* x, const T* weight, int64_t size) {
+  Compute<T> lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += load(grad[i + j]) * load(weight[i + j]) * load(x[i + j]);
+  for (; i < size; ++i) lanes[0] += load(grad[i]) * load(weight[i]) * load(x[i]);
+  Compute<T> sum = 0;
+  for (int64_t j = 0; j < kLanes; ++j) sum += lanes[j];
+  return sum;
+}
+
+template <typename T>
+FATHOM_CPU_CLONES void forward_row(const T* x, const T* weight, T* y, Compute<T>* scale, int64_t size,
+                                   double eps) {
+  using C = Compute<T>;
+  const C s = C(1) / std::sqrt(sum_of_squares(x, size) / static_cast<C>(size) + static_cast<C>(eps));
+  *scale = s;
+  for (int64_t i = 0; i < size; ++i) store(y[i], load(x[i]) * s * load(weight[i]));
+}
+
+/// Writes the gradient of x, adds that of the weight.
+template <typename T>
+FATHOM_CPU_CLONES void backward_row(const T* grad, const T* x, const T* weight, Compute<T> scale, T* grad_x,
+                                    Compute<T>* grad_weight, int64_t size) {
+  using C = Compute<T>;
+  const C projection = weighted_product(grad, x, weight, size) * scale * scale / static_cast<C>(size);
+  for (int64_t i = 0; i < size; ++i) {
+    const C g = load(grad[i]), value = load(x[i]);
+    store(grad_x[i], scale * (g * load(weight[i]) - value * projection));
+    grad_weight[i] += g * value * scale;
+  }
+}
+
+at::ScalarType compute_type(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& x_in, const at::Tensor& weight_in,
+                                               double eps) {
+  const auto x = x_in.contiguous(), weight = weight_in.contiguous();
+  const int64_t size = weight.size(0), rows = x.numel() / std::max<int64_t>(1, size);
+  auto y = at::empty_like(x);
+  auto scale_shape = x.sizes().vec();
+  scale_shape.back() = 1;
+  auto scale = at::empty(scale_shape, x.options().dtype(compute_type(x.scalar_type())));
+  dispatch_floating(x.scalar_type(), "rms_norm", [&]<typename T>(T) {
+    at::parallel_for(0, rows, row_grain(size), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        forward_row(x.const_data_ptr<T>() + row * size, weight.const_data_ptr<T>(),
+                    y.mutable_data_ptr<T>() + row * size, scale.mutable_data_ptr<Compute<T>>() + row, size,
+                    eps);
+    });
+  });
+  return {y, scale};
+}
+
+std::tuple<at::Tensor, at::Tensor> backward_cpu(const at::Tensor& grad_in, const at::Tensor& x_in,
+                                                const at::Tensor& weight_in, const at::Tensor& scale) {
+  const auto grad = grad_in.contiguous(), x = x_in.contiguous(), weight = weight_in.contiguous();
+  const int64_t size = weight.size(0), rows = x.numel() / std::max<int64_t>(1, size);
+  auto grad_x = at::empty_like(x);
+  // The weight's gradient is summed in chunks of fixed size, so it does not depend on the number of threads.
+  const int64_t chunk_rows = std::max<int64_t>(row_grain(size), (rows + 63) / 64);
+  const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
+  auto partial = at::zeros({chunks, size}, scale.options());
+  dispatch_floating(x.scalar_type(), "rms_norm", [&]<typename T>(T) {
+    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin * chunk_rows; row < std::min(rows, end * chunk_rows); ++row)
+        backward_row(grad.const_data_ptr<T>() + row * size, x.const_data_ptr<T>() + row * size,
+                     weight.const_data_ptr<T>(), scale.const_data_ptr<Compute<T>>()[row],
+                     grad_x.mutable_data_ptr<T>() + row * size,
+                     partial.mutable_data_ptr<Compute<T>>() + row / chunk_rows * size, size);
+    });
+  });
+  return {grad_x, at::sum(partial, {0}).to(weight.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fathom, CPU, library) {
+  library.impl("rms_norm", forward_cpu);
+  library.impl("rms_norm_backward", backward_cpu);
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,52 @@
+// Multi-head attention with grouped key-value heads and rotary positions. Source: Ainslie et al., "GQA:
+// training generalized multi-query transformer models from multi-head checkpoints", EMNLP 2023.
+// B batch, T tokens, S tokens seen so far, D model width, H heads, K key-value heads, E head size.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "nn/kv_cache.h"
+#include "nn/linear.h"
+#include "nn/rope.h"
+
+namespace fathom {
+
+struct AttentionOptions {
+  int64_t dim = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  bool qkv_bias = false;
+  double output_deviation = 0.02;  ///< initial deviation of the output projection
+};
+
+/// What all layers of one forward pass share: where the tokens stand and what they may look at.
+struct AttentionView {
+  RopeAngles angles;
+  bool causal = false;  ///< each token sees itself and those before; excludes a mask
+  at::Tensor mask;  ///< bool, true where a query may look; broadcasts to [B, H, T, S]; undefined: everywhere
+  KeyValueCache* cache = nullptr;
+};
+
+/// What tokens may look at. `length_B`: unpadded tokens of each row, or undefined; padding stands behind, so
+/// a causal view needs no mask for it. With a cache the tokens follow what it holds.
+AttentionView make_attention_view(const at::Tensor& tokens_BT, const at::Tensor& length_B, bool causal,
+                                  Rope& rope, KeyValueCache* cache = nullptr);
+
+class AttentionImpl : public torch::nn::Module {
+ public:
+  explicit AttentionImpl(const AttentionOptions& options);
+  /// [B, T, D] → [B, T, D]. `layer` is this layer's place in the cache.
+  at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer);
+
+ private:
+  AttentionOptions options_;
+  Linear qkv_{nullptr};  ///< queries, keys and values in one product: [(H + 2K)·E, D]
+  Linear output_{nullptr};
+};
+TORCH_MODULE(Attention);
+
+}  // namespace fathom

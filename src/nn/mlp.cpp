@@ -1,0 +1,33 @@
+#include "nn/mlp.h"
+
+#include <ATen/ATen.h>
+
+#include "kernels/swiglu.h"
+
+namespace fathom {
+
+SwigluMlpImpl::SwigluMlpImpl(const MlpOptions& options) {
+  gate_up_ = register_module(
+      "gate_up", Linear(LinearOptions{.in = options.dim, .out = 2 * options.inner, .bias = false}));
+  down_ = register_module("down", Linear(LinearOptions{.in = options.inner,
+                                                       .out = options.dim,
+                                                       .bias = false,
+                                                       .init_deviation = options.output_deviation}));
+}
+
+at::Tensor SwigluMlpImpl::forward(const at::Tensor& x) {
+  return down_(kernels::swiglu(gate_up_(x)));
+}
+
+GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
+  up_ = register_module("up", Linear(LinearOptions{.in = options.dim, .out = options.inner}));
+  down_ = register_module(
+      "down", Linear(LinearOptions{
+                  .in = options.inner, .out = options.dim, .init_deviation = options.output_deviation}));
+}
+
+at::Tensor GeluMlpImpl::forward(const at::Tensor& x) {
+  return down_(at::gelu(up_(x)));
+}
+
+}  // namespace fathom

@@ -1,0 +1,43 @@
+// The two kinds of feed-forward layer. D model width, M inner width.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "nn/linear.h"
+
+namespace fathom {
+
+struct MlpOptions {
+  int64_t dim = 0;
+  int64_t inner = 0;
+  double output_deviation = 0.02;  ///< initial deviation of the second projection
+};
+
+/// down(silu(gate(x)) · up(x)), without biases; gate and up are one product (kernels/swiglu.h).
+class SwigluMlpImpl : public torch::nn::Module {
+ public:
+  explicit SwigluMlpImpl(const MlpOptions& options);
+  at::Tensor forward(const at::Tensor& x);
+
+ private:
+  Linear gate_up_{nullptr};  ///< [2M, D], gate first
+  Linear down_{nullptr};     ///< [D, M]
+};
+TORCH_MODULE(SwigluMlp);
+
+/// down(GELU(up(x))) with biases and the exact GELU.
+class GeluMlpImpl : public torch::nn::Module {
+ public:
+  explicit GeluMlpImpl(const MlpOptions& options);
+  at::Tensor forward(const at::Tensor& x);
+
+ private:
+  Linear up_{nullptr};    ///< [M, D]
+  Linear down_{nullptr};  ///< [D, M]
+};
+TORCH_MODULE(GeluMlp);
+
+}  // namespace fathom

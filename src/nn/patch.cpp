@@ -1,0 +1,53 @@
+#include "nn/patch.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "kernels/linear.h"
+
+namespace fathom {
+
+PatchEmbedImpl::PatchEmbedImpl(const PatchEmbedOptions& options) : options_(options) {
+  weight_ =
+      register_parameter("weight", at::empty({options.dim, options.channels, options.patch, options.patch}));
+  bias_ = register_parameter("bias", at::empty({options.dim}));
+  norm_ = register_module("norm", LayerNorm(options.dim, options.norm_eps));
+}
+
+at::Tensor PatchEmbedImpl::forward(const at::Tensor& image_BCHW) {
+  const int64_t patch = options_.patch;
+  if (image_BCHW.dim() != 4 || image_BCHW.size(1) != options_.channels || image_BCHW.size(2) % patch != 0 ||
+      image_BCHW.size(3) % patch != 0)
+    fail(ErrorKind::kRequest, "images must be [B, {}, height, width] with sides that {} divides, got [{}]",
+         options_.channels, patch, fmt::join(image_BCHW.sizes().vec(), ", "));
+  const int64_t batch = image_BCHW.size(0), rows = image_BCHW.size(2) / patch,
+                columns = image_BCHW.size(3) / patch;
+  const auto patches = image_BCHW.reshape({batch, options_.channels, rows, patch, columns, patch})
+                           .permute({0, 2, 4, 1, 3, 5})
+                           .reshape({batch, rows, columns, -1});
+  return norm_(kernels::linear(patches, weight_.flatten(1), bias_));
+}
+
+void PatchEmbedImpl::initialise(ParameterInit& init) const {
+  init.normal("weight", 0.02);
+  init.constant("bias", 0.0);
+}
+
+PatchMergingImpl::PatchMergingImpl(int64_t dim, double norm_eps) {
+  norm_ = register_module("norm", LayerNorm(4 * dim, norm_eps));
+  reduction_ =
+      register_module("reduction", Linear(LinearOptions{.in = 4 * dim, .out = 2 * dim, .bias = false}));
+}
+
+at::Tensor PatchMergingImpl::forward(const at::Tensor& x) {
+  const int64_t odd_rows = x.size(1) % 2, odd_columns = x.size(2) % 2;
+  const auto even =
+      odd_rows + odd_columns > 0 ? at::constant_pad_nd(x, {0, 0, 0, odd_columns, 0, odd_rows}) : x;
+  const int64_t rows = even.size(1) / 2, columns = even.size(2) / 2;
+  const auto merged = even.reshape({x.size(0), rows, 2, columns, 2, x.size(3)})
+                          .permute({0, 1, 3, 4, 2, 5})
+                          .reshape({x.size(0), rows, columns, 4 * x.size(3)});
+  return reduction_(norm_(merged));
+}
+
+}  // namespace fathom

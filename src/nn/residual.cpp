@@ -1,0 +1,37 @@
+#include "nn/residual.h"
+
+#include <ATen/ATen.h>
+
+#include "kernels/keyed_dropout.h"
+#include "tensor/random_keys.h"
+
+namespace fathom {
+namespace {
+
+/// The branch of dropout uses stream 2s, that of stochastic depth 2s + 1.
+constexpr int64_t kDropout = 0, kDropPath = 1;
+
+}  // namespace
+
+at::Tensor dropout(const at::Tensor& x, double probability, int64_t stream, const ForwardContext& context) {
+  if (probability == 0 || !context.drops()) return x;
+  return kernels::keyed_dropout(x, context.key_B, 2 * stream + kDropout, probability);
+}
+
+at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
+                      const ForwardContext& context) {
+  const auto kept = dropout(branch, drop.dropout, drop.stream, context);
+  if (drop.drop_path == 0 || !context.drops()) return at::add(x, kept);
+  std::vector<int64_t> per_sample(static_cast<size_t>(x.dim() - 1), 1);
+  const auto scale = keyed_uniform(context.key_B, per_sample, 2 * drop.stream + kDropPath)
+                         .ge(drop.drop_path)
+                         .to(x.scalar_type())
+                         .mul_(1.0 / (1.0 - drop.drop_path));
+  return at::addcmul(x, kept, scale);
+}
+
+double drop_path_at(int64_t block, int64_t count, double last) {
+  return count > 1 ? last * static_cast<double>(block) / static_cast<double>(count - 1) : last;
+}
+
+}  // namespace fathom

@@ -1,0 +1,30 @@
+// Dropout and stochastic depth on a residual branch, keyed by sample.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "nn/forward_context.h"
+
+namespace fathom {
+
+/// How much of a branch is dropped, and the number that tells this place in the model from all others.
+struct BranchDrop {
+  double dropout = 0.0;    ///< share of elements
+  double drop_path = 0.0;  ///< share of samples whose branch is left out. Source: Huang et al., "Deep
+                           ///< networks with stochastic depth", ECCV 2016
+  int64_t stream = 0;
+};
+
+/// Keyed dropout where the context asks for it, else `x`. `x`: [B, ...].
+at::Tensor dropout(const at::Tensor& x, double probability, int64_t stream, const ForwardContext& context);
+
+/// x + branch, with the branch dropped as `drop` says when the context trains. Both [B, ...].
+at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
+                      const ForwardContext& context);
+
+/// Stochastic depth of one of `count` blocks: grows linearly from 0 to `last`.
+double drop_path_at(int64_t block, int64_t count, double last);
+
+}  // namespace fathom

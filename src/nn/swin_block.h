@@ -1,0 +1,86 @@
+// One layer of a Swin transformer, and one stage of them. Source: Liu et al., "Swin Transformer", 2021.
+// B batch, W windows, T places of a window, H heads, D width.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "kernels/window.h"
+#include "nn/forward_context.h"
+#include "nn/linear.h"
+#include "nn/mlp.h"
+#include "nn/norm.h"
+#include "nn/patch.h"
+
+namespace fathom {
+
+struct SwinBlockOptions {
+  int64_t dim = 0;
+  int64_t heads = 0;
+  int64_t window = 7;
+  bool shifted = false;
+  double mlp_ratio = 4.0;
+  bool qkv_bias = true;
+  double norm_eps = 1e-5;
+  double dropout = 0.0;
+  double drop_path = 0.0;
+  int64_t layer = 0;  ///< place in the model: keys randomness
+};
+
+/// Attention inside windows, with a learned bias by relative position.
+class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
+ public:
+  explicit WindowAttentionImpl(const SwinBlockOptions& options);
+  /// [B, height, width, D] → the same.
+  at::Tensor forward(const at::Tensor& x);
+  void initialise(ParameterInit& init) const override;
+
+ private:
+  /// Index and mask for maps of one size, made again when size or device change.
+  struct Plan {
+    kernels::WindowShape shape;
+    at::Tensor index;     ///< int64 [T·T]
+    at::Tensor mask_WTT;  ///< undefined without a shift
+  };
+  const Plan& plan_for(const at::Tensor& x);
+
+  SwinBlockOptions options_;
+  at::Tensor position_bias_;  ///< [(2·window − 1)², H]
+  Linear qkv_{nullptr};
+  Linear output_{nullptr};
+  Plan plan_;
+};
+TORCH_MODULE(WindowAttention);
+
+/// x + attention(norm(x)), then x + mlp(norm(x)).
+class SwinBlockImpl : public torch::nn::Module {
+ public:
+  explicit SwinBlockImpl(const SwinBlockOptions& options);
+  /// [B, height, width, D] → the same.
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context);
+
+ private:
+  SwinBlockOptions options_;
+  LayerNorm attention_norm_{nullptr};
+  WindowAttention attention_{nullptr};
+  LayerNorm mlp_norm_{nullptr};
+  GeluMlp mlp_{nullptr};
+};
+TORCH_MODULE(SwinBlock);
+
+/// Blocks, every second one shifted, then (except in the last stage) a merging of patches.
+class SwinStageImpl : public torch::nn::Module {
+ public:
+  SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool merge);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context);
+
+ private:
+  torch::nn::ModuleList blocks_;
+  PatchMerging merge_{nullptr};
+};
+TORCH_MODULE(SwinStage);
+
+}  // namespace fathom

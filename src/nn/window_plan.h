@@ -1,0 +1,24 @@
+// What window attention needs to know of a feature map's size.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "kernels/window.h"
+
+namespace fathom {
+
+/// Windows over a map of `height` × `width`. A window that is not smaller than the map's shorter side shrinks
+/// to it and is not shifted.
+kernels::WindowShape fit_windows(int64_t height, int64_t width, int64_t side, bool shifted);
+
+/// Place in the bias table of the offset between each pair of places: int64 [T, T], T = side². The table has
+/// (2·table_side − 1)² rows, made for windows of `table_side` ≥ `side`.
+at::Tensor relative_position_index(int64_t side, int64_t table_side);
+
+/// 0 where two places of a shifted window were neighbours in the map, −100 where the shift joined them:
+/// float32 [W, T, T].
+at::Tensor shift_mask(const kernels::WindowShape& shape);
+
+}  // namespace fathom
