@@ -46,6 +46,7 @@ class Dataset {
   DataFormat format() const { return format_; }      ///< never kAuto
   /// Rows left out under kSkip; loaders add the images that could not be decoded.
   DataReport& report() const { return *report_; }
+  std::shared_ptr<DataReport> shared_report() const { return report_; }
 
   /// Distinct labels, sorted (numbers by value): their positions are the class ids.
   std::vector<std::string> class_names() const;
