@@ -1,6 +1,6 @@
 // A whole model on disk. A language model or an image encoder alone is a Hugging Face folder (config.json,
-// model.safetensors); a dual tower is `text/` and `vision/`, each such a folder, with what has no foreign home
-// in `fathom.safetensors`. `fathom.json` is our record, tokenizer.json lies at the top and in `text/`.
+// model.safetensors); a dual tower is `text/` and `vision/`, each such a folder, with what has no foreign
+// home in `fathom.safetensors`. `fathom.json` is our record, tokenizer.json lies at the top and in `text/`.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -20,8 +20,8 @@ const char* model_kind_name(ModelKind kind);  ///< "language", "swin", "dual_tow
 
 /// What a model folder carries beside weights.
 struct ModelExtras {
-  std::string tokenizer_json;         ///< the text of tokenizer.json; empty: none
-  Json record = Json::object();       ///< kept in fathom.json under "record": data settings, training summary
+  std::string tokenizer_json;    ///< the text of tokenizer.json; empty: none
+  Json record = Json::object();  ///< kept in fathom.json under "record": data settings, training summary
 };
 
 /// What was found in a folder; the member that `kind` names is set, the others are empty holders.
@@ -38,8 +38,8 @@ struct LoadOptions {
   at::Device device = at::kCPU;
 };
 
-/// Kind of the model in `path`, from fathom.json or else config.json. Errors (kCheckpoint): no such folder, no
-/// model in it, an architecture that is not ours (named).
+/// Kind of the model in `path`, from fathom.json or else config.json. Errors (kCheckpoint): no such folder,
+/// no model in it, an architecture that is not ours (named).
 ModelKind model_kind(const std::string& path);
 
 /// Errors (kCheckpoint): as `model_kind`; weights whose names or shapes do not all match (they are listed).

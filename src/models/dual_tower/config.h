@@ -12,9 +12,9 @@ namespace fathom {
 struct DualTowerConfig {
   SwinConfig vision;
   LanguageModelConfig text = {.dim = 256, .layers = 4, .heads = 4, .max_positions = 64};
-  int64_t embed_dim = 256;          ///< width of the shared space
+  int64_t embed_dim = 256;            ///< width of the shared space
   double initial_temperature = 0.07;  ///< logits start at similarity ÷ this
-  bool logit_bias = false;          ///< a learned offset, for the sigmoid loss
+  bool logit_bias = false;            ///< a learned offset, for the sigmoid loss
   double initial_bias = -10.0;
 
   void fields(Fields& f);

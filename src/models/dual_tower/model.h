@@ -9,11 +9,12 @@
 #include "models/language/model.h"
 #include "models/swin/model.h"
 #include "nn/forward_context.h"
+#include "nn/init.h"
 #include "nn/linear.h"
 
 namespace fathom {
 
-class DualTowerImpl : public torch::nn::Module {
+class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
  public:
   /// Parameters are uninitialised: call `init_parameters` or load a checkpoint.
   explicit DualTowerImpl(const DualTowerConfig& config);
@@ -23,11 +24,13 @@ class DualTowerImpl : public torch::nn::Module {
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 
-  /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100. Scalar, float32.
+  /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100. Scalar,
+  /// float32.
   at::Tensor logit_scale() const;
   /// Learned offset of the logits (scalar, float32), undefined unless `config().logit_bias`.
-  at::Tensor logit_bias() const { return bias_; }
+  at::Tensor logit_bias() const;
 
+  void initialise(ParameterInit& init) const override;
   const DualTowerConfig& config() const { return config_; }
   Swin vision() const { return vision_; }
   LanguageModel text() const { return text_; }

@@ -3,21 +3,21 @@
 // B batch, T tokens, D model width, V vocabulary.
 #pragma once
 
-#include <torch/nn/modulelist.h>
 #include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
-
-#include <optional>
 
 #include "models/language/config.h"
 #include "nn/block.h"
 #include "nn/forward_context.h"
+#include "nn/init.h"
 #include "nn/kv_cache.h"
 #include "nn/norm.h"
+#include "nn/rope.h"
 
 namespace fathom {
 
-class LanguageModelImpl : public torch::nn::Module {
+class LanguageModelImpl : public torch::nn::Module, public HasInitialValues {
  public:
   /// Parameters are uninitialised: call `init_parameters` or load a checkpoint.
   /// Errors (kConfig): what `LanguageModelConfig::validate` says, or vocab_size 0.
@@ -28,19 +28,21 @@ class LanguageModelImpl : public torch::nn::Module {
   /// With a cache, `tokens_BT` continue what it holds, and it is advanced.
   at::Tensor hidden(const at::Tensor& tokens_BT, const at::Tensor& length_B = {},
                     const ForwardContext& context = {}, KeyValueCache* cache = nullptr);
-  /// [..., D] → [..., V].
+  /// [..., D] → [..., V], in the type of the states: a loss widens them to float32 itself.
   at::Tensor logits(const at::Tensor& hidden_BTD) const;
   /// Hidden states, then logits: [B, T, V].
   at::Tensor forward(const at::Tensor& tokens_BT, const at::Tensor& length_B = {},
                      const ForwardContext& context = {}, KeyValueCache* cache = nullptr);
   /// One state a row, by `config().pool`: [B, D].
-  at::Tensor pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B, const ForwardContext& context = {});
+  at::Tensor pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B,
+                    const ForwardContext& context = {});
 
   /// The head's weight [V, D] (the embedding when tied), for losses that never keep all logits.
   const at::Tensor& head_weight() const;
   const LanguageModelConfig& config() const { return config_; }
   /// A cache that fits this model's type and device.
   KeyValueCache make_cache(int64_t batch, int64_t capacity) const;
+  void initialise(ParameterInit& init) const override;
 
  private:
   at::Tensor embed(const at::Tensor& tokens_BT, const ForwardContext& context) const;

@@ -19,7 +19,8 @@ struct ImagePreprocessing {
 enum class SwinPreset { kCustom, kTiny, kSmall, kBase };
 
 struct SwinConfig {
-  SwinPreset preset = SwinPreset::kCustom;  ///< in a recipe: sets dim, depths and heads, which may still be given
+  SwinPreset preset =
+      SwinPreset::kCustom;  ///< in a recipe: sets dim, depths and heads, which may still be given
   int64_t image_size = 224;
   int64_t patch_size = 4;
   int64_t dim = 96;  ///< width of the first stage; doubles each stage
@@ -42,8 +43,8 @@ struct SwinConfig {
   int64_t num_regions() const;
 
   void fields(Fields& f);
-  /// Errors (kConfig): an image that patches do not divide, heads that do not divide a stage's width, lists of
-  /// different length.
+  /// Errors (kConfig): an image that patches do not divide, heads that do not divide a stage's width, lists
+  /// of different length.
   void validate() const;
 };
 

@@ -1,9 +1,9 @@
-// Swin transformer v1, an image encoder. Source: Liu et al., "Swin Transformer: hierarchical vision transformer
-// using shifted windows", ICCV 2021. B batch, C channels, P regions, D width of the last stage.
+// Swin transformer v1, an image encoder. Source: Liu et al., "Swin Transformer: hierarchical vision
+// transformer using shifted windows", ICCV 2021. B batch, C channels, P regions, D width of the last stage.
 #pragma once
 
-#include <torch/nn/modulelist.h>
 #include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
 #include "models/swin/config.h"

@@ -1,0 +1,195 @@
+#include "models/model_folder.h"
+
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "data/tokenizer/tokenizer.h"
+#include "models/folder_swap.h"
+#include "models/language/hf_map.h"
+#include "models/swin/hf_map.h"
+#include "models/weight_map.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kFormat = 1;
+constexpr std::array<std::pair<const char*, ModelKind>, 3> kKinds = {
+    {{"language", ModelKind::kLanguage}, {"swin", ModelKind::kSwin}, {"dual_tower", ModelKind::kDualTower}}};
+
+std::string in(const std::string& folder, const char* name) {
+  return (fs::path(folder) / name).string();
+}
+
+std::optional<Json> read_if_there(const std::string& path) {
+  if (!fs::exists(path)) return std::nullopt;
+  return read_json_file(path);
+}
+
+/// What a dual tower keeps outside its towers, by our own names.
+WeightMap bridge_map(const DualTowerImpl& model) {
+  WeightMap map;
+  for (const auto& rule : identity_map(model))
+    if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.")) map.push_back(rule);
+  return map;
+}
+
+// ---- writing
+
+void write_record(const std::string& folder, ModelKind kind, Json config, const ModelExtras& extras) {
+  Json record = Json::object();
+  record["format"] = kFormat;
+  record["kind"] = model_kind_name(kind);
+  record["config"] = std::move(config);
+  record["record"] = extras.record;
+  write_json_file(in(folder, "fathom.json"), record);
+}
+
+void write_tokenizer(const std::string& folder, const std::string& tokenizer_json) {
+  if (tokenizer_json.empty()) return;
+  write_file_atomically(in(folder, "tokenizer.json"), tokenizer_json);
+  Json json = Json::object();
+  json["tokenizer_class"] = "PreTrainedTokenizerFast";
+  write_json_file(in(folder, "tokenizer_config.json"), json);
+}
+
+void write_language(const std::string& folder, const LanguageModel& model, const ModelExtras& extras) {
+  fs::create_directories(folder);
+  std::optional<int64_t> end_of_text;
+  if (!extras.tokenizer_json.empty())
+    end_of_text = Tokenizer::from_json(extras.tokenizer_json, "tokenizer.json").end_of_text();
+  write_json_file(in(folder, "config.json"), language_config_to_hf(model->config(), end_of_text));
+  save_tensors(in(folder, "model.safetensors"), foreign_weights(*model, language_weight_map(model->config())),
+               {{"format", "pt"}});
+  write_tokenizer(folder, extras.tokenizer_json);
+}
+
+void write_vision(const std::string& folder, const Swin& model) {
+  fs::create_directories(folder);
+  write_json_file(in(folder, "config.json"), swin_config_to_hf(model->config()));
+  write_json_file(in(folder, "preprocessor_config.json"), preprocessing_to_hf(model->config()));
+  save_tensors(in(folder, "model.safetensors"), foreign_weights(*model, swin_weight_map_hf(model->config())),
+               {{"format", "pt"}});
+}
+
+// ---- reading
+
+template <typename Model>
+void place(Model& model, const LoadOptions& options) {
+  model->to(options.device, options.dtype);
+}
+
+LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = in(folder, "config.json");
+  LanguageModel model(language_config_from_hf(read_json_file(config_path), config_path));
+  const auto files = WeightFiles::open(folder);
+  place(model, options);
+  load_weights(*model, language_weight_map(model->config(), language_prefix(files)), files,
+               language_ignores(model->config()));
+  return model;
+}
+
+Swin read_vision(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = in(folder, "config.json");
+  auto config = swin_config_from_hf(read_json_file(config_path), config_path);
+  if (const auto json = read_if_there(in(folder, "preprocessor_config.json")))
+    read_preprocessing(*json, config.preprocessing);
+  Swin model(config);
+  const auto files = WeightFiles::open(folder);
+  place(model, options);
+  load_weights(*model, swin_weight_map_for(config, files), files, swin_ignores);
+  return model;
+}
+
+DualTower read_dual_tower(const std::string& folder, const Json& config_json, const LoadOptions& options) {
+  const std::string record_path = in(folder, "fathom.json");
+  const auto config = read_config<DualTowerConfig>({.values = config_json, .source = record_path});
+  DualTower model(config);
+  place(model, options);
+  const auto text = WeightFiles::open(in(folder, "text")), vision = WeightFiles::open(in(folder, "vision"));
+  load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
+               language_ignores(config.text));
+  load_weights(*model->vision(), swin_weight_map_for(config.vision, vision), vision, swin_ignores);
+  const auto bridge = WeightFiles::open(in(folder, "fathom.safetensors"));
+  load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
+  return model;
+}
+
+/// The record of `folder`, or one made from config.json for a folder that others wrote.
+Json read_record(const std::string& folder) {
+  if (!fs::is_directory(folder)) fail(ErrorKind::kCheckpoint, "{}: no such model folder", folder);
+  if (auto record = read_if_there(in(folder, "fathom.json"))) return *record;
+  const auto config = read_if_there(in(folder, "config.json"));
+  if (!config) fail(ErrorKind::kCheckpoint, "{}: no model (neither fathom.json nor config.json)", folder);
+  const Json* type = config->find("model_type");
+  const std::string name = type != nullptr && type->is_string() ? type->as_string() : "";
+  Json record = Json::object();
+  if (name == "llama" || name == "qwen2")
+    record["kind"] = "language";
+  else if (name == "swin")
+    record["kind"] = "swin";
+  else
+    fail(ErrorKind::kCheckpoint, "{}: model_type '{}' is not supported (llama, qwen2 and swin are)",
+         in(folder, "config.json"), name);
+  return record;
+}
+
+ModelKind kind_of(const Json& record, const std::string& folder) {
+  const Json* name = record.find("kind");
+  for (const auto& [known, kind] : kKinds)
+    if (name != nullptr && *name == Json(known)) return kind;
+  fail(ErrorKind::kCheckpoint, "{}: an unknown kind of model{}", in(folder, "fathom.json"),
+       name != nullptr && name->is_string() ? " '" + name->as_string() + "'" : "");
+}
+
+}  // namespace
+
+const char* model_kind_name(ModelKind kind) {
+  return kKinds[static_cast<size_t>(kind)].first;
+}
+
+ModelKind model_kind(const std::string& path) {
+  return kind_of(read_record(path), path);
+}
+
+LoadedModel load_model_folder(const std::string& path, const LoadOptions& options) {
+  const Json record = read_record(path);
+  LoadedModel loaded;
+  loaded.kind = kind_of(record, path);
+  if (loaded.kind == ModelKind::kLanguage) loaded.language = read_language(path, options);
+  if (loaded.kind == ModelKind::kSwin) loaded.vision = read_vision(path, options);
+  if (loaded.kind == ModelKind::kDualTower)
+    loaded.dual_tower = read_dual_tower(path, record.at("config"), options);
+  if (const Json* extra = record.find("record")) loaded.extras.record = *extra;
+  const std::string tokenizer = in(path, "tokenizer.json");
+  if (fs::exists(tokenizer)) loaded.extras.tokenizer_json = read_file(tokenizer);
+  return loaded;
+}
+
+void save_model_folder(const std::string& path, LanguageModel model, const ModelExtras& extras) {
+  replace_folder(path, [&](const std::string& folder) {
+    write_language(folder, model, extras);
+    write_record(folder, ModelKind::kLanguage, config_to_json(model->config()), extras);
+  });
+}
+
+void save_model_folder(const std::string& path, Swin model, const ModelExtras& extras) {
+  replace_folder(path, [&](const std::string& folder) {
+    write_vision(folder, model);
+    write_record(folder, ModelKind::kSwin, config_to_json(model->config()), extras);
+  });
+}
+
+void save_model_folder(const std::string& path, DualTower model, const ModelExtras& extras) {
+  replace_folder(path, [&](const std::string& folder) {
+    write_language(in(folder, "text"), model->text(), extras);
+    write_vision(in(folder, "vision"), model->vision());
+    save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
+    write_tokenizer(folder, extras.tokenizer_json);
+    write_record(folder, ModelKind::kDualTower, config_to_json(model->config()), extras);
+  });
+}
+
+}  // namespace fathom

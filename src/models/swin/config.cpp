@@ -1,0 +1,121 @@
+#include "models/swin/config.h"
+
+#include "base/error.h"
+
+namespace fathom {
+
+void ImagePreprocessing::fields(Fields& f) {
+  f("mean", mean, "mean of each colour channel, pixels in [0, 1]");
+  f("deviation", deviation, "standard deviation of each colour channel", {.low = 1e-6});
+}
+
+void ImagePreprocessing::validate() const {
+  if (mean.size() != 3 || deviation.size() != 3)
+    fail(ErrorKind::kConfig, "mean and deviation need three values each, got {} and {}", mean.size(),
+         deviation.size());
+}
+
+int64_t SwinConfig::stage_side(int64_t stage) const {
+  int64_t side = image_size / patch_size;
+  for (int64_t i = 0; i < stage; ++i) side = (side + 1) / 2;
+  return side;
+}
+
+int64_t SwinConfig::num_regions() const {
+  const int64_t side = stage_side(num_stages() - 1);
+  return side * side;
+}
+
+void SwinConfig::fields(Fields& f) {
+  const SwinPreset before = preset;
+  f.choice("preset", preset, "sizes of a published model; keys beside it still override",
+           {{"custom", SwinPreset::kCustom},
+            {"tiny", SwinPreset::kTiny},
+            {"small", SwinPreset::kSmall},
+            {"base", SwinPreset::kBase}});
+  if (preset != before) *this = swin_preset(preset);
+  f("image_size", image_size, "side of the images in pixels", {.low = 1, .high = 1 << 14});
+  f("patch_size", patch_size, "side of a patch in pixels", {.low = 1, .high = 256});
+  f("dim", dim, "width of the first stage; doubles each stage", {.low = 1, .high = 1 << 14});
+  f("depths", depths, "blocks of each stage", {.low = 1, .high = 1024});
+  f("heads", heads, "attention heads of each stage", {.low = 1, .high = 1024});
+  f("window", window, "side of an attention window in patches", {.low = 1, .high = 32});
+  f("mlp_ratio", mlp_ratio, "inner width of the feed-forward layer over its width", {.low = 0.1, .high = 64});
+  f("qkv_bias", qkv_bias, "biases on query, key and value");
+  f("norm_eps", norm_eps, "added to the variance in norms", {.low = 0, .high = 0.1});
+  f("dropout", dropout, "share of elements dropped on residual branches", {.low = 0, .high = 0.95});
+  f("drop_path", drop_path, "stochastic depth of the last block, growing from 0", {.low = 0, .high = 0.95});
+  f.group("preprocessing", preprocessing, "how pixels are normalised");
+}
+
+void SwinConfig::validate() const {
+  if (depths.empty() || depths.size() > 8 || depths.size() != heads.size())
+    fail(ErrorKind::kConfig, "depths and heads need one value a stage (1 to 8 stages), got {} and {}",
+         depths.size(), heads.size());
+  if (image_size % patch_size != 0)
+    fail(ErrorKind::kConfig, "patch_size = {} does not divide image_size = {}", patch_size, image_size);
+  for (int64_t stage = 0; stage < num_stages(); ++stage)
+    if (stage_dim(stage) % heads[static_cast<size_t>(stage)] != 0)
+      fail(ErrorKind::kConfig, "stage {} has width {}, which {} heads do not divide", stage, stage_dim(stage),
+           heads[static_cast<size_t>(stage)]);
+  preprocessing.validate();
+}
+
+SwinConfig swin_preset(SwinPreset preset) {
+  SwinConfig config;
+  config.preset = preset;
+  if (preset == SwinPreset::kTiny) config.drop_path = 0.2;
+  if (preset == SwinPreset::kSmall || preset == SwinPreset::kBase) config.depths = {2, 2, 18, 2};
+  if (preset == SwinPreset::kSmall) config.drop_path = 0.3;
+  if (preset == SwinPreset::kBase) {
+    config.dim = 128;
+    config.heads = {4, 8, 16, 32};
+    config.drop_path = 0.5;
+  }
+  return config;
+}
+
+namespace {
+
+int64_t mlp_width(const SwinConfig& config, int64_t dim) {
+  return static_cast<int64_t>(static_cast<double>(dim) * config.mlp_ratio);
+}
+
+int64_t block_parameters(const SwinConfig& config, int64_t dim, int64_t heads) {
+  const int64_t inner = mlp_width(config, dim), span = 2 * config.window - 1;
+  return 4 * dim + dim * 3 * dim + (config.qkv_bias ? 3 * dim : 0) + dim * dim + dim + span * span * heads +
+         2 * dim * inner + inner + dim;
+}
+
+}  // namespace
+
+int64_t parameter_count(const SwinConfig& config) {
+  int64_t count = 3 * config.patch_size * config.patch_size * config.dim + config.dim + 2 * config.dim;
+  for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
+    const int64_t dim = config.stage_dim(stage);
+    const auto i = static_cast<size_t>(stage);
+    count += config.depths[i] * block_parameters(config, dim, config.heads[i]);
+    if (stage + 1 < config.num_stages()) count += 8 * dim + 8 * dim * dim;
+  }
+  return count + 2 * config.output_dim();
+}
+
+int64_t forward_flops(const SwinConfig& config, int64_t images) {
+  const int64_t patches = config.stage_side(0) * config.stage_side(0);
+  int64_t products = patches * 3 * config.patch_size * config.patch_size * config.dim;
+  for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
+    const int64_t dim = config.stage_dim(stage), side = config.stage_side(stage);
+    const int64_t window = std::min(config.window, side), windows = (side + window - 1) / window;
+    const int64_t padded = windows * windows * window * window;  // attention runs over padding too
+    const int64_t block =
+        padded * (4 * dim * dim + 2 * dim * window * window) + side * side * 2 * dim * mlp_width(config, dim);
+    products += config.depths[static_cast<size_t>(stage)] * block;
+    if (stage + 1 < config.num_stages()) {
+      const int64_t next = config.stage_side(stage + 1);
+      products += next * next * 8 * dim * dim;
+    }
+  }
+  return 2 * images * products;
+}
+
+}  // namespace fathom

@@ -1,0 +1,61 @@
+#include "models/swin/model.h"
+
+#include <ATen/ATen.h>
+
+#include <numeric>
+
+#include "nn/residual.h"
+#include "nn/swin_block.h"
+
+namespace fathom {
+namespace {
+
+/// Keeps the random streams of an image encoder apart from those of a text encoder under the same keys.
+constexpr int64_t kFirstStream = int64_t{1} << 32;
+
+std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t stage, int64_t first_layer) {
+  const auto i = static_cast<size_t>(stage);
+  const int64_t layers = std::accumulate(config.depths.begin(), config.depths.end(), int64_t{0});
+  std::vector<SwinBlockOptions> blocks;
+  for (int64_t block = 0; block < config.depths[i]; ++block)
+    blocks.push_back({.dim = config.stage_dim(stage),
+                      .heads = config.heads[i],
+                      .window = config.window,
+                      .shifted = block % 2 == 1,
+                      .mlp_ratio = config.mlp_ratio,
+                      .qkv_bias = config.qkv_bias,
+                      .norm_eps = config.norm_eps,
+                      .dropout = config.dropout,
+                      .drop_path = drop_path_at(first_layer + block, layers, config.drop_path),
+                      .layer = kFirstStream + first_layer + block});
+  return blocks;
+}
+
+}  // namespace
+
+SwinImpl::SwinImpl(const SwinConfig& config) : config_(config) {
+  config.validate();
+  patch_embed_ = register_module(
+      "patch_embed", PatchEmbed(PatchEmbedOptions{
+                         .patch = config.patch_size, .dim = config.dim, .norm_eps = config.norm_eps}));
+  stages_ = register_module("stages", torch::nn::ModuleList());
+  int64_t layer = 0;
+  for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
+    stages_->push_back(SwinStage(stage_options(config, stage, layer), stage + 1 < config.num_stages()));
+    layer += config.depths[static_cast<size_t>(stage)];
+  }
+  norm_ = register_module("norm", LayerNorm(config.output_dim(), config.norm_eps));
+}
+
+at::Tensor SwinImpl::features(const at::Tensor& image_BCHW, const ForwardContext& context) {
+  auto x = image_BCHW.to(context.compute_dtype.value_or(parameters().front().scalar_type()));
+  x = patch_embed_(x);
+  for (const auto& module : *stages_) x = module->as<SwinStage>()->forward(x, context);
+  return norm_(x).flatten(1, 2);
+}
+
+at::Tensor SwinImpl::forward(const at::Tensor& image_BCHW, const ForwardContext& context) {
+  return features(image_BCHW, context).mean(1);
+}
+
+}  // namespace fathom

@@ -1,0 +1,141 @@
+// rope_heads, windows and window attention: CPU against reference, per type and odd shape; gradients.
+#include "base/error.h"
+#include "gradcheck.h"
+#include "kernels/rope_heads.h"
+#include "kernels/window.h"
+#include "kernels/window_attention.h"
+#include "kernels/window_softmax.h"
+
+namespace fathom {
+namespace {
+
+using testing::expect_gradients;
+using testing::relative_error;
+using testing::tolerance_of;
+
+const at::ScalarType kTypes[] = {at::kFloat, at::kDouble, at::kBFloat16};
+
+struct Angles {
+  at::Tensor cos, sin;
+};
+Angles random_angles(int64_t tokens, int64_t half) {
+  const auto angle = at::rand({tokens, half}).mul(6.28);
+  return {angle.cos(), angle.sin()};
+}
+
+TEST(RopeHeads, EqualsReferenceForwardAndBackward) {
+  for (const auto type : kTypes)
+    for (const auto [heads, kv_heads, size] :
+         {std::array{4, 2, 6}, std::array{1, 1, 2}, std::array{3, 3, 64}}) {
+      at::manual_seed(1);
+      const auto angles = random_angles(5, size / 2);
+      const auto qkv =
+          at::randn({2, 5, (heads + 2 * kv_heads) * size}, at::kDouble).to(type).requires_grad_(true);
+      const auto [q, k, v] = kernels::rope_heads(qkv, angles.cos, angles.sin, {heads, kv_heads});
+      const auto [ref_q, ref_k, ref_v] =
+          kernels::rope_heads_ref::forward(qkv.detach(), angles.cos, angles.sin, heads, kv_heads);
+      EXPECT_LT(relative_error(q, ref_q), tolerance_of(type));
+      EXPECT_LT(relative_error(k, ref_k), tolerance_of(type));
+      EXPECT_TRUE(at::equal(v.detach(), ref_v));
+      // A gradient with the strides that attention gives it.
+      const auto grad_q = at::randn({2, 5, heads, size}).to(type).transpose(1, 2);
+      const auto grad_k = at::randn_like(k), grad_v = at::randn_like(v);
+      const auto grad = torch::autograd::grad({q, k, v}, {qkv}, {grad_q, grad_k, grad_v})[0];
+      const auto reference =
+          kernels::rope_heads_ref::backward(grad_q, grad_k, grad_v, angles.cos, angles.sin);
+      EXPECT_LT(relative_error(grad, reference), tolerance_of(type));
+    }
+}
+
+TEST(RopeHeads, GradientsByFiniteDifferences) {
+  at::manual_seed(2);
+  const auto angles = random_angles(3, 2);
+  expect_gradients(
+      [&](const auto& in) {
+        const auto [q, k, v] = kernels::rope_heads(in[0], angles.cos, angles.sin, {2, 1});
+        return at::cat({q, 2 * k, 3 * v}, 1);
+      },
+      {at::randn({2, 3, 16}, at::kDouble)});
+}
+
+TEST(RopeHeads, ScoresDependOnDistanceOnly) {
+  // The same vector at every position: q_t · k_s must be a function of t − s.
+  const auto frequency = at::pow(10000.0, -at::arange(4, at::kFloat) / 4);
+  const auto angle = at::outer(at::arange(9, at::kFloat), frequency);
+  const auto row = at::randn({1, 1, 24}).expand({1, 9, 24}).contiguous();
+  const auto [q, k, v] = kernels::rope_heads(row, angle.cos(), angle.sin(), {1, 1});
+  const auto scores = at::matmul(q, k.transpose(2, 3))[0][0];
+  EXPECT_NEAR(scores[2][0].item<float>(), scores[8][6].item<float>(), 1e-4);
+  EXPECT_GT((scores[2][0] - scores[8][0]).abs().item<float>(), 1e-3);
+  EXPECT_THROW(kernels::rope_heads(row, angle.cos(), angle.sin(), {3, 1}), Error);
+}
+
+TEST(Windows, EqualReferenceAndReturn) {
+  for (const auto type : kTypes)
+    for (const auto& shape : {kernels::WindowShape{8, 8, 4, 0}, kernels::WindowShape{8, 12, 4, 2},
+                              kernels::WindowShape{7, 9, 3, 1}, kernels::WindowShape{10, 11, 7, 3}}) {
+      const auto x = at::randn({2, shape.height, shape.width, 5}).to(type);
+      const auto windows = kernels::window_partition(x, shape);
+      EXPECT_TRUE(at::equal(
+          windows, kernels::window_ref::partition(x, shape.height, shape.width, shape.side, shape.shift)));
+      EXPECT_TRUE(at::equal(kernels::window_merge(windows, shape), x));
+      const auto other = at::randn_like(windows);
+      EXPECT_TRUE(
+          at::equal(kernels::window_merge(other, shape),
+                    kernels::window_ref::merge(other, shape.height, shape.width, shape.side, shape.shift)));
+    }
+}
+
+TEST(Windows, GradientsByFiniteDifferences) {
+  const kernels::WindowShape shape = {3, 4, 2, 1};
+  expect_gradients([&](const auto& in) { return kernels::window_partition(in[0], shape); },
+                   {at::randn({1, 3, 4, 2}, at::kDouble)});
+  const auto keep = at::ones({1, 4, 4, 2}, at::kDouble);
+  const kernels::WindowShape whole = {4, 4, 2, 1};
+  expect_gradients([&](const auto& in) { return kernels::window_merge(in[0], whole); }, {keep});
+}
+
+TEST(WindowSoftmax, EqualsReferenceForwardAndBackward) {
+  for (const auto type : kTypes)
+    for (const int64_t places : {1, 4, 25, 49}) {
+      at::manual_seed(3);
+      const auto scores = at::randn({6, 3, places, places}, at::kDouble).mul(4).to(type).requires_grad_(true);
+      const auto bias = at::randn({3, places, places}, at::kDouble).to(type).requires_grad_(true);
+      const auto mask = at::randn({2, places, places}).lt(0).to(type).mul(-100.0);
+      const auto reference_type = type == at::kBFloat16 ? at::kFloat : type;
+      const auto p = kernels::window_softmax(scores, bias, mask, 0.3);
+      const auto expected = kernels::window_softmax_ref::forward(
+          scores.detach().to(reference_type), bias.detach().to(reference_type), mask.to(reference_type), 0.3);
+      EXPECT_LT(relative_error(p, expected), 2 * tolerance_of(type));
+      const auto grad = at::randn_like(p);
+      const auto grads = torch::autograd::grad({p}, {scores, bias}, {grad});
+      const auto [ref_scores, ref_bias] =
+          kernels::window_softmax_ref::backward(grad.to(reference_type), p.detach().to(reference_type), 0.3);
+      const double tolerance = places == 1 ? 1.0 : 8 * tolerance_of(type);
+      if (places > 1) {
+        EXPECT_LT(relative_error(grads[0], ref_scores), tolerance);
+        EXPECT_LT(relative_error(grads[1], ref_bias), tolerance);
+      }
+    }
+}
+
+TEST(WindowAttention, EqualsPlainFormulaWithMaskAndGradients) {
+  at::manual_seed(4);
+  const int64_t heads = 2, places = 4, size = 3;
+  const auto mask = at::zeros({3, places, places}, at::kDouble);
+  mask[1][0][2] = -100.0;
+  const auto plain = [&](const auto& in) {
+    const auto parts = in[0].view({2, 3, places, 3, heads, size}).permute({3, 0, 1, 4, 2, 5}).unbind(0);
+    const auto logits =
+        at::matmul(parts[0], parts[1].transpose(-1, -2)) / std::sqrt(3.0) + in[1] + mask.unsqueeze(1);
+    return at::matmul(at::softmax(logits, -1), parts[2]).transpose(2, 3).reshape({2, 3, places, 6});
+  };
+  const auto ours = [&](const auto& in) { return kernels::window_attention(in[0], in[1], mask); };
+  const std::vector<at::Tensor> inputs = {at::randn({2, 3, places, 18}, at::kDouble),
+                                          at::randn({heads, places, places}, at::kDouble)};
+  EXPECT_LT(relative_error(ours(inputs), plain(inputs)), 1e-12);
+  expect_gradients(ours, inputs);
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,133 @@
+// rms_norm, swiglu and linear: CPU against reference, per type and odd shape; gradients by finite
+// differences.
+#include <ATen/Parallel.h>
+
+#include "base/error.h"
+#include "gradcheck.h"
+#include "kernels/linear.h"
+#include "kernels/rms_norm.h"
+#include "kernels/swiglu.h"
+
+namespace fathom {
+namespace {
+
+using testing::expect_gradients;
+using testing::relative_error;
+using testing::tolerance_of;
+
+const at::ScalarType kTypes[] = {at::kFloat, at::kDouble, at::kBFloat16};
+const std::vector<int64_t> kShapes[] = {{1, 3}, {3, 5}, {2, 7, 33}, {130, 96}, {4, 257}};
+
+at::Tensor random_tensor(at::IntArrayRef shape, at::ScalarType type) {
+  return at::randn(shape, at::kDouble).mul(1.5).to(type);
+}
+
+/// Value and input gradients of `function`, for a fixed gradient of its output.
+std::vector<at::Tensor> value_and_gradients(const testing::TensorFunction& function,
+                                            const std::vector<at::Tensor>& inputs, const at::Tensor& grad) {
+  std::vector<at::Tensor> leaves;
+  for (const auto& input : inputs) leaves.push_back(input.detach().clone().requires_grad_(true));
+  const auto y = function(leaves);
+  auto result = torch::autograd::grad({y}, leaves, {grad});
+  result.insert(result.begin(), y);
+  return result;
+}
+
+TEST(RmsNorm, EqualsReferenceForwardAndBackward) {
+  for (const auto type : kTypes)
+    for (const auto& shape : kShapes) {
+      at::manual_seed(1);
+      const auto x = random_tensor(shape, type), weight = random_tensor({shape.back()}, type),
+                 grad = random_tensor(shape, type);
+      const auto ours = value_and_gradients(
+          [](const auto& in) { return kernels::rms_norm(in[0], in[1], 1e-5); }, {x, weight}, grad);
+      const auto [y, scale] = kernels::rms_norm_ref::forward(x, weight, 1e-5);
+      const auto [grad_x, grad_weight] = kernels::rms_norm_ref::backward(grad, x, weight, scale);
+      EXPECT_LT(relative_error(ours[0], y), tolerance_of(type)) << c10::toString(type);
+      EXPECT_LT(relative_error(ours[1], grad_x), 4 * tolerance_of(type)) << c10::toString(type);
+      EXPECT_LT(relative_error(ours[2], grad_weight), 4 * tolerance_of(type)) << c10::toString(type);
+      EXPECT_EQ(ours[0].scalar_type(), type);
+    }
+}
+
+TEST(RmsNorm, GradientsByFiniteDifferences) {
+  at::manual_seed(2);
+  expect_gradients([](const auto& in) { return kernels::rms_norm(in[0], in[1], 1e-5); },
+                   {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble)});
+}
+
+TEST(RmsNorm, WeightGradientDoesNotDependOnThreads) {
+  at::manual_seed(3);
+  const auto x = at::randn({900, 64}), weight = at::randn({64}), grad = at::randn({900, 64});
+  const auto run = [&] {
+    return value_and_gradients([](const auto& in) { return kernels::rms_norm(in[0], in[1], 1e-5); },
+                               {x, weight}, grad)[2];
+  };
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const auto one = run();
+  at::set_num_threads(threads);
+  EXPECT_TRUE(at::equal(one, run()));
+}
+
+TEST(RmsNorm, KeepsNaNAndRefusesWrongShapes) {
+  auto x = at::ones({2, 8}, at::kBFloat16);
+  x[0][3] = NAN;
+  const auto y = kernels::rms_norm(x, at::ones({8}, at::kBFloat16), 1e-5);
+  EXPECT_TRUE(y[0].isnan().all().item<bool>());
+  EXPECT_FALSE(y[1].isnan().any().item<bool>());
+  EXPECT_THROW(kernels::rms_norm(at::ones({2, 8}), at::ones({7}), 1e-5), Error);
+  EXPECT_THROW(kernels::rms_norm(at::ones({2, 8}), at::ones({8}, at::kDouble), 1e-5), Error);
+}
+
+TEST(Swiglu, EqualsReferenceForwardAndBackward) {
+  for (const auto type : kTypes)
+    for (const auto& shape : kShapes) {
+      at::manual_seed(4);
+      auto wide = shape;
+      wide.back() *= 2;
+      const auto x = random_tensor(wide, type).mul(3), grad = random_tensor(shape, type);
+      const auto ours = value_and_gradients([](const auto& in) { return kernels::swiglu(in[0]); }, {x}, grad);
+      const auto reference_type = type == at::kBFloat16 ? at::kFloat : type;
+      const auto y = kernels::swiglu_ref::forward(x.to(reference_type));
+      const auto grad_x = kernels::swiglu_ref::backward(grad.to(reference_type), x.to(reference_type));
+      EXPECT_LT(relative_error(ours[0], y), tolerance_of(type)) << c10::toString(type);
+      EXPECT_LT(relative_error(ours[1], grad_x), tolerance_of(type)) << c10::toString(type);
+    }
+}
+
+TEST(Swiglu, HoldsAtExtremes) {
+  const auto x =
+      at::tensor({-1e30, -100.0, -88.0, 0.0, 88.0, 100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0}, at::kFloat);
+  const auto y = kernels::swiglu(x);
+  const auto expected = kernels::swiglu_ref::forward(x.to(at::kDouble));
+  EXPECT_LT(relative_error(y, expected), 1e-6);
+}
+
+TEST(Swiglu, GradientsByFiniteDifferences) {
+  at::manual_seed(5);
+  expect_gradients([](const auto& in) { return kernels::swiglu(in[0]); }, {at::randn({3, 10}, at::kDouble)});
+  EXPECT_THROW(kernels::swiglu(at::ones({3})), Error);
+}
+
+TEST(Linear, CastsParametersAndStaysNearFloat32InBFloat16) {
+  at::manual_seed(6);
+  const auto x = at::randn({4, 3, 40}), weight = at::randn({17, 40}), bias = at::randn({17});
+  const auto exact = at::linear(x, weight, bias);
+  EXPECT_TRUE(at::allclose(kernels::linear(x, weight, bias), exact));
+  const auto y = kernels::linear(x.to(at::kBFloat16), weight, bias);
+  EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+  EXPECT_LT(relative_error(y, exact), 1e-2);
+  EXPECT_THROW(kernels::linear(at::ones({2, 5}), at::ones({3, 4})), Error);
+}
+
+TEST(Linear, Float32ParametersCollectFloat32Gradients) {
+  at::manual_seed(7);
+  auto weight = at::randn({8, 6}).requires_grad_(true);
+  kernels::linear(at::randn({5, 6}).to(at::kBFloat16), weight).sum().backward();
+  EXPECT_EQ(weight.grad().scalar_type(), at::kFloat);
+  EXPECT_GT(weight.grad().abs().max().item<float>(), 0);
+}
+
+}  // namespace
+}  // namespace fathom
