@@ -18,6 +18,9 @@ constexpr int64_t kLanes = 8;
 using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
 using Bytes = uint8_t __attribute__((vector_size(kLanes)));
+using PackedBytes = uint64_t __attribute__((vector_size(2 * sizeof(uint64_t))));
+using HalfVectorBytes = uint8_t __attribute__((vector_size(kLanes * 2)));
+using VectorBytes = uint8_t __attribute__((vector_size(kLanes * 4)));
 
 struct Pixels {
   Floats red;
@@ -25,27 +28,35 @@ struct Pixels {
   Floats blue;
 };
 
-FATHOM_INLINE Floats smaller(Floats a, Floats b) {
+FATHOM_INLINE Floats smaller(const Floats& a, const Floats& b) {
   return a < b ? a : b;
 }
 
-FATHOM_INLINE Floats larger(Floats a, Floats b) {
+FATHOM_INLINE Floats larger(const Floats& a, const Floats& b) {
   return a > b ? a : b;
 }
 
-FATHOM_INLINE Floats limited(Floats x) {
+FATHOM_INLINE Floats limited(const Floats& x) {
   return smaller(larger(x, Floats{}), Floats{} + 255.0F);
 }
 
+// Byte shuffles, since gcc 12 makes scalar code of a conversion between bytes and integers.
 FATHOM_INLINE Floats load(const uint8_t* bytes) {
-  Bytes values;
-  std::memcpy(&values, bytes, sizeof values);
-  return __builtin_convertvector(__builtin_convertvector(values, Ints), Floats);
+  uint64_t packed;
+  std::memcpy(&packed, bytes, sizeof packed);
+  const PackedBytes lowest = {packed, 0};
+  const auto& values = reinterpret_cast<const HalfVectorBytes&>(lowest);
+  const VectorBytes widened = __builtin_shufflevector(
+      values, HalfVectorBytes{}, 0, 16, 16, 16, 1, 16, 16, 16, 2, 16, 16, 16, 3, 16, 16, 16,  //
+      4, 16, 16, 16, 5, 16, 16, 16, 6, 16, 16, 16, 7, 16, 16, 16);
+  return __builtin_convertvector(reinterpret_cast<const Ints&>(widened), Floats);
 }
 
-FATHOM_INLINE void store(Floats values, uint8_t* bytes) {
-  const Bytes rounded = __builtin_convertvector(__builtin_convertvector(values + 0.5F, Ints), Bytes);
-  std::memcpy(bytes, &rounded, sizeof rounded);
+FATHOM_INLINE void store(const Floats& values, uint8_t* bytes) {
+  const Ints rounded = __builtin_convertvector(values + 0.5F, Ints);
+  const auto& all = reinterpret_cast<const VectorBytes&>(rounded);
+  const Bytes lowest = __builtin_shufflevector(all, all, 0, 4, 8, 12, 16, 20, 24, 28);
+  std::memcpy(bytes, &lowest, kLanes);
 }
 
 FATHOM_INLINE Floats grey_of(const Pixels& p) {
@@ -60,7 +71,7 @@ FATHOM_INLINE void blend(Pixels& p, const Floats& other, float factor) {
 }
 
 // A channel of HSV → RGB: value − chroma · limit(min(k, 4 − k), 0, 1), k = (offset + hue) mod 6.
-FATHOM_INLINE Floats channel_of(Floats hue, float offset, Floats value, Floats chroma) {
+FATHOM_INLINE Floats channel_of(const Floats& hue, float offset, const Floats& value, const Floats& chroma) {
   Floats k = hue + offset;
   k = k >= 6.0F ? k - 6.0F : k;
   const Floats share = smaller(larger(smaller(k, 4.0F - k), Floats{}), Floats{} + 1.0F);
@@ -82,56 +93,76 @@ FATHOM_INLINE void turn_hue(Pixels& p, float turn) {
        channel_of(hue, 1.0F, value, chroma)};
 }
 
-FATHOM_INLINE void apply_step(Pixels& p, const ColourStep& step, float mean_grey) {
-  switch (step.op) {
-    case ColourOp::kBrightness:
-      return blend(p, Floats{}, step.amount);
-    case ColourOp::kContrast:
-      return blend(p, Floats{} + mean_grey, step.amount);
-    case ColourOp::kSaturation:
-      return blend(p, grey_of(p), step.amount);
-    case ColourOp::kHue:
-      return turn_hue(p, step.amount);
-  }
-}
-
-// The steps [0, num_steps) of a plan on eight pixels.
-FATHOM_INLINE Pixels transformed(const std::array<const uint8_t*, 3>& planes, const ColourPlan& plan,
-                                 int64_t num_steps, float mean_grey) {
-  Pixels p = {load(planes[0]), load(planes[1]), load(planes[2])};
-  for (int64_t i = 0; i < num_steps; ++i) apply_step(p, plan.steps[i], mean_grey);
-  return p;
-}
-
 // Stretches of the three planes, a multiple of kLanes long.
 struct PixelRun {
   std::array<uint8_t*, 3> planes;
   int64_t size = 0;
-  FATHOM_INLINE std::array<const uint8_t*, 3> at(int64_t i) const {
-    return {planes[0] + i, planes[1] + i, planes[2] + i};
-  }
 };
+
+// As many pixels as are worked on at a time, step after step: few enough to stay in the first cache, enough
+// that independent groups hide each other's latency.
+constexpr int64_t kBlockGroups = 64;
+
+struct Block {
+  std::array<Pixels, kBlockGroups> groups;
+  int64_t num_groups;
+};
+
+FATHOM_INLINE void load_block(Block& block, const PixelRun& run, int64_t begin) {
+  block.num_groups = std::min(kBlockGroups, (run.size - begin) / kLanes);
+  for (int64_t g = 0; g < block.num_groups; ++g) {
+    const int64_t place = begin + g * kLanes;
+    block.groups[g] = {load(run.planes[0] + place), load(run.planes[1] + place), load(run.planes[2] + place)};
+  }
+}
+
+FATHOM_INLINE void store_block(const Block& block, const PixelRun& run, int64_t begin) {
+  for (int64_t g = 0; g < block.num_groups; ++g) {
+    const int64_t place = begin + g * kLanes;
+    store(block.groups[g].red, run.planes[0] + place);
+    store(block.groups[g].green, run.planes[1] + place);
+    store(block.groups[g].blue, run.planes[2] + place);
+  }
+}
+
+FATHOM_INLINE void apply_step(Block& block, const ColourStep& step, float mean_grey) {
+  const std::span<Pixels> groups(block.groups.data(), static_cast<size_t>(block.num_groups));
+  switch (step.op) {
+    case ColourOp::kBrightness:
+      for (Pixels& p : groups) blend(p, Floats{}, step.amount);
+      break;
+    case ColourOp::kContrast:
+      for (Pixels& p : groups) blend(p, Floats{} + mean_grey, step.amount);
+      break;
+    case ColourOp::kSaturation:
+      for (Pixels& p : groups) blend(p, grey_of(p), step.amount);
+      break;
+    case ColourOp::kHue:
+      for (Pixels& p : groups) turn_hue(p, step.amount);
+      break;
+  }
+}
 
 // The sum of grey after the first `num_steps` steps.
 FATHOM_INLINE double sum_grey(const PixelRun& run, const ColourPlan& plan, int64_t num_steps) {
-  constexpr int64_t kBlock = 256 * kLanes;  // few enough that single precision loses nothing
   double total = 0;
-  for (int64_t begin = 0; begin < run.size; begin += kBlock) {
+  Block block;
+  for (int64_t begin = 0; begin < run.size; begin += kBlockGroups * kLanes) {
+    load_block(block, run, begin);
+    for (int64_t i = 0; i < num_steps; ++i) apply_step(block, plan.steps[i], 0.0F);
     Floats sum = {};
-    for (int64_t i = begin; i < std::min(begin + kBlock, run.size); i += kLanes) {
-      sum += grey_of(transformed(run.at(i), plan, num_steps, 0.0F));
-    }
+    for (int64_t g = 0; g < block.num_groups; ++g) sum += grey_of(block.groups[g]);
     for (int64_t lane = 0; lane < kLanes; ++lane) total += sum[lane];
   }
   return total;
 }
 
 FATHOM_INLINE void apply_all(const PixelRun& run, const ColourPlan& plan, float mean_grey) {
-  for (int64_t i = 0; i < run.size; i += kLanes) {
-    const Pixels p = transformed(run.at(i), plan, plan.num_steps, mean_grey);
-    store(p.red, run.planes[0] + i);
-    store(p.green, run.planes[1] + i);
-    store(p.blue, run.planes[2] + i);
+  Block block;
+  for (int64_t begin = 0; begin < run.size; begin += kBlockGroups * kLanes) {
+    load_block(block, run, begin);
+    for (int64_t i = 0; i < plan.num_steps; ++i) apply_step(block, plan.steps[i], mean_grey);
+    store_block(block, run, begin);
   }
 }
 

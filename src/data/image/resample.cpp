@@ -32,6 +32,7 @@ std::vector<uint8_t> resample_rows(const PixelView& source, const RowRange& rows
   // Rows come in groups; the last group may be incomplete and writes past `num_rows`.
   const int64_t padded_rows = (num_rows + kRowGroup - 1) / kRowGroup * kRowGroup;
   std::vector<uint8_t> scratch(static_cast<size_t>(kRowGroup * scratch_stride));
+  std::vector<uint32_t> pixels(static_cast<size_t>(kRowGroup * weights.size()));
   std::vector<uint8_t> result(static_cast<size_t>(padded_rows * out_bytes + kRowSlack));
   for (int64_t y = 0; y < num_rows; y += kRowGroup) {
     HorizontalRows group;
@@ -39,6 +40,7 @@ std::vector<uint8_t> resample_rows(const PixelView& source, const RowRange& rows
       uint8_t* row = scratch.data() + r * scratch_stride;
       std::copy_n(source.row(rows.begin + std::min(y + r, num_rows - 1)), in_bytes, row);
       group.in[r] = row;
+      group.scratch[r] = pixels.data() + r * weights.size();
       group.out[r] = result.data() + (y + r) * out_bytes;
     }
     resample_kernels().horizontal(group, weights);

@@ -56,28 +56,45 @@ FATHOM_AVX2 inline uint32_t pack_pixel(const Sums& sums) {
   return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_packus_epi16(words, words)));
 }
 
+// Pixels of four bytes (red, green, blue, nothing) into three planes.
+FATHOM_AVX2 void split_planes(const uint32_t* pixels, int64_t width, uint8_t* out) {
+  const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  int64_t x = 0;
+  for (; x + 4 <= width; x += 4) {
+    const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels + x));
+    const __m128i planes = _mm_shuffle_epi8(four, order);
+    _mm_storeu_si32(out + x, planes);
+    _mm_storeu_si32(out + width + x, _mm_srli_si128(planes, 4));
+    _mm_storeu_si32(out + 2 * width + x, _mm_srli_si128(planes, 8));
+  }
+  for (; x < width; ++x) {
+    for (int channel = 0; channel < 3; ++channel) {
+      out[channel * width + x] = static_cast<uint8_t>(pixels[x] >> (8 * channel));
+    }
+  }
+}
+
 FATHOM_AVX2 void horizontal(const HorizontalRows& rows, const ResampleWeights& weights) {
   const int64_t width = weights.size();
   const int16_t* high = weights.high.data();
   const int16_t* low = weights.low.data();
   for (int64_t x = 0; x < width; ++x) {
     Sums sums[kRowGroup];
+#pragma GCC unroll 4
     for (Sums& sum : sums) sum = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     const int64_t offset = int64_t{weights.first[x]} * 3;
     for (int64_t k = 0; k < weights.num_taps; k += kTapGroup, high += kTapGroup, low += kTapGroup) {
       const __m256i high_weights = spread_weights(high);
       const __m256i low_weights = spread_weights(low);
+#pragma GCC unroll 4  // keeps the sums in registers
       for (int64_t r = 0; r < kRowGroup; ++r) {
         add_products(sums[r], pair_pixels(rows.in[r] + offset + k * 3), high_weights, low_weights);
       }
     }
-    for (int64_t r = 0; r < kRowGroup; ++r) {
-      const uint32_t pixel = pack_pixel(sums[r]);
-      rows.out[r][x] = static_cast<uint8_t>(pixel);
-      rows.out[r][x + width] = static_cast<uint8_t>(pixel >> 8);
-      rows.out[r][x + 2 * width] = static_cast<uint8_t>(pixel >> 16);
-    }
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < kRowGroup; ++r) rows.scratch[r][x] = pack_pixel(sums[r]);
   }
+  for (int64_t r = 0; r < kRowGroup; ++r) split_planes(rows.scratch[r], width, rows.out[r]);
 }
 
 FATHOM_AVX2 inline __m256i weight_pair(const int16_t* weights) {

@@ -17,6 +17,7 @@ inline constexpr int64_t kRowSlack = 32;
 struct HorizontalRows {
   std::array<const uint8_t*, kRowGroup> in;
   std::array<uint8_t*, kRowGroup> out;
+  std::array<uint32_t*, kRowGroup> scratch;  ///< room for `weights.size()` pixels each
 };
 
 /// Rows of `row_bytes` bytes, `stride` apart, of which `num_rows` exist → one row.

@@ -24,12 +24,14 @@ KernelResult run_kernels(const ResampleKernels& kernels, const Image& image, con
   const int64_t out_bytes = across.size() * 3;
   KernelResult result;
   result.rows.resize(static_cast<size_t>((image.height + kRowGroup) * out_bytes + kRowSlack));
+  std::vector<std::vector<uint32_t>> scratch(kRowGroup, std::vector<uint32_t>(across.first.size()));
   std::vector<uint8_t> padded = image.pixels;
   padded.resize(padded.size() + static_cast<size_t>(across.num_taps * 3 + kRowSlack));
   for (int64_t y = 0; y < image.height; y += kRowGroup) {
     HorizontalRows group;
     for (int64_t r = 0; r < kRowGroup; ++r) {
       group.in[r] = padded.data() + std::min(y + r, image.height - 1) * in_bytes;
+      group.scratch[r] = scratch[r].data();
       group.out[r] = result.rows.data() + (y + r) * out_bytes;
     }
     kernels.horizontal(group, across);
