@@ -228,9 +228,9 @@ void C10dCollective::wait_for(c10d::Work& work, const char* what) {
     while (!work.isCompleted()) {
       try {
         work.wait(std::chrono::milliseconds(200));
+        return;
       } catch (const std::exception&) {
-        if (work.isCompleted()) break;
-        watch_->check();
+        if (!work.isCompleted()) watch_->check();
       }
     }
     if (work.exception()) std::rethrow_exception(work.exception());
@@ -263,9 +263,15 @@ at::Tensor C10dCollective::reduce_scatter(const at::Tensor& tensor) {
   FATHOM_CHECK(tensor.dim() > 0 && tensor.size(0) % size_ == 0,
                "[reduce_scatter] expected a first dimension divisible by {} ranks, got {}", size_,
                tensor.dim() > 0 ? tensor.size(0) : 1);
+  const int64_t rows = tensor.size(0) / size_;
+  if (device_.is_cpu()) {  // Gloo does the same inside, but in a way that cannot be waited for in slices
+    at::Tensor sum = tensor.clone(at::MemoryFormat::Contiguous);
+    all_reduce(sum, ReduceOp::kSum);
+    return sum.narrow(0, rank_ * rows, rows).clone();
+  }
   at::Tensor input = tensor.contiguous();
   std::vector<int64_t> sizes = input.sizes().vec();
-  sizes[0] /= size_;
+  sizes[0] = rows;
   at::Tensor output = at::empty(sizes, input.options());
   auto work = guard("reduce_scatter", [&] { return slot_->get()->_reduce_scatter_base(output, input); });
   wait_for(*work, "reduce_scatter");

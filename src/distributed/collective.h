@@ -57,7 +57,7 @@ struct CollectiveConfig {
   double timeout_seconds = 1800;
   double heartbeat_seconds = 1;
   double lost_after_seconds = 4;
-  double grace_seconds = 3;
+  double grace_seconds = 2;
 
   void fields(Fields& f);
   void validate() const;

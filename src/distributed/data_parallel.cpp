@@ -15,6 +15,8 @@ at::ScalarType gradient_dtype(const at::Tensor& parameter, GradientType type) {
   return is_half && type == GradientType::kFloat32 ? at::kFloat : parameter.scalar_type();
 }
 
+constexpr int64_t kLearnEverySteps = 100;
+
 /// Parameters whose gradients lie one after another in a flat tensor.
 struct Bucket {
   at::Tensor flat;
@@ -42,17 +44,22 @@ void DataParallelConfig::fields(Fields& f) {
 }
 
 // A parameter used by several checkpointed blocks receives its gradient in several contributions, so
-// "complete" cannot be read off a single one. The first backward that is exchanged counts them, without
-// overlap; later ones expect that number. Buckets keep the reverse order of registration for good
-// (re-ordering them by what was observed would change the order of sums between a run and its resumption).
+// "complete" cannot be read off a single one. Now and then a step counts them, and the ranks agree on the
+// highest count; the steps after it expect that number. Buckets with parameters that received nothing are
+// sent at the end, so that they hold nobody up and still are right when those parameters come into use. What
+// lies in which bucket never changes: re-ordering by what was observed would change the order of sums between
+// a run and its resumption.
 struct GradientReducer::State {
   Collective& collective;
   DataParallelConfig config;
   std::vector<Parameter> parameters;
   std::vector<Bucket> buckets;
   std::vector<at::Tensor> flat;
+  std::vector<size_t> order;  ///< in which buckets are sent: the same on every rank
+  size_t num_prompt = 0;      ///< buckets at the head of `order` that may leave during backward
   bool armed = false;
   size_t num_sent = 0;
+  int64_t num_steps = 0;
   int64_t num_overlapped = 0;
 
   explicit State(Collective& group, const DataParallelConfig& settings)
@@ -61,7 +68,11 @@ struct GradientReducer::State {
   void make_buckets();
   void receive(size_t index);
   void send_complete_buckets();
-  void send(Bucket& bucket);
+  void send_next();
+  bool was_sent(size_t bucket) const {
+    return std::find(order.begin(), order.begin() + static_cast<int64_t>(num_sent), bucket) !=
+           order.begin() + static_cast<int64_t>(num_sent);
+  }
   void require_bound_gradients() const;
   void learn_contributions();
 };
@@ -147,6 +158,7 @@ void GradientReducer::State::make_buckets() {
     num_elements.back() += value.numel();
   }
   for (size_t b = 0; b < buckets.size(); ++b) {
+    order.push_back(b);
     Bucket& bucket = buckets[b];
     bucket.flat = at::zeros({num_elements[b]}, bucket.flat.options());
     flat.push_back(bucket.flat);
@@ -182,7 +194,7 @@ void GradientReducer::State::receive(size_t index) {
   Parameter& parameter = parameters[index];
   ++parameter.num_received;
   if (parameter.num_expected == 0) return;
-  FATHOM_CHECK(parameter.num_received <= parameter.num_expected || parameter.bucket >= num_sent,
+  FATHOM_CHECK(parameter.num_received <= parameter.num_expected || !was_sent(parameter.bucket),
                "[data_parallel] '{}' received contribution {} to its gradient after its bucket was sent "
                "(earlier steps "
                "gave {}): the model uses it more often than before",
@@ -194,10 +206,11 @@ void GradientReducer::State::receive(size_t index) {
 }
 
 void GradientReducer::State::send_complete_buckets() {
-  while (num_sent < buckets.size() && buckets[num_sent].num_awaited == 0) send(buckets[num_sent]);
+  while (num_sent < num_prompt && buckets[order[num_sent]].num_awaited == 0) send_next();
 }
 
-void GradientReducer::State::send(Bucket& bucket) {
+void GradientReducer::State::send_next() {
+  Bucket& bucket = buckets[order[num_sent]];
   bucket.exchange = collective.all_reduce_async(bucket.flat);
   ++num_sent;
 }
@@ -213,23 +226,36 @@ void GradientReducer::State::require_bound_gradients() const {
 }
 
 void GradientReducer::State::learn_contributions() {
-  for (Parameter& parameter : parameters) {
-    parameter.num_expected = std::max(parameter.num_expected, parameter.num_received);
-  }
+  if (parameters.empty()) return;
+  std::vector<int64_t> counts;
+  for (const Parameter& parameter : parameters)
+    counts.push_back(std::max(parameter.num_received, parameter.num_expected));
+  at::Tensor agreed = at::tensor(counts, at::kLong).to(buckets.front().flat.device());
+  collective.all_reduce(agreed, ReduceOp::kMax);
+  agreed = agreed.cpu();
+  for (size_t i = 0; i < parameters.size(); ++i)
+    parameters[i].num_expected = agreed.const_data_ptr<int64_t>()[i];
+  const auto is_prompt = [&](size_t bucket) {
+    return std::all_of(buckets[bucket].members.begin(), buckets[bucket].members.end(),
+                       [&](size_t i) { return parameters[i].num_expected > 0; });
+  };
+  const auto late = std::stable_partition(order.begin(), order.end(), is_prompt);
+  num_prompt = static_cast<size_t>(late - order.begin());
 }
 
 void GradientReducer::finish() {
-  FATHOM_CHECK(state_->armed, "[data_parallel] finish() without expect_last_backward()");
-  state_->armed = false;
-  state_->require_bound_gradients();
-  if (state_->collective.size() == 1) return;
-  state_->num_overlapped = static_cast<int64_t>(state_->num_sent);
-  while (state_->num_sent < state_->buckets.size()) state_->send(state_->buckets[state_->num_sent]);
-  for (Bucket& bucket : state_->buckets) {
+  State& state = *state_;
+  FATHOM_CHECK(state.armed, "[data_parallel] finish() without expect_last_backward()");
+  state.armed = false;
+  state.require_bound_gradients();
+  if (state.collective.size() == 1) return;
+  state.num_overlapped = static_cast<int64_t>(state.num_sent);
+  while (state.num_sent < state.buckets.size()) state.send_next();
+  for (Bucket& bucket : state.buckets) {
     bucket.exchange->wait();
     bucket.exchange.reset();
   }
-  state_->learn_contributions();
+  if (state.num_steps++ % kLearnEverySteps == 0) state.learn_contributions();
 }
 
 const std::vector<at::Tensor>& GradientReducer::buckets() const {

@@ -1,0 +1,62 @@
+// Captured graphs.
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "base/error.h"
+#include "cuda/plugin.h"
+
+namespace fathom::cuda {
+namespace {
+
+class CudaGraph final : public DeviceGraph {
+ public:
+  explicit CudaGraph(at::Device device) : device_(device) {}
+
+  void capture(const std::function<void()>& work) override {
+    FATHOM_CHECK(!is_captured_, "[graph] expected an empty graph, got one that is captured already");
+    const c10::cuda::CUDAGuard guard(device_);
+    c10::cuda::device_synchronize();
+    const c10::cuda::CUDAStream side =
+        c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device_.index());
+    const c10::cuda::CUDAStreamGuard on_side(side);
+    // Thread-local: background workers may go on allocating pinned memory meanwhile.
+    graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    try {
+      work();
+    } catch (...) {
+      abandon();
+      throw;
+    }
+    graph_.capture_end();
+    is_captured_ = true;
+  }
+
+  void replay() override {
+    FATHOM_CHECK(is_captured_, "[graph] expected a captured graph");
+    graph_.replay();
+  }
+
+ private:
+  /// Ends a capture whose work failed; its own complaint would hide the reason.
+  void abandon() noexcept {
+    try {
+      graph_.capture_end();
+    } catch (const std::exception&) {
+    }
+    graph_.reset();
+  }
+
+  const at::Device device_;
+  at::cuda::CUDAGraph graph_;
+  bool is_captured_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceGraph> make_graph(at::Device device) {
+  return std::make_unique<CudaGraph>(device);
+}
+
+}  // namespace fathom::cuda
