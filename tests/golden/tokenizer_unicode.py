@@ -1,11 +1,16 @@
-"""Writes src/data/tokenizer/unicode_tables.inc: character classes and lower-case mappings.
+"""Writes the tables of src/data/tokenizer: unicode_tables.inc (character classes and lower-case mappings) and
+unicode_normal_tables.inc (what utf8proc would normalize and the reference does not know yet).
 
-The tables are read out of the `tokenizers` package itself, one code point at a time, so that Fathom splits and
-lower-cases as the reference does, whatever Unicode version its regular expressions and its standard library carry
-(0.23.3: Unicode 16 classes, Unicode 17 lower-casing).
+The tables are read out of the `tokenizers` package itself, one code point at a time, so that Fathom splits, lower-cases
+and normalizes as the reference does, whatever Unicode versions its parts carry (0.23.3: Unicode 16 in its regular
+expressions, 17 in lower-casing, 9 in normalization).
 
-    python tests/golden/tokenizer_unicode.py > src/data/tokenizer/unicode_tables.inc
+    python tests/golden/tokenizer_unicode.py src/data/tokenizer
 """
+import ctypes
+import pathlib
+import sys
+
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -56,21 +61,77 @@ def lower_ranges():
     return ranges
 
 
+class Utf8proc:
+    """The library that Fathom links."""
+    DECOMPOSE, COMPATIBLE = 1 << 4, 1 << 2
+
+    def __init__(self):
+        self.library = ctypes.CDLL("libutf8proc.so.2")
+        self.library.utf8proc_get_property.restype = ctypes.POINTER(ctypes.c_int16)
+
+    def combining_class(self, code):
+        return self.library.utf8proc_get_property(code)[1]
+
+    def decomposition(self, code, options):
+        buffer = (ctypes.c_int32 * 64)()
+        count = self.library.utf8proc_decompose_char(code, buffer, 64, options, ctypes.byref(ctypes.c_int()))
+        return buffer[:count]
+
+
+def newer_points():
+    """Code points that utf8proc orders, decomposes or composes with what precedes, and the reference leaves alone."""
+    library = Utf8proc()
+    nfd, nfkd = normalizers.NFD(), normalizers.NFKD()
+    below, over = "\u0323", "\u0334"  # combining classes 220 and 1
+    newer = {0x11A7}  # utf8proc 2.8 takes it for a trailing consonant of Hangul, which begin one later
+    for code in CODE_POINTS:
+        char = chr(code)
+        ordered = nfd.normalize_str("a" + char + over) != "a" + char + over or \
+            nfd.normalize_str("a" + below + char) != "a" + below + char
+        if library.combining_class(code) > 0 and not ordered:
+            newer.add(code)
+        parts = library.decomposition(code, library.DECOMPOSE | library.COMPATIBLE)
+        if parts != [code] and nfkd.normalize_str(char) == char:
+            newer.add(code)
+            canonical = library.decomposition(code, library.DECOMPOSE)
+            if len(canonical) > 1:
+                newer.add(canonical[-1])
+    return newer
+
+
+def runs(points):
+    """Runs (first, last) of neighbouring code points."""
+    ranges = []
+    for code in sorted(points):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1] = (ranges[-1][0], code)
+        else:
+            ranges.append((code, code))
+    return ranges
+
+
 def rows(items, per_row):
     items = list(items)
     return "\n".join("    " + ", ".join(items[i:i + per_row]) + "," for i in range(0, len(items), per_row))
 
 
-def main():
+HEADER = f"// Made by tests/golden/tokenizer_unicode.py from tokenizers {tokenizers.__version__}. Do not edit.\n"
+
+
+def main(folder):
     index, blocks = class_tables()
     ranges = lower_ranges()
-    print(f"// Made by tests/golden/tokenizer_unicode.py from tokenizers {tokenizers.__version__}. Do not edit.")
-    print(f"constexpr uint8_t kClassBlock[{len(index)}] = {{\n{rows(map(str, index), 24)}\n}};")
     words = (f"0x{word:x}" for block in blocks for word in block)
-    print(f"constexpr uint64_t kClassWords[{8 * len(blocks)}] = {{\n{rows(words, 6)}\n}};")
     entries = (f"{{0x{a:x}, 0x{b:x}, {stride}, {delta}}}" for a, b, stride, delta in ranges)
-    print(f"constexpr LowerRange kLowerRanges[{len(ranges)}] = {{\n{rows(entries, 4)}\n}};")
+    (folder / "unicode_tables.inc").write_text(
+        HEADER + f"constexpr uint8_t kClassBlock[{len(index)}] = {{\n{rows(map(str, index), 24)}\n}};\n"
+        f"constexpr uint64_t kClassWords[{8 * len(blocks)}] = {{\n{rows(words, 6)}\n}};\n"
+        f"constexpr LowerRange kLowerRanges[{len(ranges)}] = {{\n{rows(entries, 4)}\n}};\n")
+    newer = runs(newer_points())
+    entries = (f"{{0x{a:x}, 0x{b:x}}}" for a, b in newer)
+    (folder / "unicode_normal_tables.inc").write_text(
+        HEADER + f"constexpr CodePointRange kNewerRanges[{len(newer)}] = {{\n{rows(entries, 6)}\n}};\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(pathlib.Path(sys.argv[1]))

@@ -36,7 +36,8 @@ size_t valid_prefix(std::string_view text);
 void append_lower(std::string& out, char32_t value);
 
 enum class Form { kNfc, kNfd, kNfkc, kNfkd };
-/// Normal form of `text`, broken bytes unchanged. Linear but for one stable sort per run of combining marks.
+/// Normal form of `text` as the `tokenizers` package computes it: broken bytes and code points newer than its
+/// tables stay as they are. Linear but for one stable sort per run of combining marks.
 /// Source: Unicode Standard Annex #15.
 std::string normalize(std::string_view text, Form form);
 

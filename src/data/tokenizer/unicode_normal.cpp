@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "base/error.h"
@@ -12,6 +13,20 @@ namespace fathom::unicode {
 namespace {
 
 using Buffer = std::vector<utf8proc_int32_t>;
+
+struct CodePointRange {
+  char32_t first, last;
+};
+
+#include "data/tokenizer/unicode_normal_tables.inc"
+
+/// Code points that came into Unicode after the tables of the `tokenizers` package: they neither change nor
+/// combine.
+bool is_newer(char32_t value) {
+  const auto* range = std::upper_bound(std::begin(kNewerRanges), std::end(kNewerRanges), value,
+                                       [](char32_t v, const CodePointRange& r) { return v < r.first; });
+  return range != std::begin(kNewerRanges) && value <= (range - 1)->last;
+}
 
 void append_decomposed(Buffer& out, char32_t value, int options) {
   constexpr int kLongest = 32;  // the longest compatibility decomposition has 18 code points
@@ -37,20 +52,14 @@ void order_marks(Buffer& points) {
   }
 }
 
-void append_normal(std::string& out, std::string_view valid, int options) {
-  Buffer points;
-  points.reserve(valid.size());
-  const char* const end = valid.data() + valid.size();
-  for (const char* p = valid.data(); p < end;) {
-    const CodePoint point = decode_utf8(p, end);
-    append_decomposed(points, point.value, options);
-    p += point.length;
-  }
+/// Appends the normal form of code points that may change, and empties the buffer.
+void flush(Buffer& points, int options, std::string& out) {
   order_marks(points);
   auto count = static_cast<utf8proc_ssize_t>(points.size());
   if (options & UTF8PROC_COMPOSE)
     count = utf8proc_normalize_utf32(points.data(), count, static_cast<utf8proc_option_t>(options));
   for (utf8proc_ssize_t i = 0; i < count; ++i) append_utf8(out, static_cast<char32_t>(points[i]));
+  points.clear();
 }
 
 int options_of(Form form) {
@@ -67,12 +76,19 @@ std::string normalize(std::string_view text, Form form) {
   const int options = options_of(form);
   std::string out;
   out.reserve(text.size());
-  while (!text.empty()) {
-    const size_t valid = valid_prefix(text);
-    append_normal(out, text.substr(0, valid), options);
-    if (valid < text.size()) out += text[valid];
-    text.remove_prefix(std::min(text.size(), valid + 1));
+  Buffer points;
+  const char* const end = text.data() + text.size();
+  for (const char* p = text.data(); p < end;) {
+    const CodePoint point = decode_utf8(p, end);
+    if (point.value == kBrokenByte || is_newer(point.value)) {
+      flush(points, options, out);
+      out.append(p, static_cast<size_t>(point.length));
+    } else {
+      append_decomposed(points, point.value, options);
+    }
+    p += point.length;
   }
+  flush(points, options, out);
   return out;
 }
 
