@@ -1,0 +1,35 @@
+// Losses over pairs of embeddings. R rows (queries), C columns (candidates).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace fathom {
+
+/// Which pairs belong together and which do not; pairs in neither set are left out of every sum.
+struct PairLabels {
+  at::Tensor positive_RC;  ///< bool
+  at::Tensor negative_RC;  ///< bool
+};
+
+/// Pairs of one owner are positives; of the others, those whose caption is also a caption of the image are
+/// neither; the rest are negatives. Shapes: T texts, I images, K captions an image; owners (positions in the
+/// data set) and captions (`caption_ids`) are int64. Without captions, only owners count. Result: T × I.
+PairLabels label_pairs(const at::Tensor& owner_T, const at::Tensor& owner_I, const at::Tensor& caption_T = {},
+                       const at::Tensor& caption_IK = {});
+PairLabels transpose(const PairLabels& labels);
+
+/// int64 hashes of rows of tokens, equal for equal captions whatever they are padded to.
+at::Tensor caption_ids(const at::Tensor& tokens_BT, const at::Tensor& length_B);
+
+/// Σ over rows of the mean over the row's positives p of −log(exp z_p ÷ (exp z_p + Σ over negatives exp
+/// z_n)). With one positive a row, the InfoNCE of van den Oord et al., "Representation learning with
+/// contrastive predictive coding", 2018, equation 4; several never stand in each other's denominator.
+/// `label_smoothing` ε gives every candidate that is not left out an equal part of ε. Rows without positives
+/// count 0.
+at::Tensor info_nce(const at::Tensor& logits_RC, const PairLabels& labels, double label_smoothing = 0.0);
+
+/// Σ over labelled pairs of −log σ(±z), + for positives: Zhai et al., "Sigmoid loss for language image
+/// pre-training", ICCV 2023, equation 2.
+at::Tensor pairwise_sigmoid(const at::Tensor& logits_RC, const PairLabels& labels);
+
+}  // namespace fathom

@@ -1,0 +1,132 @@
+#include "train/monitor.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+EventWriter::Scalars to_scalars(const std::string& prefix, const Json& line) {
+  EventWriter::Scalars scalars;
+  for (const auto& [name, value] : line.as_object())
+    if (name != "step" && value.is_number()) scalars.emplace_back(prefix + name, value.as_double());
+  return scalars;
+}
+
+}  // namespace
+
+Monitor::Monitor(const MonitorSetup& setup, DeviceRuntime& runtime) : setup_(setup), runtime_(runtime) {
+  if (setup.run_folder.empty()) return;
+  log_.emplace(setup.run_folder + "/log.jsonl", setup.start_step);
+  events_.emplace(setup.run_folder, setup.start_step);
+  progress_.emplace("train", setup.total_steps, setup.start_step);
+}
+
+void Monitor::add(StepRecord record) {
+  pending_.push_back(std::move(record));
+  while (pending_.size() > 1) {
+    settle(pending_.front());
+    pending_.pop_front();
+  }
+}
+
+void Monitor::flush() {
+  for (const StepRecord& record : pending_) settle(record);
+  pending_.clear();
+}
+
+void Monitor::settle(const StepRecord& record) {
+  const std::vector<double> values = record.values.get();
+  const double loss = values[0];
+  const double norm = values[1];
+  if (!std::isfinite(loss) || !std::isfinite(norm))
+    fail(ErrorKind::kConfig,
+         "step {}: the loss is {} and the norm of its gradient {}; this step changed no weight. A lower "
+         "learning_rate, a longer warm-up or cleaner data may help; --resume goes on from the last training "
+         "state",
+         record.step, loss, norm);
+  last_loss_ = loss;
+  stop_requested_ = stop_requested_ || values[2] > 0;
+  interval_.loss_sum += loss;
+  interval_.norm_sum += norm;
+  interval_.timed_samples += record.samples;
+  ++interval_.steps;
+  note_ = fmt::format("loss {:.4f}", loss);
+  if (progress_) progress_->update(record.step, note_);
+  if (record.step % setup_.log_every == 0) write_line(record);
+}
+
+Json Monitor::throughput(const StepRecord& record) const {
+  const double elapsed = std::max(1e-9, seconds_since(interval_.start) - interval_.excluded_seconds);
+  const double samples_per_second = static_cast<double>(interval_.timed_samples) / elapsed;
+  Json line = Json::object();
+  line["samples_per_second"] = samples_per_second;
+  if (setup_.tokens_per_sample > 0)
+    line["tokens_per_second"] = samples_per_second * static_cast<double>(setup_.tokens_per_sample);
+  line["data_wait_share"] = (record.wait_seconds - interval_.wait_start) / elapsed;
+  line["memory_mb"] = static_cast<double>(runtime_.memory().peak_bytes) / (1 << 20);
+  if (setup_.peak_flops > 0) line["mfu"] = samples_per_second * setup_.flops_per_sample / setup_.peak_flops;
+  return line;
+}
+
+void Monitor::write_line(const StepRecord& record) {
+  Json line = Json::object();
+  line["step"] = record.step;
+  line["loss"] = interval_.loss_sum / static_cast<double>(interval_.steps);
+  line["learning_rate"] = record.learning_rate;
+  line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps);
+  if (log_) {
+    for (const auto& [name, value] : throughput(record).as_object()) line[name] = value;
+    line["seconds"] = seconds();
+    log_->write(line);
+    events_->write(record.step, to_scalars("train/", line));
+  }
+  interval_ = Interval{.wait_start = record.wait_seconds};
+}
+
+void Monitor::evaluated(int64_t step, const Metrics& metrics) {
+  if (!log_) return;
+  Json figures = Json::object();
+  for (const auto& [name, metric] : metrics) figures[name] = metric.value;
+  Json line = Json::object();
+  line["step"] = step;
+  line["evaluation"] = figures;
+  line["seconds"] = seconds();
+  log_->write(line);
+  events_->write(step, to_scalars("evaluation/", figures));
+}
+
+void Monitor::sync() {
+  flush();
+  if (!log_) return;
+  log_->sync();
+  events_->flush();
+}
+
+double Monitor::seconds() const {
+  return former_seconds_ + seconds_since(started_);
+}
+
+Json Monitor::state() const {
+  FATHOM_CHECK(pending_.empty(), "[monitor] expected nothing unsettled, got {} steps", pending_.size());
+  Json state = Json::object();
+  state["loss_sum"] = interval_.loss_sum;
+  state["norm_sum"] = interval_.norm_sum;
+  state["steps"] = interval_.steps;
+  state["seconds"] = seconds();
+  return state;
+}
+
+void Monitor::load_state(const Json& state) {
+  interval_ = Interval{.loss_sum = state.at("loss_sum").as_double(),
+                       .norm_sum = state.at("norm_sum").as_double(),
+                       .steps = state.at("steps").as_int()};
+  former_seconds_ = state.at("seconds").as_double();
+}
+
+}  // namespace fathom

@@ -1,0 +1,144 @@
+#include "train/optimizer.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "train/name_pattern.h"
+
+namespace fathom {
+
+void ParameterRule::fields(Fields& f) {
+  f("pattern", pattern, "names of parameters; * stands for any characters");
+  f("learning_rate_scale", learning_rate_scale, "times the schedule's learning rate", {.low = 0});
+  f("weight_decay", weight_decay, "instead of the usual one; -1 keeps it", {.low = -1});
+}
+
+void OptimizerConfig::fields(Fields& f) {
+  f("learning_rate", learning_rate, "peak learning rate", {.low = 0});
+  f("beta1", beta1, "memory of the first moment", {.low = 0, .high = 0.99999});
+  f("beta2", beta2, "memory of the second moment", {.low = 0, .high = 0.99999});
+  f("epsilon", epsilon, "added to the root of the second moment", {.low = 0});
+  f("weight_decay", weight_decay, "decoupled decay of weights; norms and biases have none", {.low = 0});
+  f("clip_norm", clip_norm, "largest global norm of the gradient; 0 is unlimited", {.low = 0});
+  f("freeze", freeze, "patterns of parameters that stay as they are");
+  f.list("rules", rules, "learning rates and decays of parameters by name");
+}
+
+void freeze_parameters(const NamedParameters& parameters, const std::vector<std::string>& patterns) {
+  for (const std::string& pattern : patterns) {
+    require_match(pattern, parameters, "optimizer.freeze");
+    for (auto [name, parameter] : parameters)
+      if (matches(pattern, name)) parameter.set_requires_grad(false);
+  }
+  const bool any = std::any_of(parameters.begin(), parameters.end(),
+                               [](const auto& entry) { return entry.second.requires_grad(); });
+  if (!any) fail(ErrorKind::kConfig, "optimizer.freeze: nothing is left to train");
+}
+
+namespace {
+
+bool is_decayed(const std::string& name, const at::Tensor& parameter) {
+  return parameter.dim() > 1 && name.find("bias") == std::string::npos;
+}
+
+}  // namespace
+
+std::vector<ParameterGroup> group_parameters(const NamedParameters& parameters,
+                                             const OptimizerConfig& config) {
+  for (const ParameterRule& rule : config.rules)
+    require_match(rule.pattern, parameters, "optimizer.rules.pattern");
+  std::map<std::pair<double, double>, ParameterGroup> groups;
+  for (const auto& [name, parameter] : parameters) {
+    if (!parameter.requires_grad()) continue;
+    double scale = 1.0;
+    double decay = is_decayed(name, parameter) ? config.weight_decay : 0.0;
+    for (const ParameterRule& rule : config.rules) {
+      if (!matches(rule.pattern, name)) continue;
+      scale = rule.learning_rate_scale;
+      if (rule.weight_decay >= 0) decay = rule.weight_decay;
+    }
+    ParameterGroup& group = groups[{scale, decay}];
+    group.learning_rate_scale = scale;
+    group.weight_decay = decay;
+    group.parameters.emplace_back(name, parameter);
+  }
+  std::vector<ParameterGroup> result;
+  for (auto& [key, group] : groups) result.push_back(std::move(group));
+  return result;
+}
+
+at::Tensor gradient_norm(const std::vector<at::Tensor>& gradients) {
+  const torch::NoGradGuard no_grad;
+  FATHOM_CHECK(!gradients.empty(), "[gradient_norm] expected at least one gradient");
+  if (gradients.size() == 1) return at::linalg_vector_norm(gradients[0]);
+  return at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients)));
+}
+
+void clip_gradients(const std::vector<at::Tensor>& gradients, const at::Tensor& norm, double max_norm) {
+  if (max_norm <= 0) return;
+  const torch::NoGradGuard no_grad;
+  at::_foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0));
+}
+
+AdamW::AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config)
+    : beta1_(config.beta1), beta2_(config.beta2), epsilon_(config.epsilon) {
+  FATHOM_CHECK(!groups.empty(), "[AdamW] expected parameters to train");
+  const at::Device device = groups.front().parameters.front().second.device();
+  step_ = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device));
+  for (ParameterGroup& source : groups) {
+    Group& group =
+        groups_.emplace_back(Group{source.learning_rate_scale, source.weight_decay, {}, {}, {}, {}, {}});
+    for (auto& [name, parameter] : source.parameters) {
+      group.names.push_back(name);
+      group.parameters.push_back(parameter);
+      group.first.push_back(at::zeros_like(parameter.detach()));
+      group.second.push_back(at::zeros_like(parameter.detach()));
+      group.steps.push_back(step_);
+    }
+  }
+}
+
+void AdamW::step(double learning_rate, const at::Tensor& skip) {
+  const torch::NoGradGuard no_grad;
+  step_.add_(1);
+  std::optional<at::Tensor> found_inf;
+  if (skip.defined()) {
+    step_.sub_(skip);
+    found_inf = skip;
+  }
+  for (Group& group : groups_) {
+    std::vector<at::Tensor> gradients;
+    gradients.reserve(group.parameters.size());
+    for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
+    at::_fused_adamw_(group.parameters, gradients, group.first, group.second, /*max_exp_avg_sqs=*/{},
+                      group.steps, learning_rate * group.learning_rate_scale, beta1_, beta2_,
+                      group.weight_decay, epsilon_,
+                      /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
+  }
+}
+
+TensorMap AdamW::state() const {
+  TensorMap state{{"step", step_}};
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.names.size(); ++i) {
+      state["first." + group.names[i]] = group.first[i];
+      state["second." + group.names[i]] = group.second[i];
+    }
+  }
+  return state;
+}
+
+void AdamW::load_state(const TensorMap& state) {
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, tensor] : this->state()) {
+    const auto found = state.find(name);
+    if (found == state.end() || found->second.sizes() != tensor.sizes())
+      fail(ErrorKind::kCheckpoint, "the optimizer's state for {} is absent or of another shape", name);
+    tensor.copy_(found->second);
+  }
+}
+
+}  // namespace fathom

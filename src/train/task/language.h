@@ -1,0 +1,38 @@
+// Next-token prediction.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "models/language/model.h"
+#include "train/task.h"
+
+namespace fathom {
+
+/// Trains a language model on windows of T + 1 tokens: token t + 1 is the target of token t. The objective is
+/// the mean negative log probability (nats) over all targets of the step, padding left out.
+class LanguageTask : public Task {
+ public:
+  struct Setup {
+    LanguageModel model{nullptr};
+    int64_t num_tokens = 0;  ///< targets of a sample, for figures
+    std::string tokenizer_json;
+    std::function<Metrics(LanguageModel)> evaluate;  ///< may be empty
+  };
+  explicit LanguageTask(Setup setup) : setup_(std::move(setup)) {}
+
+  NamedParameters parameters() const override;
+  void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
+  at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
+  Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
+  std::string default_metric() const override { return "bits_per_byte"; }
+  void save_model(const std::string& folder, const Json& record) override;
+  double flops_per_sample() const override;
+  int64_t tokens_per_sample() const override { return setup_.num_tokens; }
+
+ private:
+  Setup setup_;
+  at::Tensor num_targets_;  ///< float scalar: targets of this step over all ranks
+};
+
+}  // namespace fathom

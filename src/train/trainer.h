@@ -1,0 +1,101 @@
+// The training loop. It knows tasks, batches and ranks, and no modality.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batch/loader.h"
+#include "distributed/collective.h"
+#include "distributed/data_parallel.h"
+#include "tensor/device_runtime.h"
+#include "train/best_model.h"
+#include "train/checkpoint.h"
+#include "train/monitor.h"
+#include "train/optimizer.h"
+#include "train/run_folder.h"
+#include "train/stop_signal.h"
+#include "train/task.h"
+#include "train/trainer_config.h"
+#include "train/weight_average.h"
+
+namespace fathom {
+
+enum class StopReason { kFinished, kEarlyStopping, kRequested };
+const char* stop_reason_name(StopReason reason);
+
+/// How a run ended.
+struct TrainingSummary {
+  int64_t steps = 0;
+  StopReason reason = StopReason::kFinished;
+  double last_loss = 0;
+  double seconds = 0;
+  Metrics metrics;             ///< of the last evaluation
+  Json best = Json::object();  ///< {"metric", "value", "step"}, empty when nothing was evaluated
+  Json to_json() const;
+};
+
+/// What a trainer works with; all must outlive it.
+struct TrainerParts {
+  Task& task;
+  Loader& loader;
+  Collective& collective;
+  DeviceRuntime& runtime;
+};
+
+/// Runs on every rank alike; rank 0 alone writes to the run folder. One thread.
+class Trainer {
+ public:
+  /// Makes every rank's weights those of rank 0. Errors (kConfig): patterns that fit no parameter.
+  Trainer(const TrainerConfig& config, const TrainerParts& parts);
+
+  /// Goes on from the newest training state of the run folder, if there is one. Errors (kCheckpoint): a state
+  /// of another model.
+  bool resume();
+  /// Trains to the end, or until SIGINT, SIGTERM, `max_seconds` or early stopping; evaluates and saves.
+  TrainingSummary run();
+
+  int64_t step() const { return step_; }  ///< steps done
+  int64_t total_steps() const { return total_steps_; }
+
+ private:
+  void train_step();
+  std::vector<MicroBatch> prepare(const Batch& batch) const;
+  at::Tensor apply_gradients(double learning_rate);
+  void report(const at::Tensor& loss, const at::Tensor& norm, double learning_rate, int64_t samples);
+  void keep_what_is_due();
+  void evaluate();
+  void save_state();
+  void save_model(const std::string& folder);
+  void finish();
+  Json model_record() const;
+  bool must_stop() const;
+  bool is_main() const { return parts_.collective.rank() == 0; }
+  void apart(const std::function<void()>& work);
+
+  TrainingState state() const;
+  void load_state(const TrainingState& state);
+  TensorMap weights() const;
+  void start_monitor();
+
+  TrainerConfig config_;
+  TrainerParts parts_;
+  RunFolder folder_;
+  NamedParameters parameters_;
+  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<AdamW> optimizer_;
+  WeightAverage average_;
+  BestModel best_;
+  StopSignal stop_signal_;
+  std::unique_ptr<Monitor> monitor_;
+  int64_t step_ = 0;
+  int64_t total_steps_ = 0;
+  int64_t saved_step_ = -1;
+  int64_t evaluated_step_ = -1;
+  bool stops_early_ = false;
+  Metrics metrics_;
+};
+
+}  // namespace fathom
