@@ -79,7 +79,8 @@ void load_centre_view(const EncodedImage& encoded, const AugmentConfig& config, 
 void normalise(std::span<const uint8_t> chw, const std::array<float, 3>& mean,
                const std::array<float, 3>& std, std::span<float> result);
 
-/// Source pixels a side for each pixel of the view that a scaled decode must leave.
-inline constexpr double kScaledDecodeGap = 2.0;
+/// Source pixels a side for each pixel of the view that a scaled decode must leave. Measured mean changes, in
+/// levels of 255, at 2, 3 and 4: photographs at most 1.8, 0.64 and 0.66, white noise 3.6, 1.6 and 0.92.
+inline constexpr double kScaledDecodeGap = 4.0;
 
 }  // namespace fathom

@@ -250,26 +250,63 @@ TEST(ImageLoad, ErrorsNameTheSource) {
   }
 }
 
+// White noise, the hardest content for a reduced decode.
+Image noise(int64_t height, int64_t width) {
+  Random random({9});
+  Image image = blank_image(height, width);
+  for (uint8_t& value : image.pixels) value = static_cast<uint8_t>(random.next_u32());
+  return image;
+}
+
 TEST(ImageLoad, ScaledDecodingStaysWithinOneLevel) {
-  const std::string content = encode_jpeg(drawn_photo(1500, 2000), 88);
-  const EncodedImage encoded = {bytes_of(content), "large"};
-  AugmentConfig full = everything();
-  full.brightness = full.contrast = full.saturation = full.hue = full.grayscale = 0;
+  AugmentConfig full;
+  full.flip = 0.5;
   full.scaled_decode = false;
   AugmentConfig scaled = full;
   scaled.scaled_decode = true;
   int num_different = 0;
-  for (const int64_t size : {64, 160, 224}) {
-    for (uint64_t seed = 0; seed < 4; ++seed) {
-      Random first({seed});
-      Random second({seed});
-      const Image expected = load_augmented(encoded, full, size, first);
-      const Image view = load_augmented(encoded, scaled, size, second);
-      EXPECT_LE(difference(view.pixels, expected.pixels).mean, 1.0) << size;
-      num_different += view.pixels != expected.pixels;
+  const std::string contents[] = {encode_jpeg(drawn_photo(900, 1200), 85), encode_jpeg(noise(801, 803), 95)};
+  for (const std::string& content : contents) {
+    const EncodedImage encoded = {bytes_of(content), "large"};
+    for (const int64_t size : {24, 48, 96}) {
+      for (uint64_t seed = 0; seed < 4; ++seed) {
+        Random first({seed});
+        Random second({seed});
+        const Image expected = load_augmented(encoded, full, size, first);
+        const Image view = load_augmented(encoded, scaled, size, second);
+        EXPECT_LE(difference(view.pixels, expected.pixels).mean, 1.0) << size;
+        num_different += view.pixels != expected.pixels;
+      }
     }
   }
-  EXPECT_GT(num_different, 3) << "nothing was scaled";
+  EXPECT_GT(num_different, 8) << "nothing was scaled";
+}
+
+// A JPEG with an EXIF block in front that says how to turn it.
+std::string with_orientation(const std::string& jpeg, int orientation) {
+  std::string exif(
+      "\xFF\xE1\0\x22"
+      "Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0?\0\0\0\0\0\0\0",
+      36);
+  exif[28] = static_cast<char>(orientation);
+  return jpeg.substr(0, 2) + exif + jpeg.substr(2);
+}
+
+TEST(ImageLoad, ScaledDecodingOfTurnedPhotosStaysInPlace) {
+  const std::string jpeg =
+      encode_jpeg(drawn_photo(601, 803), 85);  // no multiples of 8: the last block is cut
+  AugmentConfig config;
+  for (int orientation = 1; orientation <= 8; ++orientation) {
+    const std::string content = with_orientation(jpeg, orientation);
+    const EncodedImage encoded = {bytes_of(content), "turned"};
+    ASSERT_EQ(read_image_header(encoded.bytes, encoded.source).orientation, orientation);
+    config.scaled_decode = true;
+    const Image view = load_centre_view(encoded, config, 18);
+    config.scaled_decode = false;
+    const Image expected = load_centre_view(encoded, config, 18);
+    EXPECT_NE(view.pixels, expected.pixels);
+    EXPECT_LE(difference(view.pixels, expected.pixels).mean, 1.0) << orientation;
+  }
 }
 
 TEST(ImageLoad, NormalisesEachPlane) {
