@@ -1,0 +1,25 @@
+// The --data and --split options that eval, embed and search share.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/opened_model.h"
+#include "cli/options.h"
+#include "data/readers/dataset.h"
+
+namespace fathom::cli {
+
+struct DataOptions {
+  std::string path;           ///< empty: the data that the model's run was evaluated on
+  std::string split = "val";  ///< "all": every row
+  int64_t limit = 0;
+};
+
+void add_data_options(CLI::App& app, DataOptions& options);
+
+/// Errors (kUsage): no --data for a model whose record names none.
+std::string data_path(const DataOptions& options, const OpenedModel& model);
+std::unique_ptr<Dataset> open_data(const DataOptions& options, const OpenedModel& model);
+
+}  // namespace fathom::cli

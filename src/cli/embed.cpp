@@ -1,0 +1,97 @@
+// fathom embed MODEL --data PATH --out FILE
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "cli/data_argument.h"
+#include "cli/opened_model.h"
+#include "cli/verbs.h"
+#include "evaluate/npy.h"
+#include "evaluate/retrieval_data.h"
+#include "tensor/tensor_file.h"
+
+namespace fathom::cli {
+namespace {
+
+struct EmbedOptions {
+  ModelOptions model;
+  DataOptions data;
+  std::string out;
+  std::string what = "all";
+  bool as_json = false;
+};
+
+void add_options(CLI::App& app, EmbedOptions& options) {
+  add_model_options(app, options.model, /*runs_data=*/true);
+  add_data_options(app, options.data);
+  app.add_option("--out", options.out, "file to write: .safetensors, or .npy for one array")
+      ->required()
+      ->type_name("FILE");
+  app.add_option("--what", options.what, "image, text or all (text: captions in the order of the rows)")
+      ->check(CLI::IsMember({"image", "text", "all"}))
+      ->capture_default_str();
+  app.add_flag("--json", options.as_json, "print one JSON object");
+}
+
+/// "image" [I, D], "text" [C, D] and "image_of_caption" [C] as far as they are wanted and there.
+TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
+                std::shared_ptr<const Dataset> dataset) {
+  TensorMap found;
+  const DualTower tower = model.dual_tower("embed");
+  if (options.what != "text") {
+    const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
+    found["image"] =
+        embed_images(tower, std::make_shared<const ImageSource>(dataset, views, 0), model.evaluate);
+  }
+  if (options.what != "image") {
+    const auto texts = std::make_shared<const TextSource>(
+        dataset, TextEncoding(model.require_tokenizer(), model.inputs.text));
+    if (texts->size() == 0) return found;
+    found["text"] = embed_texts(tower, texts, model.evaluate);
+    std::vector<int64_t> owner;
+    for (int64_t c = 0; c < texts->size(); ++c) owner.push_back(texts->record_of(c));
+    found["image_of_caption"] = torch::tensor(owner, at::kLong);
+  }
+  return found;
+}
+
+void write(const EmbedOptions& options, const TensorMap& found, const Dataset& dataset) {
+  const bool is_npy = std::filesystem::path(options.out).extension() == ".npy";
+  if (is_npy) {
+    const auto wanted = found.find(options.what == "text" ? "text" : "image");
+    if (wanted == found.end())
+      fail(ErrorKind::kData, "{}: there is no {} to embed", dataset.path(), options.what);
+    return write_npy(options.out, wanted->second);
+  }
+  Json paths = Json::array();
+  for (const Record& record : dataset.records()) paths.push_back(record.image_path);
+  save_tensors(options.out, found, {{"image_paths", paths.dump()}, {"data", dataset.path()}});
+}
+
+}  // namespace
+
+int run_embed(int argc, const char* const* argv) {
+  VerbApp app("embed", "Writes the embeddings of a data set: unit-length float32 rows.");
+  EmbedOptions options;
+  add_options(app, options);
+  if (!parse_options(app, argc, argv)) return 0;
+  const std::string extension = std::filesystem::path(options.out).extension();
+  if (extension != ".npy" && extension != ".safetensors")
+    fail(ErrorKind::kUsage, "--out {}: the name must end in .safetensors or .npy", options.out);
+  if (extension == ".npy" && options.what == "all") options.what = "image";
+
+  const OpenedModel model = open_model(options.model);
+  const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
+  const TensorMap found = embed(options, model, dataset);
+  write(options, found, *dataset);
+  Json summary = Json::Object{{"out", options.out}};
+  for (const auto& [name, tensor] : found) {
+    summary[name] = Json(Json::Array(tensor.sizes().begin(), tensor.sizes().end()));
+    if (!options.as_json) fmt::print("{}: {} {}\n", options.out, name, fmt::join(tensor.sizes(), " × "));
+  }
+  if (options.as_json) print_json(summary);
+  return 0;
+}
+
+}  // namespace fathom::cli

@@ -1,0 +1,159 @@
+// fathom eval MODEL [--data PATH] [--split S] [--task T] [--json]
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "cli/data_argument.h"
+#include "cli/opened_model.h"
+#include "cli/verbs.h"
+#include "evaluate/language.h"
+#include "evaluate/retrieval_data.h"
+#include "evaluate/zero_shot.h"
+
+namespace fathom::cli {
+namespace {
+
+struct EvalOptions {
+  ModelOptions model;
+  DataOptions data;
+  std::string task = "auto";
+  std::string train_split = "train";
+  std::string group_tag = "unseen";
+  int64_t window = 0;
+  std::vector<std::string> templates;
+  bool as_json = false;
+};
+
+void add_options(CLI::App& app, EvalOptions& options) {
+  add_model_options(app, options.model, /*runs_data=*/true);
+  add_data_options(app, options.data);
+  app.add_option("--task", options.task, "what to measure; auto goes by model and data")
+      ->check(CLI::IsMember({"auto", "retrieval", "language", "zero_shot", "linear_probe"}))
+      ->capture_default_str();
+  app.add_option("--train-split", options.train_split, "linear_probe: the split it learns from")
+      ->capture_default_str();
+  app.add_option("--group", options.group_tag, "retrieval: the field whose values are shown apart")
+      ->capture_default_str();
+  app.add_option("--window", options.window, "language: tokens of a window (0: what the model can see)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--template", options.templates,
+                 "zero_shot: a prompt with {} for the class; may be repeated");
+  app.add_flag("--json", options.as_json, "print one JSON object");
+}
+
+std::string choose_task(const EvalOptions& options, const OpenedModel& model, const Dataset* dataset) {
+  if (options.task != "auto") return options.task;
+  if (model.loaded.kind == ModelKind::kLanguage) return "language";
+  if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
+  return dataset->record(0).captions.empty() ? "zero_shot" : "retrieval";
+}
+
+void print_direction(const char* name, const RecallFigures& figures) {
+  fmt::print("  {:<14} {:>6.2f} {:>6.2f} {:>6.2f} {:>12.1f}\n", name, figures.r1, figures.r5, figures.r10,
+             figures.median_rank);
+}
+
+void print_directions(const std::string& title, const RetrievalDirections& directions) {
+  fmt::print("{}\n", title);
+  print_direction("text → image", directions.t2i);
+  print_direction("image → text", directions.i2t);
+}
+
+void print_report(const RetrievalReport& report) {
+  fmt::print("retrieval among {} images and {} captions (percent; ties count against us)\n", report.images,
+             report.captions);
+  fmt::print("  {:<14} {:>6} {:>6} {:>6} {:>12}\n", "", "R@1", "R@5", "R@10", "median rank");
+  print_directions("all", report.all);
+  for (const auto& [name, figures] : report.groups) print_directions(name, figures);
+  print_directions("chance", report.chance);
+}
+
+void print_report(const LanguageReport& report) {
+  fmt::print("bits per byte {:.4f}, perplexity {:.2f} ({} tokens, {} bytes)\n", report.bits_per_byte(),
+             report.perplexity(), report.tokens, report.bytes);
+}
+
+void print_report(const ClassificationReport& report) {
+  fmt::print("{}: accuracy {:.2f} % on {} images of {} classes (always the most frequent class: {:.2f} %)\n",
+             report.task, report.accuracy, report.count, report.classes, report.chance);
+}
+
+template <typename Report>
+int show(const Report& report, bool as_json) {
+  if (as_json)
+    print_json(report.to_json());
+  else
+    print_report(report);
+  return 0;
+}
+
+int eval_language(const EvalOptions& options, const OpenedModel& model, const std::string& text_path) {
+  const LanguageModel language = model.language("the task language");
+  const auto tokenizer = model.require_tokenizer();
+  const int64_t longest = language->config().max_positions;
+  if (options.window > longest)
+    fail(ErrorKind::kConfig, "--window {}: the model sees at most {} tokens", options.window, longest);
+  std::vector<TokenFile> files;
+  files.push_back(TokenFile::open(text_path, *tokenizer));
+  const auto windows = std::make_shared<const TokenWindowSource>(
+      std::move(files), options.window > 0 ? options.window : longest, Phase::kEvaluate, /*seed=*/0,
+      tokenizer->end_of_text().value_or(0));
+  EvaluateOptions evaluate = model.evaluate;
+  evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);  // windows are long
+  return show(evaluate_language(language, windows, evaluate), options.as_json);
+}
+
+int eval_zero_shot(const EvalOptions& options, const OpenedModel& model,
+                   std::shared_ptr<const Dataset> dataset) {
+  const auto names = dataset->class_names();
+  const LabelledData data(dataset, model.inputs, names);
+  const TextEncoding encoding(model.require_tokenizer(), model.inputs.text);
+  return show(
+      evaluate_zero_shot(model.dual_tower("the task zero_shot"), data, encoding, names,
+                         options.templates.empty() ? default_templates() : options.templates, model.evaluate),
+      options.as_json);
+}
+
+at::Tensor image_features(const OpenedModel& model, const LabelledData& data) {
+  if (model.loaded.kind == ModelKind::kSwin)
+    return embed_images(model.loaded.vision, data.images, model.evaluate);
+  return embed_images(model.dual_tower("the task linear_probe"), data.images, model.evaluate);
+}
+
+int eval_linear_probe(const EvalOptions& options, const OpenedModel& model,
+                      std::shared_ptr<const Dataset> test) {
+  DataOptions train_data = options.data;
+  train_data.split = options.train_split;
+  const std::shared_ptr<const Dataset> train = open_data(train_data, model);
+  const auto names = train->class_names();
+  const LabelledData learn(train, model.inputs, names), measure(test, model.inputs, names);
+  return show(
+      linear_probe({image_features(model, learn), learn.label_N},
+                   {image_features(model, measure), measure.label_N}, static_cast<int64_t>(names.size())),
+      options.as_json);
+}
+
+}  // namespace
+
+int run_eval(int argc, const char* const* argv) {
+  VerbApp app("eval",
+              "Measures a model on a data set: retrieval, language, zero-shot classes or a linear probe.");
+  EvalOptions options;
+  add_options(app, options);
+  if (!parse_options(app, argc, argv)) return 0;
+  const OpenedModel model = open_model(options.model);
+  if (model.loaded.kind == ModelKind::kLanguage && (options.task == "auto" || options.task == "language"))
+    return eval_language(options, model, data_path(options.data, model));
+  if (options.task == "language") model.language("the task language");
+
+  const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
+  const std::string task = choose_task(options, model, dataset.get());
+  if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
+  if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
+  const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);
+  return show(evaluate_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate),
+              options.as_json);
+}
+
+}  // namespace fathom::cli

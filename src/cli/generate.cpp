@@ -1,0 +1,130 @@
+// fathom generate MODEL "prompt"
+#include "runtime/generate.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "base/error.h"
+#include "cli/opened_model.h"
+#include "cli/verbs.h"
+#include "runtime/utf8_stream.h"
+
+namespace fathom::cli {
+namespace {
+
+struct GenerateArguments {
+  ModelOptions model;
+  std::string prompt;
+  GenerateOptions generate{.sampling = {.temperature = 0.8, .top_k = 50}};
+  bool ignores_end = false;
+  bool as_json = false;
+};
+
+void add_options(CLI::App& app, GenerateArguments& arguments) {
+  add_model_options(app, arguments.model, /*runs_data=*/false);
+  GenerateOptions& options = arguments.generate;
+  app.add_option("prompt", arguments.prompt, "the text to continue")->required()->type_name("PROMPT");
+  app.add_option("--max-tokens", options.max_tokens, "longest answer")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--temperature", options.sampling.temperature, "0: always the most probable token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  app.add_option("--top-k", options.sampling.top_k, "draw among so many most probable tokens (0: all)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--top-p", options.sampling.top_p,
+                 "draw among the most probable tokens that reach this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--seed", options.seed, "the same seed gives the same text")->capture_default_str();
+  app.add_flag("--ignore-end", arguments.ignores_end, "go on after the end of a text");
+  app.add_flag("--json", arguments.as_json, "print one JSON object");
+}
+
+const char* reason_name(GenerationEnd reason) {
+  switch (reason) {
+    case GenerationEnd::kStopToken:
+      return "end_of_text";
+    case GenerationEnd::kMaxTokens:
+      return "max_tokens";
+    case GenerationEnd::kContextFull:
+      return "context_full";
+  }
+  return "";
+}
+
+/// Shows tokens as they come. A token's text may depend on those before it, so the whole answer is decoded
+/// each time and what is new is shown.
+class Streamer {
+ public:
+  Streamer(const Tokenizer& tokenizer, std::vector<int32_t> prompt)
+      : tokenizer_(tokenizer), tokens_(std::move(prompt)), decoded_(tokenizer.decode(tokens_).size()) {}
+
+  bool show(int32_t token) {
+    tokens_.push_back(token);
+    const std::string all = tokenizer_.decode(tokens_);
+    if (all.size() > decoded_) write(stream_.push(std::string_view(all).substr(decoded_)));
+    decoded_ = all.size();
+    return true;
+  }
+  void finish() { write(stream_.finish() + "\n"); }
+
+ private:
+  static void write(const std::string& text) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+  }
+
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> tokens_;
+  size_t decoded_;
+  Utf8Stream stream_;
+};
+
+std::string answer_text(const Tokenizer& tokenizer, std::vector<int32_t> prompt,
+                        const std::vector<int32_t>& answer) {
+  const size_t start = tokenizer.decode(prompt).size();
+  prompt.insert(prompt.end(), answer.begin(), answer.end());
+  Utf8Stream stream;
+  const std::string text = stream.push(std::string_view(tokenizer.decode(prompt)).substr(start));
+  return text + stream.finish();
+}
+
+}  // namespace
+
+int run_generate(int argc, const char* const* argv) {
+  VerbApp app("generate", "Continues a text.");
+  GenerateArguments arguments;
+  add_options(app, arguments);
+  if (!parse_options(app, argc, argv)) return 0;
+
+  const OpenedModel model = open_model(arguments.model);
+  const LanguageModel language = model.language("generate");
+  const auto tokenizer = model.require_tokenizer();
+  const std::vector<int32_t> prompt = tokenizer->encode(arguments.prompt);
+  arguments.generate.compute_dtype = model.evaluate.compute_dtype;
+  if (!arguments.ignores_end) arguments.generate.stop_token = tokenizer->end_of_text();
+
+  if (!arguments.as_json) {
+    fmt::print("{}", arguments.prompt);
+    Streamer streamer(*tokenizer, prompt);
+    generate(language, prompt, arguments.generate, [&](int32_t token) { return streamer.show(token); });
+    streamer.finish();
+    return 0;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  const Generation answer = generate(language, prompt, arguments.generate);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  print_json(Json::Object{{"prompt", arguments.prompt},
+                          {"text", answer_text(*tokenizer, prompt, answer.tokens)},
+                          {"prompt_tokens", static_cast<int64_t>(prompt.size())},
+                          {"tokens", static_cast<int64_t>(answer.tokens.size())},
+                          {"reason", reason_name(answer.reason)},
+                          {"seconds", seconds}});
+  return 0;
+}
+
+}  // namespace fathom::cli

@@ -1,0 +1,76 @@
+#include "cli/opened_model.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "tensor/device.h"
+
+namespace fathom::cli {
+namespace {
+
+/// A run's best model lies in RUN/model.
+std::string model_folder_of(const std::string& path) {
+  const std::filesystem::path folder(path);
+  if (!std::filesystem::exists(folder)) fail(ErrorKind::kCheckpoint, "{}: no such folder", path);
+  if (!std::filesystem::is_directory(folder))
+    fail(ErrorKind::kCheckpoint, "{}: not a model folder, but a file", path);
+  if (std::filesystem::is_directory(folder / "model")) return (folder / "model").string();
+  if (std::filesystem::exists(folder / "log.jsonl"))
+    fail(ErrorKind::kCheckpoint, "{}: this run has not written a model yet", path);
+  return path;
+}
+
+[[noreturn]] void wrong_kind(const OpenedModel& model, const char* purpose, ModelKind needed) {
+  fail(ErrorKind::kCheckpoint, "{}: {} needs a model of kind {}, this one is {}", model.folder, purpose,
+       model_kind_name(needed), model_kind_name(model.loaded.kind));
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& app, ModelOptions& options, bool runs_data) {
+  app.add_option("model", options.path, "model folder, or a run (its best model)")
+      ->required()
+      ->type_name("MODEL");
+  app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--precision", options.precision, "of activations and matrix products")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  if (!runs_data) return;
+  app.add_option("--batch-size", options.batch_size, "samples at once")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--workers", options.workers, "threads that load data")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+DualTower OpenedModel::dual_tower(const char* purpose) const {
+  if (loaded.kind != ModelKind::kDualTower) wrong_kind(*this, purpose, ModelKind::kDualTower);
+  return loaded.dual_tower;
+}
+
+LanguageModel OpenedModel::language(const char* purpose) const {
+  if (loaded.kind != ModelKind::kLanguage) wrong_kind(*this, purpose, ModelKind::kLanguage);
+  return loaded.language;
+}
+
+std::shared_ptr<const Tokenizer> OpenedModel::require_tokenizer() const {
+  if (!tokenizer) fail(ErrorKind::kCheckpoint, "{}: no tokenizer.json", folder);
+  return tokenizer;
+}
+
+OpenedModel open_model(const ModelOptions& options) {
+  OpenedModel model{.folder = model_folder_of(options.path)};
+  model_kind(model.folder);  // what is no model is said before a device is opened
+  model.evaluate = {.device = select_device(options.device),
+                    .batch_size = options.batch_size,
+                    .workers = options.workers,
+                    .show_progress = true};
+  if (options.precision == "bf16") model.evaluate.compute_dtype = at::kBFloat16;
+  model.loaded = load_model_folder(model.folder, {.device = model.evaluate.device});
+  model.tokenizer = model_tokenizer(model.loaded, model.folder);
+  model.inputs = model_inputs(model.loaded, model.tokenizer.get(), model.folder);
+  return model;
+}
+
+}  // namespace fathom::cli

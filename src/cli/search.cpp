@@ -1,0 +1,147 @@
+// fathom search MODEL --data PATH "two red cubes" | --image FILE
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "base/error.h"
+#include "cli/data_argument.h"
+#include "cli/opened_model.h"
+#include "cli/verbs.h"
+#include "evaluate/flat_index.h"
+#include "evaluate/retrieval_data.h"
+#include "tensor/tensor_file.h"
+
+namespace fathom::cli {
+namespace {
+
+struct SearchOptions {
+  ModelOptions model;
+  DataOptions data{.split = "all"};
+  std::vector<std::string> queries;
+  std::string image;
+  std::string embeddings;
+  int64_t top = 5;
+  bool as_json = false;
+};
+
+void add_options(CLI::App& app, SearchOptions& options) {
+  add_model_options(app, options.model, /*runs_data=*/true);
+  app.add_option("queries", options.queries, "words to find pictures by; each quoted query is answered apart")
+      ->type_name("WORDS");
+  app.add_option("--image", options.image, "a picture to find captions for")->type_name("FILE");
+  add_data_options(app, options.data);
+  app.add_option("--embeddings", options.embeddings,
+                 "what `fathom embed` wrote for the same data, to save the time")
+      ->type_name("FILE");
+  app.add_option("--top", options.top, "how many to show")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  app.add_flag("--json", options.as_json, "print one JSON object");
+}
+
+/// What is searched, and how a hit is shown.
+struct Gallery {
+  std::shared_ptr<const Dataset> dataset;
+  std::shared_ptr<const TextSource> texts;  ///< set when captions are searched
+  at::Tensor candidate_ND;
+
+  Json describe(const SearchHit& hit) const {
+    const Record& record = dataset->record(texts ? texts->record_of(hit.index) : hit.index);
+    Json captions = Json::array();
+    if (texts)
+      captions.push_back(texts->sentence(hit.index));
+    else
+      for (const std::string& caption : record.captions) captions.push_back(caption);
+    return Json::Object{
+        {"score", static_cast<double>(hit.score)}, {"image", record.image_path}, {"captions", captions}};
+  }
+};
+
+at::Tensor read_embeddings(const std::string& path, const char* name, int64_t expected, at::Device device) {
+  const TensorMap tensors = load_tensors(path);
+  const auto found = tensors.find(name);
+  if (found == tensors.end() || found->second.dim() != 2 || found->second.size(0) != expected)
+    fail(ErrorKind::kData,
+         "{}: expected \"{}\" embeddings for {} entries of the data set; write it with the same --data and "
+         "--split",
+         path, name, expected);
+  return found->second.to(device);
+}
+
+Gallery open_gallery(const SearchOptions& options, const OpenedModel& model) {
+  const DualTower tower = model.dual_tower("search");
+  Gallery gallery{.dataset = open_data(options.data, model)};
+  if (!options.image.empty())
+    gallery.texts = std::make_shared<const TextSource>(
+        gallery.dataset, TextEncoding(model.require_tokenizer(), model.inputs.text));
+  const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
+  const int64_t size = gallery.texts ? gallery.texts->size() : gallery.dataset->size();
+  if (size == 0) fail(ErrorKind::kData, "{}: no captions to search", gallery.dataset->path());
+  if (!options.embeddings.empty())
+    gallery.candidate_ND =
+        read_embeddings(options.embeddings, gallery.texts ? "text" : "image", size, model.evaluate.device);
+  else if (gallery.texts)
+    gallery.candidate_ND = embed_texts(tower, gallery.texts, model.evaluate);
+  else
+    gallery.candidate_ND =
+        embed_images(tower, std::make_shared<const ImageSource>(gallery.dataset, views, 0), model.evaluate);
+  return gallery;
+}
+
+at::Tensor embed_query_image(const SearchOptions& options, const OpenedModel& model) {
+  const auto query = std::make_shared<const Dataset>(options.image, DataFormat::kImageClasses,
+                                                     std::vector<Record>{{.image_path = options.image}},
+                                                     std::make_shared<DataReport>());
+  const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
+  EvaluateOptions evaluate = model.evaluate;
+  evaluate.show_progress = false;
+  return embed_images(model.dual_tower("search"), std::make_shared<const ImageSource>(query, views, 0),
+                      evaluate);
+}
+
+void print_hits(const std::string& query, const Json& results) {
+  fmt::print("{}\n", query);
+  for (const Json& result : results.as_array()) {
+    std::vector<std::string> captions;
+    for (const Json& caption : result.at("captions").as_array()) captions.push_back(caption.as_string());
+    fmt::print("{:>4}  {:.3f}  {}  {}\n", result.at("rank").as_int(), result.at("score").as_double(),
+               result.at("image").as_string(), fmt::join(captions, " | "));
+  }
+}
+
+}  // namespace
+
+int run_search(int argc, const char* const* argv) {
+  VerbApp app("search", "Finds pictures by words, or captions by a picture.");
+  SearchOptions options;
+  add_options(app, options);
+  if (!parse_options(app, argc, argv)) return 0;
+  if (options.queries.empty() == options.image.empty())
+    fail(ErrorKind::kUsage, "give either words to search for or --image FILE\nsee: fathom search --help");
+
+  const OpenedModel model = open_model(options.model);
+  const DualTower tower = model.dual_tower("search");
+  const bool by_words = options.image.empty();
+  const at::Tensor query_QD =
+      by_words ? embed_texts(tower, TextEncoding(model.require_tokenizer(), model.inputs.text),
+                             options.queries, model.evaluate)
+               : embed_query_image(options, model);
+  const Gallery gallery = open_gallery(options, model);
+  const auto hits = FlatIndex(gallery.candidate_ND).search(query_QD, options.top);
+
+  Json answers = Json::array();
+  for (size_t q = 0; q < hits.size(); ++q) {
+    Json results = Json::array();
+    for (size_t k = 0; k < hits[q].size(); ++k) {
+      Json result = Json::Object{{"rank", static_cast<int64_t>(k + 1)}};
+      for (auto& [key, value] : gallery.describe(hits[q][k]).as_object()) result[key] = value;
+      results.push_back(std::move(result));
+    }
+    const std::string& query = by_words ? options.queries[q] : options.image;
+    if (!options.as_json) print_hits(query, results);
+    answers.push_back(Json::Object{{"query", query}, {"results", std::move(results)}});
+  }
+  if (options.as_json) print_json(Json::Object{{"queries", std::move(answers)}});
+  return 0;
+}
+
+}  // namespace fathom::cli

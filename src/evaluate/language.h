@@ -1,0 +1,35 @@
+// How well a language model predicts text: bits per byte, and perplexity per token.
+#pragma once
+
+#include <memory>
+
+#include "base/json.h"
+#include "batch/sources.h"
+#include "evaluate/options.h"
+#include "models/language/model.h"
+
+namespace fathom {
+
+struct LanguageReport {
+  double nats = 0;     ///< total −ln p over all tokens
+  int64_t tokens = 0;  ///< tokens predicted: every one of the text, once
+  int64_t bytes = 0;   ///< of the text files, separators included
+
+  double bits_per_byte() const;  ///< nats ÷ ln 2 ÷ bytes: does not depend on the tokenizer
+  double perplexity() const;     ///< exp(nats ÷ tokens)
+  /// {"task": "language", "bits_per_byte", "perplexity", "tokens", "bytes"}
+  Json to_json() const;
+};
+
+/// Adds up the loss over non-overlapping windows, the last partial one included; a token sees only what
+/// stands before it in its window. REQUIRES windows made for Phase::kEvaluate, of at most max_positions
+/// tokens, and a model on `options.device`, which is put into evaluation mode.
+LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const TokenWindowSource> windows,
+                                 const EvaluateOptions& options = {});
+
+/// −ln p of `target_N` given hidden states [N, D], summed in float64 over the targets ≥ 0. Logits are float32
+/// and made for `chunk` states at a time, so a large vocabulary needs no [N, V].
+double total_nats(const LanguageModel& model, const at::Tensor& hidden_ND, const at::Tensor& target_N,
+                  int64_t chunk = 4096);
+
+}  // namespace fathom

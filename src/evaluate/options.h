@@ -1,0 +1,21 @@
+// How a model is run over a data set without training it.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace fathom {
+
+struct EvaluateOptions {
+  c10::Device device = c10::kCPU;
+  /// Type of activations and matrix products; without one, that of the parameters.
+  std::optional<c10::ScalarType> compute_dtype = std::nullopt;
+  int64_t batch_size = 128;  ///< changes time and memory, no figure
+  int64_t workers = 2;
+  bool show_progress = false;
+};
+
+}  // namespace fathom
