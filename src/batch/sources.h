@@ -62,6 +62,7 @@ class TextSource : public SampleSource {
   /// The record that sentence `index` belongs to.
   int64_t record_of(int64_t index) const { return places_[static_cast<size_t>(index)].first; }
   const std::string& sentence(int64_t index) const;
+  const TextEncoding& encoding() const { return text_; }
 
  private:
   std::shared_ptr<const Dataset> dataset_;

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
-#include "runtime/utf8_stream.h"
+#include "base/utf8_stream.h"
 
 namespace fathom::cli {
 namespace {

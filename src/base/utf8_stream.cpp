@@ -1,4 +1,4 @@
-#include "runtime/utf8_stream.h"
+#include "base/utf8_stream.h"
 
 #include <algorithm>
 #include <cstdint>
