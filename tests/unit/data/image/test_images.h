@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/random.h"
+#include "data/image/augment.h"
 #include "data/image/pixels.h"
 
 namespace fathom {
@@ -34,6 +35,17 @@ inline Image drawn_photo(int64_t height, int64_t width, uint64_t seed = 1) {
     }
   }
   return image;
+}
+
+/// Every augmentation on.
+inline AugmentConfig everything() {
+  AugmentConfig config;
+  config.crop_scale_min = 0.08;
+  config.flip = 0.5;
+  config.brightness = config.contrast = config.saturation = 0.4;
+  config.hue = 0.1;
+  config.grayscale = 0.2;
+  return config;
 }
 
 inline std::span<const std::byte> bytes_of(const std::string& text) {
