@@ -11,7 +11,8 @@
 namespace fathom {
 
 /// `forward(x)`, of which only `x` is kept: the backward pass computes the inside again. `module` owns all
-/// parameters that `forward` uses; their gradients arrive through the graph, so hooks on them fire as ever.
+/// parameters that `forward` uses; their gradients arrive through the graph, so what waits for accumulated
+/// gradients (data parallel's buckets) is called once, as ever.
 /// `forward` must be a pure function of `x` and the parameters (keyed dropout is). Without gradients in use
 /// it is called directly.
 at::Tensor checkpoint(const torch::nn::Module& module,

@@ -12,7 +12,7 @@ ParameterInit::ParameterInit(torch::nn::Module& module, std::string prefix, int6
     : module_(module), prefix_(std::move(prefix)), seed_(seed) {}
 
 void ParameterInit::normal(const std::string& name, double deviation) {
-  auto& parameter = module_.named_parameters(/*recurse=*/false)[name];
+  at::Tensor parameter = module_.named_parameters(/*recurse=*/false)[name];
   const std::string full = prefix_.empty() ? name : prefix_ + "." + name;
   const uint64_t key = checksum64(std::as_bytes(std::span(full)));
   auto generator = at::detail::createCPUGenerator(mix_seed({static_cast<uint64_t>(seed_), key}));

@@ -1,0 +1,87 @@
+// Small models with weights by formula, and folders to put them in.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <string>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "formula_weights.h"
+#include "gradcheck.h"
+#include "models/dual_tower/model.h"
+#include "models/language/model.h"
+#include "models/swin/model.h"
+#include "tensor/tensor_file.h"
+
+namespace fathom::testing {
+
+/// A folder of its own, removed at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "fathom-models-XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+template <typename Model>
+void fill_by_formula(Model& model) {
+  at::NoGradGuard no_grad;
+  for (auto& item : model->named_parameters())
+    item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+}
+
+inline LanguageModelConfig small_language() {
+  return {.vocab_size = 31,
+          .dim = 24,
+          .layers = 2,
+          .heads = 4,
+          .kv_heads = 2,
+          .mlp_dim = 40,
+          .max_positions = 32};
+}
+
+inline SwinConfig small_swin() {
+  SwinConfig config;
+  config.image_size = 32;
+  config.dim = 8;
+  config.depths = {2, 2};
+  config.heads = {2, 4};
+  config.window = 3;
+  config.drop_path = 0.0;
+  return config;
+}
+
+inline DualTowerConfig small_dual_tower() {
+  DualTowerConfig config;
+  config.vision = small_swin();
+  config.text = small_language();
+  config.embed_dim = 12;
+  config.logit_bias = true;
+  return config;
+}
+
+/// The message of the error that `call` throws, or an empty string.
+template <typename Call>
+std::string error_of(const Call& call, ErrorKind kind) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+inline at::Tensor sample_keys(int64_t count) {
+  return at::arange(count, at::kLong).mul(0x9e3779b97f4a7c1);
+}
+
+}  // namespace fathom::testing

@@ -1,0 +1,261 @@
+// Layers one by one: against plain formulas, and the properties that a model relies on.
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include "base/error.h"
+#include "gradcheck.h"
+#include "nn/attention.h"
+#include "nn/block.h"
+#include "nn/checkpointing.h"
+#include "nn/init.h"
+#include "nn/patch.h"
+#include "nn/residual.h"
+#include "nn/swin_block.h"
+#include "nn/window_plan.h"
+
+namespace fathom {
+namespace {
+
+using testing::relative_error;
+
+at::Tensor keys(int64_t count) {
+  return at::arange(count, at::kLong).mul(0x9e3779b97f4a7c1);
+}
+
+ForwardContext training(int64_t samples) {
+  return {.training = true, .key_B = keys(samples)};
+}
+
+BlockOptions small_block(double dropout, double drop_path) {
+  return {.attention = {.dim = 12, .heads = 3, .kv_heads = 1, .head_dim = 4},
+          .mlp = {.dim = 12, .inner = 20},
+          .dropout = dropout,
+          .drop_path = drop_path,
+          .layer = 2};
+}
+
+TEST(Init, IsAFunctionOfSeedAndName) {
+  Block one(small_block(0, 0)), two(small_block(0, 0));
+  init_parameters(*one, 1);
+  init_parameters(*two, 1);
+  for (const auto& item : one->named_parameters())
+    EXPECT_TRUE(at::equal(item.value(), two->named_parameters()[item.key()])) << item.key();
+  init_parameters(*two, 2);
+  EXPECT_FALSE(
+      at::equal(one->named_parameters()["mlp.down.weight"], two->named_parameters()["mlp.down.weight"]));
+  EXPECT_FALSE(at::equal(one->named_parameters()["attention.output.weight"],
+                         one->named_parameters()["attention.qkv.weight"].narrow(0, 0, 12)));
+}
+
+TEST(Init, HasTheAskedDeviationInAnyType) {
+  Linear layer(LinearOptions{.in = 200, .out = 300, .init_deviation = 0.05});
+  init_parameters(*layer, 3);
+  EXPECT_NEAR(layer->weight().std().item<double>(), 0.05, 1e-3);
+  EXPECT_EQ(layer->bias().abs().max().item<float>(), 0);
+  Linear wide(layer->options());
+  wide->to(at::kDouble);
+  init_parameters(*wide, 3);
+  EXPECT_EQ(relative_error(wide->weight(), layer->weight()), 0);
+}
+
+TEST(Residual, DropPathLeavesOutWholeSamplesAndKeepsTheMean) {
+  const auto x = at::zeros({4000, 3}), branch = at::ones({4000, 3});
+  const auto y = add_branch(x, branch, {.drop_path = 0.25, .stream = 7}, training(4000));
+  EXPECT_TRUE(at::equal(y.select(1, 0), y.select(1, 2)));
+  EXPECT_NEAR(y.eq(0).to(at::kFloat).mean().item<float>(), 0.25, 0.03);
+  EXPECT_NEAR(y.mean().item<float>(), 1.0, 0.04);
+  EXPECT_TRUE(at::equal(add_branch(x, branch, {.drop_path = 0.25, .stream = 7}, {}), branch));
+}
+
+TEST(Residual, DropPathIsTheSameOnAnySplitOfTheBatch) {
+  const auto x = at::randn({9, 4}), branch = at::randn({9, 4});
+  const BranchDrop drop = {.dropout = 0.3, .drop_path = 0.4, .stream = 5};
+  const auto whole = add_branch(x, branch, drop, training(9));
+  ForwardContext tail = training(9);
+  tail.key_B = tail.key_B.narrow(0, 5, 4);
+  EXPECT_TRUE(
+      at::equal(whole.narrow(0, 5, 4), add_branch(x.narrow(0, 5, 4), branch.narrow(0, 5, 4), drop, tail)));
+  EXPECT_FALSE(at::equal(whole, x + branch));
+}
+
+TEST(Rope, HasThePublishedFrequenciesAndRefusesFarPositions) {
+  Rope rope(16, 8, 10000.0);
+  const auto angles = rope.angles(3, 2, at::kCPU);
+  EXPECT_NEAR(angles.cos_TF[0][0].item<double>(), std::cos(3.0), 1e-6);
+  EXPECT_NEAR(angles.sin_TF[1][1].item<double>(), std::sin(4.0 / 10.0), 1e-6);
+  EXPECT_NEAR(angles.sin_TF[1][3].item<double>(), std::sin(4.0 / 1000.0), 1e-6);
+  EXPECT_THROW(rope.angles(10, 7, at::kCPU), Error);
+}
+
+TEST(Attention, EqualsPlainFormulaWithGroupedHeadsAndPadding) {
+  at::manual_seed(1);
+  Attention attention(
+      AttentionOptions{.dim = 12, .heads = 4, .kv_heads = 2, .head_dim = 6, .qkv_bias = true});
+  attention->to(at::kDouble);
+  init_parameters(*attention, 4);
+  Rope rope(32, 6, 100.0);
+  const auto x = at::randn({2, 5, 12}, at::kDouble);
+  const auto tokens = at::zeros({2, 5}, at::kLong), length = at::tensor({5, 3}, at::kLong);
+  const auto y = attention(x, make_attention_view(tokens, length, false, rope), 0);
+
+  const auto parameters = attention->named_parameters();
+  const auto heads =
+      at::linear(x, parameters["qkv.weight"], parameters["qkv.bias"]).view({2, 5, 8, 6}).transpose(1, 2);
+  const auto angles = rope.angles(0, 5, at::kCPU);
+  const auto turn = [&](const at::Tensor& part) {
+    const auto halves = part.chunk(2, -1);
+    return at::cat({halves[0] * angles.cos_TF - halves[1] * angles.sin_TF,
+                    halves[1] * angles.cos_TF + halves[0] * angles.sin_TF},
+                   -1);
+  };
+  const auto q = turn(heads.narrow(1, 0, 4)), k = turn(heads.narrow(1, 4, 2)).repeat_interleave(2, 1);
+  auto scores = at::matmul(q, k.transpose(2, 3)) / std::sqrt(6.0);
+  scores[1].narrow(2, 3, 2).fill_(-INFINITY);
+  const auto mixed = at::matmul(at::softmax(scores, -1), heads.narrow(1, 6, 2).repeat_interleave(2, 1));
+  const auto expected = at::linear(mixed.transpose(1, 2).reshape({2, 5, 24}), parameters["output.weight"]);
+  EXPECT_LT(relative_error(y, expected), 1e-12);
+}
+
+TEST(Block, GradientsByFiniteDifferencesInItsInput) {
+  at::manual_seed(2);
+  Block block(small_block(0.2, 0.2));
+  block->to(at::kDouble);
+  init_parameters(*block, 5);
+  Rope rope(8, 4, 100.0);
+  const auto view = make_attention_view(at::zeros({2, 3}, at::kLong), {}, true, rope);
+  testing::expect_gradients([&](const auto& in) { return block(in[0], view, training(2)); },
+                            {at::randn({2, 3, 12}, at::kDouble)});
+}
+
+TEST(Checkpointing, RunsTheInsideAgainAndGivesTheSameGradientsBitForBit) {
+  at::manual_seed(3);
+  Block block(small_block(0.3, 0.3));
+  init_parameters(*block, 6);
+  Rope rope(8, 4, 100.0);
+  const auto view = make_attention_view(at::zeros({4, 5}, at::kLong), {}, true, rope);
+  const auto input = at::randn({4, 5, 12});
+  int runs = 0;
+  const auto forward = [&](const at::Tensor& x) {
+    ++runs;
+    return block(x, view, training(4));
+  };
+  const auto gradients = [&](bool checkpointed) {
+    const auto x = input.clone().requires_grad_(true);
+    std::vector<at::Tensor> wanted = block->parameters();
+    wanted.push_back(x);
+    const auto y = checkpointed ? checkpoint(*block, forward, x) : forward(x);
+    return torch::autograd::grad({y.square().sum()}, wanted);
+  };
+  const auto plain = gradients(false);
+  EXPECT_EQ(runs, 1);
+  const auto recomputed = gradients(true);
+  EXPECT_EQ(runs, 3);
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_TRUE(at::equal(plain[i], recomputed[i])) << i;
+}
+
+struct CountAccumulations : torch::autograd::PostAccumulateGradHook {
+  explicit CountAccumulations(int* calls) : calls_(calls) {}
+  void operator()(const torch::autograd::Variable&) override { ++*calls_; }
+  int* calls_;
+};
+
+TEST(Checkpointing, AccumulatesOnceAndLeavesFrozenParametersAlone) {
+  Linear layer(LinearOptions{.in = 3, .out = 2});
+  init_parameters(*layer, 7);
+  at::Tensor bias = layer->bias();
+  bias.set_requires_grad(false);
+  int calls = 0;
+  torch::autograd::impl::set_post_acc_grad_hooks(layer->weight(),
+                                                 std::make_unique<CountAccumulations>(&calls));
+  checkpoint(
+      *layer, [&](const at::Tensor& x) { return layer(x); }, at::ones({2, 3}))
+      .sum()
+      .backward();
+  EXPECT_EQ(calls, 1);
+  EXPECT_TRUE(layer->weight().grad().defined());
+  EXPECT_FALSE(layer->bias().grad().defined());
+}
+
+TEST(WindowPlan, IndexesOffsetsAlsoInALargerTable) {
+  const auto index = relative_position_index(2, 3);  // places 0 1 / 2 3, table of 5 × 5 around (2, 2)
+  EXPECT_EQ(index[0][0].item<int64_t>(), 12);
+  EXPECT_EQ(index[0][1].item<int64_t>(), 11);
+  EXPECT_EQ(index[0][3].item<int64_t>(), 6);
+  EXPECT_EQ(index[2][0].item<int64_t>(), 17);
+}
+
+TEST(WindowPlan, ShrinksAndStopsShiftingOnSmallMaps) {
+  EXPECT_EQ(fit_windows(8, 9, 4, true).shift, 2);
+  EXPECT_EQ(fit_windows(8, 9, 4, false).shift, 0);
+  EXPECT_EQ(fit_windows(4, 9, 4, true).shift, 0);
+  EXPECT_EQ(fit_windows(3, 9, 4, true).side, 3);
+}
+
+TEST(WindowPlan, MaskSeparatesWhatTheShiftJoined) {
+  const kernels::WindowShape shape = {6, 6, 3, 1};
+  const auto mask = shift_mask(shape);
+  // Independent way: number the regions of the unshifted map, then partition like features.
+  auto region = at::zeros({6, 6});
+  for (int64_t y = 0; y < 6; ++y)
+    for (int64_t x = 0; x < 6; ++x) {
+      const auto part = [](int64_t p) { return p < 1 ? 2 : p < 4 ? 0 : 1; };  // wrapped, first, rest
+      region[y][x] = part(y) * 3 + part(x);
+    }
+  const auto windows = kernels::window_partition(region.view({1, 6, 6, 1}), shape).view({4, 9});
+  const auto apart = windows.unsqueeze(1).ne(windows.unsqueeze(2));
+  EXPECT_TRUE(at::equal(mask.lt(0), apart));
+  EXPECT_FALSE(apart[0].any().item<bool>());
+  EXPECT_TRUE(apart[3].any().item<bool>());
+}
+
+TEST(Patches, EmbedIsAConvolution) {
+  at::manual_seed(4);
+  PatchEmbed embed(PatchEmbedOptions{.patch = 2, .dim = 5});
+  init_parameters(*embed, 8);
+  const auto image = at::randn({2, 3, 6, 4});
+  const auto parameters = embed->named_parameters();
+  const auto map = at::conv2d(image, parameters["weight"], parameters["bias"], 2).permute({0, 2, 3, 1});
+  EXPECT_LT(relative_error(embed(image), at::layer_norm(map, {5}, {}, {}, 1e-5)), 1e-5);
+  EXPECT_THROW(embed(at::randn({2, 3, 5, 4})), Error);
+}
+
+TEST(Patches, MergingTakesNeighboursByColumnThenRow) {
+  PatchMerging merging(1, 1e-5);
+  init_parameters(*merging, 9);
+  const auto x = at::arange(6, at::kFloat).view({1, 2, 3, 1});  // 0 1 2 / 3 4 5, padded to four columns
+  const auto first = at::layer_norm(at::tensor({0.F, 3.F, 1.F, 4.F}), {4}, {}, {}, 1e-5);
+  const auto second = at::layer_norm(at::tensor({2.F, 5.F, 0.F, 0.F}), {4}, {}, {}, 1e-5);
+  const auto weight = merging->named_parameters()["reduction.weight"];
+  EXPECT_LT(relative_error(merging(x)[0][0], at::linear(at::stack({first, second}), weight)), 1e-5);
+}
+
+TEST(SwinBlock, ShiftLetsNeighbouringWindowsSeeEachOther) {
+  SwinBlockOptions options = {.dim = 4, .heads = 2, .window = 2};
+  const auto reaches = [&](bool shifted) {
+    options.shifted = shifted;
+    SwinBlock block(options);
+    init_parameters(*block, 10);
+    const auto x = at::randn({1, 4, 4, 4}).requires_grad_(true);
+    block(x, ForwardContext{}).select(1, 1).select(1, 1).sum().backward();  // place (1, 1)
+    return x.grad()[0][2][2].abs().sum().item<float>() > 0;                 // place (2, 2), another window
+  };
+  EXPECT_FALSE(reaches(false));
+  EXPECT_TRUE(reaches(true));
+}
+
+TEST(KeyValueCacheTest, AppendsTruncatesAndRefusesOverflow) {
+  KeyValueCache cache({.layers = 1, .batch = 1, .kv_heads = 1, .capacity = 3, .head_dim = 2}, at::kFloat);
+  const auto first = at::randn({1, 1, 2, 2});
+  cache.append(0, first, first);
+  cache.advance(2);
+  const auto [key, value] = cache.append(0, at::ones({1, 1, 1, 2}), at::zeros({1, 1, 1, 2}));
+  EXPECT_TRUE(at::equal(key.narrow(2, 0, 2), first));
+  EXPECT_EQ(key.size(2), 3);
+  cache.advance(1);
+  EXPECT_THROW(cache.append(0, at::ones({1, 1, 1, 2}), at::ones({1, 1, 1, 2})), Error);
+  cache.truncate(2);
+  EXPECT_EQ(cache.append(0, first.narrow(2, 0, 1), first.narrow(2, 0, 1)).first.size(2), 3);
+}
+
+}  // namespace
+}  // namespace fathom
