@@ -8,29 +8,34 @@
 
 namespace fathom {
 
-/// Rank (high 32 bits) and resulting id (low 32 bits) of a merge: the smaller, the sooner.
-using PackedMerge = uint64_t;
-inline constexpr PackedMerge kNoMerge = UINT64_MAX;
+/// Position of a merge in the list: the smaller, the sooner.
+using MergeRank = uint32_t;
+inline constexpr MergeRank kNoMerge = UINT32_MAX;
 
-/// Open-addressing hash table from a pair of ids to its merge; a pair listed twice has its last rank.
-/// Immutable.
+/// From a pair of ids to its merge; a pair listed twice has its last rank. Pairs of small ids, where single
+/// bytes have theirs, lie in a square table, all others in an open-addressing hash table. Immutable.
 class MergeTable {
  public:
+  /// Errors (kData): 2^32 - 1 merges or more.
   explicit MergeTable(const TokenizerSpec& spec);
 
-  PackedMerge find(int32_t left, int32_t right) const {
+  MergeRank rank(int32_t left, int32_t right) const {
+    if (static_cast<uint32_t>(left | right) < kSmallIds) return small_[left * kSmallIds + right];
     const uint64_t key = pack(left, right);
     for (size_t slot = slot_of(key);; slot = (slot + 1) & mask_) {
-      if (slots_[slot].key == key) return slots_[slot].merge;
+      if (slots_[slot].key == key) return slots_[slot].rank;
       if (slots_[slot].key == kEmpty) return kNoMerge;
     }
   }
+  /// Id that a merge makes. REQUIRES: rank is one that `rank` returned, not kNoMerge.
+  int32_t merged(MergeRank rank) const { return merged_[rank]; }
 
  private:
+  static constexpr int32_t kSmallIds = 512;
   static constexpr uint64_t kEmpty = UINT64_MAX;  // no pair of ids: ids are not negative
   struct Slot {
     uint64_t key = kEmpty;
-    PackedMerge merge = kNoMerge;
+    MergeRank rank = kNoMerge;
   };
 
   static uint64_t pack(int32_t left, int32_t right) {
@@ -41,7 +46,9 @@ class MergeTable {
     return (key ^ key >> 32) * 0x9E3779B97F4A7C15 >> shift_;
   }
 
+  std::vector<MergeRank> small_;
   std::vector<Slot> slots_;
+  std::vector<int32_t> merged_;
   size_t mask_ = 0;
   int shift_ = 0;
 };

@@ -13,13 +13,6 @@ constexpr size_t kKeptCapacity = 1 << 16;
 constexpr uint32_t kNone = UINT32_MAX;
 constexpr int32_t kDead = -1;
 
-uint32_t rank_of(PackedMerge merge) {
-  return static_cast<uint32_t>(merge >> 32);
-}
-int32_t id_of(PackedMerge merge) {
-  return static_cast<int32_t>(merge & UINT32_MAX);
-}
-
 }  // namespace
 
 std::span<const int32_t> Merger::merge() {
@@ -30,26 +23,26 @@ std::span<const int32_t> Merger::merge() {
 
 size_t Merger::merge_short(size_t count) {
   int32_t* symbols = symbols_.data();
-  PackedMerge pairs[kShort];
-  for (size_t i = 0; i + 1 < count; ++i) pairs[i] = table_->find(symbols[i], symbols[i + 1]);
+  MergeRank ranks[kShort];
+  for (size_t i = 0; i + 1 < count; ++i) ranks[i] = table_->rank(symbols[i], symbols[i + 1]);
   while (count > 1) {
-    const size_t at = static_cast<size_t>(std::min_element(pairs, pairs + count - 1) - pairs);
-    if (pairs[at] == kNoMerge) break;
-    symbols[at] = id_of(pairs[at]);
-    std::copy(symbols + at + 2, symbols + count, symbols + at + 1);
-    std::copy(pairs + at + 1, pairs + count - 1, pairs + at);
+    const auto at = static_cast<size_t>(std::min_element(ranks, ranks + count - 1) - ranks);
+    if (ranks[at] == kNoMerge) break;
+    symbols[at] = table_->merged(ranks[at]);
     --count;
-    if (at > 0) pairs[at - 1] = table_->find(symbols[at - 1], symbols[at]);
-    if (at + 1 < count) pairs[at] = table_->find(symbols[at], symbols[at + 1]);
+    for (size_t i = at + 1; i < count; ++i) symbols[i] = symbols[i + 1];
+    for (size_t i = at; i + 1 < count; ++i) ranks[i] = ranks[i + 1];
+    if (at > 0) ranks[at - 1] = table_->rank(symbols[at - 1], symbols[at]);
+    if (at + 1 < count) ranks[at] = table_->rank(symbols[at], symbols[at + 1]);
   }
   return count;
 }
 
 void Merger::push_pair(uint32_t left) {
   ++num_steps_;
-  pairs_[left] = table_->find(symbols_[left], symbols_[next_[left]]);
-  if (pairs_[left] == kNoMerge) return;
-  heap_.emplace_back(rank_of(pairs_[left]), left);
+  ranks_[left] = table_->rank(symbols_[left], symbols_[next_[left]]);
+  if (ranks_[left] == kNoMerge) return;
+  heap_.emplace_back(ranks_[left], left);
   std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
 }
 
@@ -57,7 +50,7 @@ size_t Merger::merge_long(size_t count) {
   FATHOM_CHECK(count < kNone, "[tokenizer] a word of {} symbols is too long", count);
   next_.resize(count);
   previous_.resize(count);
-  pairs_.assign(count, kNoMerge);
+  ranks_.assign(count, kNoMerge);
   heap_.clear();
   for (uint32_t i = 0; i < count; ++i) {
     next_[i] = i + 1 < count ? i + 1 : kNone;
@@ -69,11 +62,11 @@ size_t Merger::merge_long(size_t count) {
     std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
     heap_.pop_back();
     ++num_steps_;
-    if (symbols_[at] == kDead || pairs_[at] == kNoMerge || rank_of(pairs_[at]) != rank) continue;  // stale
+    if (symbols_[at] == kDead || ranks_[at] != rank) continue;  // stale
     const uint32_t right = next_[at];
-    symbols_[at] = id_of(pairs_[at]);
+    symbols_[at] = table_->merged(rank);
     symbols_[right] = kDead;
-    pairs_[at] = kNoMerge;
+    ranks_[at] = kNoMerge;
     next_[at] = next_[right];
     if (next_[at] != kNone) {
       previous_[next_[at]] = at;
@@ -85,7 +78,7 @@ size_t Merger::merge_long(size_t count) {
 }
 
 void Merger::release_excess() {
-  if (std::max({symbols_.capacity(), pairs_.capacity(), heap_.capacity()}) <= kKeptCapacity) return;
+  if (std::max({symbols_.capacity(), ranks_.capacity(), heap_.capacity()}) <= kKeptCapacity) return;
   *this = Merger(*table_);
 }
 

@@ -33,9 +33,9 @@ class Merger {
 
   const MergeTable* table_;
   std::vector<int32_t> symbols_;
-  std::vector<PackedMerge> pairs_;                   ///< merge of symbol i with its right neighbour
-  std::vector<uint32_t> next_, previous_;            ///< living neighbours
-  std::vector<std::pair<uint32_t, uint32_t>> heap_;  ///< (rank, left symbol), smallest on top
+  std::vector<MergeRank> ranks_;                      ///< of the merge of symbol i with its right neighbour
+  std::vector<uint32_t> next_, previous_;             ///< living neighbours
+  std::vector<std::pair<MergeRank, uint32_t>> heap_;  ///< (rank, left symbol), smallest on top
   int64_t num_steps_ = 0;
 };
 

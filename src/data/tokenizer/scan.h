@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <type_traits>
 
+#include "data/tokenizer/scan_blocks.h"
 #include "data/tokenizer/unicode.h"
 
 namespace fathom::scan {
@@ -204,11 +206,20 @@ template <typename Scanner, typename Take>
 inline void for_each_piece(const Scanner& scanner, std::string_view text, const Take& take) {
   const char* p = text.data();
   const char* const end = p + text.size();
-  while (p < end) {
-    const char* next = scanner.piece_end(p, end);
+  const auto take_until = [&](const char* next) {
     const std::string_view piece(p, static_cast<size_t>(next - p));
     if (Scanner::keeps(piece)) take(piece);
     p = next;
+  };
+  while (p < end) {
+    if constexpr (std::is_same_v<Scanner, Gpt2>) {
+      const char* const block = p;
+      const uint64_t starts = end - p >= kBlockBytes ? gpt2_block_starts(p) : 1;
+      for (uint64_t later = starts & (starts - 1); later != 0; later &= later - 1)
+        take_until(block + std::countr_zero(later));
+      if (p != block) continue;
+    }
+    take_until(scanner.piece_end(p, end));
   }
 }
 

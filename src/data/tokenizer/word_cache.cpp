@@ -12,6 +12,7 @@ T* map_zeros(size_t count) {
   void* memory =
       ::mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   FATHOM_CHECK(memory != MAP_FAILED, "[tokenizer] out of memory");
+  ::madvise(memory, count * sizeof(T), MADV_HUGEPAGE);  // a hint: fewer address translations
   return static_cast<T*>(memory);
 }
 

@@ -180,11 +180,11 @@ TEST(TokenizerTime, LongAndShortWordsMergeAlike) {
     std::vector<int32_t> expected = word;
     while (true) {  // the definition: the most important merge, leftmost first
       size_t best = 0;
-      PackedMerge merge = kNoMerge;
+      MergeRank merge = kNoMerge;
       for (size_t i = 0; i + 1 < expected.size(); ++i)
-        if (const PackedMerge m = table.find(expected[i], expected[i + 1]); m < merge) merge = m, best = i;
+        if (const MergeRank m = table.rank(expected[i], expected[i + 1]); m < merge) merge = m, best = i;
       if (merge == kNoMerge) break;
-      expected[best] = static_cast<int32_t>(merge & UINT32_MAX);
+      expected[best] = table.merged(merge);
       expected.erase(expected.begin() + static_cast<std::ptrdiff_t>(best) + 1);
     }
     Merger merger(table);
