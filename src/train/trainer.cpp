@@ -8,16 +8,6 @@
 #include "tensor/random_keys.h"
 
 namespace fathom {
-namespace {
-
-int64_t count_steps(const TrainingConfig& config, int64_t batches_per_epoch) {
-  const int64_t by_epochs = config.epochs * batches_per_epoch;
-  if (config.max_steps == 0) return by_epochs;
-  return config.epochs == 0 ? config.max_steps : std::min(by_epochs, config.max_steps);
-}
-
-}  // namespace
-
 const char* stop_reason_name(StopReason reason) {
   switch (reason) {
     case StopReason::kFinished:
@@ -50,7 +40,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       parameters_(parts.task.parameters()),
       average_(parameters_, config.training.average_decay),
       best_(config.evaluation, parts.task.default_metric()),
-      total_steps_(count_steps(config.training, parts.loader.batches_per_epoch())) {
+      total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())) {
   freeze_parameters(parameters_, config.optimizer.freeze);
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);

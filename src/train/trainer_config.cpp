@@ -1,5 +1,7 @@
 #include "train/trainer_config.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace fathom {
@@ -28,6 +30,12 @@ void TrainingConfig::validate() const {
   if (micro_batch_size > batch_size)
     fail(ErrorKind::kConfig, "training: micro_batch_size ({}) is larger than batch_size ({})",
          micro_batch_size, batch_size);
+}
+
+int64_t num_steps(const TrainingConfig& config, int64_t batches_per_epoch) {
+  const int64_t by_epochs = config.epochs * batches_per_epoch;
+  if (config.max_steps == 0) return by_epochs;
+  return config.epochs == 0 ? config.max_steps : std::min(by_epochs, config.max_steps);
 }
 
 void CheckpointConfig::fields(Fields& f) {

@@ -28,6 +28,9 @@ struct TrainingConfig {
   void validate() const;
 };
 
+/// Steps of a run, whichever of its ends comes first.
+int64_t num_steps(const TrainingConfig& config, int64_t batches_per_epoch);
+
 struct CheckpointConfig {
   int64_t every = 500;
   int64_t keep = 3;
@@ -58,6 +61,7 @@ struct TrainerConfig {
   DataParallelConfig parallel;
   std::string run_folder;
   Json recipe = Json::object();  ///< the resolved recipe, kept in checkpoints and models
+  Json record = Json::object();  ///< what else a model's folder says of itself
 };
 
 }  // namespace fathom

@@ -55,7 +55,7 @@ void Trainer::evaluate() {
 }
 
 Json Trainer::model_record() const {
-  Json record = Json::object();
+  Json record = config_.record;
   record["step"] = step_;
   Json figures = Json::object();
   for (const auto& [name, metric] : metrics_) figures[name] = metric.value;

@@ -1,0 +1,84 @@
+#include "train/estimate.h"
+
+#include <algorithm>
+
+namespace fathom {
+namespace {
+
+constexpr double kReachedShare = 0.4;
+
+/// Bytes that a transformer block keeps per token and unit of width: 34 for two-byte activations.
+double block_bytes(double type_bytes) {
+  return 34.0 * type_bytes / 2;
+}
+
+/// Numbers of width that blocks keep for one sample, times their number.
+double kept_widths(const LanguageModelConfig& config, int64_t tokens) {
+  return static_cast<double>(config.layers * config.dim * tokens);
+}
+double kept_widths(const SwinConfig& config) {
+  double sum = 0;
+  for (int64_t stage = 0; stage < config.num_stages(); ++stage)
+    sum += static_cast<double>(config.depths[static_cast<size_t>(stage)] * config.stage_dim(stage) *
+                               config.stage_side(stage) * config.stage_side(stage));
+  return sum;
+}
+
+struct SampleCost {
+  int64_t parameters;
+  double flops;
+  double activation_bytes;
+};
+
+SampleCost cost_of_sample(const RecipeConfig& recipe) {
+  const double per_width =
+      recipe.training.checkpoint_blocks
+          ? static_cast<double>(c10::elementSize(product_type(recipe.precision)))
+          : block_bytes(static_cast<double>(c10::elementSize(product_type(recipe.precision))));
+  if (recipe.task == TaskKind::kLanguage) {
+    const LanguageModelConfig& model = recipe.language;
+    return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, model.max_positions)),
+            per_width * kept_widths(model, model.max_positions)};
+  }
+  const DualTowerConfig& model = recipe.dual_tower;
+  const int64_t tokens = recipe.data.inputs.text.max_tokens;
+  return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, tokens)),
+          per_width * (kept_widths(model.vision) + kept_widths(model.text, tokens))};
+}
+
+}  // namespace
+
+Json Estimate::to_json() const {
+  Json json = Json::object();
+  json["parameters"] = parameters;
+  json["step_flops"] = step_flops;
+  json["steps"] = steps;
+  json["state_bytes"] = state_bytes;
+  json["activation_bytes"] = activation_bytes;
+  json["device_bytes"] = device_bytes;
+  json["estimated_seconds"] = seconds;
+  return json;
+}
+
+Estimate estimate_run(const RecipeConfig& recipe, int64_t batches_per_epoch, int64_t num_ranks,
+                      DeviceRuntime& runtime) {
+  const SampleCost cost = cost_of_sample(recipe);
+  const TrainingConfig& training = recipe.training;
+  const int64_t share = training.batch_size / num_ranks;
+  const int64_t micro = training.micro_batch_size > 0 ? std::min(training.micro_batch_size, share) : share;
+  const int64_t copies = 4 + (training.average_decay > 0 ? 1 : 0);  // weight, gradient, two moments
+  Estimate estimate;
+  estimate.parameters = cost.parameters;
+  estimate.step_flops = cost.flops * static_cast<double>(training.batch_size);
+  estimate.steps = num_steps(training, batches_per_epoch);
+  estimate.state_bytes =
+      copies * cost.parameters * static_cast<int64_t>(c10::elementSize(parameter_type(recipe.precision)));
+  estimate.activation_bytes = static_cast<int64_t>(cost.activation_bytes * static_cast<double>(micro));
+  estimate.device_bytes = runtime.memory().total_bytes;
+  const double speed = runtime.peak_flops(product_type(recipe.precision)) * static_cast<double>(num_ranks);
+  if (speed > 0)
+    estimate.seconds = static_cast<double>(estimate.steps) * estimate.step_flops / (kReachedShare * speed);
+  return estimate;
+}
+
+}  // namespace fathom

@@ -1,0 +1,127 @@
+#include "train/recipe.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+
+namespace fathom {
+
+DataConfig::DataConfig() {
+  train.split = "train";
+  val.split = "val";
+  inputs.image.size = 0;  // the model's, by `resolve`
+}
+
+void DataConfig::fields(Fields& f) {
+  f.group("train", train, "images and captions to train on");
+  f.group("val", val, "held-out images and captions to evaluate on; without a path, that of train");
+  f("train_files", train_files, "texts to train a language model on");
+  f("val_files", val_files, "held-out texts, evaluated one by one");
+  f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
+  f.group("text", inputs.text, "how captions become the model's input");
+  f.group("loader", loader, "background loading");
+}
+
+void TokenizerConfig::fields(Fields& f) {
+  f("path", path, "a tokenizer.json; empty trains one from the training data, or takes that of init_from");
+  train.fields(f);
+}
+
+void RecipeConfig::fields(Fields& f) {
+  f.choice("task", task, "what is learned: which captions fit which images, or the next token of text",
+           {{"contrastive", TaskKind::kContrastive}, {"language", TaskKind::kLanguage}});
+  f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
+  f("device", device, "auto, cpu, cuda or cuda:N");
+  precision_field(f, "precision", precision);
+  f("init_from", init_from, "folder of a model of this shape whose weights training begins with");
+  f.group("data", data, "what is read");
+  f.group("tokenizer", tokenizer, "how text becomes tokens");
+  if (task == TaskKind::kContrastive) {
+    f.group("model", dual_tower, "the dual tower");
+    f.group("contrastive", contrastive, "the objective");
+  } else {
+    f.group("model", language, "the language model");
+  }
+  f.group("training", training, "length and size of the run");
+  f.group("optimizer", optimizer, "AdamW");
+  f.group("schedule", schedule, "learning rate over the run");
+  f.group("checkpoint", checkpoint, "what is saved, and when");
+  f.group("evaluation", evaluation, "what is measured on held-out data, and when");
+  f.group("parallel", parallel, "how ranks exchange gradients");
+  f.group("collective", collective, "how ranks meet, and notice failures");
+}
+
+namespace {
+
+void require_path(const std::string& key, const std::string& path) {
+  if (path.empty()) fail(ErrorKind::kConfig, "{}: not given", key);
+  if (!std::filesystem::exists(path)) fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
+}
+
+void check_contrastive(const RecipeConfig& recipe) {
+  require_path("data.train.path", recipe.data.train.path);
+  if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
+  const int64_t image_size = recipe.dual_tower.vision.image_size;
+  const int64_t given = recipe.data.inputs.image.size;
+  if (given != 0 && given != image_size)
+    fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}", given,
+         image_size);
+  const int64_t max_tokens = recipe.data.inputs.text.max_tokens;
+  if (max_tokens > recipe.dual_tower.text.max_positions)
+    fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}",
+         max_tokens, recipe.dual_tower.text.max_positions);
+  if (recipe.contrastive.loss == ContrastiveLoss::kSigmoid && !recipe.dual_tower.logit_bias)
+    fail(ErrorKind::kConfig, "contrastive.loss: sigmoid needs model.logit_bias = true");
+}
+
+void check_language(const RecipeConfig& recipe) {
+  if (recipe.data.train_files.empty()) fail(ErrorKind::kConfig, "data.train_files: not given");
+  for (const std::string& file : recipe.data.train_files) require_path("data.train_files", file);
+  for (const std::string& file : recipe.data.val_files) require_path("data.val_files", file);
+  if (recipe.language.attention != AttentionKind::kCausal)
+    fail(ErrorKind::kConfig, "model.attention: a language model must be causal");
+}
+
+void add_missing(std::vector<std::string>& tokens, const std::string& token) {
+  if (!token.empty() && std::find(tokens.begin(), tokens.end(), token) == tokens.end())
+    tokens.push_back(token);
+}
+
+}  // namespace
+
+void RecipeConfig::validate() const {
+  if (!init_from.empty()) require_path("init_from", init_from);
+  if (!tokenizer.path.empty())
+    require_path("tokenizer.path", tokenizer.path);
+  else
+    tokenizer.train.validate();
+  if (task == TaskKind::kContrastive)
+    check_contrastive(*this);
+  else
+    check_language(*this);
+}
+
+RecipeConfig resolve(RecipeConfig recipe) {
+  DataConfig& data = recipe.data;
+  if (recipe.task == TaskKind::kLanguage) return recipe;
+  data.inputs.image.size = recipe.dual_tower.vision.image_size;
+  if (data.val.path.empty()) {
+    data.val.path = data.train.path;
+    data.val.format = data.train.format;
+    data.val.columns = data.train.columns;
+  }
+  std::vector<std::string>& special = recipe.tokenizer.train.special_tokens;
+  add_missing(special, data.inputs.text.begin_token);
+  add_missing(special, data.inputs.text.end_token);
+  if (data.inputs.text.mask_probability > 0) add_missing(special, data.inputs.text.mask_token);
+  return recipe;
+}
+
+void check_ranks(const RecipeConfig& recipe, int64_t num_ranks) {
+  if (recipe.training.batch_size % num_ranks != 0)
+    fail(ErrorKind::kConfig, "training.batch_size: {} cannot be shared out evenly among {} ranks",
+         recipe.training.batch_size, num_ranks);
+}
+
+}  // namespace fathom

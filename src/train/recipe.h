@@ -1,0 +1,78 @@
+// Everything that a user may set about a run of training: the TOML recipe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "batch/loader.h"
+#include "data/readers/dataset.h"
+#include "data/tokenizer/trainer.h"
+#include "evaluate/model_inputs.h"
+#include "models/dual_tower/config.h"
+#include "models/language/config.h"
+#include "train/task/contrastive.h"
+#include "train/trainer_config.h"
+
+namespace fathom {
+
+enum class TaskKind { kContrastive, kLanguage };
+
+/// What is read, and how it becomes the model's input.
+struct DataConfig {
+  DatasetConfig train;                   ///< contrastive: images with captions
+  DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
+  std::vector<std::string> train_files;  ///< language: texts
+  std::vector<std::string> val_files;
+  ModelInputs inputs;
+  LoaderConfig loader;
+
+  DataConfig();
+  void fields(Fields& f);
+};
+
+/// A tokenizer that exists, or how one is trained from the training data.
+struct TokenizerConfig {
+  std::string path;
+  TokenizerTrainerConfig train;
+
+  void fields(Fields& f);
+};
+
+struct RecipeConfig {
+  TaskKind task = TaskKind::kContrastive;
+  int64_t seed = 0;
+  std::string device = "auto";
+  Precision precision = Precision::kFp32;
+  std::string init_from;
+  DataConfig data;
+  TokenizerConfig tokenizer;
+  DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
+  LanguageModelConfig language;  ///< [model] of a language recipe
+  ContrastiveConfig contrastive;
+  TrainingConfig training;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  CheckpointConfig checkpoint;
+  EvaluationConfig evaluation;
+  DataParallelConfig parallel;
+  CollectiveConfig collective;
+
+  void fields(Fields& f);
+  /// Relations between keys, and files that must exist. Errors (kConfig).
+  void validate() const;
+};
+
+/// The same for documentation: a recipe whose [model] is a language model's.
+struct LanguageRecipeConfig : RecipeConfig {
+  LanguageRecipeConfig() { task = TaskKind::kLanguage; }
+};
+
+/// Fills in what follows from other keys: the image size from the model, the validation path from the
+/// training path, special tokens that the inputs need. Relative paths stay relative to the working folder.
+RecipeConfig resolve(RecipeConfig recipe);
+
+/// Errors (kConfig): a batch that `num_ranks` cannot share out evenly.
+void check_ranks(const RecipeConfig& recipe, int64_t num_ranks);
+
+}  // namespace fathom

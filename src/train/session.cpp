@@ -1,0 +1,158 @@
+#include "train/session.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "evaluate/language.h"
+#include "evaluate/retrieval_data.h"
+#include "models/model_folder.h"
+#include "train/session_model.h"
+#include "train/task/contrastive.h"
+#include "train/task/language.h"
+
+namespace fathom {
+namespace {
+
+EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace& place, int64_t batch_size) {
+  return {.device = place.runtime.device(),
+          .compute_dtype = compute_type(recipe.precision),
+          .batch_size = batch_size,
+          .workers = recipe.data.loader.workers};
+}
+
+std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
+                                    std::shared_ptr<const SampleSource> source, int64_t padding_id) {
+  return std::make_unique<Loader>(
+      LoaderSetup{.source = std::move(source),
+                  .sampler = {.batch_size = recipe.training.batch_size, .seed = recipe.seed},
+                  .loader = recipe.data.loader,
+                  .collate = {.padding_id = padding_id},
+                  .rank = place.collective.rank(),
+                  .num_ranks = place.collective.size()});
+}
+
+/// Recall in percent, both ways; `mean_recall` is the mean of all six.
+Metrics retrieval_metrics(const RetrievalReport& report) {
+  Metrics metrics;
+  double sum = 0;
+  const auto add = [&](const std::string& direction, const RecallFigures& figures) {
+    metrics[direction + "_r1"] = {figures.r1, true};
+    metrics[direction + "_r5"] = {figures.r5, true};
+    metrics[direction + "_r10"] = {figures.r10, true};
+    metrics[direction + "_median_rank"] = {figures.median_rank, false};
+    sum += figures.r1 + figures.r5 + figures.r10;
+  };
+  add("t2i", report.all.t2i);
+  add("i2t", report.all.i2t);
+  metrics["mean_recall"] = {sum / 6, true};
+  return metrics;
+}
+
+void open_contrastive(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  const auto tokenizer = make_tokenizer(recipe, place);
+  recipe.dual_tower.text.vocab_size = tokenizer->vocab_size();
+  const ModelInputs& inputs = recipe.data.inputs;
+  std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
+  const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
+  const TextEncoding encoding(tokenizer, inputs.text);
+  session.loader =
+      make_loader(recipe, place, std::make_shared<const ImageTextSource>(train, views, encoding, recipe.seed),
+                  encoding.padding_id());
+  ContrastiveTask::Setup setup{.config = recipe.contrastive,
+                               .num_tokens = inputs.text.max_tokens,
+                               .tokenizer_json = tokenizer->to_json()};
+  if (place.collective.rank() == 0) {
+    std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
+    ModelInputs evaluated = inputs;
+    evaluated.text.mask_probability = 0;
+    const auto data = std::make_shared<const RetrievalData>(val, evaluated, tokenizer);
+    setup.evaluate = [data, options = evaluate_options(recipe, place, 128)](DualTower model) {
+      return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
+    };
+  }
+  setup.model = DualTower(recipe.dual_tower);
+  place_model(*setup.model, ModelKind::kDualTower, recipe, place.runtime.device());
+  session.record["inputs"] = config_to_json(inputs);
+  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  session.task = std::make_unique<ContrastiveTask>(std::move(setup));
+}
+
+std::shared_ptr<const TokenWindowSource> open_windows(const RecipeConfig& recipe, const Tokenizer& tokenizer,
+                                                      const std::vector<std::string>& paths, Phase phase) {
+  std::vector<TokenFile> files;
+  for (const std::string& path : paths) files.push_back(TokenFile::open(path, tokenizer));
+  return std::make_shared<const TokenWindowSource>(std::move(files), recipe.language.max_positions, phase,
+                                                   recipe.seed, tokenizer.end_of_text().value_or(0));
+}
+
+/// Bits per byte of each file by its name, and of all together.
+std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& recipe,
+                                                          const Tokenizer& tokenizer,
+                                                          const EvaluateOptions& options) {
+  std::map<std::string, std::shared_ptr<const TokenWindowSource>> files;
+  for (const std::string& path : recipe.data.val_files)
+    files[std::filesystem::path(path).stem()] = open_windows(recipe, tokenizer, {path}, Phase::kEvaluate);
+  if (files.empty()) return {};
+  return [files, options](const LanguageModel& model) {
+    Metrics metrics;
+    LanguageReport all;
+    for (const auto& [name, windows] : files) {
+      const LanguageReport report = evaluate_language(model, windows, options);
+      metrics["bits_per_byte/" + name] = {report.bits_per_byte(), false};
+      all.nats += report.nats;
+      all.tokens += report.tokens;
+      all.bytes += report.bytes;
+    }
+    metrics["bits_per_byte"] = {all.bits_per_byte(), false};
+    metrics["perplexity"] = {all.perplexity(), false};
+    return metrics;
+  };
+}
+
+void open_language(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  const auto tokenizer = make_tokenizer(recipe, place);
+  recipe.language.vocab_size = tokenizer->vocab_size();
+  session.loader =
+      make_loader(recipe, place, open_windows(recipe, *tokenizer, recipe.data.train_files, Phase::kTrain),
+                  tokenizer->padding().value_or(0));
+  LanguageTask::Setup setup{.num_tokens = recipe.language.max_positions,
+                            .tokenizer_json = tokenizer->to_json()};
+  if (place.collective.rank() == 0)
+    setup.evaluate = language_evaluation(recipe, *tokenizer, evaluate_options(recipe, place, 16));
+  setup.model = LanguageModel(recipe.language);
+  place_model(*setup.model, ModelKind::kLanguage, recipe, place.runtime.device());
+  if (!recipe.data.val_files.empty())
+    session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val_files.front()).string();
+  session.task = std::make_unique<LanguageTask>(std::move(setup));
+}
+
+}  // namespace
+
+TrainerConfig Session::trainer_config(const std::string& run_folder) const {
+  return {.seed = recipe.seed,
+          .precision = recipe.precision,
+          .training = recipe.training,
+          .optimizer = recipe.optimizer,
+          .schedule = recipe.schedule,
+          .checkpoint = recipe.checkpoint,
+          .evaluation = recipe.evaluation,
+          .parallel = recipe.parallel,
+          .run_folder = run_folder,
+          .recipe = config_to_json(recipe),
+          .record = record};
+}
+
+Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
+  check_ranks(recipe, place.collective.size());
+  Session session{.recipe = resolve(recipe)};
+  if (session.recipe.task == TaskKind::kContrastive)
+    open_contrastive(session, place);
+  else
+    open_language(session, place);
+  return session;
+}
+
+}  // namespace fathom

@@ -1,0 +1,40 @@
+// A recipe made real: data, tokenizer, model and task, ready for the trainer.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "batch/loader.h"
+#include "distributed/collective.h"
+#include "tensor/device_runtime.h"
+#include "train/recipe.h"
+#include "train/task.h"
+
+namespace fathom {
+
+/// Where a session runs. `run_folder` empty: nothing is written.
+struct SessionPlace {
+  Collective& collective;
+  DeviceRuntime& runtime;
+  std::string run_folder;
+};
+
+/// What a run needs; the loader and the task must not outlive it.
+struct Session {
+  RecipeConfig recipe;  ///< resolved, vocabulary included
+  std::unique_ptr<Task> task;
+  std::unique_ptr<Loader> loader;
+  Json record = Json::object();  ///< "inputs" and "evaluation_data", as `fathom eval` looks for them
+
+  TrainerConfig trainer_config(const std::string& run_folder) const;
+};
+
+/// Reads the data, trains or loads the tokenizer, makes the model on the device. Rank 0 trains the tokenizer
+/// and keeps it in the run folder, where the others (and a resumed run) find it. Errors: kConfig, kData,
+/// kCheckpoint.
+Session open_session(const RecipeConfig& recipe, const SessionPlace& place);
+
+/// The tokenizer of a recipe. Errors as above.
+std::shared_ptr<const Tokenizer> make_tokenizer(const RecipeConfig& recipe, const SessionPlace& place);
+
+}  // namespace fathom

@@ -1,0 +1,50 @@
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "data/readers/token_file.h"
+#include "train/run_folder.h"
+#include "train/session.h"
+
+namespace fathom {
+namespace {
+
+Tokenizer train_from_files(const RecipeConfig& recipe) {
+  std::vector<MappedFile> files;
+  std::vector<std::string_view> texts;
+  for (const std::string& path : recipe.data.train_files) texts.push_back(files.emplace_back(path).text());
+  return train_tokenizer(texts, recipe.tokenizer.train);
+}
+
+Tokenizer train_from_captions(const RecipeConfig& recipe) {
+  const std::unique_ptr<Dataset> dataset = open_dataset(recipe.data.train);
+  std::vector<std::string_view> texts;
+  for (const Record& record : dataset->records())
+    for (const std::string& caption : record.captions) texts.push_back(caption);
+  if (texts.empty()) fail(ErrorKind::kData, "{}: no captions to train a tokenizer from", dataset->path());
+  return train_tokenizer(texts, recipe.tokenizer.train);
+}
+
+Tokenizer find_or_train(const RecipeConfig& recipe, const std::string& kept) {
+  if (!kept.empty() && std::filesystem::exists(kept)) return Tokenizer::from_file(kept);
+  if (!recipe.tokenizer.path.empty()) return Tokenizer::from_file(recipe.tokenizer.path);
+  if (!recipe.init_from.empty()) return Tokenizer::from_file(recipe.init_from + "/tokenizer.json");
+  log::info("training a tokenizer of {} tokens", recipe.tokenizer.train.vocab_size);
+  return recipe.task == TaskKind::kLanguage ? train_from_files(recipe) : train_from_captions(recipe);
+}
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> make_tokenizer(const RecipeConfig& recipe, const SessionPlace& place) {
+  const std::string kept = place.run_folder.empty() ? "" : RunFolder{place.run_folder}.tokenizer();
+  const bool is_main = place.collective.rank() == 0;
+  if (!is_main) place.collective.barrier();
+  auto tokenizer = std::make_shared<const Tokenizer>(find_or_train(recipe, kept));
+  if (is_main && !kept.empty() && !std::filesystem::exists(kept))
+    write_file_atomically(kept, tokenizer->to_json());
+  if (is_main) place.collective.barrier();
+  return tokenizer;
+}
+
+}  // namespace fathom
