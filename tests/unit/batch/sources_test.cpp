@@ -1,0 +1,218 @@
+#include "batch/sources.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "data/image/encode.h"
+#include "data/tokenizer/trainer.h"
+#include "temporary_folder.h"
+
+namespace fathom {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::shared_ptr<const Tokenizer> make_tokenizer() {
+  TokenizerTrainerConfig config;
+  config.vocab_size = 300;
+  config.special_tokens = {"<|endoftext|>", "<|pad|>", "<|mask|>"};
+  const std::vector<std::string_view> texts = {
+      "a red circle and a blue square, a red circle and a blue square"};
+  return std::make_shared<const Tokenizer>(train_tokenizer(texts, config));
+}
+
+Image noise(int64_t height, int64_t width, uint64_t seed) {
+  Image image{.height = height,
+              .width = width,
+              .pixels = std::vector<uint8_t>(static_cast<size_t>(height * width * 3))};
+  Random random(seed);
+  for (uint8_t& pixel : image.pixels) pixel = static_cast<uint8_t>(random.below(256));
+  return image;
+}
+
+class SourcesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (int i = 0; i < 3; ++i)
+      write_file_atomically(folder_ / fmt::format("{}.png", i),
+                            encode_png(noise(40, 50, static_cast<uint64_t>(i))));
+    write_file_atomically(
+        folder_ / "captions.jsonl",
+        "{\"image\":\"0.png\",\"captions\":[\"a red circle\",\"a blue square\",\"red\"],\"label\":\"x\"}\n"
+        "{\"image\":\"1.png\",\"captions\":[\"a circle\"],\"label\":\"y\"}\n"
+        "{\"image\":\"2.png\",\"captions\":[\"a square and a circle\",\"blue\"],\"label\":\"x\"}\n");
+    dataset_ = open_dataset({.path = folder_.path()});
+  }
+  std::shared_ptr<const ImageViews> views(Phase phase, int64_t cache_mb = 16) const {
+    ImageViewConfig config{.size = 16, .cache_mb = cache_mb};
+    config.augment.flip = 0.5;
+    return std::make_shared<const ImageViews>(config, phase);
+  }
+  ImageTextSource pairs(Phase phase, double mask_probability = 0, int64_t cache_mb = 16) const {
+    return {dataset_, views(phase, cache_mb),
+            TextEncoding(tokenizer_, {.mask_probability = mask_probability}), 1};
+  }
+
+  TemporaryFolder folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_ = make_tokenizer();
+  std::shared_ptr<const Dataset> dataset_;
+};
+
+TEST_F(SourcesTest, TrainingPairsFollowSeedEpochAndIndexAlone) {
+  const auto a = pairs(Phase::kTrain);
+  const auto without_cache = pairs(Phase::kTrain, 0, 0);
+  std::set<std::vector<int32_t>> captions;
+  std::set<std::vector<uint8_t>> pictures;
+  for (int64_t epoch = 0; epoch < 20; ++epoch) {
+    const Sample sample = a.load(0, epoch);
+    EXPECT_EQ(sample.image->pixels, a.load(0, epoch).image->pixels);
+    EXPECT_EQ(sample.image->pixels, without_cache.load(0, epoch).image->pixels);
+    EXPECT_EQ(sample.tokens, without_cache.load(0, epoch).tokens);
+    EXPECT_EQ(sample.image->height, 16);
+    captions.insert(sample.tokens);
+    pictures.insert(sample.image->pixels);
+  }
+  EXPECT_EQ(captions.size(), 3u);
+  EXPECT_GT(pictures.size(), 15u);
+}
+
+TEST_F(SourcesTest, EvaluationTakesTheFirstCaptionAndTheCentre) {
+  const auto source = pairs(Phase::kEvaluate, 0.5);
+  EXPECT_EQ(source.load(0, 0).image->pixels, source.load(0, 7).image->pixels);
+  auto tokens = source.load(0, 3).tokens;
+  EXPECT_EQ(tokens.back(), *tokenizer_->end_of_text());
+  tokens.pop_back();
+  EXPECT_EQ(tokenizer_->decode(tokens), "a red circle");
+}
+
+TEST_F(SourcesTest, CacheKeepsWhatFits) {
+  const auto kept = views(Phase::kEvaluate);
+  const auto none = views(Phase::kEvaluate, 0);
+  for (const auto& view : {kept, none}) {
+    Random random(1);
+    (void)view->view(folder_ / "0.png", random);
+    (void)view->view(folder_ / "0.png", random);
+  }
+  EXPECT_EQ(kept->cached_bytes(), 40 * 50 * 3);
+  EXPECT_EQ(none->cached_bytes(), 0);
+}
+
+TEST_F(SourcesTest, BrokenImageNamesItself) {
+  write_file_atomically(folder_ / "1.png", "not a picture");
+  try {
+    (void)pairs(Phase::kTrain).load(1, 0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_THAT(error.what(), HasSubstr("1.png"));
+  }
+}
+
+TEST_F(SourcesTest, MaskingReplacesSomeTokensButNeverAllOrTheEnd) {
+  const TextEncoding text(tokenizer_, {.mask_probability = 0.5});
+  const auto whole = text.encode("a red circle and a blue square");
+  const int32_t mask = *tokenizer_->token_id("<|mask|>");
+  int64_t num_masked = 0;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    auto tokens = whole;
+    Random random(seed);
+    text.mask(tokens, random);
+    EXPECT_EQ(tokens.back(), whole.back());
+    const auto masked = std::count(tokens.begin(), tokens.end(), mask);
+    EXPECT_LT(masked, static_cast<int64_t>(whole.size()) - 1);
+    num_masked += masked;
+  }
+  EXPECT_NEAR(static_cast<double>(num_masked) / (200.0 * static_cast<double>(whole.size() - 1)), 0.5, 0.1);
+  auto short_one = std::vector<int32_t>{5, whole.back()};
+  Random random(1);
+  text.mask(short_one, random);
+  EXPECT_EQ(short_one[0], 5);
+}
+
+TEST_F(SourcesTest, EncodingCutsButKeepsItsMarks) {
+  const TextEncoding text(tokenizer_, {.max_tokens = 4, .begin_token = "<|pad|>"});
+  const auto tokens = text.encode("a very long sentence about a red circle");
+  ASSERT_EQ(tokens.size(), 4u);
+  EXPECT_EQ(tokens.front(), *tokenizer_->padding());
+  EXPECT_EQ(tokens.back(), *tokenizer_->end_of_text());
+  EXPECT_EQ(text.padding_id(), *tokenizer_->padding());
+  EXPECT_THROW(TextEncoding(tokenizer_, {.end_token = "</s>"}), Error);
+  EXPECT_THROW(TextEncoding(tokenizer_, {.mask_token = "[M]", .mask_probability = 0.1}), Error);
+}
+
+TEST_F(SourcesTest, SentencesAndImagesForEvaluation) {
+  const TextSource sentences(dataset_, TextEncoding(tokenizer_, {}), {"x", "y"});
+  ASSERT_EQ(sentences.size(), 6);
+  EXPECT_EQ(sentences.record_of(3), 1);
+  EXPECT_EQ(sentences.sentence(5), "blue");
+  EXPECT_EQ(sentences.load(3, 0).label, 1);
+  const ImageSource images(dataset_, views(Phase::kEvaluate), 0, dataset_->class_names());
+  EXPECT_EQ(images.load(2, 0).label, 0);
+  EXPECT_TRUE(images.load(2, 0).image.has_value());
+  EXPECT_THROW((void)ImageSource(dataset_, views(Phase::kEvaluate), 0, {"y"}).load(0, 0), Error);
+}
+
+class TokenWindowTest : public ::testing::Test {
+ protected:
+  TokenFile file(const std::string& name, int64_t words) {
+    std::string text;
+    for (int64_t i = 0; i < words; ++i) text += fmt::format("{} ", i * 7919 % 1000);
+    write_file_atomically(folder_ / name, text);
+    return TokenFile::open(folder_ / name, *tokenizer_, folder_ / "cache");
+  }
+  std::vector<TokenFile> files(std::initializer_list<int64_t> words) {
+    std::vector<TokenFile> list;
+    for (const int64_t count : words) list.push_back(file(fmt::format("{}.txt", count), count));
+    return list;
+  }
+
+  TemporaryFolder folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_ = make_tokenizer();
+};
+
+TEST_F(TokenWindowTest, EvaluationWindowsTargetEveryTokenOnce) {
+  const auto all = file("100.txt", 100);
+  const int32_t end = *tokenizer_->end_of_text();
+  const TokenWindowSource source(files({100}), 16, Phase::kEvaluate, 0, end);
+  std::vector<int32_t> targets;
+  int32_t before = end;
+  for (int64_t i = 0; i < source.size(); ++i) {
+    const auto tokens = source.load(i, 0).tokens;
+    EXPECT_EQ(tokens.front(), before);
+    EXPECT_LE(tokens.size(), 17u);
+    targets.insert(targets.end(), tokens.begin() + 1, tokens.end());
+    before = targets.back();
+  }
+  EXPECT_EQ(targets, std::vector<int32_t>(all.tokens().begin(), all.tokens().end()));
+  EXPECT_EQ(source.text_bytes(), static_cast<int64_t>(read_file(folder_ / "100.txt").size()));
+}
+
+TEST_F(TokenWindowTest, TrainingWindowsAreWholeAndMoveEachEpoch) {
+  const TokenWindowSource source(files({100, 60}), 8, Phase::kTrain, 3);
+  std::set<std::vector<int32_t>> first_windows;
+  for (int64_t epoch = 0; epoch < 12; ++epoch) {
+    for (int64_t i = 0; i < source.size(); ++i) EXPECT_EQ(source.load(i, epoch).tokens.size(), 9u);
+    EXPECT_EQ(source.load(0, epoch).tokens.back(), source.load(1, epoch).tokens.front())
+        << "windows follow each other";
+    EXPECT_EQ(source.load(2, epoch).tokens, source.load(2, epoch).tokens);
+    first_windows.insert(source.load(0, epoch).tokens);
+  }
+  EXPECT_GT(first_windows.size(), 4u);
+}
+
+TEST_F(TokenWindowTest, TextsThatAreTooShortAreNamed) {
+  try {
+    TokenWindowSource(files({2}), 64, Phase::kTrain, 0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("2.txt"));
+  }
+}
+
+}  // namespace
+}  // namespace fathom
