@@ -20,15 +20,15 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos_TF, const at::Tenso
 Heads forward(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
               int64_t kv_heads) {
   const auto x = qkv.view({qkv.size(0), qkv.size(1), heads + 2 * kv_heads, -1}).transpose(1, 2);
-  return {rotate(x.narrow(1, 0, heads), cos_TF, sin_TF), rotate(x.narrow(1, heads, kv_heads), cos_TF, sin_TF),
+  const auto rotated = rotate(x.narrow(1, 0, heads + kv_heads), cos_TF, sin_TF);
+  return {rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads),
           x.narrow(1, heads + kv_heads, kv_heads).contiguous()};
 }
 
 at::Tensor backward(const at::Tensor& grad_q, const at::Tensor& grad_k, const at::Tensor& grad_v,
                     const at::Tensor& cos_TF, const at::Tensor& sin_TF) {
-  const auto inverse = at::neg(sin_TF);
-  const auto heads = at::cat({rotate(grad_q, cos_TF, inverse), rotate(grad_k, cos_TF, inverse), grad_v}, 1);
-  return heads.transpose(1, 2).reshape({grad_q.size(0), grad_q.size(2), -1});
+  const auto turned_back = rotate(at::cat({grad_q, grad_k}, 1), cos_TF, at::neg(sin_TF));
+  return at::cat({turned_back, grad_v}, 1).transpose(1, 2).reshape({grad_q.size(0), grad_q.size(2), -1});
 }
 
 }  // namespace fathom::kernels::rope_heads_ref
