@@ -159,7 +159,8 @@ class C10dCollective final : public Collective {
   ~C10dCollective() override {
     // The group goes before the watch: peers that still wait for this rank then fail at once instead of
     // waiting.
-    if (BackendPointer backend = slot_->get()) backend->shutdown();
+    const BackendPointer backend = slot_->get();
+    if (backend && !watch_->has_failed()) backend->shutdown();
     slot_->set(nullptr);
   }
 

@@ -74,6 +74,11 @@ void FailureWatch::check() {
   fail(ErrorKind::kInternal, "{}", reason);
 }
 
+bool FailureWatch::has_failed() {
+  std::lock_guard lock(mutex_);
+  return failure_.has_value();
+}
+
 void FailureWatch::report(const std::string& reason) noexcept {
   std::string stands = reason;
   try {

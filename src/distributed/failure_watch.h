@@ -44,6 +44,7 @@ class FailureWatch {
 
   /// Throws kInternal with the reason when the group has failed. Any thread.
   void check();
+  bool has_failed();
   /// This rank knows of a failure (its own, as a rule).
   void report(const std::string& reason) noexcept;
   /// An operation failed for a cause unknown to it: waits until the cause is known (at most until a silent

@@ -17,7 +17,7 @@ void require_equal(const at::Tensor& actual, const at::Tensor& expected, const c
 
 /// Values that differ by rank and are exact in every type.
 at::Tensor values_of(int64_t rank, at::ScalarType type) {
-  return (torch::arange(6).view({2, 3}) + 10 * rank).to(type);
+  return (torch::arange(6).view({2, 3}) + 10 * rank).to(rank_device(), type);
 }
 
 at::Tensor over_ranks(const Collective& collective, at::ScalarType type,
@@ -55,25 +55,26 @@ void check_operations(Collective& collective) {
   require_equal(collective.all_gather(own.t()),
                 at::cat(all, 1).view({2, size, 3}).permute({1, 2, 0}).reshape({-1, 2}),
                 "all_gather of a transposed tensor");
-  require_equal(collective.all_gather(torch::tensor(rank)), torch::arange(size), "all_gather of numbers");
+  require_equal(collective.all_gather(torch::tensor(rank, rank_device())), torch::arange(size, rank_device()),
+                "all_gather of numbers");
 
-  at::Tensor parts = torch::arange(4 * size).view({2 * size, 2}).to(at::kDouble) * (rank + 1);
+  const at::Tensor whole = torch::arange(4 * size).view({2 * size, 2}).to(rank_device(), at::kDouble);
   const double weight = size * (size + 1) / 2.0;
-  require_equal(collective.reduce_scatter(parts),
-                torch::arange(4 * size).view({2 * size, 2}).to(at::kDouble).narrow(0, 2 * rank, 2) * weight,
+  require_equal(collective.reduce_scatter(whole * (rank + 1)), whole.narrow(0, 2 * rank, 2) * weight,
                 "reduce_scatter");
 
   at::Tensor sent = values_of(rank, at::kLong);
   collective.broadcast(sent, size - 1);
   require_equal(sent, values_of(size - 1, at::kLong), "broadcast");
 
-  at::Tensor first = torch::ones({1000}), second = torch::full({1000}, 2.0f);
+  const at::Tensor one = torch::ones({1000}, rank_device());
+  at::Tensor first = one.clone(), second = one * 2;
   auto pending_first = collective.all_reduce_async(first);
   auto pending_second = collective.all_reduce_async(second, ReduceOp::kMean);
   pending_second->wait();
   pending_first->wait();
-  require_equal(first, torch::full({1000}, static_cast<float>(size)), "asynchronous sum");
-  require_equal(second, torch::full({1000}, 2.0f), "asynchronous mean");
+  require_equal(first, one * size, "asynchronous sum");
+  require_equal(second, one * 2, "asynchronous mean");
   collective.barrier();
   collective.check();
 }
@@ -81,8 +82,8 @@ void check_operations(Collective& collective) {
 void check_gather_gradient(Collective& collective) {
   const int64_t rank = collective.rank(), size = collective.size(), rows = 3;
   torch::manual_seed(7);
-  const at::Tensor all = torch::randn({size * rows, 4}, at::kDouble);
-  const at::Tensor weights = torch::randn({size, size * rows, 4}, at::kDouble);
+  const at::Tensor all = torch::randn({size * rows, 4}, at::kDouble).to(rank_device());
+  const at::Tensor weights = torch::randn({size, size * rows, 4}, at::kDouble).to(rank_device());
   const auto loss_of = [&](const at::Tensor& gathered, int64_t r) {
     return (gathered.tanh() * weights[r]).sum();
   };
@@ -99,8 +100,8 @@ void check_gather_gradient(Collective& collective) {
 void check_contrastive_gradient(Collective& collective) {
   const int64_t rank = collective.rank(), size = collective.size(), rows = 3, total = size * rows;
   torch::manual_seed(8);
-  const at::Tensor all_images = torch::randn({total, 5}, at::kDouble),
-                   all_texts = torch::randn({total, 5}, at::kDouble);
+  const at::Tensor all_images = torch::randn({total, 5}, at::kDouble).to(rank_device()),
+                   all_texts = torch::randn({total, 5}, at::kDouble).to(rank_device());
   namespace F = torch::nn::functional;
   // InfoNCE both ways over the global batch; each rank's share is that of its own rows.
   const auto share = [&](const at::Tensor& images, const at::Tensor& texts, const at::Tensor& own_images,
@@ -114,14 +115,15 @@ void check_contrastive_gradient(Collective& collective) {
   at::Tensor texts = all_texts.narrow(0, rank * rows, rows).clone().requires_grad_();
   at::Tensor loss =
       share(all_gather_with_gradient(collective, images), all_gather_with_gradient(collective, texts), images,
-            texts, torch::arange(rank * rows, (rank + 1) * rows));
+            texts, torch::arange(rank * rows, (rank + 1) * rows, rank_device()));
   loss.backward();
   at::Tensor global_loss = loss.detach().clone();
   collective.all_reduce(global_loss);
 
   at::Tensor true_images = all_images.clone().requires_grad_(),
              true_texts = all_texts.clone().requires_grad_();
-  at::Tensor true_loss = share(true_images, true_texts, true_images, true_texts, torch::arange(total));
+  at::Tensor true_loss =
+      share(true_images, true_texts, true_images, true_texts, torch::arange(total, rank_device()));
   true_loss.backward();
   const auto error_of = [](const at::Tensor& a, const at::Tensor& b) {
     return (a - b).abs().max().item<double>();

@@ -31,7 +31,7 @@ void say_accident() {
 
 /// Endless training, in which `rank` meets `accident` at some step.
 void train_until(Collective& collective, int64_t rank, const std::function<void()>& accident) {
-  at::Tensor x = torch::ones({1000});
+  at::Tensor x = torch::ones({1000}, rank_device());
   for (int step = 0;; ++step) {
     if (step == kFailingStep && collective.rank() == rank) {
       say_accident();

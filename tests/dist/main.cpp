@@ -41,7 +41,7 @@ namespace {
 
 int run_body(const std::string& name) {
   try {
-    auto collective = make_collective(RankEnvironment::from_environment(), at::kCPU);
+    auto collective = make_collective(RankEnvironment::from_environment(), rank_device());
     run_rank(*collective, [&] { find_body(name)(*collective); });
     return 0;
   } catch (const Error& error) {

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "tensor/device.h"
 
 namespace fathom::test {
 namespace {
@@ -44,7 +45,7 @@ int64_t free_port() {
   return ntohs(address.sin_port);
 }
 
-Process start(int64_t rank, int64_t size, int64_t port, const std::string& body) {
+Process start(int64_t rank, int64_t size, int64_t port, const std::string& body, const std::string& device) {
   const std::string program = own_path();
   int ends[2];
   FATHOM_CHECK(pipe2(ends, O_CLOEXEC) == 0, "no pipe");
@@ -61,6 +62,7 @@ Process start(int64_t rank, int64_t size, int64_t port, const std::string& body)
     set("MASTER_PORT", std::to_string(port));
     set("OMP_NUM_THREADS", "1");
     set("FATHOM_TEST_BODY", body);
+    set("FATHOM_TEST_DEVICE", device);
     execl(program.c_str(), program.c_str(), nullptr);
     _exit(127);
   }
@@ -102,7 +104,8 @@ std::vector<RankOutcome> run_ranks(int64_t size, const std::string& body, const 
   const auto started = Clock::now();
   const int64_t port = free_port();
   std::vector<Process> processes;
-  for (int64_t rank = 0; rank < size; ++rank) processes.push_back(start(rank, size, port, body));
+  for (int64_t rank = 0; rank < size; ++rank)
+    processes.push_back(start(rank, size, port, body, options.device));
   const auto is_awaited = [&](size_t rank) {
     return std::count(options.not_awaited.begin(), options.not_awaited.end(), static_cast<int64_t>(rank)) ==
            0;
@@ -131,6 +134,11 @@ std::vector<RankOutcome> run_ranks(int64_t size, const std::string& body, const 
     outcomes.push_back(process.outcome);
   }
   return outcomes;
+}
+
+at::Device rank_device() {
+  const char* name = std::getenv("FATHOM_TEST_DEVICE");
+  return select_device(name ? name : "cpu", RankEnvironment::from_environment().local_rank);
 }
 
 void expect_success(const std::vector<RankOutcome>& outcomes) {

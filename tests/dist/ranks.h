@@ -24,12 +24,16 @@ struct RankOutcome {
 };
 
 struct RankOptions {
+  std::string device = "cpu";
   double limit_seconds = 60;         ///< then a rank that still runs is killed (status 137)
   std::vector<int64_t> not_awaited;  ///< ranks that are killed once all others have ended
 };
 
 /// Runs `body` as `size` ranks without a launcher that would look after them.
 std::vector<RankOutcome> run_ranks(int64_t size, const std::string& body, const RankOptions& options = {});
+
+/// In a rank: where its tensors belong (the GPU of its local rank, when the test asks for GPUs).
+at::Device rank_device();
 
 /// Expects every rank to end with 0.
 void expect_success(const std::vector<RankOutcome>& outcomes);

@@ -19,7 +19,7 @@ struct Model : torch::nn::Module {
     register_module("layers", layers);
     register_module("unused", unused);
     register_module("frozen", frozen);
-    to(at::kDouble);
+    to(rank_device(), at::kDouble);
     frozen->weight.set_requires_grad(false);
     frozen->bias.set_requires_grad(false);
   }
@@ -43,7 +43,7 @@ struct Model : torch::nn::Module {
 
 at::Tensor batch_of_step(int64_t step) {
   torch::manual_seed(100 + step);
-  return torch::randn({kGlobalBatch, 8}, at::kDouble);
+  return torch::randn({kGlobalBatch, 8}, at::kDouble).to(rank_device());
 }
 
 at::Tensor share_of_mean(Model& model, const at::Tensor& x_BD) {

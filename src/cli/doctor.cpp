@@ -1,0 +1,132 @@
+// fathom doctor [--json]: what works on this machine and what is missing.
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <filesystem>
+
+#include "base/version.h"
+#include "cli/options.h"
+#include "cli/verbs.h"
+#include "tensor/cpu_runtime.h"
+#include "tensor/cuda_plugin.h"
+#include "tensor/device.h"
+#include "tensor/device_runtime.h"
+
+namespace fathom::cli {
+namespace {
+
+Json describe_device(at::Device device) {
+  const auto runtime = make_device_runtime(device);
+  Json fast_types = Json::array();
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    if (runtime->is_fast(type)) fast_types.push_back(c10::toString(type));
+  }
+  Json result = Json::Object{{"device", device.str()},
+                             {"name", runtime->name()},
+                             {"memory_bytes", runtime->memory().total_bytes},
+                             {"fast_types", fast_types},
+                             {"float32_tflops", runtime->peak_flops(at::kFloat) / 1e12}};
+  if (device.is_cpu()) result["threads"] = static_cast<int64_t>(at::get_num_threads());
+  return result;
+}
+
+Json describe_devices(const CudaAvailability& cuda) {
+  Json devices = Json::array();
+  devices.push_back(describe_device(at::kCPU));
+  for (int64_t i = 0; i < cuda.num_devices; ++i) {
+    devices.push_back(describe_device(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(i))));
+  }
+  return devices;
+}
+
+Json describe_features(const CudaAvailability& cuda) {
+  return Json::Object{{"avx2", static_cast<bool>(__builtin_cpu_supports("avx2"))},
+                      {"avx512", static_cast<bool>(__builtin_cpu_supports("avx512f"))},
+                      {"avx512_vnni", static_cast<bool>(__builtin_cpu_supports("avx512vnni"))},
+                      {"bf16", make_device_runtime(at::kCPU)->is_fast(at::kBFloat16)},
+                      {"cuda_plugin", find_cuda_plugin().plugin != nullptr},
+                      {"cuda", cuda.num_devices > 0},
+                      {"nccl", cuda.num_devices > 0},
+                      {"gloo", true}};
+}
+
+Json describe_libraries() {
+  const CudaPlugin* plugin = find_cuda_plugin().plugin;
+  return Json::Object{{"libtorch", TORCH_VERSION}, {"nccl", plugin ? Json(plugin->nccl_version()) : Json()}};
+}
+
+Json describe_disk() {
+  std::error_code code;
+  const auto here = std::filesystem::current_path(code);
+  const auto space = std::filesystem::space(here, code);
+  return Json::Object{{"path", here.string()},
+                      {"free_bytes", code ? Json() : Json(static_cast<int64_t>(space.available))}};
+}
+
+/// What does not work here, each with its reason.
+Json describe_missing(const CudaAvailability& cuda, const Json& features) {
+  Json missing = Json::array();
+  if (cuda.num_devices == 0) missing.push_back("GPU: " + cuda.reason);
+  if (!features.at("avx2").as_bool())
+    missing.push_back("AVX2: this processor lacks it; images are decoded more slowly");
+  if (!features.at("bf16").as_bool()) {
+    missing.push_back("BF16 on the CPU: no instructions for it here; it works but saves no time");
+  }
+  return missing;
+}
+
+Json examine() {
+  const CudaAvailability cuda = cuda_availability();
+  const Json features = describe_features(cuda);
+  return Json::Object{{"version", version()},
+                      {"commit", commit()},
+                      {"devices", describe_devices(cuda)},
+                      {"features", features},
+                      {"libraries", describe_libraries()},
+                      {"memory", Json::Object{{"total_bytes", usable_memory_bytes()}}},
+                      {"disk", describe_disk()},
+                      {"missing", describe_missing(cuda, features)}};
+}
+
+std::string gigabytes(const Json& bytes) {
+  return bytes.is_null() ? "unknown" : fmt::format("{:.1f} GB", bytes.as_double() / 1e9);
+}
+
+void print_report(const Json& found) {
+  fmt::print("fathom {} ({}), LibTorch {}\n", found.at("version").as_string(), found.at("commit").as_string(),
+             found.at("libraries").at("libtorch").as_string());
+  for (const Json& device : found.at("devices").as_array()) {
+    const Json* threads = device.find("threads");
+    fmt::print("{:<10}{}, {}{}, {:.2f} TFLOP/s in FP32\n", device.at("device").as_string(),
+               device.at("name").as_string(), gigabytes(device.at("memory_bytes")),
+               threads ? fmt::format(", {} threads", threads->as_int()) : "",
+               device.at("float32_tflops").as_double());
+  }
+  fmt::print("{:<10}{} free in {}\n", "disk", gigabytes(found.at("disk").at("free_bytes")),
+             found.at("disk").at("path").as_string());
+  fmt::print("{:<10}", "features");
+  for (const auto& [name, works] : found.at("features").as_object())
+    fmt::print("{}{} ", works.as_bool() ? "+" : "-", name);
+  fmt::print("\n");
+  for (const Json& reason : found.at("missing").as_array())
+    fmt::print("{:<10}{}\n", "missing", reason.as_string());
+}
+
+}  // namespace
+
+int run_doctor(int argc, const char* const* argv) {
+  VerbApp app("doctor", "Says what works on this machine and what is missing.");
+  bool as_json = false;
+  app.add_flag("--json", as_json, "print one JSON object");
+  if (!parse_options(app, argc, argv)) return 0;
+  const Json found = examine();
+  if (as_json) {
+    print_json(found);
+  } else {
+    print_report(found);
+  }
+  return 0;
+}
+
+}  // namespace fathom::cli

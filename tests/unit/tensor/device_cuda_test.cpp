@@ -1,0 +1,85 @@
+// The CUDA plug-in's runtime. Skipped where it finds no GPU.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "tensor/device.h"
+#include "tensor/device_runtime.h"
+
+namespace fathom {
+namespace {
+
+class CudaRuntime : public testing::Test {
+ protected:
+  void SetUp() override {
+    const CudaAvailability cuda = cuda_availability();
+    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
+    device_ = select_device("cuda:0");
+    runtime_ = make_device_runtime(device_);
+  }
+
+  at::Device device_ = at::kCPU;
+  std::unique_ptr<DeviceRuntime> runtime_;
+};
+
+TEST_F(CudaRuntime, CountsMemory) {
+  constexpr int64_t kBytes = 64 << 20;
+  const int64_t before = runtime_->memory().used_bytes;
+  runtime_->reset_peak_memory();
+  {
+    const at::Tensor block = at::ones({kBytes}, at::TensorOptions(device_).dtype(at::kByte));
+    EXPECT_EQ(runtime_->memory().used_bytes, before + kBytes);
+  }
+  EXPECT_EQ(runtime_->memory().used_bytes, before);
+  EXPECT_GE(runtime_->memory().peak_bytes, before + kBytes);
+  EXPECT_GT(runtime_->memory().total_bytes, kBytes);
+  runtime_->release_cached_memory();
+}
+
+TEST_F(CudaRuntime, CopiesFromPinnedMemory) {
+  at::Tensor host = runtime_->pinned_empty({1000}, at::kFloat);
+  EXPECT_TRUE(host.is_pinned());
+  host.fill_(3);
+  const at::Tensor copy = host.to(device_, /*non_blocking=*/true);
+  runtime_->synchronize();
+  EXPECT_EQ(copy.sum().item<float>(), 3000.0f);
+}
+
+TEST_F(CudaRuntime, ReplaysACapturedGraph) {
+  const auto options = at::TensorOptions(device_).dtype(at::kFloat);
+  const at::Tensor input = at::ones({8}, options);
+  at::Tensor output = at::zeros({8}, options);
+  const auto work = [&] { output.copy_(input.mul(2).add(1)); };
+  work();
+  auto graph = runtime_->make_graph();
+  ASSERT_NE(graph, nullptr);
+  EXPECT_THROW(graph->replay(), Error);
+  graph->capture(work);
+  input.copy_(at::arange(8, options));
+  graph->replay();
+  EXPECT_TRUE(at::equal(output.cpu(), at::arange(8, at::kFloat).mul(2).add(1)));
+  EXPECT_THROW(graph->capture(work), Error);
+}
+
+TEST_F(CudaRuntime, PassesOnWhatGoesWrongInACapture) {
+  auto graph = runtime_->make_graph();
+  EXPECT_THROW(graph->capture([] { fail(ErrorKind::kInternal, "in the middle"); }), Error);
+  runtime_->synchronize();
+  EXPECT_EQ(at::ones({2}, at::TensorOptions(device_)).sum().item<float>(), 2.0f);  // the device still works
+}
+
+TEST_F(CudaRuntime, KnowsItsPeak) {
+  EXPECT_FALSE(runtime_->name().empty());
+  EXPECT_EQ(runtime_->peak_flops(at::kLong), 0);
+  if (runtime_->name().find("H100") != std::string::npos) {
+    EXPECT_GT(runtime_->peak_flops(at::kBFloat16), 7e14);
+    EXPECT_GT(runtime_->peak_flops(at::kBFloat16), runtime_->peak_flops(at::kFloat));
+    EXPECT_TRUE(runtime_->is_fast(at::kBFloat16));
+  }
+}
+
+}  // namespace
+}  // namespace fathom
