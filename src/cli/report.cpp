@@ -1,0 +1,188 @@
+// fathom report RUN [--html FILE]
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/torch.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/data_argument.h"
+#include "cli/opened_model.h"
+#include "cli/verbs.h"
+#include "report/run_report.h"
+#include "runtime/generate.h"
+#include "tensor/device_runtime.h"
+
+namespace fathom::cli {
+namespace {
+
+struct ReportOptions {
+  ModelOptions model;
+  DataOptions data;
+  std::string html;
+  ExhibitOptions exhibits;
+  bool as_json = false;
+};
+
+void add_options(CLI::App& app, ReportOptions& options) {
+  add_model_options(app, options.model, /*runs_data=*/true);
+  add_data_options(app, options.data);
+  app.add_option("--html", options.html, "file to write (default: RUN/report.html)")->type_name("FILE");
+  app.add_option("--queries", options.exhibits.count, "examples of each kind")
+      ->check(CLI::Range(0, 200))
+      ->capture_default_str();
+  app.add_option("--seed", options.exhibits.seed, "draws the examples")->capture_default_str();
+  app.add_flag("--json", options.as_json, "print one JSON object");
+}
+
+int64_t num_parameters(const OpenedModel& model) {
+  if (model.loaded.kind == ModelKind::kLanguage) return parameter_count(model.loaded.language->config());
+  if (model.loaded.kind == ModelKind::kSwin) return parameter_count(model.loaded.vision->config());
+  return parameter_count(model.loaded.dual_tower->config());
+}
+
+std::string shape_text(const LanguageModelConfig& config) {
+  return fmt::format("{} layers × {}, {} heads, vocabulary {}, {} positions, {}", config.layers, config.dim,
+                     config.heads, config.vocab_size, config.max_positions,
+                     config.attention == AttentionKind::kCausal ? "causal" : "bidirectional");
+}
+
+std::string shape_text(const SwinConfig& config) {
+  return fmt::format("Swin, width {}, depths {}, window {}, {} pixels", config.dim,
+                     fmt::join(config.depths, "-"), config.window, config.image_size);
+}
+
+CardFacts model_card(const OpenedModel& model) {
+  CardFacts facts = {{"kind", model_kind_name(model.loaded.kind)}};
+  if (model.loaded.kind == ModelKind::kDualTower) {
+    const DualTowerConfig& config = model.loaded.dual_tower->config();
+    facts.emplace_back("image encoder", shape_text(config.vision));
+    facts.emplace_back("text encoder", shape_text(config.text));
+    facts.emplace_back("shared space", fmt::format("{} dimensions", config.embed_dim));
+  }
+  if (model.loaded.kind == ModelKind::kLanguage)
+    facts.emplace_back("decoder", shape_text(model.loaded.language->config()));
+  if (model.loaded.kind == ModelKind::kSwin)
+    facts.emplace_back("image encoder", shape_text(model.loaded.vision->config()));
+  facts.emplace_back("parameters",
+                     fmt::format("{:.2f} million", static_cast<double>(num_parameters(model)) / 1e6));
+  Json rest = model.loaded.extras.record;
+  for (const char* apart : {"recipe", "inputs", "evaluation", "evaluation_data"}) {
+    if (!rest.is_object()) break;
+    std::erase_if(rest.as_object(), [&](const auto& member) { return member.first == apart; });
+  }
+  for (auto& fact : flatten_facts(rest)) facts.push_back(std::move(fact));
+  if (const Json* recipe = model.loaded.extras.record.find("recipe"))
+    for (const char* key : {"task", "seed", "precision"})
+      if (const Json* value = recipe->find(key))
+        facts.emplace_back(key, value->is_string() ? value->as_string() : value->dump());
+  facts.emplace_back("evaluated on", make_device_runtime(model.evaluate.device)->name());
+  return facts;
+}
+
+CardFacts data_card(const Dataset& dataset, const std::string& split) {
+  int64_t captions = 0;
+  for (const Record& record : dataset.records()) captions += static_cast<int64_t>(record.captions.size());
+  return {{"evaluated on", std::filesystem::path(dataset.path()).lexically_normal().string()},
+          {"format", format_name(dataset.format())},
+          {"split", split},
+          {"images", fmt::format("{}", dataset.size())},
+          {"captions", fmt::format("{}", captions)},
+          {"problems skipped", fmt::format("{}", dataset.report().count())}};
+}
+
+void add_training_data(const Json& record, CardFacts& facts) {
+  const Json* recipe = record.find("recipe");
+  const Json* data = recipe ? recipe->find("data") : nullptr;
+  if (!data) return;
+  for (const char* key : {"train", "train_files"})
+    if (const Json* part = data->find(key)) {
+      if (part->is_object())
+        facts.emplace_back("trained on", fmt::format("{} ({})", part->at("path").as_string(),
+                                                     part->at("split").as_string()));
+      else if (part->size() > 0)
+        facts.emplace_back("trained on", part->dump());
+    }
+}
+
+void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
+  const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
+  const RetrievalData data(dataset, model.inputs, model.require_tokenizer());
+  const RetrievalInput embeddings = embed_retrieval(model.dual_tower("report"), data, model.evaluate);
+  content.retrieval = evaluate_retrieval(embeddings);
+  content.text_to_image = exhibit_text_to_image(data, embeddings, options.exhibits);
+  content.image_to_text = exhibit_image_to_text(data, embeddings, options.exhibits);
+  content.data_card = data_card(*dataset, options.data.split);
+}
+
+/// Continues the beginning of the evaluated text, three times with other seeds.
+std::vector<TextSample> write_samples(const OpenedModel& model, const std::string& text) {
+  std::vector<TextSample> samples;
+  const auto tokenizer = model.require_tokenizer();
+  std::vector<int32_t> prompt = tokenizer->encode(text);
+  prompt.resize(std::min<size_t>(prompt.size(), 24));
+  for (int64_t seed = 0; seed < 3 && !prompt.empty(); ++seed) {
+    const Generation answer = generate(model.language("report"), prompt,
+                                       {.sampling = {.temperature = 0.8, .top_k = 50},
+                                        .max_tokens = 120,
+                                        .seed = seed,
+                                        .stop_token = tokenizer->end_of_text()});
+    samples.push_back({tokenizer->decode(prompt), tokenizer->decode(answer.tokens)});
+  }
+  return samples;
+}
+
+void add_language(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
+  const std::string path = data_path(options.data, model);
+  std::vector<TokenFile> files;
+  files.push_back(TokenFile::open(path, *model.require_tokenizer()));
+  content.data_card = {{"evaluated on", path},
+                       {"bytes", fmt::format("{}", files.front().text_bytes())},
+                       {"documents", fmt::format("{}", files.front().num_documents())},
+                       {"tokens", fmt::format("{}", files.front().size())}};
+  const LanguageModel language = model.language("report");
+  EvaluateOptions evaluate = model.evaluate;
+  evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);
+  content.language = evaluate_language(language,
+                                       std::make_shared<const TokenWindowSource>(
+                                           std::move(files), language->config().max_positions,
+                                           Phase::kEvaluate, 0, model.tokenizer->end_of_text().value_or(0)),
+                                       evaluate);
+  content.samples = write_samples(model, read_file(path).substr(0, 400));
+}
+
+}  // namespace
+
+int run_report(int argc, const char* const* argv) {
+  VerbApp app("report", "Writes a run's curves, tables and pictures as one HTML file that needs no network.");
+  ReportOptions options;
+  add_options(app, options);
+  if (!parse_options(app, argc, argv)) return 0;
+  const std::filesystem::path run = std::filesystem::path(options.model.path).lexically_normal();
+  if (options.html.empty()) options.html = (run / "report.html").string();
+
+  const OpenedModel model = open_model(options.model);
+  RunReportContent content{.title = std::filesystem::absolute(run / "").parent_path().filename().string()};
+  if (std::filesystem::exists(run / "log.jsonl"))
+    content.history = RunHistory::read((run / "log.jsonl").string());
+  if (std::filesystem::exists(run / "recipe.toml"))
+    content.recipe = read_file((run / "recipe.toml").string());
+  if (model.loaded.kind == ModelKind::kDualTower) add_retrieval(options, model, content);
+  if (model.loaded.kind == ModelKind::kLanguage) add_language(options, model, content);
+  add_training_data(model.loaded.extras.record, content.data_card);
+  content.model_card = model_card(model);
+  content.subtitle =
+      fmt::format("A {} model of {:.1f} million parameters.", model_kind_name(model.loaded.kind),
+                  static_cast<double>(num_parameters(model)) / 1e6);
+  const std::string page = render_run_report(content);
+  write_file_atomically(options.html, page);
+  const std::string path = std::filesystem::absolute(options.html).string();
+  if (options.as_json)
+    print_json(Json::Object{{"html", path}, {"bytes", static_cast<int64_t>(page.size())}});
+  else
+    fmt::print("{}\n", path);
+  return 0;
+}
+
+}  // namespace fathom::cli

@@ -1,0 +1,225 @@
+#include "report/run_report.h"
+
+#include <fmt/format.h>
+
+#include "base/version.h"
+#include "report/html.h"
+#include "report/page_style.h"
+
+namespace fathom {
+namespace {
+
+using Attributes = HtmlWriter::Attributes;
+
+void write_tile(HtmlWriter& page, const std::string& value, const std::string& label) {
+  page.open("div", {{"class", "tile"}}).element("b", value).element("span", label).close();
+}
+
+void write_tiles(HtmlWriter& page, const RunReportContent& content) {
+  page.open("div", {{"class", "tiles"}});
+  if (const auto& report = content.retrieval) {
+    write_tile(page, fmt::format("{:.1f} %", report->all.t2i.r1), "text → image, first hit right");
+    write_tile(page, fmt::format("{:.1f} %", report->all.t2i.r10), "text → image, among the first 10");
+    write_tile(page, fmt::format("{:.1f} %", report->all.i2t.r1), "image → text, first hit right");
+    write_tile(page, fmt::format("{:.1f} %", report->all.i2t.r10), "image → text, among the first 10");
+    write_tile(page, fmt::format("{:.1f} %", report->chance.t2i.r10), "chance, among the first 10");
+  }
+  if (const auto& report = content.language) {
+    write_tile(page, fmt::format("{:.3f}", report->bits_per_byte()), "bits per byte");
+    write_tile(page, fmt::format("{:.1f}", report->perplexity()), "perplexity per token");
+  }
+  if (const auto loss = content.history.training.find("loss"); loss != content.history.training.end()) {
+    write_tile(page, fmt::format("{:.3f}", loss->second.back().y), "training loss at the end");
+    write_tile(page, fmt::format("{:g}", loss->second.back().x), "steps");
+  }
+  page.close();
+}
+
+/// A plot of curves that belong together; `keys` are pairs of a log key and the name shown.
+struct PlotPlan {
+  std::string title;
+  std::vector<std::pair<std::string, std::string>> keys;
+  bool log_y = false;
+  bool from_zero = true;
+};
+
+LinePlot make_plot(const PlotPlan& plan, const std::map<std::string, std::vector<PlotPoint>>& curves) {
+  LinePlot plot{.title = plan.title, .log_y = plan.log_y, .from_zero = plan.from_zero};
+  for (const auto& [key, name] : plan.keys) {
+    if (const auto curve = curves.find(key); curve != curves.end())
+      plot.series.push_back({name, curve->second});
+    for (const auto& [part, curve] : curves)  // "bits_per_byte/FILE"
+      if (part.starts_with(key + "/")) plot.series.push_back({part.substr(key.size() + 1), curve});
+  }
+  return plot;
+}
+
+void write_plots(HtmlWriter& page, const RunHistory& history) {
+  const std::vector<PlotPlan> training = {
+      {"Training loss", {{"loss", "loss"}}, false, false},
+      {"Learning rate", {{"learning_rate", "learning rate"}}},
+      {"Gradient norm", {{"gradient_norm", "gradient norm"}}, true, false},
+      {"Samples a second", {{"samples_per_second", "samples a second"}}},
+      {"Tokens a second", {{"tokens_per_second", "tokens a second"}}},
+      {"Share of time waiting for data", {{"data_wait_share", "data wait"}, {"data_wait", "data wait"}}},
+  };
+  const std::vector<PlotPlan> evaluation = {
+      {"Recall, text → image (percent)", {{"t2i_r1", "R@1"}, {"t2i_r5", "R@5"}, {"t2i_r10", "R@10"}}},
+      {"Recall, image → text (percent)", {{"i2t_r1", "R@1"}, {"i2t_r5", "R@5"}, {"i2t_r10", "R@10"}}},
+      {"Bits per byte on held-out text", {{"bits_per_byte", "all"}}, false, false},
+      {"Loss on held-out data", {{"loss", "loss"}}, false, false},
+  };
+  std::vector<std::string> drawn;
+  for (const PlotPlan& plan : evaluation) drawn.push_back(draw_plot(make_plot(plan, history.evaluation)));
+  for (const PlotPlan& plan : training) drawn.push_back(draw_plot(make_plot(plan, history.training)));
+  std::erase(drawn, "");
+  if (drawn.empty()) return;
+  page.element("h2", "Curves").element("p", "Point at a line for its values.", {{"class", "note"}});
+  page.open("div", {{"class", "grid"}});
+  for (const std::string& svg : drawn) page.open("div", {{"class", "card"}}).raw(svg).close();
+  page.close();
+}
+
+void write_row(HtmlWriter& page, const std::string& name, const RecallFigures& figures,
+               const char* kind = "") {
+  page.open("tr", *kind ? Attributes{{"class", kind}} : Attributes{}).element("td", name);
+  for (const double value : {figures.r1, figures.r5, figures.r10})
+    page.element("td", fmt::format("{:.2f}", value));
+  page.element("td", fmt::format("{:g}", figures.median_rank))
+      .element("td", fmt::format("{}", figures.queries))
+      .close();
+}
+
+void write_retrieval_table(HtmlWriter& page, const RetrievalReport& report) {
+  page.element("h2", "Retrieval");
+  page.element(
+      "p",
+      fmt::format("Among {} images and {} captions, none of them trained on. Percent of queries whose right "
+                  "answer is among the first 1, 5 or 10; every caption of an image counts as right, and ties "
+                  "count against the model.",
+                  report.images, report.captions),
+      {{"class", "note"}});
+  page.open("div", {{"class", "card table"}}).open("table").open("tr");
+  for (const char* name : {"", "R@1", "R@5", "R@10", "median rank", "queries"}) page.element("th", name);
+  page.close();
+  write_row(page, "text → image", report.all.t2i);
+  write_row(page, "image → text", report.all.i2t);
+  for (const auto& [name, figures] : report.groups) {
+    write_row(page, "text → image, " + name, figures.t2i);
+    write_row(page, "image → text, " + name, figures.i2t);
+  }
+  write_row(page, "chance, text → image", report.chance.t2i, "chance");
+  write_row(page, "chance, image → text", report.chance.i2t, "chance");
+  page.close().close();
+}
+
+std::string rank_text(int64_t rank) {
+  return rank == 1 ? "right answer first" : fmt::format("right answer at rank {}", rank);
+}
+
+void write_rank(HtmlWriter& page, int64_t rank) {
+  page.element("span", rank_text(rank), {{"class", rank == 1 ? "rank first" : "rank"}});
+}
+
+void write_found_pictures(HtmlWriter& page, const std::vector<Exhibit>& exhibits) {
+  if (exhibits.empty()) return;
+  page.element("h2", "Words that find pictures");
+  page.element(
+      "p", "Captions drawn at random, with the nearest pictures from left to right. The right one is framed.",
+      {{"class", "note"}});
+  page.open("div", {{"class", "card"}});
+  for (const Exhibit& exhibit : exhibits) {
+    page.open("div", {{"class", "query"}}).open("div").element("span", exhibit.query, {{"class", "words"}});
+    write_rank(page, exhibit.rank);
+    page.close().open("div", {{"class", "found"}});
+    for (const ExhibitHit& hit : exhibit.hits) {
+      page.open("figure", {{"class", hit.right ? "right" : "wrong"}});
+      page.empty("img", {{"src", hit.picture}, {"alt", hit.caption}, {"loading", "lazy"}});
+      page.element("figcaption", hit.caption).close();
+    }
+    page.close().close();
+  }
+  page.close();
+}
+
+void write_found_words(HtmlWriter& page, const std::vector<Exhibit>& exhibits) {
+  if (exhibits.empty()) return;
+  page.element("h2", "Pictures that find words");
+  page.element("p", "Pictures drawn at random, with the nearest captions. The picture's own are marked.",
+               {{"class", "note"}});
+  page.open("div", {{"class", "card"}});
+  for (const Exhibit& exhibit : exhibits) {
+    page.open("div", {{"class", "query asked"}});
+    page.empty("img", {{"src", exhibit.picture}, {"alt", "the picture that asks"}, {"loading", "lazy"}});
+    page.open("div");
+    write_rank(page, exhibit.rank);
+    page.open("ol");
+    for (const ExhibitHit& hit : exhibit.hits)
+      page.element("li", hit.caption, hit.right ? Attributes{{"class", "right"}} : Attributes{});
+    page.close().close().close();
+  }
+  page.close();
+}
+
+void write_samples(HtmlWriter& page, const std::vector<TextSample>& samples) {
+  if (samples.empty()) return;
+  page.element("h2", "What the model writes");
+  page.open("div", {{"class", "card"}});
+  for (const TextSample& sample : samples)
+    page.open("pre").element("b", sample.prompt).text(sample.answer).close();
+  page.close();
+}
+
+void write_card(HtmlWriter& page, const std::string& title, const CardFacts& facts) {
+  if (facts.empty()) return;
+  page.open("div", {{"class", "card"}}).element("h3", title).open("dl");
+  for (const auto& [name, value] : facts) page.element("dt", name).element("dd", value);
+  page.close().close();
+}
+
+void write_cards(HtmlWriter& page, const RunReportContent& content) {
+  page.element("h2", "Model and data").open("div", {{"class", "grid"}});
+  write_card(page, "Model card", content.model_card);
+  write_card(page, "Data card", content.data_card);
+  page.close();
+  if (content.recipe.empty()) return;
+  page.open("details").element("summary", "The whole recipe").element("pre", content.recipe).close();
+}
+
+}  // namespace
+
+CardFacts flatten_facts(const Json& values, const std::string& prefix) {
+  CardFacts facts;
+  for (const auto& [key, value] : values.as_object()) {
+    const std::string name = prefix.empty() ? key : prefix + "." + key;
+    if (value.is_object()) {
+      for (auto& fact : flatten_facts(value, name)) facts.push_back(std::move(fact));
+    } else if (!value.is_null()) {
+      facts.emplace_back(name, value.is_string() ? value.as_string() : value.dump());
+    }
+  }
+  return facts;
+}
+
+std::string render_run_report(const RunReportContent& content) {
+  HtmlWriter page;
+  page.raw("<!doctype html>\n").open("html", {{"lang", "en"}}).open("head");
+  page.empty("meta", {{"charset", "utf-8"}});
+  page.empty("meta", {{"name", "viewport"}, {"content", "width=device-width, initial-scale=1"}});
+  page.element("title", content.title).open("style").raw(kPageStyle).close().close();
+  page.open("body").open("main").open("header");
+  page.element("div", "Fathom run report", {{"class", "mark"}}).element("h1", content.title);
+  page.element("p", content.subtitle, {{"class", "lead"}}).close();
+  write_tiles(page, content);
+  if (content.retrieval) write_retrieval_table(page, *content.retrieval);
+  write_found_pictures(page, content.text_to_image);
+  write_found_words(page, content.image_to_text);
+  write_samples(page, content.samples);
+  write_plots(page, content.history);
+  write_cards(page, content);
+  page.element("footer", fmt::format("Written by Fathom {} ({}).", version(), commit()));
+  page.open("script").raw(kPageScript).close();
+  return page.finish();
+}
+
+}  // namespace fathom
