@@ -83,7 +83,7 @@ Rgb surface(const Object& object, Point p, double pixels_per_radius) {
   return light > 0 ? mix(color, {255, 255, 255}, light) : mix(color, {0, 0, 0}, -light);
 }
 
-/// Shadow, then surface, then a darker rim. `own` is the point in the object's frame, `size` the samples a
+/// Shadow, then surface, then a darker rim. `own` is the point in the object's frame, `size` the pixels a
 /// side.
 void draw(const Object& object, Point own, double size, Rgb& pixel) {
   const int shape = object.value(Attribute::kShape);
@@ -123,7 +123,7 @@ class Painter {
 
  private:
   const Scene& scene_;
-  double size_;  ///< samples a side
+  double size_;  ///< pixels a side
   Point light_;
   std::vector<Frame> frames_;
 };
@@ -132,22 +132,17 @@ class Painter {
 
 Image render(const Scene& scene, int64_t size) {
   FATHOM_CHECK(size >= 16, "[render] expected at least 16 pixels, got {}", size);
-  constexpr int kSamples = 2;  ///< a side, on top of the analytic edges: thin notches need it
   Image image{
       .height = size, .width = size, .pixels = std::vector<uint8_t>(static_cast<size_t>(size * size * 3))};
-  const Painter painter(scene, static_cast<double>(size * kSamples));
+  const auto side = static_cast<double>(size);
+  const Painter painter(scene, side);
   uint8_t* out = image.pixels.data();
   for (int64_t i = 0; i < size * size; ++i) {
-    Rgb sum;
-    for (int s = 0; s < kSamples * kSamples; ++s) {
-      const Point p{
-          (static_cast<double>(i % size) + (s % kSamples + 0.5) / kSamples) / static_cast<double>(size),
-          (static_cast<double>(i / size) + (s / kSamples + 0.5) / kSamples) / static_cast<double>(size)};
-      const Rgb color = painter.color_at(p);
-      sum = {sum.r + color.r, sum.g + color.g, sum.b + color.b};
-    }
-    for (const double channel : {sum.r, sum.g, sum.b})
-      *out++ = static_cast<uint8_t>(std::lround(std::clamp(channel / (kSamples * kSamples), 0.0, 255.0)));
+    const Point centre{(static_cast<double>(i % size) + 0.5) / side,
+                       (static_cast<double>(i / size) + 0.5) / side};
+    const Rgb color = painter.color_at(centre);
+    for (const double channel : {color.r, color.g, color.b})
+      *out++ = static_cast<uint8_t>(std::lround(std::clamp(channel, 0.0, 255.0)));
   }
   return image;
 }
