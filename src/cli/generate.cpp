@@ -7,9 +7,9 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/utf8_stream.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
-#include "base/utf8_stream.h"
 
 namespace fathom::cli {
 namespace {
@@ -56,16 +56,17 @@ const char* reason_name(GenerationEnd reason) {
   return "";
 }
 
-/// Shows tokens as they come. A token's text may depend on those before it, so the whole answer is decoded
-/// each time and what is new is shown.
+/// Shows the prompt, then tokens as they come. A token's text may depend on those before it, so the whole
+/// answer is decoded each time and what is new is shown.
 class Streamer {
  public:
   Streamer(const Tokenizer& tokenizer, std::vector<int32_t> prompt)
-      : tokenizer_(tokenizer), tokens_(std::move(prompt)), decoded_(tokenizer.decode(tokens_).size()) {}
+      : tokenizer_(tokenizer), tokens_(std::move(prompt)) {}
 
   bool show(int32_t token) {
     tokens_.push_back(token);
     const std::string all = tokenizer_.decode(tokens_);
+    // The prompt appears with the first token, when nothing is wrong with it.
     if (all.size() > decoded_) write(stream_.push(std::string_view(all).substr(decoded_)));
     decoded_ = all.size();
     return true;
@@ -80,7 +81,7 @@ class Streamer {
 
   const Tokenizer& tokenizer_;
   std::vector<int32_t> tokens_;
-  size_t decoded_;
+  size_t decoded_ = 0;
   Utf8Stream stream_;
 };
 
@@ -109,7 +110,6 @@ int run_generate(int argc, const char* const* argv) {
   if (!arguments.ignores_end) arguments.generate.stop_token = tokenizer->end_of_text();
 
   if (!arguments.as_json) {
-    fmt::print("{}", arguments.prompt);
     Streamer streamer(*tokenizer, prompt);
     generate(language, prompt, arguments.generate, [&](int32_t token) { return streamer.show(token); });
     streamer.finish();

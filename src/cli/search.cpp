@@ -133,7 +133,8 @@ int run_search(int argc, const char* const* argv) {
     Json results = Json::array();
     for (size_t k = 0; k < hits[q].size(); ++k) {
       Json result = Json::Object{{"rank", static_cast<int64_t>(k + 1)}};
-      for (auto& [key, value] : gallery.describe(hits[q][k]).as_object()) result[key] = value;
+      const Json found = gallery.describe(hits[q][k]);
+      for (const auto& [key, value] : found.as_object()) result[key] = value;
       results.push_back(std::move(result));
     }
     const std::string& query = by_words ? options.queries[q] : options.image;

@@ -1,0 +1,63 @@
+// The same recipe on two processes and on one.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "cli_program.h"
+#include "training_run.h"
+
+namespace fathom {
+namespace {
+
+std::vector<double> losses(const std::string& run) {
+  std::vector<double> values;
+  for (const Json& line : timeless_log(run))
+    if (const Json* loss = line.find("loss")) values.push_back(loss->as_double());
+  return values;
+}
+
+/// Largest difference of the losses of 50 steps, relative where asked for.
+double difference(const std::vector<double>& a, const std::vector<double>& b, bool relative) {
+  EXPECT_EQ(a.size(), 50u);
+  EXPECT_EQ(b.size(), 50u);
+  double largest = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    largest = std::max(largest, std::abs(a[i] - b[i]) / (relative ? std::abs(a[i]) : 1));
+  return largest;
+}
+
+void train(const std::vector<std::string>& arguments) {
+  const ProgramResult result = run_program(arguments);
+  ASSERT_EQ(result.status, 0) << result.error;
+}
+
+double two_against_one(const std::string& precision, const std::vector<std::string>& more) {
+  const TrainingWorld world;
+  std::vector<std::string> settings = {"training.max_steps=50", "training.log_every=1",
+                                       "precision=" + precision};
+  settings.insert(settings.end(), more.begin(), more.end());
+  train(world.arguments(world / "one", settings));
+  std::vector<std::string> two = {"launch", "-n", "2", "--"};
+  for (const std::string& word : world.arguments(world / "two", settings)) two.push_back(word);
+  train(two);
+  const std::vector<double> one = losses(world / "one");
+  EXPECT_GT(std::abs(one.front() - one.back()), 1e-3);
+  return difference(one, losses(world / "two"), precision == "fp32");
+}
+
+TEST(Ranks, TwoEqualOneInDouble) {
+  EXPECT_LT(two_against_one("fp64", {}), 1e-5);
+}
+
+TEST(Ranks, TwoEqualOneInFloat) {
+  EXPECT_LT(two_against_one("fp32", {}), 1e-4);
+}
+
+TEST(Ranks, TwoEqualOneWithSigmoidAndAccumulation) {
+  EXPECT_LT(two_against_one(
+                "fp64", {"contrastive.loss=sigmoid", "model.logit_bias=true", "training.micro_batch_size=3"}),
+            1e-5);
+}
+
+}  // namespace
+}  // namespace fathom
