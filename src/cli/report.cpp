@@ -3,10 +3,13 @@
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/progress.h"
 #include "cli/data_argument.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
@@ -53,7 +56,23 @@ std::string shape_text(const SwinConfig& config) {
                      fmt::join(config.depths, "-"), config.window, config.image_size);
 }
 
-CardFacts model_card(const OpenedModel& model) {
+/// The keys of the recipe that a reader asks for first; all of it stands below the cards.
+void add_recipe_facts(const Json& record, CardFacts& facts) {
+  const Json* recipe = record.find("recipe");
+  if (!recipe) return;
+  const std::set<std::string> shown = {"task",
+                                       "seed",
+                                       "precision",
+                                       "training.batch_size",
+                                       "training.epochs",
+                                       "optimizer.learning_rate",
+                                       "optimizer.weight_decay",
+                                       "schedule.shape"};
+  for (auto& fact : flatten_facts(*recipe))
+    if (shown.contains(fact.first)) facts.push_back(std::move(fact));
+}
+
+CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
   CardFacts facts = {{"kind", model_kind_name(model.loaded.kind)}};
   if (model.loaded.kind == ModelKind::kDualTower) {
     const DualTowerConfig& config = model.loaded.dual_tower->config();
@@ -73,10 +92,9 @@ CardFacts model_card(const OpenedModel& model) {
     std::erase_if(rest.as_object(), [&](const auto& member) { return member.first == apart; });
   }
   for (auto& fact : flatten_facts(rest)) facts.push_back(std::move(fact));
-  if (const Json* recipe = model.loaded.extras.record.find("recipe"))
-    for (const char* key : {"task", "seed", "precision"})
-      if (const Json* value = recipe->find(key))
-        facts.emplace_back(key, value->is_string() ? value->as_string() : value->dump());
+  add_recipe_facts(model.loaded.extras.record, facts);
+  if (const auto clock = history.training.find("seconds"); clock != history.training.end())
+    facts.emplace_back("training time", format_duration(clock->second.back().y));
   facts.emplace_back("evaluated on", make_device_runtime(model.evaluate.device)->name());
   return facts;
 }
@@ -171,10 +189,11 @@ int run_report(int argc, const char* const* argv) {
   if (model.loaded.kind == ModelKind::kDualTower) add_retrieval(options, model, content);
   if (model.loaded.kind == ModelKind::kLanguage) add_language(options, model, content);
   add_training_data(model.loaded.extras.record, content.data_card);
-  content.model_card = model_card(model);
-  content.subtitle =
-      fmt::format("A {} model of {:.1f} million parameters.", model_kind_name(model.loaded.kind),
-                  static_cast<double>(num_parameters(model)) / 1e6);
+  content.model_card = model_card(model, content.history);
+  std::string kind = model_kind_name(model.loaded.kind);
+  std::replace(kind.begin(), kind.end(), '_', ' ');
+  content.subtitle = fmt::format("A {} model of {:.1f} million parameters.", kind,
+                                 static_cast<double>(num_parameters(model)) / 1e6);
   const std::string page = render_run_report(content);
   write_file_atomically(options.html, page);
   const std::string path = std::filesystem::absolute(options.html).string();

@@ -28,10 +28,11 @@ h2 { font-size: 21px; letter-spacing: -0.01em; margin: 56px 0 4px; font-weight: 
 h3 { font-size: 15px; margin: 0 0 12px; font-weight: 650; }
 .lead, .note { color: var(--soft); margin: 0 0 18px; max-width: 72ch; }
 .mark { color: var(--accent); font-weight: 650; letter-spacing: 0.08em; text-transform: uppercase; font-size: 12px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px; }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 18px 20px; }
 .tile b { display: block; font-size: 28px; line-height: 1.2; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; display: block; }
+.tile .aside { margin-top: 6px; font-size: 12px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }

@@ -122,7 +122,7 @@ std::string draw_legend(const LinePlot& plot) {
   double x = kRight;
   for (size_t i = plot.series.size(); i-- > 0;) {
     const std::string& name = plot.series[i].name;
-    x -= 7.0 * static_cast<double>(name.size()) + 26;
+    x -= 7.5 * static_cast<double>(name.size()) + 36;
     svg +=
         fmt::format(R"(<line class="line c{}" x1="{:.0f}" y1="20" x2="{:.0f}" y2="20"/>)", i % 6, x, x + 14);
     svg += fmt::format(R"(<text class="key" x="{:.0f}" y="24">{}</text>)", x + 19, escape_html(name));

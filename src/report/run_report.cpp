@@ -11,27 +11,34 @@ namespace {
 
 using Attributes = HtmlWriter::Attributes;
 
-void write_tile(HtmlWriter& page, const std::string& value, const std::string& label) {
-  page.open("div", {{"class", "tile"}}).element("b", value).element("span", label).close();
+void write_tile(HtmlWriter& page, const std::string& value, const std::string& label,
+                const std::string& note = "") {
+  page.open("div", {{"class", "tile"}}).element("b", value).element("span", label);
+  if (!note.empty()) page.element("span", note, {{"class", "aside"}});
+  page.close();
+}
+
+void write_recall_tile(HtmlWriter& page, const std::string& label, double recall, double chance) {
+  write_tile(page, fmt::format("{:.1f} %", recall), label, fmt::format("chance {:.2f} %", chance));
 }
 
 void write_tiles(HtmlWriter& page, const RunReportContent& content) {
   page.open("div", {{"class", "tiles"}});
   if (const auto& report = content.retrieval) {
-    write_tile(page, fmt::format("{:.1f} %", report->all.t2i.r1), "text → image, first hit right");
-    write_tile(page, fmt::format("{:.1f} %", report->all.t2i.r10), "text → image, among the first 10");
-    write_tile(page, fmt::format("{:.1f} %", report->all.i2t.r1), "image → text, first hit right");
-    write_tile(page, fmt::format("{:.1f} %", report->all.i2t.r10), "image → text, among the first 10");
-    write_tile(page, fmt::format("{:.1f} %", report->chance.t2i.r10), "chance, among the first 10");
+    const RetrievalDirections &found = report->all, &chance = report->chance;
+    write_recall_tile(page, "text → image: first hit right", found.t2i.r1, chance.t2i.r1);
+    write_recall_tile(page, "text → image: in the first 10", found.t2i.r10, chance.t2i.r10);
+    write_recall_tile(page, "image → text: first hit right", found.i2t.r1, chance.i2t.r1);
+    write_recall_tile(page, "image → text: in the first 10", found.i2t.r10, chance.i2t.r10);
   }
   if (const auto& report = content.language) {
     write_tile(page, fmt::format("{:.3f}", report->bits_per_byte()), "bits per byte");
     write_tile(page, fmt::format("{:.1f}", report->perplexity()), "perplexity per token");
   }
-  if (const auto loss = content.history.training.find("loss"); loss != content.history.training.end()) {
-    write_tile(page, fmt::format("{:.3f}", loss->second.back().y), "training loss at the end");
-    write_tile(page, fmt::format("{:g}", loss->second.back().x), "steps");
-  }
+  if (const auto loss = content.history.training.find("loss");
+      !content.retrieval && loss != content.history.training.end())
+    write_tile(page, fmt::format("{:.3f}", loss->second.back().y),
+               fmt::format("training loss at step {:g}", loss->second.back().x));
   page.close();
 }
 
@@ -94,7 +101,7 @@ void write_retrieval_table(HtmlWriter& page, const RetrievalReport& report) {
   page.element("h2", "Retrieval");
   page.element(
       "p",
-      fmt::format("Among {} images and {} captions, none of them trained on. Percent of queries whose right "
+      fmt::format("Among {} images and {} captions. Percent of queries whose right "
                   "answer is among the first 1, 5 or 10; every caption of an image counts as right, and ties "
                   "count against the model.",
                   report.images, report.captions),
