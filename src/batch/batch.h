@@ -11,13 +11,15 @@
 namespace fathom {
 
 /// B samples of one or more modalities; tensors of absent modalities are undefined.
-/// Shapes: B batch, C channels, H height, W width, T tokens.
+/// Shapes: B batch, C channels, H height, W width, T tokens. With V views a picture, `image_BCHW` has V·B
+/// rows, view v of sample b at V·b + v; with K sentences a sample, `tokens_BT` and `length_B` have K·B rows
+/// likewise.
 struct Batch {
-  at::Tensor index_B;       ///< int64: position of each sample in its data set; keys dropout and augmentation
-  at::Tensor image_BCHW;    ///< uint8 in RGB order until `to_device`, then float32, normalised
-  at::Tensor tokens_BT;     ///< int64, padded at the end with the padding id
-  at::Tensor length_B;      ///< int64: unpadded tokens of each row
-  at::Tensor label_B;       ///< int64 class ids, −1 where a sample has none
+  at::Tensor index_B;     ///< int64: position of each sample in its data set; keys dropout and augmentation
+  at::Tensor image_BCHW;  ///< uint8 in RGB order until `to_device`, then float32, normalised
+  at::Tensor tokens_BT;   ///< int64, padded at the end with the padding id
+  at::Tensor length_B;    ///< int64: unpadded tokens of each row
+  at::Tensor label_B;     ///< int64 class ids, −1 where a sample has none
   std::vector<Record> records;  ///< where the samples came from
 
   int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }

@@ -25,20 +25,27 @@ at::Tensor stack_labels(std::span<const Sample> samples) {
   return out;
 }
 
+void check_rows(const char* what, size_t got, size_t expected) {
+  FATHOM_CHECK(got == expected, "[collate] expected {} {} in every sample, got {}", expected, what, got);
+}
+
 at::Tensor stack_images(std::span<const Sample> samples) {
-  const int64_t height = samples[0].image->height;
-  const int64_t width = samples[0].image->width;
+  const size_t num_views = samples[0].images.size();
+  const int64_t height = samples[0].images[0].height;
+  const int64_t width = samples[0].images[0].width;
   const int64_t bytes = height * width * 3;
-  at::Tensor out = at::empty({static_cast<int64_t>(samples.size()), height, width, 3}, at::kByte);
+  at::Tensor out = at::empty({static_cast<int64_t>(samples.size() * num_views), height, width, 3}, at::kByte);
   uint8_t* data = out.mutable_data_ptr<uint8_t>();
   for (const Sample& sample : samples) {
-    const Image& image = *sample.image;
-    FATHOM_CHECK(
-        image.height == height && image.width == width && static_cast<int64_t>(image.pixels.size()) == bytes,
-        "[collate] expected {} × {} images, got {} × {} ({})", height, width, image.height, image.width,
-        sample.record.source);
-    std::memcpy(data, image.pixels.data(), static_cast<size_t>(bytes));
-    data += bytes;
+    check_rows("views", sample.images.size(), num_views);
+    for (const Image& image : sample.images) {
+      FATHOM_CHECK(image.height == height && image.width == width &&
+                       static_cast<int64_t>(image.pixels.size()) == bytes,
+                   "[collate] expected {} × {} images, got {} × {} ({})", height, width, image.height,
+                   image.width, sample.record.source);
+      std::memcpy(data, image.pixels.data(), static_cast<size_t>(bytes));
+      data += bytes;
+    }
   }
   return out.permute({0, 3, 1, 2});
 }
@@ -46,7 +53,7 @@ at::Tensor stack_images(std::span<const Sample> samples) {
 int64_t padded_length(std::span<const Sample> samples, const CollateConfig& config) {
   int64_t longest = 1;
   for (const Sample& sample : samples)
-    longest = std::max(longest, static_cast<int64_t>(sample.tokens.size()));
+    for (const auto& row : sample.token_rows) longest = std::max(longest, static_cast<int64_t>(row.size()));
   if (config.pad_to == 0)
     return (longest + config.pad_multiple - 1) / config.pad_multiple * config.pad_multiple;
   FATHOM_CHECK(longest <= config.pad_to, "[collate] expected at most {} tokens, got {}", config.pad_to,
@@ -55,16 +62,20 @@ int64_t padded_length(std::span<const Sample> samples, const CollateConfig& conf
 }
 
 void stack_tokens(std::span<const Sample> samples, const CollateConfig& config, Batch& batch) {
-  const int64_t num_rows = static_cast<int64_t>(samples.size());
+  const size_t rows_each = samples[0].token_rows.size();
+  const int64_t num_rows = static_cast<int64_t>(samples.size() * rows_each);
   const int64_t length = padded_length(samples, config);
   batch.tokens_BT = at::full({num_rows, length}, config.padding_id, at::kLong);
   batch.length_B = at::empty({num_rows}, at::kLong);
   int64_t* tokens = batch.tokens_BT.mutable_data_ptr<int64_t>();
   int64_t* lengths = batch.length_B.mutable_data_ptr<int64_t>();
   for (const Sample& sample : samples) {
-    std::copy(sample.tokens.begin(), sample.tokens.end(), tokens);
-    tokens += length;
-    *lengths++ = static_cast<int64_t>(sample.tokens.size());
+    check_rows("sentences", sample.token_rows.size(), rows_each);
+    for (const auto& row : sample.token_rows) {
+      std::copy(row.begin(), row.end(), tokens);
+      tokens += length;
+      *lengths++ = static_cast<int64_t>(row.size());
+    }
   }
 }
 
@@ -84,9 +95,9 @@ Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
   Batch batch;
   batch.index_B = stack_indices(samples);
   batch.label_B = stack_labels(samples);
-  if (present(samples, "an image", [](const Sample& sample) { return sample.image.has_value(); }))
+  if (present(samples, "an image", [](const Sample& sample) { return !sample.images.empty(); }))
     batch.image_BCHW = stack_images(samples);
-  if (present(samples, "tokens", [](const Sample& sample) { return !sample.tokens.empty(); }))
+  if (present(samples, "tokens", [](const Sample& sample) { return !sample.token_rows.empty(); }))
     stack_tokens(samples, config, batch);
   batch.records.reserve(samples.size());
   for (const Sample& sample : samples) batch.records.push_back(sample.record);
@@ -116,7 +127,9 @@ Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
   FATHOM_CHECK(start >= 0 && count >= 1 && start + count <= batch.size(),
                "[slice_batch] expected rows within {}, got {} from {}", batch.size(), count, start);
   const auto cut = [&](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.narrow(0, start, count) : tensor;
+    if (!tensor.defined()) return tensor;
+    const int64_t rows_each = tensor.size(0) / batch.size();
+    return tensor.narrow(0, start * rows_each, count * rows_each);
   };
   const auto first = batch.records.begin() + start;
   return {.index_B = cut(batch.index_B),

@@ -1,6 +1,7 @@
 #include "batch/sources.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -38,9 +39,20 @@ void require(bool condition, const Record& record, const char* what) {
 
 }  // namespace
 
+void PairingConfig::fields(Fields& f) {
+  f("captions_per_image", captions_per_image,
+    "captions of a picture in one batch, different ones while it has them", {.low = 1, .high = 64});
+  f("views_per_image", views_per_image, "augmented views of a picture in one batch", {.low = 1, .high = 8});
+}
+
 ImageTextSource::ImageTextSource(std::shared_ptr<const Dataset> dataset,
-                                 std::shared_ptr<const ImageViews> images, TextEncoding text, int64_t seed)
-    : dataset_(std::move(dataset)), images_(std::move(images)), text_(std::move(text)), seed_(seed) {
+                                 std::shared_ptr<const ImageViews> images, TextEncoding text, int64_t seed,
+                                 const PairingConfig& pairing)
+    : dataset_(std::move(dataset)),
+      images_(std::move(images)),
+      text_(std::move(text)),
+      seed_(seed),
+      pairing_(images_->phase() == Phase::kTrain ? pairing : PairingConfig{}) {
   for (const Record& record : dataset_->records()) {
     require(!record.image_path.empty(), record, "image");
     require(!record.captions.empty(), record, "caption");
@@ -51,13 +63,19 @@ Sample ImageTextSource::load(int64_t index, int64_t epoch) const {
   const Record& record = dataset_->record(index);
   const uint64_t key = sample_key(seed_, epoch, index);
   const bool training = images_->phase() == Phase::kTrain;
+  Sample sample{.index = index, .record = record};
   Random view_random(key, kViewStream);
-  Sample sample{.index = index, .record = record, .image = images_->view(record.image_path, view_random)};
-  const auto num_captions = static_cast<int64_t>(record.captions.size());
-  const int64_t choice = training ? Random(key, kCaptionStream).below(num_captions) : 0;
-  sample.tokens = text_.encode(record.captions[static_cast<size_t>(choice)]);
+  for (int64_t view = 0; view < pairing_.views_per_image; ++view)
+    sample.images.push_back(images_->view(record.image_path, view_random));
+  std::vector<size_t> order(record.captions.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  if (training) Random(key, kCaptionStream).shuffle(order);
   Random mask_random(key, kMaskStream);
-  if (training) text_.mask(sample.tokens, mask_random);
+  for (int64_t k = 0; k < pairing_.captions_per_image; ++k) {
+    const std::string& caption = record.captions[order[static_cast<size_t>(k) % order.size()]];
+    sample.token_rows.push_back(text_.encode(caption));
+    if (training) text_.mask(sample.token_rows.back(), mask_random);
+  }
   return sample;
 }
 
@@ -75,7 +93,7 @@ Sample ImageSource::load(int64_t index, int64_t epoch) const {
   Random random(sample_key(seed_, epoch, index), kViewStream);
   return {.index = index,
           .record = record,
-          .image = images_->view(record.image_path, random),
+          .images = {images_->view(record.image_path, random)},
           .label = class_of(record, class_ids_)};
 }
 
@@ -100,7 +118,7 @@ Sample TextSource::load(int64_t index, int64_t) const {
   const Record& record = dataset_->record(record_of(index));
   return {.index = index,
           .record = record,
-          .tokens = text_.encode(sentence(index)),
+          .token_rows = {text_.encode(sentence(index))},
           .label = class_of(record, class_ids_)};
 }
 
@@ -143,14 +161,15 @@ Sample TokenWindowSource::load(int64_t index, int64_t epoch) const {
         Random(sample_key(seed_, epoch, static_cast<int64_t>(which)), kOffsetStream).below(num_tokens_);
     const auto part = tokens.subspan(static_cast<size_t>(offset + window * num_tokens_),
                                      static_cast<size_t>(num_tokens_) + 1);
-    sample.tokens.assign(part.begin(), part.end());
+    sample.token_rows.emplace_back(part.begin(), part.end());
     return sample;
   }
   const int64_t begin = window * num_tokens_;
   const int64_t end = std::min(begin + num_tokens_, static_cast<int64_t>(tokens.size()));
-  sample.tokens.push_back(begin == 0 ? end_of_text_ : tokens[static_cast<size_t>(begin) - 1]);
   const auto part = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-  sample.tokens.insert(sample.tokens.end(), part.begin(), part.end());
+  std::vector<int32_t>& row = sample.token_rows.emplace_back();
+  row.push_back(begin == 0 ? end_of_text_ : tokens[static_cast<size_t>(begin) - 1]);
+  row.insert(row.end(), part.begin(), part.end());
   return sample;
 }
 

@@ -16,12 +16,20 @@
 
 namespace fathom {
 
-/// One sample a record: its image and one of its captions (training: drawn anew each epoch, tokens masked;
-/// evaluation: the first). Errors (kData) at construction: a record without image or caption.
+/// How much of a record a training batch holds.
+struct PairingConfig {
+  int64_t captions_per_image = 1;
+  int64_t views_per_image = 1;
+  void fields(Fields& f);
+};
+
+/// One sample a record: its image and its captions (training: `pairing` views and captions, drawn anew each
+/// epoch, tokens masked; evaluation: the centre view and the first caption). Errors (kData) at construction:
+/// a record without image or caption.
 class ImageTextSource : public SampleSource {
  public:
   ImageTextSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images,
-                  TextEncoding text, int64_t seed);
+                  TextEncoding text, int64_t seed, const PairingConfig& pairing = {});
   int64_t size() const override { return dataset_->size(); }
   Sample load(int64_t index, int64_t epoch) const override;
   DataReport* report() const override { return &dataset_->report(); }
@@ -31,6 +39,7 @@ class ImageTextSource : public SampleSource {
   std::shared_ptr<const ImageViews> images_;
   TextEncoding text_;
   int64_t seed_;
+  PairingConfig pairing_;
 };
 
 /// One sample a record: its image, and its label as a class id (−1 without one).

@@ -25,26 +25,26 @@ struct Audio {
 
 /// One row of a manifest, before anything is decoded: paths are absolute, absent fields are empty.
 struct Record {
-  std::string id;                       ///< the image's, audio's or row's name, unique in its data set where the source allows
+  std::string id;  ///< the image's, audio's or row's name, unique in its data set where the source allows
   std::string image_path;
   std::string audio_path;
   std::vector<std::string> captions;
-  std::string text;                     ///< a document or sentence
+  std::string text;  ///< a document or sentence
   std::string question;
   std::vector<std::string> answers;
-  std::string label;                    ///< class name, empty if none
+  std::string label;                        ///< class name, empty if none
   std::map<std::string, std::string> tags;  ///< other string fields, e.g. "unseen" for scenes
-  std::string source;                   ///< "file:line" where it was written, for messages
+  std::string source;                       ///< "file:line" where it was written, for messages
 };
 
 /// A record with its media decoded and its text encoded.
 struct Sample {
-  int64_t index = 0;                    ///< position in the data set
+  int64_t index = 0;  ///< position in the data set
   Record record;
-  std::optional<Image> image;
+  std::vector<Image> images;  ///< none, one, or several views of one picture
   std::optional<Audio> audio;
-  std::vector<int32_t> tokens;          ///< the encoded caption, sentence or window
-  int64_t label = -1;                   ///< class id, −1 if none
+  std::vector<std::vector<int32_t>> token_rows;  ///< none, one, or several encoded sentences
+  int64_t label = -1;                            ///< class id, −1 if none
 };
 
 }  // namespace fathom

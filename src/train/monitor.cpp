@@ -81,7 +81,8 @@ void Monitor::write_line(const StepRecord& record) {
   line["learning_rate"] = record.learning_rate;
   line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps);
   if (log_) {
-    for (const auto& [name, value] : throughput(record).as_object()) line[name] = value;
+    const Json speed = throughput(record);
+    for (const auto& [name, value] : speed.as_object()) line[name] = value;
     line["seconds"] = seconds();
     log_->write(line);
     events_->write(record.step, to_scalars("train/", line));

@@ -20,6 +20,7 @@ void DataConfig::fields(Fields& f) {
   f("val_files", val_files, "held-out texts, evaluated one by one");
   f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
+  f.group("pairing", pairing, "how much of a picture's record one batch holds (contrastive)");
   f.group("loader", loader, "background loading");
 }
 
@@ -71,6 +72,8 @@ void check_contrastive(const RecipeConfig& recipe) {
   if (max_tokens > recipe.dual_tower.text.max_positions)
     fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}",
          max_tokens, recipe.dual_tower.text.max_positions);
+  if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
+    fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
   if (recipe.contrastive.loss == ContrastiveLoss::kSigmoid && !recipe.dual_tower.logit_bias)
     fail(ErrorKind::kConfig, "contrastive.loss: sigmoid needs model.logit_bias = true");
 }

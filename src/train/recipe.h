@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "batch/loader.h"
+#include "batch/sources.h"
 #include "data/readers/dataset.h"
 #include "data/tokenizer/trainer.h"
 #include "evaluate/model_inputs.h"
@@ -25,6 +26,7 @@ struct DataConfig {
   std::vector<std::string> train_files;  ///< language: texts
   std::vector<std::string> val_files;
   ModelInputs inputs;
+  PairingConfig pairing;
   LoaderConfig loader;
 
   DataConfig();

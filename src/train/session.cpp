@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "evaluate/language.h"
 #include "evaluate/retrieval_data.h"
 #include "models/model_folder.h"
@@ -57,11 +58,15 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
   const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
   const TextEncoding encoding(tokenizer, inputs.text);
-  session.loader =
-      make_loader(recipe, place, std::make_shared<const ImageTextSource>(train, views, encoding, recipe.seed),
-                  encoding.padding_id());
+  session.loader = make_loader(
+      recipe, place,
+      std::make_shared<const ImageTextSource>(train, views, encoding, recipe.seed, recipe.data.pairing),
+      encoding.padding_id());
   ContrastiveTask::Setup setup{.config = recipe.contrastive,
                                .num_tokens = inputs.text.max_tokens,
+                               .captions_per_image = recipe.data.pairing.captions_per_image,
+                               .views_per_image = recipe.data.pairing.views_per_image,
+                               .seed = recipe.seed,
                                .tokenizer_json = tokenizer->to_json()};
   if (place.collective.rank() == 0) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
@@ -152,6 +157,10 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
     open_contrastive(session, place);
   else
     open_language(session, place);
+  session.record["trained_with"] = Json::Object{{"fathom", version()},
+                                                {"commit", commit()},
+                                                {"device", place.runtime.name()},
+                                                {"processes", place.collective.size()}};
   return session;
 }
 

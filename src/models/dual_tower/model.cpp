@@ -35,7 +35,11 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
 }
 
 at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  return normalise(image_projection_(vision_->forward(image_BCHW, context)));
+  return project_image(vision_->forward(image_BCHW, context));
+}
+
+at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD) const {
+  return normalise(image_projection_->forward(pooled_BD));
 }
 
 at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,

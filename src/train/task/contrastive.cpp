@@ -1,15 +1,25 @@
-// B images of this rank, M texts of this rank (K an image), N images and L texts of all ranks, D width.
+// B pictures, V·B views and M texts (K a picture) of this rank, N views and L texts of all ranks, D width.
 #include "train/task/contrastive.h"
 
 #include <torch/torch.h>
 
+#include <array>
+#include <cmath>
+
 #include "base/error.h"
+#include "base/random.h"
 #include "distributed/autograd_collectives.h"
 #include "models/model_folder.h"
 #include "train/losses/contrastive_losses.h"
 #include "train/task/module_parameters.h"
 
 namespace fathom {
+namespace {
+
+constexpr int64_t kViewHeadWidth = 512;
+constexpr int64_t kViewWidth = 128;
+
+}  // namespace
 
 void ContrastiveConfig::fields(Fields& f) {
   f.choice("loss", loss, "softmax over the batch, or a decision about every pair",
@@ -18,25 +28,64 @@ void ContrastiveConfig::fields(Fields& f) {
     {.low = 0, .high = 0.99});
   f("match_equal_captions", match_equal_captions,
     "a caption that equals one of another picture is no negative for it");
+  f("self_weight", self_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
+  f("self_temperature", self_temperature, "its temperature", {.low = 0.001});
+}
+
+ViewHeadImpl::ViewHeadImpl(int64_t in)
+    : hidden_(register_module("hidden", torch::nn::Linear(in, kViewHeadWidth))),
+      out_(register_module("out", torch::nn::Linear(kViewHeadWidth, kViewWidth))) {}
+
+at::Tensor ViewHeadImpl::forward(const at::Tensor& pooled_BD) {
+  const at::Tensor wide_BD = pooled_BD.to(hidden_->weight.scalar_type());
+  const at::Tensor view_BD = out_->forward(at::gelu(hidden_->forward(wide_BD)));
+  return view_BD / at::linalg_vector_norm(view_BD, 2, {-1}, true).clamp_min(1e-12);
+}
+
+ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
+  if (setup_.config.self_weight == 0) return;
+  view_head_ = ViewHead(setup_.model->config().vision.output_dim());
+  const at::Tensor like = setup_.model->parameters().front();
+  const torch::NoGradGuard no_grad;
+  uint64_t place = 0;
+  for (at::Tensor& weight : view_head_->parameters()) {
+    at::Generator generator =
+        at::make_generator<at::CPUGeneratorImpl>(mix_seed({static_cast<uint64_t>(setup_.seed), place++}));
+    if (weight.dim() > 1)
+      weight.normal_(0.0, 1.0 / std::sqrt(static_cast<double>(weight.size(1))), generator);
+    else
+      weight.zero_();
+  }
+  view_head_->to(like.device(), like.scalar_type());
 }
 
 NamedParameters ContrastiveTask::parameters() const {
-  return module_parameters(*setup_.model);
+  NamedParameters all = module_parameters(*setup_.model);
+  if (!view_head_) return all;
+  for (auto& [name, parameter] : module_parameters(*view_head_))
+    all.emplace_back("view_head." + name, parameter);
+  return all;
 }
 
 ContrastiveTask::Embeddings ContrastiveTask::embed(const MicroBatch& micro_batch) {
   const Batch& batch = micro_batch.batch;
   FATHOM_CHECK(batch.image_BCHW.defined() && batch.tokens_BT.defined(),
                "[contrastive] expected images and captions in every batch");
-  ForwardContext text_context = micro_batch.forward;
-  const int64_t captions = batch.tokens_BT.size(0) / batch.size();
-  if (captions > 1 && text_context.key_B.defined()) {
-    const at::Tensor place_K = at::arange(captions, text_context.key_B.options());
-    text_context.key_B = (text_context.key_B.unsqueeze(1) + place_K).flatten();
-  }
+  const auto context_of = [&](const at::Tensor& rows) {
+    ForwardContext context = micro_batch.forward;
+    const int64_t rows_each = rows.size(0) / batch.size();
+    if (rows_each > 1 && context.key_B.defined()) {
+      const at::Tensor place_K = at::arange(rows_each, context.key_B.options());
+      context.key_B = (context.key_B.unsqueeze(1) + place_K).flatten();
+    }
+    return context;
+  };
   Embeddings local;
-  local.image_BD = setup_.model->embed_image(batch.image_BCHW, micro_batch.forward);
-  local.text_MD = setup_.model->embed_text(batch.tokens_BT, batch.length_B, text_context);
+  const at::Tensor pooled_VD =
+      setup_.model->vision()->forward(batch.image_BCHW, context_of(batch.image_BCHW));
+  local.image_VD = setup_.model->project_image(pooled_VD);
+  if (view_head_) local.view_VD = view_head_->forward(pooled_VD);
+  local.text_MD = setup_.model->embed_text(batch.tokens_BT, batch.length_B, context_of(batch.tokens_BT));
   local.owner_B = batch.index_B;
   local.caption_M = caption_ids(batch.tokens_BT, batch.length_B);
   return local;
@@ -49,26 +98,48 @@ at::Tensor ContrastiveTask::score(const at::Tensor& similarity_RC, const PairLab
   return info_nce(logits_RC, labels, setup_.config.label_smoothing);
 }
 
-at::Tensor ContrastiveTask::loss_of(const Embeddings& local, Collective& collective) const {
-  const at::Tensor image_ND = all_gather_with_gradient(collective, local.image_BD);
+at::Tensor ContrastiveTask::pair_loss(const Embeddings& local, Collective& collective) const {
+  const at::Tensor image_ND = all_gather_with_gradient(collective, local.image_VD);
   const at::Tensor text_LD = all_gather_with_gradient(collective, local.text_MD);
   const at::Tensor owner_N = collective.all_gather(local.owner_B);
   const at::Tensor caption_L = collective.all_gather(local.caption_M);
-  const int64_t captions = text_LD.size(0) / image_ND.size(0);
+  const int64_t captions = local.text_MD.size(0) / local.owner_B.size(0);
+  const int64_t views = local.image_VD.size(0) / local.owner_B.size(0);
   const auto label = [&](const at::Tensor& owner_T, const at::Tensor& caption_T, const at::Tensor& owner_I,
                          const at::Tensor& caption_of_I) {
     const at::Tensor owner_of_text = owner_T.repeat_interleave(captions);
-    if (!setup_.config.match_equal_captions) return label_pairs(owner_of_text, owner_I);
-    return label_pairs(owner_of_text, owner_I, caption_T, caption_of_I.view({-1, captions}));
+    const at::Tensor owner_of_view = owner_I.repeat_interleave(views);
+    if (!setup_.config.match_equal_captions) return label_pairs(owner_of_text, owner_of_view);
+    return label_pairs(owner_of_text, owner_of_view, caption_T,
+                       caption_of_I.view({-1, captions}).repeat_interleave(views, 0));
   };
   const at::Tensor image_to_text =
-      score(at::mm(local.image_BD, text_LD.t()),
+      score(at::mm(local.image_VD, text_LD.t()),
             transpose(label(owner_N, caption_L, local.owner_B, local.caption_M)));
-  const auto num_images = static_cast<double>(image_ND.size(0));
-  if (setup_.config.loss == ContrastiveLoss::kSigmoid) return image_to_text / num_images;
+  const auto num_views = static_cast<double>(image_ND.size(0));
+  if (setup_.config.loss == ContrastiveLoss::kSigmoid) return image_to_text / num_views;
   const at::Tensor text_to_image =
       score(at::mm(local.text_MD, image_ND.t()), label(local.owner_B, local.caption_M, owner_N, caption_L));
-  return 0.5 * (image_to_text / num_images + text_to_image / static_cast<double>(text_LD.size(0)));
+  return 0.5 * (image_to_text / num_views + text_to_image / static_cast<double>(text_LD.size(0)));
+}
+
+at::Tensor ContrastiveTask::view_loss(const Embeddings& local, Collective& collective) const {
+  const at::Tensor all_ND = all_gather_with_gradient(collective, local.view_VD);
+  const int64_t rows = local.view_VD.size(0);
+  const int64_t views = rows / local.owner_B.size(0);
+  const at::Tensor owner_R = local.owner_B.repeat_interleave(views);
+  const at::Tensor owner_N = collective.all_gather(owner_R);
+  const at::Tensor place_R = at::arange(rows, owner_R.options()) + rows * collective.rank();
+  const at::Tensor itself_RN = place_R.unsqueeze(1) == at::arange(all_ND.size(0), owner_R.options());
+  PairLabels labels = label_pairs(owner_R, owner_N);
+  labels.positive_RC = labels.positive_RC & ~itself_RN;
+  const at::Tensor logits_RN = at::mm(local.view_VD, all_ND.t()) / setup_.config.self_temperature;
+  return info_nce(logits_RN, labels) / static_cast<double>(all_ND.size(0));
+}
+
+at::Tensor ContrastiveTask::loss_of(const Embeddings& local, Collective& collective) const {
+  const at::Tensor pairs = pair_loss(local, collective);
+  return view_head_ ? pairs + setup_.config.self_weight * view_loss(local, collective) : pairs;
 }
 
 at::Tensor ContrastiveTask::loss(const MicroBatch& micro_batch, const StepContext& step) {
@@ -78,33 +149,38 @@ at::Tensor ContrastiveTask::loss(const MicroBatch& micro_batch, const StepContex
 at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_batches,
                                              const StepContext& step) {
   if (micro_batches.size() == 1) return Task::forward_backward(micro_batches, step);
-  const auto join = [](std::span<const Embeddings> parts, at::Tensor Embeddings::*member) {
-    std::vector<at::Tensor> tensors;
-    for (const Embeddings& part : parts) tensors.push_back(part.*member);
-    return at::cat(tensors);
-  };
+  constexpr at::Tensor Embeddings::*kLearned[] = {&Embeddings::image_VD, &Embeddings::text_MD,
+                                                  &Embeddings::view_VD};
   std::vector<Embeddings> parts;
   {
     const torch::NoGradGuard no_grad;
     for (const MicroBatch& micro_batch : micro_batches) parts.push_back(embed(micro_batch));
   }
-  const Embeddings whole{join(parts, &Embeddings::image_BD).requires_grad_(),
-                         join(parts, &Embeddings::text_MD).requires_grad_(),
-                         join(parts, &Embeddings::owner_B), join(parts, &Embeddings::caption_M)};
+  const auto join = [&](at::Tensor Embeddings::*member) {
+    std::vector<at::Tensor> tensors;
+    for (const Embeddings& part : parts)
+      if ((part.*member).defined()) tensors.push_back(part.*member);
+    return tensors.empty() ? at::Tensor() : at::cat(tensors);
+  };
+  Embeddings whole{.owner_B = join(&Embeddings::owner_B), .caption_M = join(&Embeddings::caption_M)};
+  for (const auto member : kLearned)
+    if ((parts.front().*member).defined()) whole.*member = join(member).requires_grad_();
   const at::Tensor loss = loss_of(whole, step.collective);
   loss.backward();
-  int64_t image_row = 0;
-  int64_t text_row = 0;
+
+  std::array<int64_t, std::size(kLearned)> row{};
   for (const MicroBatch& micro_batch : micro_batches) {
     if (&micro_batch == &micro_batches.back()) step.expect_last_backward();
     const Embeddings part = embed(micro_batch);
-    const int64_t images = part.image_BD.size(0);
-    const int64_t texts = part.text_MD.size(0);
-    torch::autograd::backward({part.image_BD, part.text_MD},
-                              {whole.image_BD.grad().narrow(0, image_row, images),
-                               whole.text_MD.grad().narrow(0, text_row, texts)});
-    image_row += images;
-    text_row += texts;
+    std::vector<at::Tensor> outputs, gradients;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const at::Tensor& output = part.*kLearned[i];
+      if (!output.defined()) continue;
+      outputs.push_back(output);
+      gradients.push_back((whole.*kLearned[i]).grad().narrow(0, row[i], output.size(0)));
+      row[i] += output.size(0);
+    }
+    torch::autograd::backward(outputs, gradients);
   }
   return loss.detach();
 }
@@ -126,7 +202,8 @@ PixelStatistics ContrastiveTask::pixels() const {
 double ContrastiveTask::flops_per_sample() const {
   const DualTowerConfig& config = setup_.model->config();
   const int64_t text = forward_flops(config, 1, setup_.num_tokens) - forward_flops(config, 1, 0);
-  return 3.0 * static_cast<double>(forward_flops(config, 1, 0) + text * setup_.captions_per_image);
+  return 3.0 * static_cast<double>(forward_flops(config, 1, 0) * setup_.views_per_image +
+                                   text * setup_.captions_per_image);
 }
 
 }  // namespace fathom

@@ -1,6 +1,8 @@
 // Image–text alignment: InfoNCE or the pairwise sigmoid loss over the global batch.
 #pragma once
 
+#include <torch/nn/modules/linear.h>
+
 #include <functional>
 #include <string>
 #include <vector>
@@ -18,9 +20,26 @@ struct ContrastiveConfig {
   ContrastiveLoss loss = ContrastiveLoss::kInfoNce;
   double label_smoothing = 0.0;
   bool match_equal_captions = true;
+  double self_weight = 0.0;
+  double self_temperature = 0.1;
 
   void fields(Fields& f);
 };
+
+/// What the self-contrast of views compares: a two-layer perceptron on the image tower's pooled features,
+/// thrown away after training. Source: Mu et al., "SLIP: self-supervision meets language-image pre-training",
+/// ECCV 2022.
+class ViewHeadImpl : public torch::nn::Module {
+ public:
+  explicit ViewHeadImpl(int64_t in);
+  /// Pooled features [B, D] → unit vectors, [B, 128], float32 or wider.
+  at::Tensor forward(const at::Tensor& pooled_BD);
+
+ private:
+  torch::nn::Linear hidden_{nullptr};
+  torch::nn::Linear out_{nullptr};
+};
+TORCH_MODULE(ViewHead);
 
 /// Trains a dual tower. Every rank compares its own images and texts with those of all ranks; gradients of
 /// gathered embeddings go back to their owners. With several micro-batches a step embeds twice: first without
@@ -28,8 +47,11 @@ struct ContrastiveConfig {
 /// micro-batch at a time (Gao et al., "Scaling deep contrastive learning batch size under memory limited
 /// setup", RepL4NLP 2021). So accumulation equals the large batch, at the price of a second forward pass.
 ///
-/// Batches have `index_B` (equal indices: the same picture) and K ≥ 1 captions an image: `tokens_BT` has K·B
-/// rows, those of image b at K·b … K·b + K − 1.
+/// Batches have `index_B` (equal indices: the same picture), V ≥ 1 views of a picture (`image_BCHW` has V·B
+/// rows, those of picture b at V·b … V·b + V − 1) and K ≥ 1 captions of it (`tokens_BT`, likewise). Every
+/// view is a positive of every caption of its picture. With `self_weight`, views of one picture are also
+/// contrasted with those of others (Chen et al., "A simple framework for contrastive learning of visual
+/// representations", ICML 2020).
 class ContrastiveTask : public Task {
  public:
   struct Setup {
@@ -37,10 +59,12 @@ class ContrastiveTask : public Task {
     ContrastiveConfig config;
     int64_t num_tokens = 0;  ///< of a caption, for figures
     int64_t captions_per_image = 1;
+    int64_t views_per_image = 1;
+    int64_t seed = 0;  ///< of the view head's initial weights
     std::string tokenizer_json;
     std::function<Metrics(DualTower)> evaluate;  ///< may be empty
   };
-  explicit ContrastiveTask(Setup setup) : setup_(std::move(setup)) {}
+  explicit ContrastiveTask(Setup setup);
 
   NamedParameters parameters() const override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
@@ -54,14 +78,18 @@ class ContrastiveTask : public Task {
  private:
   /// This rank's embeddings, and what identifies them.
   struct Embeddings {
-    at::Tensor image_BD, text_MD;  ///< M = K·B texts
+    at::Tensor image_VD, text_MD;  ///< V·B views, M = K·B texts
+    at::Tensor view_VD;            ///< for the contrast among views; undefined without it
     at::Tensor owner_B, caption_M;
   };
   Embeddings embed(const MicroBatch& micro_batch);
   at::Tensor loss_of(const Embeddings& local, Collective& collective) const;
+  at::Tensor pair_loss(const Embeddings& local, Collective& collective) const;
+  at::Tensor view_loss(const Embeddings& local, Collective& collective) const;
   at::Tensor score(const at::Tensor& logits_RC, const PairLabels& labels) const;
 
   Setup setup_;
+  ViewHead view_head_{nullptr};
 };
 
 }  // namespace fathom

@@ -14,9 +14,30 @@ Sample sample(int64_t index, std::vector<int32_t> tokens, int64_t side = 2) {
       .height = side, .width = side, .pixels = std::vector<uint8_t>(static_cast<size_t>(side * side * 3))};
   for (size_t i = 0; i < image.pixels.size(); ++i)
     image.pixels[i] = static_cast<uint8_t>(10 * index + static_cast<int64_t>(i));
-  Sample out{.index = index, .image = std::move(image), .tokens = std::move(tokens), .label = index % 2};
+  Sample out{
+      .index = index, .images = {std::move(image)}, .token_rows = {std::move(tokens)}, .label = index % 2};
   out.record.id = std::to_string(index);
   return out;
+}
+
+TEST(Collate, StacksSeveralViewsAndSentencesOfASample) {
+  std::vector<Sample> samples;
+  for (int64_t i = 0; i < 3; ++i) {
+    samples.push_back(sample(i, {static_cast<int32_t>(i)}));
+    samples.back().images.push_back(sample(i + 10, {1}).images[0]);
+    samples.back().token_rows.push_back({static_cast<int32_t>(i + 10), 7});
+  }
+  const Batch batch = collate(samples);
+  EXPECT_EQ(batch.size(), 3);
+  EXPECT_EQ(batch.image_BCHW.size(0), 6);
+  EXPECT_EQ(batch.tokens_BT.size(0), 6);
+  EXPECT_EQ(batch.tokens_BT[3][0].item<int64_t>(), 11);
+  EXPECT_EQ(batch.image_BCHW[3][0][0][0].item<int64_t>(), 110);
+  const Batch part = slice_batch(batch, 1, 2);
+  EXPECT_EQ(part.image_BCHW.size(0), 4);
+  EXPECT_TRUE(at::equal(part.tokens_BT[1], batch.tokens_BT[3]));
+  samples[1].token_rows.pop_back();
+  EXPECT_THROW(collate(samples), Error);
 }
 
 TEST(Collate, StacksAndPads) {
@@ -50,7 +71,7 @@ TEST(Collate, RefusesWhatDoesNotStack) {
 }
 
 TEST(Collate, AbsentModalitiesStayUndefined) {
-  const Batch batch = collate(std::vector<Sample>{{.index = 3, .tokens = {1, 2}}});
+  const Batch batch = collate(std::vector<Sample>{{.index = 3, .token_rows = {{1, 2}}}});
   EXPECT_FALSE(batch.image_BCHW.defined());
   EXPECT_EQ(batch.label_B[0].item<int64_t>(), -1);
   EXPECT_FALSE(collate(std::vector<Sample>{{.index = 3}}).tokens_BT.defined());

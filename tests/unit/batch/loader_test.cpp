@@ -32,8 +32,8 @@ class FakeSource : public SampleSource {
     if (random.chance(0.3)) std::this_thread::sleep_for(std::chrono::microseconds(random.below(300)));
     if (broken_.contains(index)) fail(ErrorKind::kData, "file-{}.png: broken", index);
     Sample sample{.index = index};
-    sample.tokens.resize(static_cast<size_t>(1 + random.below(6)));
-    for (int32_t& token : sample.tokens) token = static_cast<int32_t>(random.below(1000));
+    sample.token_rows.emplace_back(static_cast<size_t>(1 + random.below(6)));
+    for (int32_t& token : sample.token_rows[0]) token = static_cast<int32_t>(random.below(1000));
     return sample;
   }
 
@@ -187,7 +187,7 @@ TEST(Loader, CountsTheTimeThatItWaited) {
     int64_t size() const override { return 6; }
     Sample load(int64_t index, int64_t) const override {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      return {.index = index, .tokens = {1}};
+      return {.index = index, .token_rows = {{1}}};
     }
   };
   Loader loader(setup_of(std::make_shared<SlowSource>(), 0, 1));

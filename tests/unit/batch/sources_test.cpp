@@ -70,21 +70,36 @@ TEST_F(SourcesTest, TrainingPairsFollowSeedEpochAndIndexAlone) {
   std::set<std::vector<uint8_t>> pictures;
   for (int64_t epoch = 0; epoch < 20; ++epoch) {
     const Sample sample = a.load(0, epoch);
-    EXPECT_EQ(sample.image->pixels, a.load(0, epoch).image->pixels);
-    EXPECT_EQ(sample.image->pixels, without_cache.load(0, epoch).image->pixels);
-    EXPECT_EQ(sample.tokens, without_cache.load(0, epoch).tokens);
-    EXPECT_EQ(sample.image->height, 16);
-    captions.insert(sample.tokens);
-    pictures.insert(sample.image->pixels);
+    EXPECT_EQ(sample.images[0].pixels, a.load(0, epoch).images[0].pixels);
+    EXPECT_EQ(sample.images[0].pixels, without_cache.load(0, epoch).images[0].pixels);
+    EXPECT_EQ(sample.token_rows[0], without_cache.load(0, epoch).token_rows[0]);
+    EXPECT_EQ(sample.images[0].height, 16);
+    captions.insert(sample.token_rows[0]);
+    pictures.insert(sample.images[0].pixels);
   }
   EXPECT_EQ(captions.size(), 3u);
   EXPECT_GT(pictures.size(), 15u);
 }
 
+TEST_F(SourcesTest, TrainingTakesSeveralViewsAndDifferentCaptions) {
+  const PairingConfig pairing{.captions_per_image = 4, .views_per_image = 2};
+  const TextEncoding encoding(tokenizer_, {});
+  const ImageTextSource source(dataset_, views(Phase::kTrain), encoding, 1, pairing);
+  const Sample sample = source.load(0, 5);
+  ASSERT_EQ(sample.images.size(), 2u);
+  EXPECT_NE(sample.images[0].pixels, sample.images[1].pixels);
+  ASSERT_EQ(sample.token_rows.size(), 4u);
+  EXPECT_EQ(std::set(sample.token_rows.begin(), sample.token_rows.end()).size(), 3u)
+      << "all three, one twice";
+  const ImageTextSource evaluated(dataset_, views(Phase::kEvaluate), encoding, 1, pairing);
+  EXPECT_EQ(evaluated.load(0, 0).images.size(), 1u);
+  EXPECT_EQ(evaluated.load(0, 0).token_rows.size(), 1u);
+}
+
 TEST_F(SourcesTest, EvaluationTakesTheFirstCaptionAndTheCentre) {
   const auto source = pairs(Phase::kEvaluate, 0.5);
-  EXPECT_EQ(source.load(0, 0).image->pixels, source.load(0, 7).image->pixels);
-  auto tokens = source.load(0, 3).tokens;
+  EXPECT_EQ(source.load(0, 0).images[0].pixels, source.load(0, 7).images[0].pixels);
+  auto tokens = source.load(0, 3).token_rows[0];
   EXPECT_EQ(tokens.back(), *tokenizer_->end_of_text());
   tokens.pop_back();
   EXPECT_EQ(tokenizer_->decode(tokens), "a red circle");
@@ -153,7 +168,7 @@ TEST_F(SourcesTest, SentencesAndImagesForEvaluation) {
   EXPECT_EQ(sentences.load(3, 0).label, 1);
   const ImageSource images(dataset_, views(Phase::kEvaluate), 0, dataset_->class_names());
   EXPECT_EQ(images.load(2, 0).label, 0);
-  EXPECT_TRUE(images.load(2, 0).image.has_value());
+  EXPECT_TRUE(images.load(2, 0).images.size() == 1);
   EXPECT_THROW((void)ImageSource(dataset_, views(Phase::kEvaluate), 0, {"y"}).load(0, 0), Error);
 }
 
@@ -182,7 +197,7 @@ TEST_F(TokenWindowTest, EvaluationWindowsTargetEveryTokenOnce) {
   std::vector<int32_t> targets;
   int32_t before = end;
   for (int64_t i = 0; i < source.size(); ++i) {
-    const auto tokens = source.load(i, 0).tokens;
+    const auto tokens = source.load(i, 0).token_rows[0];
     EXPECT_EQ(tokens.front(), before);
     EXPECT_LE(tokens.size(), 17u);
     targets.insert(targets.end(), tokens.begin() + 1, tokens.end());
@@ -196,11 +211,11 @@ TEST_F(TokenWindowTest, TrainingWindowsAreWholeAndMoveEachEpoch) {
   const TokenWindowSource source(files({100, 60}), 8, Phase::kTrain, 3);
   std::set<std::vector<int32_t>> first_windows;
   for (int64_t epoch = 0; epoch < 12; ++epoch) {
-    for (int64_t i = 0; i < source.size(); ++i) EXPECT_EQ(source.load(i, epoch).tokens.size(), 9u);
-    EXPECT_EQ(source.load(0, epoch).tokens.back(), source.load(1, epoch).tokens.front())
+    for (int64_t i = 0; i < source.size(); ++i) EXPECT_EQ(source.load(i, epoch).token_rows[0].size(), 9u);
+    EXPECT_EQ(source.load(0, epoch).token_rows[0].back(), source.load(1, epoch).token_rows[0].front())
         << "windows follow each other";
-    EXPECT_EQ(source.load(2, epoch).tokens, source.load(2, epoch).tokens);
-    first_windows.insert(source.load(0, epoch).tokens);
+    EXPECT_EQ(source.load(2, epoch).token_rows[0], source.load(2, epoch).token_rows[0]);
+    first_windows.insert(source.load(0, epoch).token_rows[0]);
   }
   EXPECT_GT(first_windows.size(), 4u);
 }

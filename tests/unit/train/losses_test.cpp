@@ -1,0 +1,135 @@
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "gradcheck.h"
+#include "train/losses/contrastive_losses.h"
+#include "train/losses/linear_cross_entropy.h"
+
+namespace fathom {
+namespace {
+
+using testing::expect_gradients;
+
+TEST(LinearCrossEntropy, EqualsTheLossOfWholeLogits) {
+  torch::manual_seed(1);
+  const at::Tensor hidden = torch::randn({37, 8}, at::kDouble).requires_grad_();
+  const at::Tensor head = torch::randn({19, 8}, at::kDouble).requires_grad_();
+  at::Tensor target = torch::randint(0, 19, {37}, at::kLong);
+  target[3] = -1;
+  target[36] = -1;
+  const at::Tensor expected =
+      at::cross_entropy_loss(at::mm(hidden, head.t()), target, {}, at::Reduction::Sum, -1);
+  const auto expected_gradients = torch::autograd::grad({expected}, {hidden, head});
+  for (const int64_t chunk : {1, 5, 37, 100}) {
+    const at::Tensor loss = linear_cross_entropy(hidden, head, target, chunk);
+    EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-10);
+    const auto gradients = torch::autograd::grad({2 * loss}, {hidden, head});
+    for (size_t i = 0; i < 2; ++i)
+      EXPECT_TRUE(at::allclose(gradients[i], 2 * expected_gradients[i], 1e-9, 1e-11));
+  }
+}
+
+TEST(LinearCrossEntropy, HasTheRightGradients) {
+  const at::Tensor target = torch::tensor({2, 0, -1, 4}, at::kLong);
+  expect_gradients([&](const auto& inputs) { return linear_cross_entropy(inputs[0], inputs[1], target, 3); },
+                   {torch::randn({4, 3}, at::kDouble), torch::randn({5, 3}, at::kDouble)});
+}
+
+TEST(LinearCrossEntropy, Bfloat16KeepsFloat32Gradients) {
+  const at::Tensor hidden = torch::randn({64, 32}).requires_grad_();
+  const at::Tensor head = (torch::randn({50, 32}) * 0.2).requires_grad_();
+  const at::Tensor target = torch::randint(0, 50, {64}, at::kLong);
+  const auto exact = torch::autograd::grad({linear_cross_entropy(hidden, head, target)}, {hidden, head});
+  const at::Tensor loss = linear_cross_entropy(hidden.to(at::kBFloat16), head, target);
+  EXPECT_EQ(loss.scalar_type(), at::kFloat);
+  const auto rounded = torch::autograd::grad({loss}, {hidden, head});
+  EXPECT_EQ(rounded[1].scalar_type(), at::kFloat);
+  EXPECT_LT((rounded[1] - exact[1]).norm().item<double>() / exact[1].norm().item<double>(), 0.02);
+}
+
+TEST(LinearCrossEntropy, WithoutGradientsOnlyTheLoss) {
+  const torch::NoGradGuard no_grad;
+  const at::Tensor loss = linear_cross_entropy(torch::randn({4, 3}), torch::randn({5, 3}),
+                                               torch::randint(0, 5, {4}, at::kLong), 2);
+  EXPECT_GT(loss.item<double>(), 0);
+}
+
+PairLabels diagonal(int64_t size) {
+  const at::Tensor index = torch::arange(size);
+  return label_pairs(index, index);
+}
+
+TEST(InfoNce, WithOnePositiveARowIsCrossEntropy) {
+  torch::manual_seed(2);
+  const at::Tensor logits = torch::randn({6, 6}, at::kDouble) * 3;
+  const at::Tensor target = torch::arange(6);
+  for (const double smoothing : {0.0, 0.1}) {
+    const at::Tensor expected =
+        at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, smoothing);
+    EXPECT_NEAR(info_nce(logits, diagonal(6), smoothing).item<double>(), expected.item<double>(), 1e-10);
+  }
+}
+
+TEST(InfoNce, PositivesDoNotStandAgainstEachOther) {
+  const at::Tensor logits = torch::tensor({{2.0, 5.0, 1.0, 0.0}}, at::kDouble);
+  const PairLabels labels{torch::tensor({{true, true, false, false}}),
+                          torch::tensor({{false, false, true, false}})};
+  const auto one = [](double positive) { return std::log(std::exp(positive) + std::exp(1.0)) - positive; };
+  EXPECT_NEAR(info_nce(logits, labels).item<double>(), (one(2.0) + one(5.0)) / 2, 1e-12);
+}
+
+TEST(InfoNce, HasTheRightGradients) {
+  const at::Tensor owner = torch::tensor({0, 0, 1, 2}), images = torch::tensor({0, 1, 2});
+  const PairLabels labels = label_pairs(owner, images);
+  for (const double smoothing : {0.0, 0.2})
+    expect_gradients([&](const auto& inputs) { return info_nce(inputs[0], labels, smoothing); },
+                     {torch::randn({4, 3}, at::kDouble)});
+}
+
+TEST(InfoNce, OneSampleCostsNothing) {
+  const at::Tensor logits = torch::randn({1, 1}).requires_grad_();
+  const at::Tensor loss = info_nce(logits, diagonal(1));
+  loss.backward();
+  EXPECT_EQ(loss.item<double>(), 0);
+  EXPECT_EQ(logits.grad().item<double>(), 0);
+}
+
+TEST(PairwiseSigmoid, SumsOverLabelledPairs) {
+  const at::Tensor logits = torch::randn({3, 4}, at::kDouble);
+  const PairLabels labels{torch::eye(3, 4, at::kBool), torch::eye(3, 4, at::kBool).logical_not()};
+  double expected = 0;
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t j = 0; j < 4; ++j)
+      expected += std::log1p(std::exp((i == j ? -1 : 1) * logits[i][j].item<double>()));
+  EXPECT_NEAR(pairwise_sigmoid(logits, labels).item<double>(), expected, 1e-12);
+  expect_gradients([&](const auto& inputs) { return pairwise_sigmoid(inputs[0], labels); }, {logits});
+}
+
+TEST(PairwiseSigmoid, LeavesUnlabelledPairsOut) {
+  const at::Tensor none = torch::zeros({2, 2}, at::kBool);
+  EXPECT_EQ(pairwise_sigmoid(torch::randn({2, 2}), {none, none}).item<double>(), 0);
+}
+
+TEST(PairLabels, SameOwnerIsPositiveAndEqualCaptionIsNoNegative) {
+  const at::Tensor owner_T = torch::tensor({7, 8, 7, 9}), owner_I = torch::tensor({7, 8, 7, 9});
+  const at::Tensor caption = torch::tensor({1, 2, 3, 2});
+  const PairLabels labels = label_pairs(owner_T, owner_I, caption, caption.view({4, 1}));
+  EXPECT_TRUE(labels.positive_RC[0][2].item<bool>());
+  EXPECT_FALSE(labels.positive_RC[1][3].item<bool>());
+  EXPECT_FALSE(labels.negative_RC[1][3].item<bool>());
+  EXPECT_FALSE(labels.negative_RC[3][1].item<bool>());
+  EXPECT_TRUE(labels.negative_RC[0][1].item<bool>());
+  EXPECT_EQ(labels.negative_RC.sum().item<int64_t>(), 16 - 6 - 2);
+}
+
+TEST(CaptionIds, DependOnTokensAndNotOnPadding) {
+  const at::Tensor length = torch::tensor({2, 2, 3});
+  const at::Tensor narrow = caption_ids(torch::tensor({{5, 6, 0}, {6, 5, 0}, {5, 6, 0}}), length);
+  const at::Tensor wide = caption_ids(torch::tensor({{5, 6, 9, 9}, {6, 5, 9, 9}, {5, 6, 0, 9}}), length);
+  EXPECT_TRUE(at::equal(narrow, wide));
+  EXPECT_NE(narrow[0].item<int64_t>(), narrow[1].item<int64_t>());
+  EXPECT_NE(narrow[0].item<int64_t>(), narrow[2].item<int64_t>());
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,158 @@
+#include "train/optimizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "base/error.h"
+#include "train/weight_average.h"
+
+namespace fathom {
+namespace {
+
+using ::testing::HasSubstr;
+
+at::Tensor parameter(at::IntArrayRef shape, at::ScalarType type = at::kDouble) {
+  return torch::randn(shape, type).requires_grad_();
+}
+
+NamedParameters model_parameters() {
+  return {{"vision.block.weight", parameter({3, 4})},
+          {"vision.block.bias", parameter({3})},
+          {"vision.norm.weight", parameter({4})},
+          {"vision.relative_position_bias", parameter({9, 2})},
+          {"text.head.weight", parameter({5, 4})}};
+}
+
+/// Five steps on one matrix, by the formula of the paper.
+TEST(AdamW, FollowsItsFormula) {
+  const OptimizerConfig config{.learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.3};
+  const at::Tensor weight = parameter({4, 3});
+  at::Tensor expected = weight.detach().clone();
+  at::Tensor first = at::zeros_like(expected), second = at::zeros_like(expected);
+  AdamW optimizer(group_parameters({{"weight", weight}}, config), config);
+  for (int t = 1; t <= 5; ++t) {
+    const at::Tensor gradient = torch::randn({4, 3}, at::kDouble);
+    weight.mutable_grad() = gradient.clone();
+    optimizer.step(config.learning_rate);
+    first = 0.8 * first + 0.2 * gradient;
+    second = 0.9 * second + 0.1 * gradient * gradient;
+    const at::Tensor update =
+        first / (1 - std::pow(0.8, t)) / ((second / (1 - std::pow(0.9, t))).sqrt() + config.epsilon);
+    expected = expected - 0.01 * 0.3 * expected - 0.01 * update;
+    EXPECT_TRUE(at::allclose(weight, expected, 1e-9, 1e-12)) << "step " << t;
+  }
+}
+
+TEST(AdamW, SkipsAStepWithoutATrace) {
+  const OptimizerConfig config;
+  const at::Tensor weight = parameter({4, 3}, at::kFloat);
+  const at::Tensor before = weight.detach().clone();
+  AdamW optimizer(group_parameters({{"weight", weight}}, config), config);
+  weight.mutable_grad() = at::full_like(weight, std::nan(""));
+  optimizer.step(0.1, at::ones({}));
+  EXPECT_TRUE(at::equal(weight, before));
+  EXPECT_EQ(optimizer.state().at("step").item<float>(), 0);
+  EXPECT_EQ(optimizer.state().at("first.weight").abs().max().item<float>(), 0);
+  weight.mutable_grad() = at::ones_like(weight);
+  optimizer.step(0.1, at::zeros({}));
+  EXPECT_FALSE(at::equal(weight, before));
+}
+
+TEST(AdamW, StateMovesToAnotherOptimizer) {
+  const OptimizerConfig config;
+  at::Tensor one = parameter({2, 2}), two = one.detach().clone().requires_grad_();
+  AdamW first(group_parameters({{"w", one}}, config), config),
+      second(group_parameters({{"w", two}}, config), config);
+  one.mutable_grad() = at::ones_like(one);
+  first.step(0.1);
+  at::Tensor(two.detach()).copy_(one);
+  second.load_state(first.state());
+  two.mutable_grad() = one.mutable_grad() = at::full_like(one, -0.5);
+  first.step(0.1);
+  second.step(0.1);
+  EXPECT_TRUE(at::equal(one, two));
+  EXPECT_THROW(second.load_state({}), Error);
+}
+
+TEST(ParameterGroups, NormsAndBiasesAreNotDecayed) {
+  const std::vector<ParameterGroup> groups = group_parameters(model_parameters(), {.weight_decay = 0.2});
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[0].weight_decay, 0);
+  EXPECT_EQ(groups[0].parameters.size(), 3u);
+  EXPECT_EQ(groups[1].weight_decay, 0.2);
+  EXPECT_EQ(groups[1].parameters.size(), 2u);
+}
+
+TEST(ParameterGroups, RulesChangeRateAndDecay) {
+  OptimizerConfig config;
+  config.rules = {{.pattern = "vision.*", .learning_rate_scale = 0.1},
+                  {.pattern = "*.head.weight", .weight_decay = 0.5}};
+  bool found = false;
+  for (const ParameterGroup& group : group_parameters(model_parameters(), config)) {
+    const std::string& name = group.parameters.front().first;
+    EXPECT_EQ(group.learning_rate_scale, name.starts_with("vision") ? 0.1 : 1.0);
+    found = found || (name == "text.head.weight" && group.weight_decay == 0.5);
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST(ParameterGroups, FrozenParametersAreLeftOut) {
+  const NamedParameters parameters = model_parameters();
+  freeze_parameters(parameters, {"vision.*"});
+  const std::vector<ParameterGroup> groups = group_parameters(parameters, {});
+  ASSERT_EQ(groups.size(), 1u);
+  EXPECT_EQ(groups[0].parameters[0].first, "text.head.weight");
+  EXPECT_THROW(freeze_parameters(parameters, {"*"}), Error);
+}
+
+TEST(ParameterGroups, APatternThatFitsNothingNamesTheNearest) {
+  try {
+    freeze_parameters(model_parameters(), {"vision.blok.weight"});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("optimizer.freeze: no parameter fits \"vision.blok.weight\""));
+    EXPECT_THAT(error.what(), HasSubstr("did you mean \"vision.block.weight\"?"));
+  }
+}
+
+TEST(Clipping, BringsTheGlobalNormDownToItsLimit) {
+  const std::vector<at::Tensor> gradients = {at::full({4}, 3.0), at::full({9}, 4.0)};
+  const at::Tensor norm = gradient_norm(gradients);
+  EXPECT_NEAR(norm.item<double>(), std::sqrt(4 * 9 + 9 * 16.0), 1e-5);
+  clip_gradients(gradients, norm, 1.0);
+  EXPECT_NEAR(gradient_norm(gradients).item<double>(), 1.0, 1e-5);
+  clip_gradients(gradients, gradient_norm(gradients), 5.0);
+  EXPECT_NEAR(gradient_norm(gradients).item<double>(), 1.0, 1e-5);
+  clip_gradients(gradients, gradient_norm(gradients), 0.0);
+  EXPECT_NEAR(gradient_norm(gradients).item<double>(), 1.0, 1e-5);
+}
+
+TEST(WeightAverage, FollowsTheWeightsAndSwaps) {
+  const torch::NoGradGuard no_grad;
+  const at::Tensor weight = torch::zeros({2});
+  WeightAverage average({{"w", weight}}, 0.99);
+  weight.fill_(1.0);
+  average.update();  // decay 1/10
+  weight.fill_(3.0);
+  average.update();  // decay 2/11
+  const double expected = 2.0 / 11 * 0.9 + 9.0 / 11 * 3.0;
+  {
+    const AveragedWeights averaged(average);
+    EXPECT_NEAR(weight[0].item<double>(), expected, 1e-6);
+  }
+  EXPECT_EQ(weight[0].item<double>(), 3.0);
+  WeightAverage other({{"w", weight}}, 0.99);
+  other.load_state(average.state());
+  EXPECT_TRUE(at::equal(other.state().at("w"), average.state().at("w")));
+  EXPECT_EQ(other.state().at("updates").item<int64_t>(), 2);
+}
+
+TEST(WeightAverage, WithoutDecayThereIsNone) {
+  WeightAverage average({{"w", torch::zeros({2})}}, 0);
+  EXPECT_FALSE(average.active());
+  EXPECT_TRUE(average.state().empty());
+}
+
+}  // namespace
+}  // namespace fathom

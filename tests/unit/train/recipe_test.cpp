@@ -1,0 +1,90 @@
+#include "train/recipe.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/error.h"
+#include "temporary_folder.h"
+
+namespace fathom {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// A folder with files that recipes may name.
+class Recipe : public ::testing::Test {
+ protected:
+  Recipe() { std::ofstream(folder_ / "data.jsonl") << "{}\n"; }
+
+  std::string contrastive(const std::string& rest = "") const {
+    return "task = \"contrastive\"\n[data.train]\npath = \"" + (folder_ / "data.jsonl") +
+           "\"\n[training]\nepochs = 1\nbatch_size = 8\n" + rest;
+  }
+  RecipeConfig read(const std::string& text) const {
+    return read_config<RecipeConfig>(parse_toml(text, "recipe.toml"));
+  }
+  std::string error_of(const std::string& text) const {
+    try {
+      read(text);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Recipe, FillsInWhatFollowsFromOtherKeys) {
+  const RecipeConfig recipe =
+      resolve(read(contrastive("[model.vision]\nimage_size = 96\n[data.text]\n"
+                               "mask_probability = 0.1\n")));
+  EXPECT_EQ(recipe.data.inputs.image.size, 96);
+  EXPECT_EQ(recipe.data.val.path, recipe.data.train.path);
+  EXPECT_EQ(recipe.data.val.split, "val");
+  EXPECT_THAT(recipe.tokenizer.train.special_tokens, ::testing::Contains("<|mask|>"));
+}
+
+TEST_F(Recipe, ReadsBackWhatItRecords) {
+  const RecipeConfig recipe = resolve(read(contrastive("[[optimizer.rules]]\npattern = \"vision.*\"\n")));
+  const std::string record = json_to_toml(config_to_json(recipe));
+  EXPECT_EQ(config_to_json(read(record)), config_to_json(recipe));
+}
+
+TEST_F(Recipe, NamesUnknownKeysAndWrongTypes) {
+  EXPECT_THAT(
+      error_of(contrastive("[optimizer]\nlearning_rat = 1\n")),
+      HasSubstr("recipe.toml:8: optimizer.learning_rat: unknown key; did you mean \"learning_rate\"?"));
+  EXPECT_THAT(error_of(contrastive("[optimizer]\nlearning_rate = \"fast\"\n")),
+              HasSubstr("expected a number"));
+  EXPECT_THAT(error_of("task = \"contrast\"\n"), HasSubstr("expected one of \"contrastive\", \"language\""));
+  EXPECT_THAT(error_of(contrastive("[model]\nlayers = 3\n")), HasSubstr("model.layers: unknown key"));
+}
+
+TEST_F(Recipe, NamesMissingFiles) {
+  EXPECT_THAT(error_of("[training]\nepochs = 1\n"), HasSubstr("data.train.path: not given"));
+  EXPECT_THAT(error_of("[data.train]\npath = \"/nowhere\"\n[training]\nepochs = 1\n"),
+              HasSubstr("data.train.path: \"/nowhere\" does not exist"));
+  EXPECT_THAT(error_of(contrastive("[tokenizer]\npath = \"/no.json\"\n")), HasSubstr("tokenizer.path"));
+  EXPECT_THAT(error_of("task = \"language\"\n[training]\nepochs = 1\n[data]\ntrain_files = [\"/no.txt\"]\n"),
+              HasSubstr("data.train_files: \"/no.txt\" does not exist"));
+}
+
+TEST_F(Recipe, RefusesImpossibleShapes) {
+  EXPECT_THAT(error_of(contrastive("[model.vision]\nheads = [5, 6, 12, 24]\n")),
+              HasSubstr("5 heads do not divide"));
+  EXPECT_THAT(error_of(contrastive("[data.text]\nmax_tokens = 65\n")),
+              HasSubstr("data.text.max_tokens: 65 is more than model.text.max_positions = 64"));
+  EXPECT_THAT(error_of(contrastive("[data.image]\nsize = 64\n")), HasSubstr("data.image.size"));
+  EXPECT_THAT(error_of(contrastive("[contrastive]\nloss = \"sigmoid\"\n")), HasSubstr("model.logit_bias"));
+  EXPECT_THAT(error_of("[training]\nbatch_size = 4\n"), HasSubstr("one of epochs and max_steps"));
+  EXPECT_THAT(error_of(contrastive("micro_batch_size = 9\n")), HasSubstr("is larger than batch_size (8)"));
+  EXPECT_THROW(check_ranks(read(contrastive()), 3), Error);
+  check_ranks(read(contrastive()), 4);
+}
+
+}  // namespace
+}  // namespace fathom

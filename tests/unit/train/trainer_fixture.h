@@ -1,0 +1,99 @@
+// A task small enough to be trained many times: which tokens occur in a sentence decides its score.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cmath>
+#include <functional>
+#include <memory>
+
+#include "base/file.h"
+#include "base/random.h"
+#include "batch/loader.h"
+#include "tensor/device_runtime.h"
+#include "tensor/random_keys.h"
+#include "train/task.h"
+#include "train/trainer.h"
+
+namespace fathom::testing {
+
+class SentenceSource : public SampleSource {
+ public:
+  int64_t size() const override { return 24; }
+  Sample load(int64_t index, int64_t epoch) const override {
+    Random random({static_cast<uint64_t>(epoch), static_cast<uint64_t>(index)});
+    Sample sample{.index = index};
+    std::vector<int32_t>& row = sample.token_rows.emplace_back();
+    for (int64_t i = 0; i < 4; ++i) row.push_back(static_cast<int32_t>(random.below(10)));
+    return sample;
+  }
+};
+
+/// Regression of the number of even tokens, with noise keyed by sample.
+class CountTask : public Task {
+ public:
+  explicit CountTask(int64_t seed = 3) {
+    torch::manual_seed(seed);
+    weight_ = torch::randn({10, 2}).requires_grad_();
+    bias_ = torch::zeros({2}).requires_grad_();
+  }
+
+  NamedParameters parameters() const override { return {{"weight", weight_}, {"bias", bias_}}; }
+
+  at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override {
+    const at::Tensor& tokens = micro_batch.batch.tokens_BT;
+    const at::Tensor noise = keyed_uniform(micro_batch.forward.key_B, {1}, 5) * 0.1;
+    const at::Tensor answer = (at::embedding(weight_, tokens).sum(1) + bias_).sum(1);
+    const at::Tensor target = tokens.remainder(2).eq(0).sum(1).to(at::kFloat) + noise.squeeze(1);
+    const at::Tensor share = (answer - target).square().sum() / static_cast<double>(step.global_samples);
+    return step.step == nan_step ? share * std::nan("") : share;
+  }
+
+  Metrics evaluate() override {
+    weights_evaluated.push_back(weight_.detach().clone());
+    return {{"error", {next_figure ? next_figure() : weight_.norm().item<double>(), false}}};
+  }
+  std::string default_metric() const override { return "error"; }
+  void save_model(const std::string& folder, const Json& record) override {
+    std::filesystem::create_directories(folder);
+    write_json_file(folder + "/record.json", record);
+  }
+  double flops_per_sample() const override { return 100; }
+
+  at::Tensor weight() const { return weight_; }
+
+  int64_t nan_step = -1;
+  std::function<double()> next_figure;
+  std::vector<at::Tensor> weights_evaluated;
+
+ private:
+  at::Tensor weight_, bias_;
+};
+
+/// A task, a loader and a trainer in one process.
+struct SmallRun {
+  explicit SmallRun(const TrainerConfig& config)
+      : loader(LoaderSetup{.source = std::make_shared<SentenceSource>(),
+                           .sampler = {.batch_size = config.training.batch_size, .seed = config.seed},
+                           .loader = {.workers = 0}}),
+        collective(make_solo_collective()),
+        runtime(make_device_runtime(at::kCPU)),
+        trainer(config, {task, loader, *collective, *runtime}) {}
+
+  CountTask task;
+  Loader loader;
+  std::unique_ptr<Collective> collective;
+  std::unique_ptr<DeviceRuntime> runtime;
+  Trainer trainer;
+};
+
+inline TrainerConfig small_config(const std::string& folder) {
+  TrainerConfig config;
+  config.run_folder = folder;
+  config.training = {.batch_size = 8, .max_steps = 20, .log_every = 1};
+  config.optimizer.learning_rate = 0.05;
+  config.evaluation.at_end = false;
+  return config;
+}
+
+}  // namespace fathom::testing

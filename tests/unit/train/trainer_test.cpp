@@ -1,0 +1,219 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <sstream>
+
+#include "base/error.h"
+#include "temporary_folder.h"
+#include "trainer_fixture.h"
+
+namespace fathom {
+namespace {
+
+using namespace testing;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+std::vector<Json> log_lines(const std::string& folder) {
+  std::istringstream text(read_file(folder + "/log.jsonl"));
+  std::vector<Json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(parse_json(line, "log"));
+  return lines;
+}
+
+std::vector<double> losses(const std::string& folder) {
+  std::vector<double> values;
+  for (const Json& line : log_lines(folder))
+    if (const Json* loss = line.find("loss")) values.push_back(loss->as_double());
+  return values;
+}
+
+TEST(Trainer, LossFallsAndEveryStepIsLogged) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.training.max_steps = 60;
+  SmallRun run(config);
+  const TrainingSummary summary = run.trainer.run();
+  const std::vector<double> values = losses(folder.path());
+  ASSERT_EQ(values.size(), 60u);
+  EXPECT_LT(values.back(), 0.3 * values.front());
+  EXPECT_EQ(summary.steps, 60);
+  EXPECT_EQ(summary.reason, StopReason::kFinished);
+  const Json last = log_lines(folder.path()).back();
+  for (const char* key : {"step", "loss", "learning_rate", "gradient_norm", "samples_per_second",
+                          "data_wait_share", "memory_mb", "mfu", "seconds"})
+    EXPECT_NE(last.find(key), nullptr) << key;
+  EXPECT_TRUE(fs::exists(folder / "model/record.json"));
+}
+
+TEST(Trainer, LogLinesGiveMeansOverTheirSteps) {
+  const TemporaryFolder single, grouped;
+  TrainerConfig config = small_config(single.path());
+  SmallRun(config).trainer.run();
+  config.run_folder = grouped.path();
+  config.training.log_every = 5;
+  SmallRun(config).trainer.run();
+  const std::vector<double> each = losses(single.path()), means = losses(grouped.path());
+  ASSERT_EQ(means.size(), 4u);
+  EXPECT_NEAR(means[1], (each[5] + each[6] + each[7] + each[8] + each[9]) / 5, 1e-9);
+}
+
+TEST(Trainer, EpochsEndTheRun) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.training.max_steps = 0;
+  config.training.epochs = 2;
+  EXPECT_EQ(SmallRun(config).trainer.run().steps, 6);  // 24 samples in batches of 8
+}
+
+TEST(Trainer, AccumulationEqualsTheWholeBatch) {
+  const TemporaryFolder one, two;
+  TrainerConfig config = small_config(one.path());
+  SmallRun whole(config);
+  whole.trainer.run();
+  config.run_folder = two.path();
+  config.training.micro_batch_size = 3;
+  SmallRun parts(config);
+  parts.trainer.run();
+  EXPECT_TRUE(at::allclose(whole.task.weight(), parts.task.weight(), 1e-5, 1e-6));
+}
+
+TEST(Trainer, ResumesBitForBit) {
+  const TemporaryFolder straight, broken;
+  TrainerConfig config = small_config(straight.path());
+  config.training.average_decay = 0.9;
+  config.training.log_every = 3;
+  config.checkpoint.every = 4;
+  SmallRun whole(config);
+  whole.trainer.run();
+  config.run_folder = broken.path();
+  {
+    TrainerConfig short_run = config;
+    SmallRun first(short_run);
+    first.task.nan_step = 10;  // stands for a crash after the state of step 8
+    EXPECT_THROW(first.trainer.run(), Error);
+  }
+  SmallRun second(config);
+  ASSERT_TRUE(second.trainer.resume());
+  EXPECT_EQ(second.trainer.step(), 8);
+  second.trainer.run();
+  EXPECT_TRUE(at::equal(whole.task.weight(), second.task.weight()));
+  EXPECT_EQ(losses(straight.path()), losses(broken.path()));
+  const TrainingState a = *load_latest_checkpoint(straight / "checkpoints");
+  const TrainingState b = *load_latest_checkpoint(broken / "checkpoints");
+  for (const char* group : {"model", "optimizer", "average"})
+    for (const auto& [name, tensor] : a.tensors.at(group))
+      EXPECT_TRUE(at::equal(tensor, b.tensors.at(group).at(name))) << group << " " << name;
+  EXPECT_EQ(a.values.at("data"), b.values.at("data"));
+}
+
+TEST(Trainer, ResumingANewRunStartsAtTheBeginning) {
+  const TemporaryFolder folder;
+  SmallRun run(small_config(folder.path()));
+  EXPECT_FALSE(run.trainer.resume());
+  EXPECT_EQ(run.trainer.run().steps, 20);
+}
+
+TEST(Trainer, ALossThatIsNoNumberNamesItsStepAndKeepsTheState) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.checkpoint.every = 5;
+  SmallRun run(config);
+  run.task.nan_step = 12;
+  try {
+    run.trainer.run();
+    FAIL() << "went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    EXPECT_THAT(error.what(), HasSubstr("step 13: the loss is nan"));
+  }
+  EXPECT_THAT(checkpoint_steps(folder / "checkpoints"), ElementsAre(5, 10));
+  EXPECT_TRUE(run.task.weight().isfinite().all().item<bool>());
+}
+
+TEST(Trainer, KeepsTheLastStatesAndModels) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.checkpoint = {.every = 3, .keep = 2, .model_every = 5, .keep_models = 2};
+  SmallRun(config).trainer.run();
+  EXPECT_THAT(checkpoint_steps(folder / "checkpoints"), ElementsAre(18, 20));
+  EXPECT_THAT(checkpoint_steps(folder / "models"), ElementsAre(15, 20));
+}
+
+TEST(Trainer, KeepsTheBestModelAndStopsEarly) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.evaluation = {.every = 2, .patience = 3};
+  SmallRun run(config);
+  double figure = 5;
+  run.task.next_figure = [&] { return run.task.weights_evaluated.size() <= 2 ? --figure : ++figure; };
+  const TrainingSummary summary = run.trainer.run();
+  EXPECT_EQ(summary.reason, StopReason::kEarlyStopping);
+  EXPECT_EQ(summary.steps, 10);
+  EXPECT_EQ(summary.best.at("step").as_int(), 4);
+  EXPECT_EQ(read_json_file(folder / "model/record.json").at("step").as_int(), 4);
+}
+
+TEST(Trainer, EvaluatesAveragedWeightsAndTrainsOnWithItsOwn) {
+  const TemporaryFolder folder, plain_folder;
+  TrainerConfig config = small_config(plain_folder.path());
+  SmallRun plain(config);
+  plain.trainer.run();
+  config.run_folder = folder.path();
+  config.training.average_decay = 0.95;
+  config.evaluation.every = 10;
+  SmallRun run(config);
+  run.trainer.run();
+  EXPECT_TRUE(at::equal(run.task.weight(), plain.task.weight()));
+  EXPECT_FALSE(at::equal(run.task.weights_evaluated.back(), run.task.weight()));
+}
+
+TEST(Trainer, FrozenWeightsStay) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.optimizer.freeze = {"weight"};
+  SmallRun run(config);
+  const at::Tensor before = run.task.weight().detach().clone();
+  run.trainer.run();
+  EXPECT_TRUE(at::equal(run.task.weight(), before));
+}
+
+TEST(Trainer, ASignalFinishesTheStepAndSaves) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.training.max_steps = 100'000;
+  config.evaluation.every = 7;
+  SmallRun run(config);
+  run.task.next_figure = [] { return std::raise(SIGTERM), 1.0; };
+  const TrainingSummary summary = run.trainer.run();
+  EXPECT_EQ(summary.reason, StopReason::kRequested);
+  EXPECT_LT(summary.steps, 12);
+  EXPECT_THAT(checkpoint_steps(folder / "checkpoints"), ElementsAre(summary.steps));
+}
+
+TEST(Trainer, StopsWhenItsTimeIsUp) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.training.max_steps = 10'000'000;
+  config.training.max_seconds = 0.2;
+  EXPECT_EQ(SmallRun(config).trainer.run().reason, StopReason::kRequested);
+}
+
+TEST(Trainer, AStateOfAnotherModelIsRefused) {
+  const TemporaryFolder folder;
+  SmallRun(small_config(folder.path())).trainer.run();
+  TrainingState state = *load_latest_checkpoint(folder / "checkpoints");
+  state.step = 21;
+  state.tensors["model"]["weight"] = torch::zeros({3, 3});
+  save_checkpoint(folder / "checkpoints", state);
+  SmallRun run(small_config(folder.path()));
+  EXPECT_THROW(run.trainer.resume(), Error);
+}
+
+}  // namespace
+}  // namespace fathom
