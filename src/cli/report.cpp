@@ -69,7 +69,8 @@ void add_recipe_facts(const Json& record, CardFacts& facts) {
                                        "optimizer.weight_decay",
                                        "schedule.shape"};
   for (auto& fact : flatten_facts(*recipe))
-    if (shown.contains(fact.first)) facts.push_back(std::move(fact));
+    if (shown.contains(fact.first) && (fact.first == "seed" || fact.second != "0"))
+      facts.push_back(std::move(fact));
 }
 
 CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
@@ -114,14 +115,12 @@ void add_training_data(const Json& record, CardFacts& facts) {
   const Json* recipe = record.find("recipe");
   const Json* data = recipe ? recipe->find("data") : nullptr;
   if (!data) return;
-  for (const char* key : {"train", "train_files"})
-    if (const Json* part = data->find(key)) {
-      if (part->is_object())
-        facts.emplace_back("trained on", fmt::format("{} ({})", part->at("path").as_string(),
-                                                     part->at("split").as_string()));
-      else if (part->size() > 0)
-        facts.emplace_back("trained on", part->dump());
-    }
+  const Json *train = data->find("train"), *files = data->find("train_files");
+  if (train && !train->at("path").as_string().empty())
+    facts.emplace_back("trained on",
+                       fmt::format("{} ({})", train->at("path").as_string(), train->at("split").as_string()));
+  if (files)
+    for (const Json& file : files->as_array()) facts.emplace_back("trained on", file.as_string());
 }
 
 void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {

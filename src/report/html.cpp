@@ -52,7 +52,7 @@ HtmlWriter& HtmlWriter::open(std::string_view element, const Attributes& attribu
 }
 
 HtmlWriter& HtmlWriter::close() {
-  page_.append("</").append(open_.back()).append(">\n");
+  page_.append("</").append(open_.back()).append(">");
   open_.pop_back();
   return *this;
 }

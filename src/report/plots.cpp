@@ -72,7 +72,7 @@ Axes fit_axes(const LinePlot& plot) {
       axes.y.low = std::min(axes.y.low, point.y);
       axes.y.high = std::max(axes.y.high, point.y);
     }
-  axes.y.logarithmic = plot.log_y && axes.y.low > 0 && axes.y.high > axes.y.low;
+  axes.y.logarithmic = plot.log_y && axes.y.low > 0 && axes.y.high >= 10 * axes.y.low;
   if (plot.from_zero) axes.y.low = std::min(0.0, axes.y.low);
   widen(axes.x.low, axes.x.high);
   widen(axes.y.low, axes.y.high);

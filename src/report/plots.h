@@ -21,7 +21,7 @@ struct LinePlot {
   std::string title;
   std::string x_label = "step";
   std::vector<PlotSeries> series;  ///< at most 6 have colours of their own
-  bool log_y = false;              ///< ignored where a value is not positive
+  bool log_y = false;              ///< where the values are positive and span a decade
   bool from_zero = false;          ///< the y axis begins at 0
 };
 
