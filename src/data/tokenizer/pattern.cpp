@@ -25,21 +25,51 @@ using CodePtr = std::unique_ptr<pcre2_code, Deleter<pcre2_code_free>>;
 using MatchDataPtr = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
 using MatchContextPtr = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match_context_free>>;
 
-/// PCRE2's \s takes U+180E, which left White_Space long ago; the property is what Oniguruma's \s means.
-std::string with_unicode_spaces(const std::string& expression) {
+/// What Oniguruma, in Ruby's syntax, means by an escape that PCRE2 reads otherwise; empty: the same in both.
+std::string_view members_of(char escape) {
+  switch (escape) {
+    case 's':
+      return "\\p{White_Space}";  // PCRE2 adds U+180E
+    case 'w':
+      return "\\p{L}\\p{M}\\p{N}\\p{Pc}";  // PCRE2 leaves marks out
+    case 'h':
+      return "0-9A-Fa-f";  // horizontal space in PCRE2
+    default:
+      return {};
+  }
+}
+
+/// Translates from Oniguruma's dialect, in which tokenizer.json is written.
+std::string translated(const std::string& expression) {
   std::string out;
+  bool in_class = false;
   for (size_t i = 0; i < expression.size(); ++i) {
-    if (expression[i] != '\\' || i + 1 == expression.size()) {
-      out += expression[i];
+    const char c = expression[i];
+    const char next = i + 1 < expression.size() ? expression[i + 1] : '\0';
+    if (c == '\\' && next != '\0') {
+      ++i;
+      const std::string_view members = members_of(next);
+      const std::string_view others = members_of(static_cast<char>(next | 0x20));
+      if (!members.empty()) {
+        in_class ? out += members : out.append("[").append(members).append("]");
+      } else if (!others.empty() && !in_class) {
+        out.append("[^").append(others).append("]");
+      } else if (next == 'S') {
+        out += "\\P{White_Space}";
+      } else if (!others.empty()) {
+        fail(ErrorKind::kData, "pattern \"{}\": \\{} inside a class is not supported", expression, next);
+      } else {
+        out.append({c, next});
+      }
       continue;
     }
-    const char escaped = expression[++i];
-    if (escaped == 's')
-      out += "\\p{White_Space}";
-    else if (escaped == 'S')
-      out += "\\P{White_Space}";
-    else
-      out.append({'\\', escaped});
+    if (in_class && c == '&' && next == '&')
+      fail(ErrorKind::kData, "pattern \"{}\": intersections of classes are not supported", expression);
+    if (c == '[')
+      in_class = true;
+    else if (c == ']')
+      in_class = false;
+    out += c;
   }
   return out;
 }
@@ -72,13 +102,12 @@ Pattern Pattern::literal(const std::string& text) {
 }
 
 Pattern Pattern::regex(const std::string& expression) {
-  const std::string translated = with_unicode_spaces(expression);
+  constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+  const std::string text = translated(expression);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  CodePtr code(pcre2_compile(units(translated), translated.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
-  if (!code)
-    fail(ErrorKind::kData, "pattern \"{}\": {} near byte {}", expression, pcre_message(error), offset);
+  CodePtr code(pcre2_compile(units(text), text.size(), kOptions, &error, &offset, nullptr));
+  if (!code) fail(ErrorKind::kData, "pattern \"{}\": {}", expression, pcre_message(error));
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, matching interprets
   return Pattern(std::make_unique<Code>(Code{expression, std::move(code)}));
 }

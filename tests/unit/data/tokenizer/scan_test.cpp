@@ -89,6 +89,15 @@ TEST(TokenizerPattern, WorkIsBounded) {
   EXPECT_EQ(matched(slow, "aab"), Pieces{"aa"});
 }
 
+TEST(TokenizerPattern, SpeaksTheDialectOfTheReference) {
+  EXPECT_EQ(matched(Pattern::regex("e\\w"), "e\u0301 e_ e\u180e"), (Pieces{"e\u0301", "e_"}));
+  EXPECT_EQ(matched(Pattern::regex("[\\w-]+|\\W"), "a-e\u0301!"), (Pieces{"a-e\u0301", "!"}));
+  EXPECT_EQ(matched(Pattern::regex("\\s|\\h+"), "\u180e \u2003fg"), (Pieces{" ", "\u2003", "f"}));
+  EXPECT_EQ(matched(Pattern::regex("^a$"), "a\nb\na"), (Pieces{"a", "a"}));
+  EXPECT_THROW(Pattern::regex("[a-z&&[^b]]"), std::runtime_error);
+  EXPECT_THROW(Pattern::regex("[\\W]"), std::runtime_error);
+}
+
 TEST(TokenizerPattern, SkipsBrokenBytes) {
   EXPECT_EQ(matched(Pattern::regex("\\p{L}+|\\s"),
                     "ab\xff"
