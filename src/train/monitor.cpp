@@ -119,6 +119,7 @@ Json Monitor::state() const {
   state["loss_sum"] = interval_.loss_sum;
   state["norm_sum"] = interval_.norm_sum;
   state["steps"] = interval_.steps;
+  state["last_loss"] = last_loss_;
   state["seconds"] = seconds();
   return state;
 }
@@ -127,6 +128,7 @@ void Monitor::load_state(const Json& state) {
   interval_ = Interval{.loss_sum = state.at("loss_sum").as_double(),
                        .norm_sum = state.at("norm_sum").as_double(),
                        .steps = state.at("steps").as_int()};
+  last_loss_ = state.at("last_loss").as_double();
   former_seconds_ = state.at("seconds").as_double();
 }
 
