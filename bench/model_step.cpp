@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <ctime>
@@ -135,6 +136,8 @@ int main(int argc, char** argv) {
   }
   try {
     at::set_num_threads(1);
+    ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // as `fathom train` does
+    ::mallopt(M_TRIM_THRESHOLD, 2000 << 20);
     const auto peer = argc == 3 ? std::make_unique<bench::PeerProcess>(argv[2]) : nullptr;
     for (const char* dtype : {"fp32", "bf16"})
       for (const auto& subject : {decoder_case(dtype), swin_case(dtype)}) {

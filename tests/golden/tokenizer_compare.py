@@ -1,6 +1,6 @@
 """Compares `fathom tokenizer encode` with the `tokenizers` package on generated strings, on demand (minutes).
 
-    python tests/golden/tokenizer_compare.py --program "build/fathom tokenizer" [--count 100000] [TOKENIZER.json …]
+    python tests/golden/tokenizer_compare.py --program "build/src/fathom tokenizer" [--count 100000] [TOKENIZER.json …]
 
 For every tokenizer (by default those of tests/golden/tokenizer/) all strings must get the same ids. Strings with broken
 UTF-8, which the package cannot be given, must come back from `decode` byte for byte where the tokenizer is lossless.
