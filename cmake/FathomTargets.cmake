@@ -10,7 +10,8 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release)
 endif()
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
-add_compile_options(-Wall -Wextra -Wno-missing-field-initializers -Winvalid-pch -fno-math-errno)
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-missing-field-initializers;-Winvalid-pch;-fno-math-errno>")
 if(FATHOM_WERROR)
   add_compile_options(-Werror)
 endif()
@@ -86,6 +87,7 @@ function(fathom_folder name)
   list(REMOVE_DUPLICATES closure)
   set_property(GLOBAL PROPERTY FATHOM_CLOSURE_${name} ${closure})
   set_property(GLOBAL APPEND PROPERTY FATHOM_FOLDERS ${name})
+  set_property(GLOBAL PROPERTY FATHOM_ZONE_${name} ${ARG_ZONE})
 endfunction()
 
 # fathom_link_folders(TARGET folder…): puts the objects of these folders, and of all they depend on, into TARGET.

@@ -12,7 +12,8 @@ namespace {
 
 class CudaGraph final : public DeviceGraph {
  public:
-  explicit CudaGraph(at::Device device) : device_(device) {}
+  CudaGraph(at::Device device, CudaGraph* beside)
+      : device_(device), pool_(beside ? beside->graph_.pool() : at::cuda::MempoolId_t{0, 0}) {}
 
   void capture(const std::function<void()>& work) override {
     FATHOM_CHECK(!is_captured_, "[graph] expected an empty graph, got one that is captured already");
@@ -22,7 +23,7 @@ class CudaGraph final : public DeviceGraph {
         c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device_.index());
     const c10::cuda::CUDAStreamGuard on_side(side);
     // Thread-local: background workers may go on allocating pinned memory meanwhile.
-    graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    graph_.capture_begin(pool_, cudaStreamCaptureModeThreadLocal);
     try {
       work();
     } catch (...) {
@@ -49,14 +50,15 @@ class CudaGraph final : public DeviceGraph {
   }
 
   const at::Device device_;
+  const at::cuda::MempoolId_t pool_;  ///< {0, 0} is one of its own
   at::cuda::CUDAGraph graph_;
   bool is_captured_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<DeviceGraph> make_graph(at::Device device) {
-  return std::make_unique<CudaGraph>(device);
+std::unique_ptr<DeviceGraph> make_graph(at::Device device, DeviceGraph* beside) {
+  return std::make_unique<CudaGraph>(device, static_cast<CudaGraph*>(beside));
 }
 
 }  // namespace fathom::cuda

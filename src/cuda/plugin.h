@@ -10,7 +10,7 @@ namespace fathom::cuda {
 
 int64_t num_devices(std::string& reason);
 std::unique_ptr<DeviceRuntime> make_runtime(at::Device device);
-std::unique_ptr<DeviceGraph> make_graph(at::Device device);
+std::unique_ptr<DeviceGraph> make_graph(at::Device device, DeviceGraph* beside);
 
 c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank,
                                             int64_t size, at::Device device,

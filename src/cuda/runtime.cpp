@@ -60,7 +60,9 @@ class CudaRuntime final : public DeviceRuntime {
         return false;
     }
   }
-  std::unique_ptr<DeviceGraph> make_graph() override { return cuda::make_graph(device_); }
+  std::unique_ptr<DeviceGraph> make_graph(DeviceGraph* beside) override {
+    return cuda::make_graph(device_, beside);
+  }
 
  private:
   const cudaDeviceProp& properties() const { return *at::cuda::getDeviceProperties(device_.index()); }

@@ -1,5 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/ge.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 
@@ -11,7 +13,7 @@ namespace fathom::kernels::keyed_dropout_ref {
 at::Tensor apply(const at::Tensor& x, const at::Tensor& key_B, int64_t stream, double probability) {
   const auto threshold = static_cast<int64_t>(std::ldexp(probability, 32));
   const auto keep = at::ge(keyed_bits(key_B, x.sizes().slice(1), stream), threshold);
-  return x * keep.to(x.scalar_type()).mul_(1.0 / (1.0 - probability));
+  return at::where(keep, x * (1.0 / (1.0 - probability)), at::zeros({}, x.options()));
 }
 
 }  // namespace fathom::kernels::keyed_dropout_ref

@@ -6,8 +6,7 @@
 namespace fathom::kernels {
 
 /// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. The result has x's type; parameters of
-/// another type are cast. BF16 on a CPU without AVX-512 is computed in float32: LibTorch's own path is some
-/// six times slower there.
+/// another type are cast. Computed in `product_type(x)`.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
 }  // namespace fathom::kernels

@@ -1,46 +1,22 @@
 #include "kernels/window_attention.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/product_type.h"
 #include "kernels/window_softmax.h"
 
 namespace fathom::kernels {
 namespace {
 
-struct Parts {
-  at::Tensor q, k, v;
-};
-
-/// Queries, keys and values by one copy of the packed tensor to [3, B, W, H, T, E], seen as `shape`.
-Parts split(const at::Tensor& qkv, int64_t heads, at::IntArrayRef shape) {
-  const auto sizes = qkv.sizes();
-  const auto packed = qkv.view({sizes[0], sizes[1], sizes[2], 3, heads, sizes[3] / 3 / heads})
-                          .permute({3, 0, 1, 4, 2, 5})
-                          .contiguous()
-                          .unbind(0);
-  return {packed[0].view(shape), packed[1].view(shape), packed[2].view(shape)};
-}
-
-at::Tensor attend_with_products(const at::Tensor& qkv, const at::Tensor& bias_HTT,
-                                const at::Tensor& mask_WTT) {
+/// Two batched products over queries, keys and values that one copy brings to [3, B·W, H, T, E].
+at::Tensor attend(const at::Tensor& qkv, const at::Tensor& bias_HTT, const at::Tensor& mask_WTT) {
   const int64_t heads = bias_HTT.size(0), places = qkv.size(2), size = qkv.size(3) / 3 / heads;
-  const auto [q, k, v] = split(qkv, heads, {qkv.size(0) * qkv.size(1), heads, places, size});
-  const auto scores = at::matmul(q, k.transpose(2, 3));
-  return at::matmul(window_softmax(scores, bias_HTT, mask_WTT, 1.0 / std::sqrt(size)), v);
-}
-
-at::Tensor attend_fused(const at::Tensor& qkv, const at::Tensor& bias_HTT, const at::Tensor& mask_WTT) {
-  const int64_t heads = bias_HTT.size(0), windows = qkv.size(1), places = qkv.size(2),
-                size = qkv.size(3) / 3 / heads;
-  const auto [q, k, v] = split(qkv, heads, {qkv.size(0), windows * heads, places, size});
-  auto bias = bias_HTT.unsqueeze(0).expand({windows, heads, places, places});
-  if (mask_WTT.defined()) bias = bias + mask_WTT.unsqueeze(1);
-  return at::scaled_dot_product_attention(q, k, v, bias.reshape({1, windows * heads, places, places}));
+  const auto packed = qkv.view({-1, places, 3, heads, size}).permute({2, 0, 3, 1, 4}).contiguous().unbind(0);
+  const auto scores = at::matmul(packed[0], packed[1].transpose(2, 3));
+  return at::matmul(window_softmax(scores, bias_HTT, mask_WTT, 1.0 / std::sqrt(size)), packed[2]);
 }
 
 }  // namespace
@@ -50,12 +26,15 @@ at::Tensor window_attention(const at::Tensor& qkv, const at::Tensor& bias_HTT, c
                    qkv.size(3) % (3 * bias_HTT.size(0)) == 0,
                "[window_attention] expected [B, W, {}, 3 x {} heads], got {} dimensions, the last of {}",
                bias_HTT.size(-1), bias_HTT.size(0), qkv.dim(), qkv.size(-1));
-  const auto y =
-      qkv.is_cpu() ? attend_with_products(qkv, bias_HTT, mask_WTT) : attend_fused(qkv, bias_HTT, mask_WTT);
+  const auto type = product_type(qkv);
+  const auto x = qkv.to(type), bias = bias_HTT.to(type);
+  const auto mask = mask_WTT.defined() ? mask_WTT.to(type) : mask_WTT;
   const int64_t heads = bias_HTT.size(0), places = qkv.size(2);
-  return y.reshape({qkv.size(0), qkv.size(1), heads, places, -1})
+  return attend(x, bias, mask)
+      .reshape({qkv.size(0), qkv.size(1), heads, places, -1})
       .transpose(2, 3)
-      .reshape({qkv.size(0), qkv.size(1), places, qkv.size(3) / 3});
+      .reshape({qkv.size(0), qkv.size(1), places, qkv.size(3) / 3})
+      .to(qkv.scalar_type());
 }
 
 }  // namespace fathom::kernels

@@ -8,10 +8,10 @@
 
 namespace fathom::kernels {
 
-/// `qkv`: [B, W, T, 3·H·E], queries, keys, values behind each other; `bias_HTT`: [H, T, T] of the same type;
-/// `mask_WTT`: [W, T, T] added to the logits, or undefined. Result: [B, W, T, H·E]. On a CPU two batched
-/// products around `window_softmax`, elsewhere LibTorch's fused attention with windows as heads, so that the
-/// bias is stored once for all images.
+/// `qkv`: [B, W, T, 3·H·E], queries, keys, values behind each other; `bias_HTT`: [H, T, T];
+/// `mask_WTT`: [W, T, T] added to the logits, or undefined. Result: [B, W, T, H·E]. Two batched products
+/// around `window_softmax`: on windows this small, LibTorch's fused attention is slower, with the bias's
+/// gradient.
 at::Tensor window_attention(const at::Tensor& qkv, const at::Tensor& bias_HTT, const at::Tensor& mask_WTT);
 
 }  // namespace fathom::kernels

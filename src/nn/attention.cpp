@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "kernels/attention.h"
 #include "kernels/rope_heads.h"
 
 namespace fathom {
@@ -52,10 +53,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& 
   auto [q_BHTE, k_BKSE, v_BKSE] = kernels::rope_heads(qkv_(x_BTD), view.angles.cos_TF, view.angles.sin_TF,
                                                       {options_.heads, options_.kv_heads});
   if (view.cache != nullptr) std::tie(k_BKSE, v_BKSE) = view.cache->append(layer, k_BKSE, v_BKSE);
-  const bool grouped = options_.kv_heads != options_.heads;
-  const auto mask = view.mask.defined() ? std::make_optional(view.mask) : std::nullopt;
-  const auto y_BHTE = at::scaled_dot_product_attention(q_BHTE, k_BKSE, v_BKSE, mask, /*dropout_p=*/0.0,
-                                                       view.causal, /*scale=*/std::nullopt, grouped);
+  const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
   return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}));
 }
 

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "kernels/keyed_dropout.h"
-#include "tensor/random_keys.h"
 
 namespace fathom {
 namespace {
@@ -22,11 +21,10 @@ at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const Branc
                       const ForwardContext& context) {
   const auto kept = dropout(branch, drop.dropout, drop.stream, context);
   if (drop.drop_path == 0 || !context.drops()) return at::add(x, kept);
-  std::vector<int64_t> per_sample(static_cast<size_t>(x.dim() - 1), 1);
-  const auto scale = keyed_uniform(context.key_B, per_sample, 2 * drop.stream + kDropPath)
-                         .ge(drop.drop_path)
-                         .to(x.scalar_type())
-                         .mul_(1.0 / (1.0 - drop.drop_path));
+  std::vector<int64_t> per_sample(static_cast<size_t>(x.dim()), 1);
+  per_sample[0] = x.size(0);
+  const auto scale = kernels::keyed_dropout(at::ones(per_sample, x.options().requires_grad(false)),
+                                            context.key_B, 2 * drop.stream + kDropPath, drop.drop_path);
   return at::addcmul(x, kept, scale);
 }
 

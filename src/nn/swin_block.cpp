@@ -32,16 +32,13 @@ const WindowAttentionImpl::Plan& WindowAttentionImpl::plan_for(const at::Tensor&
 
 at::Tensor WindowAttentionImpl::forward(const at::Tensor& x) {
   const Plan& plan = plan_for(x);
-  const auto type = x.scalar_type();
   const int64_t places = plan.shape.side * plan.shape.side;
   const auto bias_HTT = at::index_select(position_bias_, 0, plan.index)
                             .view({places, places, options_.heads})
                             .permute({2, 0, 1})
-                            .contiguous()
-                            .to(type);
-  const auto mask_WTT = plan.mask_WTT.defined() ? plan.mask_WTT.to(type) : at::Tensor();
+                            .contiguous();
   const auto windows = kernels::window_partition(x, plan.shape);
-  return kernels::window_merge(output_(kernels::window_attention(qkv_(windows), bias_HTT, mask_WTT)),
+  return kernels::window_merge(output_(kernels::window_attention(qkv_(windows), bias_HTT, plan.mask_WTT)),
                                plan.shape);
 }
 

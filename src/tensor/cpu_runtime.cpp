@@ -79,7 +79,7 @@ class CpuRuntime final : public DeviceRuntime {
     return found != peak_flops_.end() ? found->second : peak_flops_[type] = measure_product(type);
   }
   bool is_fast(at::ScalarType type) override;
-  std::unique_ptr<DeviceGraph> make_graph() override { return nullptr; }
+  std::unique_ptr<DeviceGraph> make_graph(DeviceGraph*) override { return nullptr; }
 
  private:
   std::mutex mutex_;

@@ -15,8 +15,7 @@ namespace fathom {
 struct DeviceMemory {
   int64_t total_bytes = 0;
   int64_t used_bytes = 0;  ///< by this process: tensors on a GPU, resident memory on a CPU
-  int64_t peak_bytes =
-      0;  ///< highest `used_bytes` since `reset_peak_memory`
+  int64_t peak_bytes = 0;  ///< highest `used_bytes` since `reset_peak_memory`
 };
 
 /// Work recorded once and replayed without the host's cost of launching it.
@@ -52,8 +51,9 @@ class DeviceRuntime {
   virtual double peak_flops(at::ScalarType type) = 0;
   /// Whether `type` runs at speed here (BF16 on a CPU: only with instructions for it).
   virtual bool is_fast(at::ScalarType type) = 0;
-  /// Null where graphs do not exist.
-  virtual std::unique_ptr<DeviceGraph> make_graph() = 0;
+  /// Null where graphs do not exist. With `beside` the two share their memory: a replay of one overwrites
+  /// what the other computed.
+  virtual std::unique_ptr<DeviceGraph> make_graph(DeviceGraph* beside = nullptr) = 0;
 };
 
 /// The runtime of `device`, from `select_device`.

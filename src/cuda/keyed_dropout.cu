@@ -1,0 +1,82 @@
+// Dropout by key: memory-bound, so each thread reads and writes 16 bytes and makes its mask from scratch.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cuda/keyed_dropout.h"
+#include "tensor/keyed_bits.h"
+
+namespace fathom::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename T>
+struct Compute {
+  using Type = float;
+};
+template <>
+struct Compute<double> {
+  using Type = double;
+};
+
+/// `kWidth` elements a thread. Grid: x over a sample's elements, y over samples (in strides).
+template <typename T, int kWidth>
+__global__ void keyed_dropout_kernel(DropoutArgs args) {
+  using C = typename Compute<T>::Type;
+  struct alignas(sizeof(T) * kWidth) Vector {
+    T values[kWidth];
+  };
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
+  if (first >= args.size) return;
+  for (int64_t sample = blockIdx.y; sample < args.samples; sample += gridDim.y) {
+    const SampleKey key = sample_key(args.key[sample], args.stream);
+    const int64_t place = sample * args.size + first;
+    Vector vector = *reinterpret_cast<const Vector*>(static_cast<const T*>(args.x) + place);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const bool kept = keyed_bits(key, static_cast<uint32_t>(first + i)) >= args.threshold;
+      vector.values[i] = kept ? T(C(vector.values[i]) * C(args.scale)) : T(C(0));
+    }
+    *reinterpret_cast<Vector*>(static_cast<T*>(args.y) + place) = vector;
+  }
+}
+
+template <typename T, int kWidth>
+void launch_width(const DropoutArgs& args, cudaStream_t stream) {
+  constexpr int64_t kPerBlock = int64_t{kThreads} * kWidth;
+  const dim3 grid(static_cast<unsigned>((args.size + kPerBlock - 1) / kPerBlock),
+                  static_cast<unsigned>(args.samples < 65535 ? args.samples : 65535));
+  keyed_dropout_kernel<T, kWidth><<<grid, kThreads, 0, stream>>>(args);
+}
+
+bool is_aligned(const void* pointer, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+}
+
+template <typename T>
+cudaError_t launch(const DropoutArgs& args, cudaStream_t stream) {
+  constexpr int kWidth = 16 / sizeof(T);
+  if (args.size % kWidth == 0 && is_aligned(args.x, 16) && is_aligned(args.y, 16))
+    launch_width<T, kWidth>(args, stream);
+  else
+    launch_width<T, 1>(args, stream);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t launch_keyed_dropout(DropoutType type, const DropoutArgs& args, cudaStream_t stream) {
+  switch (type) {
+    case DropoutType::kFloat:
+      return launch<float>(args, stream);
+    case DropoutType::kDouble:
+      return launch<double>(args, stream);
+    case DropoutType::kHalf:
+      return launch<__half>(args, stream);
+    case DropoutType::kBFloat16:
+      return launch<__nv_bfloat16>(args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace fathom::cuda

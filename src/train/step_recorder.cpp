@@ -1,0 +1,84 @@
+#include "train/step_recorder.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kLaunchesBeforeRecording = 2;
+/// Texts padded to a few lengths need a few; batches that all differ are better launched.
+constexpr int64_t kMostRecordings = 8;
+
+std::vector<at::Tensor*> tensors_of(std::vector<MicroBatch>& micro_batches) {
+  std::vector<at::Tensor*> tensors;
+  for (MicroBatch& micro_batch : micro_batches) {
+    for (at::Tensor* tensor : micro_batch.batch.tensors()) tensors.push_back(tensor);
+    tensors.push_back(&micro_batch.forward.key_B);
+  }
+  return tensors;
+}
+
+bool same_shape(const at::Tensor& a, const at::Tensor& b) {
+  if (a.defined() != b.defined()) return false;
+  return !a.defined() ||
+         (a.sizes() == b.sizes() && a.strides() == b.strides() && a.scalar_type() == b.scalar_type());
+}
+
+bool same_shapes(std::vector<MicroBatch> a, std::vector<MicroBatch> b) {
+  const std::vector<at::Tensor*> in_a = tensors_of(a), in_b = tensors_of(b);
+  return std::equal(in_a.begin(), in_a.end(), in_b.begin(), in_b.end(),
+                    [](const at::Tensor* x, const at::Tensor* y) { return same_shape(*x, *y); });
+}
+
+void copy_into(std::vector<MicroBatch> from, std::vector<MicroBatch>& to) {
+  const torch::NoGradGuard no_grad;
+  const std::vector<at::Tensor*> sources = tensors_of(from), targets = tensors_of(to);
+  for (size_t i = 0; i < sources.size(); ++i)
+    if (sources[i]->defined()) targets[i]->copy_(*sources[i]);
+}
+
+}  // namespace
+
+StepRecorder::Recording& StepRecorder::find(const std::vector<MicroBatch>& inputs) {
+  for (Recording& recording : recordings_)
+    if (same_shapes(recording.inputs, inputs)) return recording;
+  Recording& added = recordings_.emplace_back();
+  added.inputs = inputs;
+  for (at::Tensor* tensor : tensors_of(added.inputs))
+    if (tensor->defined()) *tensor = tensor->clone();
+  return added;
+}
+
+/// False where the device has no graphs.
+bool StepRecorder::record(Recording& recording, const Work& work) {
+  DeviceGraph* beside = nullptr;
+  for (Recording& other : recordings_)
+    if (other.graph) beside = other.graph.get();
+  std::unique_ptr<DeviceGraph> graph = runtime_.make_graph(beside);
+  if (!graph) return false;
+  runtime_.release_cached_memory();
+  graph->capture([&] { recording.outputs = work(recording.inputs); });
+  recording.graph = std::move(graph);
+  ++num_recordings_;
+  return true;
+}
+
+std::vector<at::Tensor> StepRecorder::run(const std::vector<MicroBatch>& inputs, const Work& work) {
+  if (!enabled_) return work(inputs);
+  Recording& recording = find(inputs);
+  if (!recording.graph) {
+    const bool is_new = recording.num_launched++ < kLaunchesBeforeRecording;
+    if (is_new || num_recordings_ >= kMostRecordings) return work(inputs);
+    if (!record(recording, work)) {
+      enabled_ = false;
+      return work(inputs);
+    }
+  }
+  copy_into(inputs, recording.inputs);
+  recording.graph->replay();
+  return recording.outputs;
+}
+
+}  // namespace fathom
