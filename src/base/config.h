@@ -113,7 +113,8 @@ ConfigTree read_toml_file(const std::string& path);
 void apply_override(ConfigTree& tree, const std::string& assignment);
 
 namespace detail {
-void read_fields(const ConfigTree& tree, const std::function<void(Fields&)>& visit);
+void read_fields(const ConfigTree& tree, const std::function<void(Fields&)>& visit,
+                 const std::function<void()>& validate);
 Json write_fields(const std::function<void(Fields&)>& visit);
 std::string document_fields(const std::function<void(Fields&)>& visit);
 }  // namespace detail
@@ -123,8 +124,11 @@ std::string document_fields(const std::function<void(Fields&)>& visit);
 template <typename Config>
 Config read_config(const ConfigTree& tree) {
   Config config{};
-  detail::read_fields(tree, [&](Fields& f) { config.fields(f); });
-  if constexpr (requires { config.validate(); }) config.validate();
+  detail::read_fields(
+      tree, [&](Fields& f) { config.fields(f); },
+      [&] {
+        if constexpr (requires { config.validate(); }) config.validate();
+      });
   return config;
 }
 

@@ -29,7 +29,10 @@ class ReadFields : public PathFields {
  public:
   explicit ReadFields(const ConfigTree& tree) : tree_(tree) { levels_.push_back({&tree.values, {}, ""}); }
 
-  void finish() { report_unknown(levels_.back()); }
+  void finish(const std::function<void()>& validate) {
+    report_unknown(levels_.back());
+    validate_group(validate);
+  }
 
   void operator()(const char* name, bool& value, const char*) override {
     if (const Json* found = take(name))
@@ -94,7 +97,13 @@ class ReadFields : public PathFields {
     levels_.pop_back();
     PathFields::leave_item();
   }
-  void validate_group(const std::function<void()>& validate) override { validate(); }
+  void validate_group(const std::function<void()>& validate) override {
+    try {
+      validate();
+    } catch (const Error& error) {
+      fail(error.kind(), "{}: {}", where(levels_.back().path), error.what());
+    }
+  }
 
  private:
   struct Level {
@@ -113,14 +122,18 @@ class ReadFields : public PathFields {
   }
 
   std::string where(const std::string& path) const {
+    if (path.empty()) return tree_.source;
     const auto line = tree_.lines.find(path);
     if (line == tree_.lines.end()) return fmt::format("{}: {}", tree_.source, path);
     return fmt::format("{}:{}: {}", tree_.source, line->second, path);
   }
 
   const Json& expect(const char* name, bool fits, const char* wanted, const Json& value) const {
-    if (!fits) reject(name, fmt::format("expected {}, got {} {}", wanted, value.kind_name(), value.dump()));
-    return value;
+    if (fits) return value;
+    constexpr size_t kMostShown = 60;
+    std::string shown = value.dump();
+    if (shown.size() > kMostShown) shown = shown.substr(0, kMostShown) + "…";
+    reject(name, fmt::format("expected {}, got {} {}", wanted, value.kind_name(), shown));
   }
 
   void check_range(const char* name, double value, Range range) const {
@@ -177,10 +190,11 @@ std::string quoted_list(const std::vector<std::string>& names) {
 
 namespace detail {
 
-void read_fields(const ConfigTree& tree, const std::function<void(Fields&)>& visit) {
+void read_fields(const ConfigTree& tree, const std::function<void(Fields&)>& visit,
+                 const std::function<void()>& validate) {
   ReadFields reader(tree);
   visit(reader);
-  reader.finish();
+  reader.finish(validate);
 }
 
 }  // namespace detail

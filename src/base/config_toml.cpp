@@ -138,11 +138,12 @@ ConfigTree read_toml_file(const std::string& path) {
 
 void apply_override(ConfigTree& tree, const std::string& assignment) {
   const size_t equals = assignment.find('=');
-  if (equals == std::string::npos || equals == 0)
+  const std::string path = "." + assignment.substr(0, equals) + ".";
+  if (equals == std::string::npos || path.find("..") != std::string::npos)
     fail(ErrorKind::kUsage, "--set expects key=value, got \"{}\"", assignment);
   Json* level = &tree.values;
-  std::istringstream path(assignment.substr(0, equals));
-  for (std::string key; std::getline(path, key, '.');) {
+  std::istringstream keys(assignment.substr(0, equals));
+  for (std::string key; std::getline(keys, key, '.');) {
     if (!level->is_object()) *level = Json::object();
     level = &(*level)[key];
   }

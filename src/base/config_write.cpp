@@ -107,7 +107,7 @@ class DocumentFields : public PathFields {
   void enter_group(const char* name, const char* help) override {
     PathFields::enter_group(name, help);
     open_.push_back(sections_.size());
-    begin_section(fmt::format("## `[{}]`\n\n", join_here()), help);
+    begin_section(fmt::format("\n## `[{}]`\n\n", join_here()), help);
   }
   void leave_group() override {
     PathFields::leave_group();
@@ -123,7 +123,7 @@ class DocumentFields : public PathFields {
     open_.push_back(sections_.size());
     std::string path = join_here();
     if (const size_t bracket = path.rfind('['); bracket != std::string::npos) path.resize(bracket);
-    begin_section(fmt::format("## `[[{}]]`\n\n", path), list_help_);
+    begin_section(fmt::format("\n## `[[{}]]`\n\n", path), list_help_);
   }
   void leave_item() override {
     PathFields::leave_item();

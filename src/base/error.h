@@ -16,6 +16,7 @@ enum class ErrorKind {
   kCheckpoint,  ///< a model folder, safetensors file or training state
   kRequest,     ///< what a caller asked of a running engine
   kUsage,       ///< the command line itself
+  kPeer,        ///< another rank failed or was lost; the message names it
   kInternal,    ///< our own fault
 };
 
@@ -36,7 +37,18 @@ template <typename... Args>
   throw Error(kind, fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// Process exit status: 1 the user's input is at fault, 2 wrong usage, 3 our fault.
+/// What `call` returns; what it throws is of `kind` instead, with the same message: settings read out of a
+/// checkpoint are the checkpoint's fault.
+template <typename Call>
+auto with_error_kind(ErrorKind kind, const Call& call) {
+  try {
+    return call();
+  } catch (const Error& error) {
+    throw Error(kind, error.what());
+  }
+}
+
+/// Process exit status: 1 the user's input is at fault, 2 wrong usage, 3 our fault or that of another rank.
 int exit_status(ErrorKind kind);
 
 }  // namespace fathom

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -19,22 +20,12 @@ namespace {
   fail(ErrorKind::kData, "{}: cannot {}: {}", path, action, std::strerror(errno));
 }
 
-/// Owns a file descriptor for the length of a scope.
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags, mode_t mode = 0)
-      : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  bool ok() const { return fd_ >= 0; }
+Descriptor open_file(const std::string& path, int flags) {
+  return Descriptor(::open(path.c_str(), flags | O_CLOEXEC));
+}
 
- private:
-  int fd_;
-};
+/// Opening a pipe must not wait for its writer: it is refused like everything that is no regular file.
+constexpr int kReading = O_RDONLY | O_NONBLOCK;
 
 uint64_t regular_size(const Descriptor& file, const std::string& path) {
   struct stat status {};
@@ -46,7 +37,7 @@ uint64_t regular_size(const Descriptor& file, const std::string& path) {
 }  // namespace
 
 std::string read_file(const std::string& path, uint64_t max_bytes) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file = open_file(path, kReading);
   const uint64_t size = regular_size(file, path);
   if (size > max_bytes)
     fail(ErrorKind::kData, "{}: {} bytes, at most {} are accepted", path, size, max_bytes);
@@ -64,7 +55,7 @@ std::string read_file(const std::string& path, uint64_t max_bytes) {
 }
 
 void sync_path(const std::string& path) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file = open_file(path, O_RDONLY);
   if (!file.ok() || ::fsync(file.get()) != 0) fail_system(path, "sync");
 }
 
@@ -138,7 +129,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 }
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file = open_file(path, kReading);
   size_ = regular_size(file, path);
   if (size_ == 0) return;
   data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);

@@ -11,15 +11,17 @@ namespace fathom {
 namespace {
 
 constexpr int kMaxDepth = 200;
+constexpr size_t kMostShown = 300;
 
 [[noreturn]] void wrong_kind(const char* expected, const Json& value) {
   fail(ErrorKind::kData, "expected {} in JSON, got {}", expected, value.kind_name());
 }
 
-/// Builds a `Json` from the parser's events; refuses deep nesting before it can exhaust the stack.
-class Builder : public nlohmann::json_sax<nlohmann::json> {
+/// Passes on what the parser meets; refuses deep nesting before it can exhaust the stack.
+class Walker : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit Builder(std::string_view text, const std::string& source) : text_(text), source_(source) {}
+  Walker(std::string_view text, const std::string& source, JsonEvents& events)
+      : text_(text), source_(source), events_(events) {}
 
   bool null() override { return put(Json()); }
   bool boolean(bool value) override { return put(Json(value)); }
@@ -31,10 +33,18 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool number_float(number_float_t value, const string_t&) override { return put(Json(value)); }
   bool string(string_t& value) override { return put(Json(std::move(value))); }
   bool binary(binary_t&) override { return false; }
-  bool start_object(std::size_t) override { return open(Json::object()); }
-  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool start_object(std::size_t) override {
+    go_deeper();
+    events_.open_object();
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    go_deeper();
+    events_.open_array();
+    return true;
+  }
   bool key(string_t& name) override {
-    keys_.back() = std::move(name);
+    events_.key(std::move(name));
     return true;
   }
   bool end_object() override { return close(); }
@@ -47,13 +57,34 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     const size_t column = newline == std::string_view::npos ? end + 1 : end - newline;
     std::string reason = cause.what();
     if (const size_t start = reason.find(": "); start != std::string::npos) reason = reason.substr(start + 2);
+    if (reason.size() > kMostShown) reason = reason.substr(0, kMostShown) + "…";  // it quotes the text
     fail(ErrorKind::kData, "{}:{}:{}: not valid JSON: {}", source_, line, column, reason);
   }
 
-  Json take() { return std::move(root_); }
-
  private:
   bool put(Json value) {
+    events_.value(std::move(value));
+    return true;
+  }
+  void go_deeper() {
+    if (++depth_ > kMaxDepth)
+      fail(ErrorKind::kData, "{}: JSON nested deeper than {} levels", source_, kMaxDepth);
+  }
+  bool close() {
+    --depth_;
+    events_.close();
+    return true;
+  }
+
+  std::string_view text_;
+  const std::string& source_;
+  JsonEvents& events_;
+  int depth_ = 0;
+};
+
+class TreeBuilder : public JsonEvents {
+ public:
+  void value(Json value) override {
     if (stack_.empty()) {
       root_ = std::move(value);
     } else if (stack_.back().is_array()) {
@@ -61,24 +92,25 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     } else {
       stack_.back().as_object().emplace_back(std::move(keys_.back()), std::move(value));
     }
-    return true;
   }
-  bool open(Json container) {
-    if (stack_.size() >= kMaxDepth)
-      fail(ErrorKind::kData, "{}: JSON nested deeper than {} levels", source_, kMaxDepth);
-    stack_.push_back(std::move(container));
-    keys_.emplace_back();
-    return true;
-  }
-  bool close() {
+  void key(std::string name) override { keys_.back() = std::move(name); }
+  void open_object() override { open(Json::object()); }
+  void open_array() override { open(Json::array()); }
+  void close() override {
     Json finished = std::move(stack_.back());
     stack_.pop_back();
     keys_.pop_back();
-    return put(std::move(finished));
+    value(std::move(finished));
   }
 
-  std::string_view text_;
-  const std::string& source_;
+  Json take() { return std::move(root_); }
+
+ private:
+  void open(Json container) {
+    stack_.push_back(std::move(container));
+    keys_.emplace_back();
+  }
+
   Json root_;
   std::vector<Json> stack_;
   std::vector<std::string> keys_;
@@ -215,9 +247,14 @@ std::string Json::dump(int indent) const {
 }
 
 Json parse_json(std::string_view text, const std::string& source) {
-  Builder builder(text, source);
-  nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
-  return builder.take();
+  TreeBuilder tree;
+  walk_json(text, source, tree);
+  return tree.take();
+}
+
+void walk_json(std::string_view text, const std::string& source, JsonEvents& events) {
+  Walker walker(text, source, events);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &walker);
 }
 
 Json read_json_file(const std::string& path) {

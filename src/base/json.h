@@ -11,8 +11,8 @@
 
 namespace fathom {
 
-/// Value type; freely copied and moved. Access to the wrong kind throws the `Error` kind it was parsed under
-/// (kData unless told otherwise).
+/// Value type; freely copied and moved. Access to the wrong kind throws kData, as parsing does: who reads
+/// something else than data says so.
 class Json {
  public:
   using Array = std::vector<Json>;
@@ -74,6 +74,21 @@ class Json {
 /// Parses UTF-8 JSON text. Errors (kData) read "SOURCE:LINE:COLUMN: reason". Nesting is limited to 200
 /// levels.
 Json parse_json(std::string_view text, const std::string& source);
+
+/// What stands in a text, in its order: for texts that must not become a tree, which takes tens of times
+/// their bytes. What a member throws ends the walk and passes.
+class JsonEvents {
+ public:
+  virtual ~JsonEvents() = default;
+  virtual void value(Json value) = 0;  ///< null, a boolean, a number or a string
+  virtual void key(std::string name) = 0;
+  virtual void open_object() = 0;
+  virtual void open_array() = 0;
+  virtual void close() = 0;  ///< of the object or array opened last
+};
+/// Errors as `parse_json`.
+void walk_json(std::string_view text, const std::string& source, JsonEvents& events);
+
 Json read_json_file(const std::string& path);
 /// Writes beside, syncs, renames.
 void write_json_file(const std::string& path, const Json& value, int indent = 2);

@@ -2,14 +2,15 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cstdio>
 
 namespace fathom::log {
 namespace {
 
 spdlog::level::level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::kDebug:
-      return spdlog::level::debug;
     case Level::kInfo:
       return spdlog::level::info;
     case Level::kWarning:
@@ -42,6 +43,7 @@ void set_prefix(const std::string& prefix) {
 }
 
 void write(Level level, std::string_view message) {
+  if (logger().should_log(to_spdlog(level)) && ::isatty(STDERR_FILENO)) std::fputs("\r\033[2K", stderr);
   logger().log(to_spdlog(level), std::string_view(message));
   logger().flush();
 }

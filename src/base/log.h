@@ -9,18 +9,14 @@
 
 namespace fathom::log {
 
-enum class Level { kDebug, kInfo, kWarning, kError, kSilent };
+enum class Level { kInfo, kWarning, kError, kSilent };
 
 void set_level(Level level);
 /// Prefix of every line, e.g. "rank 3"; empty (the default) for none.
 void set_prefix(const std::string& prefix);
-/// Thread-safe; also clears a progress bar that is being drawn.
+/// Thread-safe. On a terminal it takes the place of a progress bar that is being drawn, which is drawn anew.
 void write(Level level, std::string_view message);
 
-template <typename... Args>
-void debug(fmt::format_string<Args...> format, Args&&... args) {
-  write(Level::kDebug, fmt::format(format, std::forward<Args>(args)...));
-}
 template <typename... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::kInfo, fmt::format(format, std::forward<Args>(args)...));

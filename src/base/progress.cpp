@@ -62,10 +62,8 @@ void Progress::draw() {
   line += fmt::format("  {}", format_duration(elapsed));
   if (total_ > done_ && rate > 0) line += fmt::format(", {} left", format_duration((total_ - done_) / rate));
   if (!note_.empty()) line += "  " + note_;
-  if (terminal_)
-    fmt::print(stderr, "\r\033[2K{}", line);
-  else
-    fmt::print(stderr, "{}\n", line);
+  // Not fmt::print, which throws where nothing can be written: no reason to end a run.
+  std::fputs((terminal_ ? "\r\033[2K" + line : line + "\n").c_str(), stderr);
   std::fflush(stderr);
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/safetensors_header.h"
 
 namespace fathom {
 namespace {
@@ -35,35 +36,6 @@ constexpr std::array<DTypeRow, 12> kDTypes = {{{DType::kBool, "BOOL", 1},
 
 const DTypeRow& row_of(DType dtype) {
   return kDTypes[static_cast<size_t>(dtype)];
-}
-
-/// Reads one entry of the header; `data` is the part of the file behind the header.
-TensorView parse_entry(const std::string& name, const Json& entry, std::span<const std::byte> data) {
-  TensorView tensor;
-  tensor.name = name;
-  const std::string& dtype = entry.at("dtype").as_string();
-  const auto* row =
-      std::find_if(kDTypes.begin(), kDTypes.end(), [&](const DTypeRow& r) { return dtype == r.name; });
-  if (row == kDTypes.end()) fail(ErrorKind::kCheckpoint, "unknown dtype \"{}\"", dtype);
-  tensor.dtype = row->dtype;
-
-  int64_t num_bytes = row->bytes;
-  for (const Json& extent : entry.at("shape").as_array()) {
-    if (extent.as_int() < 0) fail(ErrorKind::kCheckpoint, "negative size {} in its shape", extent.as_int());
-    tensor.shape.push_back(extent.as_int());
-    if (__builtin_mul_overflow(num_bytes, extent.as_int(), &num_bytes))
-      fail(ErrorKind::kCheckpoint, "its shape overflows 64 bits");
-  }
-  const Json::Array& offsets = entry.at("data_offsets").as_array();
-  if (offsets.size() != 2) fail(ErrorKind::kCheckpoint, "expected two data_offsets, got {}", offsets.size());
-  const int64_t begin = offsets[0].as_int(), end = offsets[1].as_int();
-  if (begin < 0 || end < begin || static_cast<uint64_t>(end) > data.size())
-    fail(ErrorKind::kCheckpoint, "offsets {} to {} do not lie in the {} bytes of data", begin, end,
-         data.size());
-  if (end - begin != num_bytes)
-    fail(ErrorKind::kCheckpoint, "its shape needs {} bytes, its offsets span {}", num_bytes, end - begin);
-  tensor.bytes = data.subspan(static_cast<size_t>(begin), static_cast<size_t>(num_bytes));
-  return tensor;
 }
 
 /// Every byte of the data belongs to exactly one tensor.
@@ -115,6 +87,11 @@ int64_t dtype_bytes(DType dtype) {
 const char* dtype_name(DType dtype) {
   return row_of(dtype).name;
 }
+std::optional<DType> dtype_named(std::string_view name) {
+  for (const DTypeRow& row : kDTypes)
+    if (name == row.name) return row.dtype;
+  return std::nullopt;
+}
 
 SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std::string& source) {
   uint64_t header_bytes = 0;
@@ -130,23 +107,7 @@ SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std
 
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);
   const auto data = bytes.subspan(kLengthBytes + header_bytes);
-  SafetensorsContent content;
-  std::set<std::string> names;
-  std::string current = "header";
-  try {
-    const Json header = parse_json(text, "header");
-    for (const auto& [name, entry] : header.as_object()) {
-      current = fmt::format("tensor \"{}\"", name);
-      if (!names.insert(name).second) fail(ErrorKind::kCheckpoint, "given twice");
-      if (name == "__metadata__") {
-        for (const auto& [key, value] : entry.as_object()) content.metadata[key] = value.as_string();
-      } else {
-        content.tensors.push_back(parse_entry(name, entry, data));
-      }
-    }
-  } catch (const Error& cause) {
-    fail(ErrorKind::kCheckpoint, "{}: {}: {}", source, current, cause.what());
-  }
+  SafetensorsContent content = read_safetensors_header(text, data, source);
   check_coverage(content.tensors, data, source);
   return content;
 }

@@ -35,7 +35,8 @@ struct SafetensorsContent {
 
 /// Parses a whole file's bytes. Errors (kCheckpoint, naming `source` and the tensor): header over 100 MB or
 /// beyond the file, not JSON, unknown dtype, negative sizes, sizes that overflow or differ from the offsets,
-/// holes, overlaps, trailing bytes, a name given twice.
+/// holes, overlaps, trailing bytes, a name given twice, over a million tensors. Memory stays within a small
+/// multiple of the header's bytes.
 SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std::string& source);
 
 /// A memory-mapped safetensors file; views stay valid as long as it lives.

@@ -3,10 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
-#include <vector>
-
-#include "data/sample.h"
 
 namespace fathom {
 
@@ -20,8 +18,9 @@ struct Batch {
   at::Tensor tokens_BT;   ///< int64, padded at the end with the padding id
   at::Tensor length_B;    ///< int64: unpadded tokens of each row
   at::Tensor label_B;     ///< int64 class ids, −1 where a sample has none
-  std::vector<Record> records;  ///< where the samples came from
 
+  /// Every tensor, defined or not.
+  std::array<at::Tensor*, 5> tensors() { return {&index_B, &image_BCHW, &tokens_BT, &length_B, &label_B}; }
   int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }
 };
 

@@ -99,18 +99,12 @@ Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
     batch.image_BCHW = stack_images(samples);
   if (present(samples, "tokens", [](const Sample& sample) { return !sample.token_rows.empty(); }))
     stack_tokens(samples, config, batch);
-  batch.records.reserve(samples.size());
-  for (const Sample& sample : samples) batch.records.push_back(sample.record);
   return batch;
 }
 
 Batch to_device(Batch batch, at::Device device, const PixelStatistics& pixels) {
-  const auto move = [&](at::Tensor& tensor) {
-    if (tensor.defined()) tensor = tensor.to(device, /*non_blocking=*/true);
-  };
-  for (at::Tensor* tensor :
-       {&batch.index_B, &batch.image_BCHW, &batch.tokens_BT, &batch.length_B, &batch.label_B})
-    move(*tensor);
+  for (at::Tensor* tensor : batch.tensors())
+    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
   if (!batch.image_BCHW.defined() || batch.image_BCHW.scalar_type() != at::kByte) return batch;
   at::Tensor normalised = at::empty(batch.image_BCHW.sizes(), at::TensorOptions(device).dtype(at::kFloat));
   normalised.copy_(batch.image_BCHW);
@@ -131,13 +125,11 @@ Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
     const int64_t rows_each = tensor.size(0) / batch.size();
     return tensor.narrow(0, start * rows_each, count * rows_each);
   };
-  const auto first = batch.records.begin() + start;
   return {.index_B = cut(batch.index_B),
           .image_BCHW = cut(batch.image_BCHW),
           .tokens_BT = cut(batch.tokens_BT),
           .length_B = cut(batch.length_B),
-          .label_B = cut(batch.label_B),
-          .records = std::vector<Record>(first, first + count)};
+          .label_B = cut(batch.label_B)};
 }
 
 }  // namespace fathom

@@ -35,7 +35,7 @@ struct PixelStatistics {
 /// normalised contiguous float32: (pixel / 255 − mean) / deviation.
 Batch to_device(Batch batch, at::Device device, const PixelStatistics& pixels = {});
 
-/// Rows [start, start + count) of every tensor and of the records: for micro-batches.
+/// Rows [start, start + count) of every tensor: for micro-batches.
 Batch slice_batch(const Batch& batch, int64_t start, int64_t count);
 
 }  // namespace fathom

@@ -15,7 +15,8 @@ int64_t num_bytes(const ImageHeader& header) {
 }  // namespace
 
 void ImageViewConfig::fields(Fields& f) {
-  f("size", size, "height and width that the model sees, in pixels", {.low = 8, .high = 4096});
+  f("size", size, "height and width that the model sees, in pixels (0: the model's)",
+    {.low = 0, .high = 4096});
   f.group("augment", augment, "random views for training, centre view for evaluation");
   f("cache_mb", cache_mb, "memory for decoded images, kept so that they are decoded once; 0 for none",
     {.low = 0});

@@ -19,7 +19,7 @@ namespace fathom {
 enum class Phase { kTrain, kEvaluate };
 
 struct ImageViewConfig {
-  int64_t size = 224;
+  int64_t size = 224;  ///< 0: the model's, which is to be filled in before views are made
   AugmentConfig augment;
   int64_t cache_mb = 1024;
   void fields(Fields& f);

@@ -7,6 +7,7 @@
 #include <exception>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -83,8 +84,13 @@ Loader::Pipeline::Pipeline(LoaderSetup setup)
     : setup_(std::move(setup)), sampler_(setup_.source->size(), setup_.sampler, setup_.order) {
   FATHOM_CHECK(setup_.rank >= 0 && setup_.rank < setup_.num_ranks,
                "[loader] expected a rank below {}, got {}", setup_.num_ranks, setup_.rank);
-  for (int64_t i = 0; i < setup_.loader.workers; ++i)
-    workers_.emplace_back([this](std::stop_token stop) { work(std::move(stop)); });
+  const int64_t wanted = setup_.loader.workers;
+  try {
+    for (int64_t i = 0; i < wanted; ++i)
+      workers_.emplace_back([this](std::stop_token stop) { work(std::move(stop)); });
+  } catch (const std::system_error& error) {
+    fail(ErrorKind::kConfig, "loader.workers: cannot start {} threads: {}", wanted, error.code().message());
+  }
 }
 
 Loader::Pipeline::~Pipeline() {

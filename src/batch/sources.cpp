@@ -102,8 +102,7 @@ TextSource::TextSource(std::shared_ptr<const Dataset> dataset, TextEncoding text
     : dataset_(std::move(dataset)), text_(std::move(text)), class_ids_(number_classes(class_names)) {
   for (int64_t i = 0; i < dataset_->size(); ++i) {
     const Record& record = dataset_->record(i);
-    require(!record.captions.empty() || !record.text.empty(), record, "caption or text");
-    const auto num_sentences = std::max<size_t>(record.captions.size(), 1);
+    const size_t num_sentences = record.captions.empty() ? !record.text.empty() : record.captions.size();
     for (size_t k = 0; k < num_sentences; ++k) places_.emplace_back(i, static_cast<int64_t>(k));
   }
 }
@@ -123,12 +122,12 @@ Sample TextSource::load(int64_t index, int64_t) const {
 }
 
 TokenWindowSource::TokenWindowSource(std::vector<TokenFile> files, int64_t num_tokens, Phase phase,
-                                     int64_t seed, int32_t end_of_text)
+                                     int64_t seed, int32_t start_of_text)
     : files_(std::move(files)),
       num_tokens_(num_tokens),
       phase_(phase),
       seed_(seed),
-      end_of_text_(end_of_text) {
+      start_of_text_(start_of_text) {
   FATHOM_CHECK(num_tokens >= 1 && !files_.empty(),
                "[token_windows] expected files and at least 1 token, got {} and {}", files_.size(),
                num_tokens);
@@ -168,7 +167,7 @@ Sample TokenWindowSource::load(int64_t index, int64_t epoch) const {
   const int64_t end = std::min(begin + num_tokens_, static_cast<int64_t>(tokens.size()));
   const auto part = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
   std::vector<int32_t>& row = sample.token_rows.emplace_back();
-  row.push_back(begin == 0 ? end_of_text_ : tokens[static_cast<size_t>(begin) - 1]);
+  row.push_back(begin == 0 ? start_of_text_ : tokens[static_cast<size_t>(begin) - 1]);
   row.insert(row.end(), part.begin(), part.end());
   return sample;
 }

@@ -59,7 +59,7 @@ class ImageSource : public SampleSource {
 };
 
 /// One sample a sentence: every caption (or else the text) of every record, in order, each with its record's
-/// label.
+/// label. Records that say nothing give none.
 class TextSource : public SampleSource {
  public:
   TextSource(std::shared_ptr<const Dataset> dataset, TextEncoding text,
@@ -86,12 +86,12 @@ class TextSource : public SampleSource {
 /// Training: each epoch cuts every file from an offset in [0, num_tokens) drawn from (seed, epoch).
 /// Evaluation: every token of a file is the target of exactly one window. Window w has the targets
 /// [w·num_tokens, (w+1)·num_tokens), the last one fewer, and begins with the token before them (the first
-/// window with end-of-text). Total loss over these windows ÷ ln 2 ÷ `text_bytes()` is the bits per byte.
+/// window with `start_of_text`). Total loss over these windows ÷ ln 2 ÷ `text_bytes()` is the bits per byte.
 class TokenWindowSource : public SampleSource {
  public:
   /// Errors (kData): a training file shorter than two windows, an empty evaluation file.
   TokenWindowSource(std::vector<TokenFile> files, int64_t num_tokens, Phase phase, int64_t seed,
-                    int32_t end_of_text = 0);
+                    int32_t start_of_text = 0);
   int64_t size() const override { return starts_.back(); }
   Sample load(int64_t index, int64_t epoch) const override;
   int64_t text_bytes() const;
@@ -101,7 +101,7 @@ class TokenWindowSource : public SampleSource {
   int64_t num_tokens_;
   Phase phase_;
   int64_t seed_;
-  int32_t end_of_text_;
+  int32_t start_of_text_;
   std::vector<int64_t> starts_;  ///< number of windows before each file, and their total
 };
 

@@ -8,23 +8,31 @@ void add_data_options(CLI::App& app, DataOptions& options) {
   app.add_option("--data", options.path,
                  "manifest, folder or text file (default: what the run was evaluated on)")
       ->type_name("PATH");
-  app.add_option("--split", options.split, "rows of this split; all for every row")->capture_default_str();
-  app.add_option("--limit", options.limit, "only the first so many rows (0: all)")
-      ->check(CLI::NonNegativeNumber);
+  app.add_option("--split", options.split,
+                 "rows of this split, all for every row; not given, data that names no split is taken whole")
+      ->each([&](const std::string&) { options.split_given = true; })
+      ->capture_default_str();
+  app.add_option("--limit", options.limit, "only the first so many rows (0: all)")->check(at_least(0));
 }
 
-std::string data_path(const DataOptions& options, const OpenedModel& model) {
-  if (!options.path.empty()) return options.path;
-  if (const Json* data = model.loaded.extras.record.find("evaluation_data"); data && data->is_string())
-    return data->as_string();
+std::vector<std::string> data_paths(const DataOptions& options, const OpenedModel& model) {
+  if (!options.path.empty()) return {options.path};
+  const Json* data = model.loaded.extras.record.find("evaluation_data");
+  if (data && data->is_string()) return {data->as_string()};
+  if (data && data->is_array() && data->size() > 0) {
+    std::vector<std::string> paths;
+    for (const Json& path : data->as_array()) paths.push_back(path.as_string());
+    return paths;
+  }
   fail(ErrorKind::kUsage, "{}: the model does not say what it was evaluated on; give --data PATH",
        model.folder);
 }
 
 std::unique_ptr<Dataset> open_data(const DataOptions& options, const OpenedModel& model) {
-  return open_dataset({.path = data_path(options, model),
+  return open_dataset({.path = data_paths(options, model).front(),
                        .split = options.split == "all" ? "" : options.split,
-                       .limit = options.limit});
+                       .limit = options.limit,
+                       .split_if_named = !options.split_given});
 }
 
 }  // namespace fathom::cli

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/opened_model.h"
 #include "cli/options.h"
@@ -13,13 +14,15 @@ namespace fathom::cli {
 struct DataOptions {
   std::string path;           ///< empty: the data that the model's run was evaluated on
   std::string split = "val";  ///< "all": every row
+  bool split_given = false;   ///< otherwise `split` applies where the data names splits
   int64_t limit = 0;
 };
 
 void add_data_options(CLI::App& app, DataOptions& options);
 
-/// Errors (kUsage): no --data for a model whose record names none.
-std::string data_path(const DataOptions& options, const OpenedModel& model);
+/// One path, or all texts that a language model's run was evaluated on. Errors (kUsage): no --data for a
+/// model whose record names none.
+std::vector<std::string> data_paths(const DataOptions& options, const OpenedModel& model);
 std::unique_ptr<Dataset> open_data(const DataOptions& options, const OpenedModel& model);
 
 }  // namespace fathom::cli

@@ -1,6 +1,7 @@
 // fathom embed MODEL --data PATH --out FILE
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -39,15 +40,19 @@ TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
                 std::shared_ptr<const Dataset> dataset) {
   TensorMap found;
   const DualTower tower = model.dual_tower("embed");
-  if (options.what != "text") {
+  const auto& records = dataset->records();
+  const bool has_images =
+      std::any_of(records.begin(), records.end(), [](const Record& r) { return !r.image_path.empty(); });
+  if (options.what == "image" || (options.what == "all" && has_images)) {
     const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
     found["image"] =
         embed_images(tower, std::make_shared<const ImageSource>(dataset, views, 0), model.evaluate);
   }
-  if (options.what != "image") {
+  const bool has_texts = std::any_of(records.begin(), records.end(),
+                                     [](const Record& r) { return !r.captions.empty() || !r.text.empty(); });
+  if (options.what != "image" && has_texts) {
     const auto texts = std::make_shared<const TextSource>(
         dataset, TextEncoding(model.require_tokenizer(), model.inputs.text));
-    if (texts->size() == 0) return found;
     found["text"] = embed_texts(tower, texts, model.evaluate);
     std::vector<int64_t> owner;
     for (int64_t c = 0; c < texts->size(); ++c) owner.push_back(texts->record_of(c));
@@ -57,13 +62,11 @@ TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
 }
 
 void write(const EmbedOptions& options, const TensorMap& found, const Dataset& dataset) {
-  const bool is_npy = std::filesystem::path(options.out).extension() == ".npy";
-  if (is_npy) {
-    const auto wanted = found.find(options.what == "text" ? "text" : "image");
-    if (wanted == found.end())
-      fail(ErrorKind::kData, "{}: there is no {} to embed", dataset.path(), options.what);
-    return write_npy(options.out, wanted->second);
-  }
+  if (found.empty() || (options.what != "all" && !found.contains(options.what)))
+    fail(ErrorKind::kData, "{}: there is no {} to embed", dataset.path(),
+         options.what == "all" ? "image or text" : options.what);
+  if (std::filesystem::path(options.out).extension() == ".npy")
+    return write_npy(options.out, found.at(options.what));
   Json paths = Json::array();
   for (const Record& record : dataset.records()) paths.push_back(record.image_path);
   save_tensors(options.out, found, {{"image_paths", paths.dump()}, {"data", dataset.path()}});

@@ -36,7 +36,7 @@ void add_options(CLI::App& app, EvalOptions& options) {
   app.add_option("--group", options.group_tag, "retrieval: the field whose values are shown apart")
       ->capture_default_str();
   app.add_option("--window", options.window, "language: tokens of a window (0: what the model can see)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--template", options.templates,
                  "zero_shot: a prompt with {} for the class; may be repeated");
   app.add_flag("--json", options.as_json, "print one JSON object");
@@ -74,6 +74,16 @@ void print_report(const LanguageReport& report) {
              report.perplexity(), report.tokens, report.bytes);
 }
 
+void print_report(const LanguageReports& reports) {
+  for (const auto& [name, report] : reports.files) {
+    if (reports.files.size() > 1) fmt::print("{}: ", name);
+    print_report(report);
+  }
+  if (reports.files.size() < 2) return;
+  fmt::print("together: ");
+  print_report(reports.all());
+}
+
 void print_report(const ClassificationReport& report) {
   fmt::print("{}: accuracy {:.2f} % on {} images of {} classes (always the most frequent class: {:.2f} %)\n",
              report.task, report.accuracy, report.count, report.classes, report.chance);
@@ -88,20 +98,17 @@ int show(const Report& report, bool as_json) {
   return 0;
 }
 
-int eval_language(const EvalOptions& options, const OpenedModel& model, const std::string& text_path) {
+int eval_language(const EvalOptions& options, const OpenedModel& model) {
   const LanguageModel language = model.language("the task language");
   const auto tokenizer = model.require_tokenizer();
   const int64_t longest = language->config().max_positions;
   if (options.window > longest)
     fail(ErrorKind::kConfig, "--window {}: the model sees at most {} tokens", options.window, longest);
-  std::vector<TokenFile> files;
-  files.push_back(TokenFile::open(text_path, *tokenizer));
-  const auto windows = std::make_shared<const TokenWindowSource>(
-      std::move(files), options.window > 0 ? options.window : longest, Phase::kEvaluate, /*seed=*/0,
-      tokenizer->end_of_text().value_or(0));
+  const NamedWindows texts =
+      open_texts(data_paths(options.data, model), *tokenizer, options.window > 0 ? options.window : longest);
   EvaluateOptions evaluate = model.evaluate;
   evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);  // windows are long
-  return show(evaluate_language(language, windows, evaluate), options.as_json);
+  return show(evaluate_language(language, texts, evaluate), options.as_json);
 }
 
 int eval_zero_shot(const EvalOptions& options, const OpenedModel& model,
@@ -125,6 +132,7 @@ int eval_linear_probe(const EvalOptions& options, const OpenedModel& model,
                       std::shared_ptr<const Dataset> test) {
   DataOptions train_data = options.data;
   train_data.split = options.train_split;
+  train_data.split_given = true;
   const std::shared_ptr<const Dataset> train = open_data(train_data, model);
   const auto names = train->class_names();
   const LabelledData learn(train, model.inputs, names), measure(test, model.inputs, names);
@@ -144,7 +152,7 @@ int run_eval(int argc, const char* const* argv) {
   if (!parse_options(app, argc, argv)) return 0;
   const OpenedModel model = open_model(options.model);
   if (model.loaded.kind == ModelKind::kLanguage && (options.task == "auto" || options.task == "language"))
-    return eval_language(options, model, data_path(options.data, model));
+    return eval_language(options, model);
   if (options.task == "language") model.language("the task language");
 
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);

@@ -33,7 +33,7 @@ void add_options(CLI::App& app, GenerateArguments& arguments) {
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   app.add_option("--top-k", options.sampling.top_k, "draw among so many most probable tokens (0: all)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--top-p", options.sampling.top_p,
                  "draw among the most probable tokens that reach this probability")
@@ -106,21 +106,24 @@ int run_generate(int argc, const char* const* argv) {
   const LanguageModel language = model.language("generate");
   const auto tokenizer = model.require_tokenizer();
   const std::vector<int32_t> prompt = tokenizer->encode(arguments.prompt);
+  std::vector<int32_t> context = tokenizer->prefix();
+  context.insert(context.end(), prompt.begin(), prompt.end());
+  require_known_tokens(torch::tensor(context, at::kLong), language->config().vocab_size);
   arguments.generate.compute_dtype = model.evaluate.compute_dtype;
   if (!arguments.ignores_end) arguments.generate.stop_token = tokenizer->end_of_text();
 
   if (!arguments.as_json) {
     Streamer streamer(*tokenizer, prompt);
-    generate(language, prompt, arguments.generate, [&](int32_t token) { return streamer.show(token); });
+    generate(language, context, arguments.generate, [&](int32_t token) { return streamer.show(token); });
     streamer.finish();
     return 0;
   }
   const auto start = std::chrono::steady_clock::now();
-  const Generation answer = generate(language, prompt, arguments.generate);
+  const Generation answer = generate(language, context, arguments.generate);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print_json(Json::Object{{"prompt", arguments.prompt},
                           {"text", answer_text(*tokenizer, prompt, answer.tokens)},
-                          {"prompt_tokens", static_cast<int64_t>(prompt.size())},
+                          {"prompt_tokens", static_cast<int64_t>(context.size())},
                           {"tokens", static_cast<int64_t>(answer.tokens.size())},
                           {"reason", reason_name(answer.reason)},
                           {"seconds", seconds}});

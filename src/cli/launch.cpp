@@ -23,9 +23,9 @@ int run_launch(int argc, const char* const* argv) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--cpus-per-rank", options.cpus_per_rank,
                  "threads of each process (default: this machine's, shared out)")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--stop-seconds", options.stop_seconds, "time that ranks get to leave after one has failed")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_flag("--no-prefix", no_prefix, "do not begin the lines of ranks 1 and up with their number");
   app.add_option("verb", verb, "the verb to run and its options, after --")->required();
   if (!parse_options(app, argc, argv)) return 0;

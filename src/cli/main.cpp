@@ -1,14 +1,19 @@
 // The program: finds the verb, runs it, and turns what it throws into one or two lines and an exit status
 // (0 done, 1 the input is at fault, 2 wrong usage, 3 our fault).
 #include <c10/util/Exception.h>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "base/config.h"
@@ -60,24 +65,41 @@ int run(int argc, const char* const* argv) {
   return find_verb(first).run(argc - 1, argv + 1);
 }
 
+/// Names from outside may hold anything: two lines at most, and nothing that a terminal would obey.
+std::string printable(std::string message) {
+  bool is_second_line = false;
+  for (char& c : message) {
+    if (c == '\n' && !std::exchange(is_second_line, true)) continue;
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
+  }
+  return message;
+}
+
 int report(const std::string& message, int status) {
   std::fflush(stdout);
-  fmt::print(stderr, "fathom: {}\n", message);
+  std::fputs(fmt::format("fathom: {}\n", printable(message)).c_str(), stderr);
   return status;
 }
 
 constexpr const char* kLowerWhat =
-    "\nlower the batch size, the image size or the number of tokens, or turn on activation checkpointing";
+    "\nlower the (micro-)batch size, the image size, the number of tokens or the model's width and depth, or "
+    "turn on checkpoint_blocks";
 
 /// LibTorch's message without its stack trace: the first line.
 int report_torch_error(const c10::Error& error) {
   const std::string whole = error.what_without_backtrace();
   const std::string line = whole.substr(0, whole.find('\n'));
   // The CPU allocator throws a plain Error when memory is out.
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) ||
-      line.find("can't allocate memory") != std::string::npos)
-    return report("out of memory: " + line + kLowerWhat, 1);
+  const size_t cpu = line.find("can't allocate memory");
+  if (cpu != std::string::npos) return report("out of memory: " + line.substr(cpu) + kLowerWhat, 1);
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error)) return report(line + kLowerWhat, 1);
   return report("internal error: " + line, 3);
+}
+
+/// A stream that is closed would be the next file that is opened, and would be written into.
+void occupy_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(stream, F_GETFD) < 0) ::open("/dev/null", O_RDONLY);
 }
 
 }  // namespace
@@ -85,10 +107,12 @@ int report_torch_error(const c10::Error& error) {
 
 int main(int argc, char** argv) {
   using namespace fathom;
+  cli::occupy_closed_streams();
   try {
     const int status = cli::run(argc, argv);
     // Results that could not be written are no results.
-    if (std::fflush(stdout) != 0) return cli::report("cannot write to standard output", 1);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      return cli::report("cannot write to standard output", 1);
     return status;
   } catch (const Error& error) {
     const bool ours = error.kind() == ErrorKind::kInternal;
@@ -98,6 +122,10 @@ int main(int argc, char** argv) {
     return cli::report_torch_error(error);
   } catch (const std::bad_alloc&) {
     return cli::report(std::string("out of memory") + cli::kLowerWhat, 1);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return cli::report(error.path1().string() + ": " + error.code().message(), 1);
+  } catch (const std::system_error& error) {  // no threads, no files, no place for the output
+    return cli::report(error.what(), 1);
   } catch (const std::exception& error) {
     return cli::report(std::string("internal error: ") + error.what(), 3);
   }

@@ -23,6 +23,16 @@ bool parse_options(CLI::App& app, int argc, const char* const* argv) {
   }
 }
 
+CLI::Validator at_least(double low) {
+  return CLI::Validator(
+      [low](const std::string& text) {
+        double value = 0;
+        if (CLI::detail::lexical_cast(text, value) && value >= low) return std::string();
+        return fmt::format("expected a number of at least {:g}, got {}", low, text);
+      },
+      fmt::format("≥ {:g}", low));
+}
+
 void print_json(const Json& value) {
   fmt::print("{}\n", value.dump());
 }

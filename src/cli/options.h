@@ -18,6 +18,9 @@ class VerbApp : public CLI::App {
   VerbApp(const std::string& verb, const std::string& description);
 };
 
+/// A check of numbers: "expected at least 1, got 0".
+CLI::Validator at_least(double low);
+
 /// One object on a line of its own on standard output.
 void print_json(const Json& value);
 

@@ -100,12 +100,13 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
   return facts;
 }
 
-CardFacts data_card(const Dataset& dataset, const std::string& split) {
+CardFacts data_card(const Dataset& dataset, const DataOptions& options) {
+  const bool has_split = options.split_given || dataset.record(0).tags.contains("split");
   int64_t captions = 0;
   for (const Record& record : dataset.records()) captions += static_cast<int64_t>(record.captions.size());
   return {{"evaluated on", std::filesystem::path(dataset.path()).lexically_normal().string()},
           {"format", format_name(dataset.format())},
-          {"split", split},
+          {"split", has_split ? options.split : "all"},
           {"images", fmt::format("{}", dataset.size())},
           {"captions", fmt::format("{}", captions)},
           {"problems skipped", fmt::format("{}", dataset.report().count())}};
@@ -127,10 +128,11 @@ void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunRe
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer());
   const RetrievalInput embeddings = embed_retrieval(model.dual_tower("report"), data, model.evaluate);
-  content.retrieval = evaluate_retrieval(embeddings);
-  content.text_to_image = exhibit_text_to_image(data, embeddings, options.exhibits);
-  content.image_to_text = exhibit_image_to_text(data, embeddings, options.exhibits);
-  content.data_card = data_card(*dataset, options.data.split);
+  const RetrievalRanks ranks = retrieval_ranks(embeddings);
+  content.retrieval = evaluate_retrieval(embeddings, ranks);
+  content.text_to_image = exhibit_text_to_image({data, embeddings, ranks}, options.exhibits);
+  content.image_to_text = exhibit_image_to_text({data, embeddings, ranks}, options.exhibits);
+  content.data_card = data_card(*dataset, options.data);
 }
 
 /// Continues the beginning of the evaluated text, three times with other seeds.
@@ -139,8 +141,10 @@ std::vector<TextSample> write_samples(const OpenedModel& model, const std::strin
   const auto tokenizer = model.require_tokenizer();
   std::vector<int32_t> prompt = tokenizer->encode(text);
   prompt.resize(std::min<size_t>(prompt.size(), 24));
+  std::vector<int32_t> context = tokenizer->prefix();
+  context.insert(context.end(), prompt.begin(), prompt.end());
   for (int64_t seed = 0; seed < 3 && !prompt.empty(); ++seed) {
-    const Generation answer = generate(model.language("report"), prompt,
+    const Generation answer = generate(model.language("report"), context,
                                        {.sampling = {.temperature = 0.8, .top_k = 50},
                                         .max_tokens = 120,
                                         .seed = seed,
@@ -151,22 +155,21 @@ std::vector<TextSample> write_samples(const OpenedModel& model, const std::strin
 }
 
 void add_language(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
-  const std::string path = data_path(options.data, model);
-  std::vector<TokenFile> files;
-  files.push_back(TokenFile::open(path, *model.require_tokenizer()));
-  content.data_card = {{"evaluated on", path},
-                       {"bytes", fmt::format("{}", files.front().text_bytes())},
-                       {"documents", fmt::format("{}", files.front().num_documents())},
-                       {"tokens", fmt::format("{}", files.front().size())}};
+  const std::vector<std::string> paths = data_paths(options.data, model);
+  const auto tokenizer = model.require_tokenizer();
+  for (const std::string& path : paths) {
+    const TokenFile file = TokenFile::open(path, *tokenizer);
+    content.data_card.emplace_back("evaluated on", path);
+    content.data_card.emplace_back("bytes", fmt::format("{}", file.text_bytes()));
+    content.data_card.emplace_back("documents", fmt::format("{}", file.num_documents()));
+    content.data_card.emplace_back("tokens", fmt::format("{}", file.size()));
+  }
   const LanguageModel language = model.language("report");
   EvaluateOptions evaluate = model.evaluate;
   evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);
-  content.language = evaluate_language(language,
-                                       std::make_shared<const TokenWindowSource>(
-                                           std::move(files), language->config().max_positions,
-                                           Phase::kEvaluate, 0, model.tokenizer->end_of_text().value_or(0)),
-                                       evaluate);
-  content.samples = write_samples(model, read_file(path).substr(0, 400));
+  content.language =
+      evaluate_language(language, open_texts(paths, *tokenizer, language->config().max_positions), evaluate);
+  content.samples = write_samples(model, read_file(paths.front()).substr(0, 400));
 }
 
 }  // namespace

@@ -56,7 +56,8 @@ struct Gallery {
   }
 };
 
-at::Tensor read_embeddings(const std::string& path, const char* name, int64_t expected, at::Device device) {
+at::Tensor read_embeddings(const std::string& path, const char* name, int64_t expected, int64_t width,
+                           at::Device device) {
   const TensorMap tensors = load_tensors(path);
   const auto found = tensors.find(name);
   if (found == tensors.end() || found->second.dim() != 2 || found->second.size(0) != expected)
@@ -64,6 +65,10 @@ at::Tensor read_embeddings(const std::string& path, const char* name, int64_t ex
          "{}: expected \"{}\" embeddings for {} entries of the data set; write it with the same --data and "
          "--split",
          path, name, expected);
+  if (found->second.size(1) != width)
+    fail(ErrorKind::kData,
+         "{}: \"{}\" embeddings of width {}, this model's have {}: another model wrote them", path, name,
+         found->second.size(1), width);
   return found->second.to(device);
 }
 
@@ -77,8 +82,8 @@ Gallery open_gallery(const SearchOptions& options, const OpenedModel& model) {
   const int64_t size = gallery.texts ? gallery.texts->size() : gallery.dataset->size();
   if (size == 0) fail(ErrorKind::kData, "{}: no captions to search", gallery.dataset->path());
   if (!options.embeddings.empty())
-    gallery.candidate_ND =
-        read_embeddings(options.embeddings, gallery.texts ? "text" : "image", size, model.evaluate.device);
+    gallery.candidate_ND = read_embeddings(options.embeddings, gallery.texts ? "text" : "image", size,
+                                           tower->config().embed_dim, model.evaluate.device);
   else if (gallery.texts)
     gallery.candidate_ND = embed_texts(tower, gallery.texts, model.evaluate);
   else
@@ -117,6 +122,8 @@ int run_search(int argc, const char* const* argv) {
   if (!parse_options(app, argc, argv)) return 0;
   if (options.queries.empty() == options.image.empty())
     fail(ErrorKind::kUsage, "give either words to search for or --image FILE\nsee: fathom search --help");
+  for (const std::string& query : options.queries)
+    if (query.empty()) fail(ErrorKind::kUsage, "a query without words\nsee: fathom search --help");
 
   const OpenedModel model = open_model(options.model);
   const DualTower tower = model.dual_tower("search");

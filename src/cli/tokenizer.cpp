@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/utf8.h"
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "data/tokenizer/tokenizer.h"
@@ -96,7 +97,11 @@ void run_train(const TrainOptions& options) {
   options.config.validate();
   std::vector<MappedFile> files;
   std::vector<std::string_view> texts;
-  for (const std::string& path : options.files) texts.push_back(files.emplace_back(path).text());
+  for (const std::string& path : options.files) {
+    texts.push_back(files.emplace_back(path).text());
+    if (const auto offset = find_invalid_utf8(texts.back()))
+      fail(ErrorKind::kData, "{}: byte {} of the file is not valid UTF-8", path, *offset + 1);
+  }
   auto bars = std::make_unique<TrainingBars>();
   const Tokenizer tokenizer = train_tokenizer(
       texts, options.config, [&](const TokenizerTrainingProgress& progress) { bars->show(progress); });
@@ -111,8 +116,14 @@ void run_encode(const FilterOptions& options) {
     write_standard_output(ids_line(tokenizer.encode(text, options.special)));
   };
   if (options.json_lines) {
-    for_each_input_line(
-        [&](const std::string& line) { print(parse_json(line, "standard input").as_string()); });
+    int64_t number = 0;
+    for_each_input_line([&](const std::string& line) {
+      const Json text = parse_json(line, fmt::format("standard input: line {}", ++number));
+      if (!text.is_string())
+        fail(ErrorKind::kData, "standard input: line {}: expected a JSON string, got {}", number,
+             text.kind_name());
+      print(text.as_string());
+    });
   } else if (options.lines) {
     for_each_input_line(print);
   } else {

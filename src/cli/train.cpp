@@ -1,5 +1,6 @@
 // fathom train RECIPE.toml [--set key=value]… [--out RUN] [--resume] [--dry-run] [--json]
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <filesystem>
 #include <memory>
@@ -79,8 +80,16 @@ void print_summary(const TrainingSummary& summary, const RunFolder& folder, bool
   }
   fmt::print("{} after {} steps and {}: loss {:.4f}\n", stop_reason_name(summary.reason), summary.steps,
              format_duration(summary.seconds), summary.last_loss);
+  if (!summary.metrics.empty()) fmt::print("evaluation after {} steps:\n", summary.evaluated_step);
   for (const auto& [name, metric] : summary.metrics) fmt::print("  {:<24} {:.4f}\n", name, metric.value);
   fmt::print("model: {}\n", folder.model());
+}
+
+/// Every step frees and takes the same memory: handing it back to the system in between costs a sixth of a
+/// small model's time on a CPU.
+void keep_freed_memory() {
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that the C library takes
+  ::mallopt(M_TRIM_THRESHOLD, 2000 << 20);
 }
 
 /// One rank's part. Only rank 0 speaks on standard output.
@@ -90,7 +99,10 @@ void train(const TrainOptions& options, const RecipeConfig& recipe, Collective& 
   const RunFolder folder{options.out};
   if (is_main && !options.dry_run) prepare_folder(folder, options.resume);
   collective.barrier();
-  const Session session = open_session(recipe, {collective, runtime, options.dry_run ? "" : folder.path});
+  const Session session = open_session(recipe, {.collective = collective,
+                                                .runtime = runtime,
+                                                .run_folder = options.dry_run ? "" : folder.path,
+                                                .goes_on = options.resume && folder.has_state()});
   if (options.dry_run) {
     if (is_main)
       print_estimate(
@@ -99,9 +111,10 @@ void train(const TrainOptions& options, const RecipeConfig& recipe, Collective& 
     return;
   }
   Trainer trainer(session.trainer_config(folder.path), {*session.task, *session.loader, collective, runtime});
-  if (is_main) write_file_atomically(folder.recipe(), json_to_toml(config_to_json(session.recipe)));
   if (options.resume && trainer.resume())
     log::info("going on from step {} of {}", trainer.step(), trainer.total_steps());
+  // Only now: a run that cannot be resumed so keeps its recipe.
+  if (is_main) write_file_atomically(folder.recipe(), json_to_toml(config_to_json(session.recipe)));
   const TrainingSummary summary = trainer.run();
   if (is_main) print_summary(summary, folder, options.json);
 }
@@ -109,6 +122,7 @@ void train(const TrainOptions& options, const RecipeConfig& recipe, Collective& 
 }  // namespace
 
 int run_train(int argc, const char* const* argv) {
+  keep_freed_memory();
   TrainOptions options;
   VerbApp app("train", "Trains a model by a recipe.");
   add_options(app, options);

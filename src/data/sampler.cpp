@@ -22,21 +22,13 @@ bool is_permutation_of_range(std::vector<int64_t> order, int64_t size) {
 
 }  // namespace
 
-void SamplerConfig::fields(Fields& f) {
-  f("batch_size", batch_size, "samples a step over all ranks", {.low = 1});
-  f("seed", seed, "decides the order of samples");
-  f("shuffle", shuffle, "a new order each epoch; otherwise the data set's own");
-  f("drop_last", drop_last, "leave out the last batch of an epoch when it is short");
-}
-
 Sampler::Sampler(int64_t num_samples, const SamplerConfig& config, OrderHook hook)
     : num_samples_(num_samples), config_(config), hook_(std::move(hook)) {
   const int64_t batch_size = config.batch_size;
   if (batch_size < 1) fail(ErrorKind::kConfig, "batch_size is {}, expected at least 1", batch_size);
   if (num_samples < 1) fail(ErrorKind::kConfig, "the data set has no samples");
   if (config.drop_last && num_samples < batch_size)
-    fail(ErrorKind::kConfig,
-         "batch_size {} is more than the {} samples of the data set: lower it or set drop_last = false",
+    fail(ErrorKind::kConfig, "batch_size: {} is more than the {} samples of the data set; lower it",
          batch_size, num_samples);
   batches_per_epoch_ = config.drop_last ? num_samples / batch_size : (num_samples - 1) / batch_size + 1;
 }

@@ -6,8 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "base/config.h"
-
 namespace fathom {
 
 /// The place in a run: `position` batches of `epoch` have been taken. It is all that an exact resume needs.
@@ -22,7 +20,6 @@ struct SamplerConfig {
   int64_t seed = 0;
   bool shuffle = true;
   bool drop_last = true;
-  void fields(Fields& f);
 };
 
 /// Rewrites an epoch's order: gets the seeded permutation of 0…size−1, returns another (hard negatives side

@@ -62,8 +62,8 @@ StorePointer connect_store(const RankEnvironment& environment, const CollectiveC
         "fathom/" + environment.attempt,
         c10::make_intrusive<c10d::TCPStore>(environment.master_host, options));
   } catch (const std::exception& error) {
-    fail(ErrorKind::kInternal, "rank {}: no rendezvous at {}:{} ({})", environment.rank,
-         environment.master_host, environment.master_port, first_line(error));
+    fail(ErrorKind::kPeer, "rank {}: no rendezvous at {}:{} ({})", environment.rank, environment.master_host,
+         environment.master_port, first_line(error));
   }
 }
 
@@ -73,7 +73,7 @@ void await_ranks(c10d::Store& store, const RankEnvironment& environment, const C
   int64_t joined = store.add("joined", 1);
   while (joined < environment.size) {
     if (FailureWatch::Clock::now() > deadline) {
-      fail(ErrorKind::kInternal, "rank {}: only {} of {} ranks came to {}:{} within {:g} s", environment.rank,
+      fail(ErrorKind::kPeer, "rank {}: only {} of {} ranks came to {}:{} within {:g} s", environment.rank,
            joined, environment.size, environment.master_host, environment.master_port, config.join_seconds);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -151,7 +151,7 @@ class C10dCollective final : public Collective {
                               .end =
                                   [rank = rank_](const std::string& reason) {
                                     log::error("{} (rank {} could not leave by itself)", reason, rank);
-                                    std::_Exit(exit_status(ErrorKind::kInternal));
+                                    std::_Exit(exit_status(ErrorKind::kPeer));
                                   }});
     guard("joining the group", [&] { slot_->set(make_backend(store_, environment, device, config)); });
   }

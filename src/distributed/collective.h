@@ -24,7 +24,7 @@ class PendingOperation {
 enum class ReduceOp { kSum, kMean, kMax, kMin };
 
 /// A group of ranks. Every rank must call the same operations in the same order, from one thread at a time.
-/// Errors (kInternal): a lost or failed rank, named; the group is aborted then.
+/// Errors (kPeer): a lost or failed rank, named; the group is aborted then.
 class Collective {
  public:
   virtual ~Collective() = default;
@@ -67,7 +67,7 @@ struct CollectiveConfig {
 std::unique_ptr<Collective> make_solo_collective();
 
 /// Joins the group that `environment` describes: solo for one rank, Gloo for a CPU, NCCL for a CUDA device.
-/// Blocks until every rank has joined. Errors (kInternal): a rank that does not come, no rendezvous.
+/// Blocks until every rank has joined. Errors (kPeer): a rank that does not come, no rendezvous.
 std::unique_ptr<Collective> make_collective(const RankEnvironment& environment, at::Device device,
                                             const CollectiveConfig& config = {});
 

@@ -71,7 +71,7 @@ void FailureWatch::check() {
   const std::string reason = failure_.value_or("rank 0 was lost: its rendezvous store does not answer");
   lock.unlock();
   settle(reason);
-  fail(ErrorKind::kInternal, "{}", reason);
+  fail(ErrorKind::kPeer, "{}", reason);
 }
 
 bool FailureWatch::has_failed() {
@@ -102,7 +102,7 @@ void FailureWatch::explain(const std::string& symptom) {
   }
   report(reason);
   check();
-  fail(ErrorKind::kInternal, "{}", reason);
+  fail(ErrorKind::kPeer, "{}", reason);
 }
 
 void FailureWatch::run() {

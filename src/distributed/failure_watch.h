@@ -42,13 +42,13 @@ class FailureWatch {
   FailureWatch(const FailureWatch&) = delete;
   FailureWatch& operator=(const FailureWatch&) = delete;
 
-  /// Throws kInternal with the reason when the group has failed. Any thread.
+  /// Throws kPeer with the reason when the group has failed. Any thread.
   void check();
   bool has_failed();
   /// This rank knows of a failure (its own, as a rule).
   void report(const std::string& reason) noexcept;
   /// An operation failed for a cause unknown to it: waits until the cause is known (at most until a silent
-  /// rank counts as lost), and throws kInternal naming the rank, or `symptom` when every rank seems well.
+  /// rank counts as lost), and throws kPeer naming the rank, or `symptom` when every rank seems well.
   [[noreturn]] void explain(const std::string& symptom);
 
  private:

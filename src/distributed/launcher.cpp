@@ -21,6 +21,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -28,26 +29,6 @@ namespace fathom {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// A file descriptor with an owner.
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor() { reset(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-  void reset() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_;
-};
 
 /// One stream of a rank, passed on line by line under the rank's name.
 struct Output {
@@ -98,6 +79,16 @@ struct Child {
   char* const* arguments;
   char* const* environment;
 };
+
+/// How a rank failed.
+struct Blame {
+  int64_t rank;
+  int code;
+  std::string how;
+};
+
+/// Ranks hear of another's failure by their heartbeat and then end before it: what it gets to end by itself.
+constexpr std::chrono::milliseconds kTimeToSettle{1500};
 
 struct Rank {
   int64_t number;
@@ -162,6 +153,7 @@ class Launch {
     for (int64_t i = 0; i < options_.num_ranks; ++i) start(i);
     store_.reset();
     while (num_running() > 0) step();
+    if (suspect_) blame(*suspect_);
     drain_outputs();
     return status_;
   }
@@ -175,8 +167,8 @@ class Launch {
   void step();
   void read_signals();
   void reap();
-  void judge(Rank& rank, int status);
-  void stop_others();
+  void judge(const Rank& rank, int status);
+  void blame(Blame culprit);
   void signal_all(int signal);
   bool read_output(Output& output);
   void drain_outputs();
@@ -192,6 +184,8 @@ class Launch {
   std::vector<Rank> ranks_;
   std::vector<Output> outputs_;
   std::optional<Clock::time_point> kill_at_;
+  std::optional<Blame> suspect_;  ///< failed, maybe because of another rank
+  Clock::time_point settle_at_;
   int status_ = 0;
 };
 
@@ -269,14 +263,16 @@ void Launch::step() {
   std::vector<pollfd> waits{{.fd = signals_.get(), .events = POLLIN}};
   for (const Output& output : outputs_) waits.push_back({.fd = output.source.get(), .events = POLLIN});
   int timeout_ms = -1;
-  if (kill_at_) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(*kill_at_ - Clock::now()).count();
+  if (kill_at_ || suspect_) {
+    const auto wanted = (kill_at_ ? *kill_at_ : settle_at_) - Clock::now();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(wanted).count();
     timeout_ms = static_cast<int>(std::max<int64_t>(0, left));
   }
   ::poll(waits.data(), waits.size(), timeout_ms);
   std::erase_if(outputs_, [&](Output& output) { return !read_output(output); });
   read_signals();
   reap();
+  if (suspect_ && Clock::now() >= settle_at_) blame(*suspect_);
   if (kill_at_ && Clock::now() >= *kill_at_) {
     signal_all(SIGKILL);
     kill_at_.reset();
@@ -319,23 +315,27 @@ void Launch::reap() {
   }
 }
 
-void Launch::judge(Rank& rank, int status) {
+void Launch::judge(const Rank& rank, int status) {
   const bool killed = WIFSIGNALED(status);
   const int code = killed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   if (code == 0 || status_ != 0) return;
-  status_ = code;
   const std::string how =
       killed ? fmt::format("was killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)))
              : fmt::format("ended with status {}", code);
+  if (code != exit_status(ErrorKind::kPeer)) return blame({rank.number, code, how});
+  if (suspect_) return;
+  suspect_ = {rank.number, code, how};
+  settle_at_ = Clock::now() + kTimeToSettle;
+}
+
+void Launch::blame(Blame culprit) {
+  suspect_.reset();
+  status_ = culprit.code;
   const int64_t others = num_running();
-  log::error("rank {} {}{}", rank.number, how,
+  log::error("rank {} {}{}", culprit.rank, culprit.how,
              others == 0   ? std::string()
              : others == 1 ? std::string("; ending the other rank")
                            : fmt::format("; ending the other {} ranks", others));
-  stop_others();
-}
-
-void Launch::stop_others() {
   signal_all(SIGTERM);
   kill_at_ = Clock::now() + std::chrono::milliseconds(static_cast<int64_t>(options_.stop_seconds * 1000));
 }

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "batch/loader.h"
+#include "evaluate/model_inputs.h"
 
 namespace fathom {
 namespace {
@@ -20,6 +21,7 @@ struct Pass {
   std::shared_ptr<const SampleSource> source;
   CollateConfig collate;
   PixelStatistics pixels;
+  int64_t vocab_size = 0;
 };
 
 at::Tensor embed_all(const Pass& pass, const EvaluateOptions& options, const EmbedBatch& embed) {
@@ -34,6 +36,7 @@ at::Tensor embed_all(const Pass& pass, const EvaluateOptions& options, const Emb
   int64_t done = 0;
   while (auto batch = loader.next()) {
     done += batch->size();
+    if (batch->tokens_BT.defined()) require_known_tokens(batch->tokens_BT, pass.vocab_size);
     parts.push_back(embed(to_device(std::move(*batch), options.device, pass.pixels), context).to(at::kFloat));
     if (progress) progress->update(done);
   }
@@ -73,8 +76,10 @@ at::Tensor embed_images(Swin model, std::shared_ptr<const SampleSource> source,
 at::Tensor embed_texts(DualTower model, std::shared_ptr<const TextSource> source,
                        const EvaluateOptions& options) {
   model->eval();
-  const Pass pass{
-      .label = "texts", .source = source, .collate = {.padding_id = source->encoding().padding_id()}};
+  const Pass pass{.label = "texts",
+                  .source = source,
+                  .collate = {.padding_id = source->encoding().padding_id()},
+                  .vocab_size = model->config().text.vocab_size};
   return embed_all(pass, options, [&](const Batch& batch, const ForwardContext& context) {
     return model->embed_text(batch.tokens_BT, batch.length_B, context);
   });

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 
@@ -18,7 +19,9 @@ std::vector<std::vector<SearchHit>> FlatIndex::search(const at::Tensor& query_QD
   for (int64_t start = 0; start < size(); start += block) {
     const auto candidates = candidate_ND_.slice(0, start, start + block).to(at::kFloat);
     const int64_t kept = std::min(top, candidates.size(0));
-    const auto [score, index] = at::matmul(query, candidates.t()).topk(kept, 1);
+    auto score_QC = at::matmul(query, candidates.t());
+    score_QC.masked_fill_(score_QC.isnan(), -std::numeric_limits<float>::infinity());
+    const auto [score, index] = score_QC.topk(kept, 1);
     const auto score_QK = score.to(at::kCPU).contiguous(), index_QK = index.to(at::kCPU).contiguous();
     for (size_t q = 0; q < hits.size(); ++q)
       for (int64_t k = 0; k < kept; ++k) {

@@ -20,7 +20,8 @@ class FlatIndex {
 
   int64_t size() const { return candidate_ND_.size(0); }
   /// For each query the `top` nearest candidates (fewer when there are fewer), best first; equal scores in
-  /// the order of their index. Scores are float32. Errors (kInternal): another width.
+  /// the order of their index. Scores are float32; NaN counts as -infinity. Errors (kInternal): another
+  /// width.
   std::vector<std::vector<SearchHit>> search(const at::Tensor& query_QD, int64_t top,
                                              int64_t block = 65536) const;
 

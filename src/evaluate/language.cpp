@@ -3,12 +3,42 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <filesystem>
 #include <numbers>
+#include <set>
 
+#include "base/error.h"
 #include "base/progress.h"
 #include "batch/loader.h"
+#include "evaluate/model_inputs.h"
 
 namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+Json figures_json(const LanguageReport& report) {
+  return Json::Object{{"bits_per_byte", report.bits_per_byte()},
+                      {"perplexity", report.perplexity()},
+                      {"tokens", report.tokens},
+                      {"bytes", report.bytes}};
+}
+
+fs::path whole_path(const std::string& path) {
+  const fs::path normal = fs::absolute(path).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+/// The last `num_parts` parts of a whole path; with 0, the last one without its extension.
+std::string end_of_path(const fs::path& path, int64_t num_parts) {
+  if (num_parts == 0) return path.stem().string();
+  fs::path parent = path, end;
+  for (; num_parts > 0 && parent.has_relative_path(); --num_parts, parent = parent.parent_path())
+    end = end.empty() ? parent.filename() : parent.filename() / end;
+  return end.string();
+}
+
+}  // namespace
 
 double LanguageReport::bits_per_byte() const {
   return nats / std::numbers::ln2 / static_cast<double>(bytes);
@@ -19,11 +49,61 @@ double LanguageReport::perplexity() const {
 }
 
 Json LanguageReport::to_json() const {
-  return Json::Object{{"task", "language"},
-                      {"bits_per_byte", bits_per_byte()},
-                      {"perplexity", perplexity()},
-                      {"tokens", tokens},
-                      {"bytes", bytes}};
+  Json json = figures_json(*this);
+  Json::Object& members = json.as_object();
+  members.insert(members.begin(), {"task", "language"});
+  return json;
+}
+
+LanguageReport LanguageReports::all() const {
+  LanguageReport all;
+  for (const auto& [name, report] : files) {
+    all.nats += report.nats;
+    all.tokens += report.tokens;
+    all.bytes += report.bytes;
+  }
+  return all;
+}
+
+Json LanguageReports::to_json() const {
+  Json json = all().to_json();
+  if (files.size() < 2) return json;
+  for (const auto& [name, report] : files) json["files"][name] = figures_json(report);
+  return json;
+}
+
+std::vector<std::string> text_names(const std::vector<std::string>& paths) {
+  std::map<fs::path, std::string> given;
+  for (const std::string& path : paths)
+    if (const auto [former, is_new] = given.try_emplace(whole_path(path), path); !is_new)
+      fail(ErrorKind::kConfig, "{} and {} are the same text", former->second, path);
+  std::vector<std::string> names;
+  for (int64_t num_parts = 0;; ++num_parts) {
+    names.clear();
+    for (const std::string& path : paths) names.push_back(end_of_path(whole_path(path), num_parts));
+    if (std::set<std::string>(names.begin(), names.end()).size() == names.size()) return names;
+  }
+}
+
+NamedWindows open_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
+                        int64_t num_tokens) {
+  NamedWindows texts;
+  const std::vector<std::string> names = text_names(paths);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    std::vector<TokenFile> files;
+    files.push_back(TokenFile::open(paths[i], tokenizer));
+    texts[names[i]] =
+        std::make_shared<const TokenWindowSource>(std::move(files), num_tokens, Phase::kEvaluate,
+                                                  /*seed=*/0, tokenizer.start_of_text().value_or(0));
+  }
+  return texts;
+}
+
+LanguageReports evaluate_language(const LanguageModel& model, const NamedWindows& texts,
+                                  const EvaluateOptions& options) {
+  LanguageReports reports;
+  for (const auto& [name, windows] : texts) reports.files[name] = evaluate_language(model, windows, options);
+  return reports;
 }
 
 double total_nats(const LanguageModel& model, const at::Tensor& hidden_ND, const at::Tensor& target_N,
@@ -49,6 +129,7 @@ LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const Toke
   const ForwardContext context{.compute_dtype = options.compute_dtype};
   int64_t done = 0;
   while (auto loaded = loader.next()) {
+    require_known_tokens(loaded->tokens_BT, model->config().vocab_size);
     const Batch batch = to_device(std::move(*loaded), options.device);
     const int64_t num_inputs = batch.tokens_BT.size(1) - 1;
     const auto input_BT = batch.tokens_BT.slice(1, 0, num_inputs);

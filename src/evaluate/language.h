@@ -1,7 +1,10 @@
 // How well a language model predicts text: bits per byte, and perplexity per token.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "batch/sources.h"
@@ -26,6 +29,32 @@ struct LanguageReport {
 /// tokens, and a model on `options.device`, which is put into evaluation mode.
 LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const TokenWindowSource> windows,
                                  const EvaluateOptions& options = {});
+
+/// Windows of several texts by the names that tell them apart.
+using NamedWindows = std::map<std::string, std::shared_ptr<const TokenWindowSource>>;
+
+/// A name for each text file: its own without the extension, or, where two share that, as many last parts of
+/// its path as tell all of them apart. Errors (kConfig): one file given twice.
+std::vector<std::string> text_names(const std::vector<std::string>& paths);
+
+/// Each text in windows of `num_tokens` for Phase::kEvaluate. Errors: as of `text_names`, of
+/// `TokenFile::open` and of `TokenWindowSource`.
+NamedWindows open_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
+                        int64_t num_tokens);
+
+/// Figures of several texts by name.
+struct LanguageReports {
+  std::map<std::string, LanguageReport> files;
+
+  LanguageReport all() const;  ///< of all texts as one
+  /// That of `all`, and with several texts "files": {NAME: {"bits_per_byte", "perplexity", "tokens",
+  /// "bytes"}}
+  Json to_json() const;
+};
+
+/// The same for each text.
+LanguageReports evaluate_language(const LanguageModel& model, const NamedWindows& texts,
+                                  const EvaluateOptions& options = {});
 
 /// −ln p of `target_N` given hidden states [N, D], summed in float64 over the targets ≥ 0. Logits are float32
 /// and made for `chunk` states at a time, so a large vocabulary needs no [N, V].

@@ -1,5 +1,7 @@
 #include "evaluate/model_inputs.h"
 
+#include <torch/torch.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -18,6 +20,14 @@ ModelInputs inputs_by_shape(const LoadedModel& model, const Tokenizer* tokenizer
   return inputs;
 }
 
+void require_positions(const LoadedModel& model, const ModelInputs& inputs, const std::string& folder) {
+  if (model.kind != ModelKind::kDualTower) return;
+  const int64_t positions = model.dual_tower->config().text.max_positions;
+  if (inputs.text.max_tokens > positions)
+    fail(ErrorKind::kCheckpoint, "{}/fathom.json: text.max_tokens: {} is more than the model's {} positions",
+         folder, inputs.text.max_tokens, positions);
+}
+
 }  // namespace
 
 void ModelInputs::fields(Fields& f) {
@@ -29,11 +39,12 @@ ModelInputs model_inputs(const LoadedModel& model, const Tokenizer* tokenizer, c
   const Json* record = model.extras.record.find("inputs");
   ModelInputs inputs = inputs_by_shape(model, tokenizer);
   if (record) {
-    try {
-      inputs = read_config<ModelInputs>({.values = *record, .source = folder + "/fathom.json"});
-    } catch (const Error& error) {
-      throw Error(ErrorKind::kCheckpoint, error.what());
-    }
+    const int64_t own_size = inputs.image.size;
+    inputs = with_error_kind(ErrorKind::kCheckpoint, [&] {
+      return read_config<ModelInputs>({.values = *record, .source = folder + "/fathom.json"});
+    });
+    if (inputs.image.size == 0) inputs.image.size = own_size;
+    require_positions(model, inputs, folder);
   }
   inputs.text.mask_probability = 0;  // a matter of training, which may name a token that others lack
   return inputs;
@@ -43,6 +54,14 @@ std::shared_ptr<const Tokenizer> model_tokenizer(const LoadedModel& model, const
   if (model.extras.tokenizer_json.empty()) return nullptr;
   return std::make_shared<const Tokenizer>(
       Tokenizer::from_json(model.extras.tokenizer_json, folder + "/tokenizer.json"));
+}
+
+void require_known_tokens(const at::Tensor& tokens_BT, int64_t vocab_size) {
+  const int64_t largest = tokens_BT.numel() == 0 ? -1 : tokens_BT.max().item<int64_t>();
+  if (largest >= vocab_size)
+    fail(ErrorKind::kCheckpoint,
+         "the text has token {}, outside the model's vocabulary of {}: its tokenizer is another model's",
+         largest, vocab_size);
 }
 
 }  // namespace fathom

@@ -22,4 +22,7 @@ ModelInputs model_inputs(const LoadedModel& model, const Tokenizer* tokenizer, c
 /// The folder's tokenizer, or null without one.
 std::shared_ptr<const Tokenizer> model_tokenizer(const LoadedModel& model, const std::string& folder);
 
+/// Errors (kCheckpoint): ids [B, T] in host memory of which one has no place in a vocabulary of `vocab_size`.
+void require_known_tokens(const at::Tensor& tokens_BT, int64_t vocab_size);
+
 }  // namespace fathom

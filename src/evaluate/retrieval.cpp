@@ -146,9 +146,12 @@ RetrievalRanks retrieval_ranks(const RetrievalInput& input, int64_t block) {
 }
 
 RetrievalReport evaluate_retrieval(const RetrievalInput& input) {
+  return evaluate_retrieval(input, retrieval_ranks(input));
+}
+
+RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalRanks& ranks) {
   if (input.text_CD.size(0) == 0)
     fail(ErrorKind::kData, "retrieval needs captions, but the data set has none");
-  const RetrievalRanks ranks = retrieval_ranks(input);
   const std::vector<int64_t> owner = to_vector(input.image_of_caption_C.to(at::kLong));
   RetrievalReport report{.images = input.image_ID.size(0), .captions = input.text_CD.size(0)};
   report.all = {.t2i = recall_figures(ranks.t2i), .i2t = recall_figures(ranks.i2t)};

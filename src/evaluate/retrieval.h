@@ -63,6 +63,8 @@ RetrievalRanks retrieval_ranks(const RetrievalInput& input, int64_t block = 2048
 
 /// Errors as `retrieval_ranks`; kData without captions.
 RetrievalReport evaluate_retrieval(const RetrievalInput& input);
+/// The same from ranks that are already there. REQUIRES those of this input.
+RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalRanks& ranks);
 
 /// Recalls and median of these ranks; zeros are left out.
 RecallFigures recall_figures(const std::vector<int64_t>& ranks);

@@ -33,6 +33,18 @@ void sync_tree(const fs::path& folder) {
   sync_path(folder.string());
 }
 
+/// Writes the new content; a disk that is full gets back what the attempt took of it.
+void fill(const fs::path& folder, const std::function<void(const std::string& folder)>& write) {
+  try {
+    write(folder.string());
+    sync_tree(folder);
+  } catch (const std::exception&) {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+    throw;
+  }
+}
+
 }  // namespace
 
 void replace_folder(const std::string& path, const std::function<void(const std::string& folder)>& write) {
@@ -44,8 +56,7 @@ void replace_folder(const std::string& path, const std::function<void(const std:
   try {
     fs::remove_all(temporary);
     fs::create_directories(temporary);
-    write(temporary.string());
-    sync_tree(temporary);
+    fill(temporary, write);
     if (fs::exists(place))
       exchange(place, temporary);
     else
@@ -53,7 +64,7 @@ void replace_folder(const std::string& path, const std::function<void(const std:
     sync_path(place.parent_path().string());
     fs::remove_all(temporary);
   } catch (const fs::filesystem_error& error) {
-    fail(ErrorKind::kCheckpoint, "{}: cannot write the model: {}", place.string(), error.code().message());
+    fail(ErrorKind::kCheckpoint, "{}: cannot write: {}", place.string(), error.code().message());
   }
 }
 

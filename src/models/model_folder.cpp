@@ -23,9 +23,13 @@ std::string in(const std::string& folder, const char* name) {
   return (fs::path(folder) / name).string();
 }
 
+Json read_json(const std::string& path) {
+  return with_error_kind(ErrorKind::kCheckpoint, [&] { return read_json_file(path); });
+}
+
 std::optional<Json> read_if_there(const std::string& path) {
   if (!fs::exists(path)) return std::nullopt;
-  return read_json_file(path);
+  return read_json(path);
 }
 
 /// What a dual tower keeps outside its towers, by our own names.
@@ -35,8 +39,6 @@ WeightMap bridge_map(const DualTowerImpl& model) {
     if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.")) map.push_back(rule);
   return map;
 }
-
-// ---- writing
 
 void write_record(const std::string& folder, ModelKind kind, Json config, const ModelExtras& extras) {
   Json record = Json::object();
@@ -74,7 +76,14 @@ void write_vision(const std::string& folder, const Swin& model) {
                {{"format", "pt"}});
 }
 
-// ---- reading
+/// A configuration may ask for any amount of memory, so it gets little more than the weights can fill. What
+/// differs less is listed by name once the model is made.
+void require_weights(int64_t wanted, int64_t there, const std::string& config_path) {
+  constexpr int64_t kSlack = 1 << 20;
+  if (wanted > 2 * there + kSlack)
+    fail(ErrorKind::kCheckpoint, "{}: a model of {} parameters, the weights beside it hold {}", config_path,
+         wanted, there);
+}
 
 template <typename Model>
 void place(Model& model, const LoadOptions& options) {
@@ -83,8 +92,10 @@ void place(Model& model, const LoadOptions& options) {
 
 LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
   const std::string config_path = in(folder, "config.json");
-  LanguageModel model(language_config_from_hf(read_json_file(config_path), config_path));
+  const auto config = language_config_from_hf(read_json(config_path), config_path);
   const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  LanguageModel model(config);
   place(model, options);
   load_weights(*model, language_weight_map(model->config(), language_prefix(files)), files,
                language_ignores(model->config()));
@@ -93,26 +104,42 @@ LanguageModel read_language(const std::string& folder, const LoadOptions& option
 
 Swin read_vision(const std::string& folder, const LoadOptions& options) {
   const std::string config_path = in(folder, "config.json");
-  auto config = swin_config_from_hf(read_json_file(config_path), config_path);
-  if (const auto json = read_if_there(in(folder, "preprocessor_config.json")))
-    read_preprocessing(*json, config.preprocessing);
-  Swin model(config);
+  auto config = swin_config_from_hf(read_json(config_path), config_path);
+  const std::string preprocessor_path = in(folder, "preprocessor_config.json");
+  if (const auto json = read_if_there(preprocessor_path))
+    read_preprocessing(*json, preprocessor_path, config.preprocessing);
   const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  Swin model(config);
   place(model, options);
   load_weights(*model, swin_weight_map_for(config, files), files, swin_ignores);
   return model;
 }
 
-DualTower read_dual_tower(const std::string& folder, const Json& config_json, const LoadOptions& options) {
+/// Ranges and relations are those of a recipe.
+DualTowerConfig dual_tower_config(const Json& record, const std::string& path) {
+  const Json* config = record.find("config");
+  if (config == nullptr || !config->is_object())
+    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a dual tower", path);
+  const auto read = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<DualTowerConfig>({.values = *config, .source = path});
+  });
+  if (read.text.vocab_size < 1) fail(ErrorKind::kCheckpoint, "{}: config.text.vocab_size is missing", path);
+  return read;
+}
+
+DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = in(folder, "fathom.json");
-  const auto config = read_config<DualTowerConfig>({.values = config_json, .source = record_path});
+  const auto config = dual_tower_config(record, record_path);
+  const auto text = WeightFiles::open(in(folder, "text")), vision = WeightFiles::open(in(folder, "vision")),
+             bridge = WeightFiles::open(in(folder, "fathom.safetensors"));
+  require_weights(parameter_count(config),
+                  text.num_elements() + vision.num_elements() + bridge.num_elements(), record_path);
   DualTower model(config);
   place(model, options);
-  const auto text = WeightFiles::open(in(folder, "text")), vision = WeightFiles::open(in(folder, "vision"));
   load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
                language_ignores(config.text));
   load_weights(*model->vision(), swin_weight_map_for(config.vision, vision), vision, swin_ignores);
-  const auto bridge = WeightFiles::open(in(folder, "fathom.safetensors"));
   load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
   return model;
 }
@@ -160,8 +187,7 @@ LoadedModel load_model_folder(const std::string& path, const LoadOptions& option
   loaded.kind = kind_of(record, path);
   if (loaded.kind == ModelKind::kLanguage) loaded.language = read_language(path, options);
   if (loaded.kind == ModelKind::kSwin) loaded.vision = read_vision(path, options);
-  if (loaded.kind == ModelKind::kDualTower)
-    loaded.dual_tower = read_dual_tower(path, record.at("config"), options);
+  if (loaded.kind == ModelKind::kDualTower) loaded.dual_tower = read_dual_tower(path, record, options);
   if (const Json* extra = record.find("record")) loaded.extras.record = *extra;
   const std::string tokenizer = in(path, "tokenizer.json");
   if (fs::exists(tokenizer)) loaded.extras.tokenizer_json = read_file(tokenizer);

@@ -54,4 +54,11 @@ WeightFiles WeightFiles::open(const std::string& path) {
   return result;
 }
 
+int64_t WeightFiles::num_elements() const {
+  int64_t total = 0;
+  for (const auto& [name, view] : tensors_)
+    total += static_cast<int64_t>(view->bytes.size()) / dtype_bytes(view->dtype);
+  return total;
+}
+
 }  // namespace fathom

@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kMostLines = 20;
+constexpr size_t kMostNamed = 8;
 
 std::string shape_text(at::IntArrayRef shape) {
   return fmt::format("[{}]", fmt::join(shape.vec(), ", "));
@@ -45,7 +45,7 @@ std::vector<Slot> slots_of(const torch::nn::Module& module, const WeightMap& map
   return slots;
 }
 
-/// Everything that does not fit, one line each.
+/// Everything that does not fit.
 std::vector<std::string> find_problems(const std::vector<Slot>& slots, const WeightFiles& files,
                                        const IgnoreRule& ignore) {
   std::vector<std::string> problems;
@@ -89,10 +89,10 @@ void load_weights(torch::nn::Module& module, const WeightMap& map, const WeightF
   auto problems = find_problems(slots, files, ignore);
   if (!problems.empty()) {
     const size_t count = problems.size();
-    if (count > kMostLines) problems.resize(kMostLines);
-    fail(ErrorKind::kCheckpoint, "{}: the weights do not fit the model:\n  {}{}", files.path(),
-         fmt::join(problems, "\n  "),
-         count > kMostLines ? fmt::format("\n  and {} more", count - kMostLines) : "");
+    if (count > kMostNamed) problems.resize(kMostNamed);
+    fail(ErrorKind::kCheckpoint, "{}: the weights do not fit the model in {} places:\n{}{}", files.path(),
+         count, fmt::join(problems, "; "),
+         count > kMostNamed ? fmt::format("; and {} more", count - kMostNamed) : "");
   }
   for (const auto& slot : slots) slot.target.copy_(as_tensor(*files.tensors().at(slot.source->name)));
 }

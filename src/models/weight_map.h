@@ -42,6 +42,7 @@ class WeightFiles {
   static WeightFiles open(const std::string& path);
 
   const std::map<std::string, const TensorView*>& tensors() const { return tensors_; }
+  int64_t num_elements() const;  ///< of all tensors
   const std::string& path() const { return path_; }
 
  private:
@@ -54,7 +55,7 @@ class WeightFiles {
 enum class Coverage { kAll, kMapped };
 
 /// Copies weights into `module`'s parameters, converting their type. Errors (kCheckpoint): parameters whose
-/// tensors are missing, tensors nobody asked for, shapes that differ; all are listed (the first 20), and
+/// tensors are missing, tensors nobody asked for, shapes that differ; the first of them are named, and
 /// nothing has been copied then.
 void load_weights(torch::nn::Module& module, const WeightMap& map, const WeightFiles& files,
                   const IgnoreRule& ignore = {}, Coverage coverage = Coverage::kAll);

@@ -36,16 +36,16 @@ std::string thumbnail_uri(const std::string& path, int64_t longer_side) {
   return "data:image/jpeg;base64," + encode_base64(encode_jpeg(small, 82));
 }
 
-std::vector<Exhibit> exhibit_text_to_image(const RetrievalData& data, const RetrievalInput& embeddings,
-                                           const ExhibitOptions& options) {
-  const auto ranks = retrieval_ranks(embeddings).t2i;
+std::vector<Exhibit> exhibit_text_to_image(const MeasuredRetrieval& measured, const ExhibitOptions& options) {
+  const auto& [data, embeddings, ranks] = measured;
   const auto chosen = draw(data.texts->size(), options.count, static_cast<uint64_t>(options.seed));
   const auto query_QD =
       embeddings.text_CD.index_select(0, torch::tensor(chosen, at::kLong).to(embeddings.text_CD.device()));
   const auto found = FlatIndex(embeddings.image_ID).search(query_QD, options.top);
   std::vector<Exhibit> exhibits;
   for (size_t q = 0; q < chosen.size(); ++q) {
-    Exhibit exhibit{.query = data.texts->sentence(chosen[q]), .rank = ranks[static_cast<size_t>(chosen[q])]};
+    Exhibit exhibit{.query = data.texts->sentence(chosen[q]),
+                    .rank = ranks.t2i[static_cast<size_t>(chosen[q])]};
     for (const SearchHit& hit : found[q]) {
       const Record& record = data.dataset->record(hit.index);
       exhibit.hits.push_back({.picture = thumbnail_uri(record.image_path, options.thumbnail_pixels),
@@ -58,9 +58,8 @@ std::vector<Exhibit> exhibit_text_to_image(const RetrievalData& data, const Retr
   return exhibits;
 }
 
-std::vector<Exhibit> exhibit_image_to_text(const RetrievalData& data, const RetrievalInput& embeddings,
-                                           const ExhibitOptions& options) {
-  const auto ranks = retrieval_ranks(embeddings).i2t;
+std::vector<Exhibit> exhibit_image_to_text(const MeasuredRetrieval& measured, const ExhibitOptions& options) {
+  const auto& [data, embeddings, ranks] = measured;
   const auto chosen = draw(data.dataset->size(), options.count, static_cast<uint64_t>(options.seed) + 1);
   const auto query_QD =
       embeddings.image_ID.index_select(0, torch::tensor(chosen, at::kLong).to(embeddings.image_ID.device()));
@@ -69,7 +68,7 @@ std::vector<Exhibit> exhibit_image_to_text(const RetrievalData& data, const Retr
   for (size_t q = 0; q < chosen.size(); ++q) {
     const std::string& path = data.dataset->record(chosen[q]).image_path;
     Exhibit exhibit{.picture = thumbnail_uri(path, options.thumbnail_pixels),
-                    .rank = ranks[static_cast<size_t>(chosen[q])]};
+                    .rank = ranks.i2t[static_cast<size_t>(chosen[q])]};
     for (const SearchHit& hit : found[q])
       exhibit.hits.push_back({.caption = data.texts->sentence(hit.index),
                               .right = data.texts->record_of(hit.index) == chosen[q],

@@ -31,11 +31,18 @@ struct ExhibitOptions {
   int64_t seed = 0;                ///< draws the queries, without regard to how well they are answered
 };
 
+/// A data set whose retrieval has been measured.
+struct MeasuredRetrieval {
+  const RetrievalData& data;
+  const RetrievalInput& embeddings;
+  const RetrievalRanks& ranks;
+};
+
 /// Words that find pictures.
-std::vector<Exhibit> exhibit_text_to_image(const RetrievalData& data, const RetrievalInput& embeddings,
+std::vector<Exhibit> exhibit_text_to_image(const MeasuredRetrieval& measured,
                                            const ExhibitOptions& options = {});
 /// Pictures that find words.
-std::vector<Exhibit> exhibit_image_to_text(const RetrievalData& data, const RetrievalInput& embeddings,
+std::vector<Exhibit> exhibit_image_to_text(const MeasuredRetrieval& measured,
                                            const ExhibitOptions& options = {});
 
 /// "data:image/jpeg;base64,…" of the image at `path`, scaled down. Errors (kData) name the file.

@@ -31,9 +31,10 @@ void write_tiles(HtmlWriter& page, const RunReportContent& content) {
     write_recall_tile(page, "image → text: first hit right", found.i2t.r1, chance.i2t.r1);
     write_recall_tile(page, "image → text: in the first 10", found.i2t.r10, chance.i2t.r10);
   }
-  if (const auto& report = content.language) {
-    write_tile(page, fmt::format("{:.3f}", report->bits_per_byte()), "bits per byte");
-    write_tile(page, fmt::format("{:.1f}", report->perplexity()), "perplexity per token");
+  if (content.language) {
+    const LanguageReport all = content.language->all();
+    write_tile(page, fmt::format("{:.3f}", all.bits_per_byte()), "bits per byte");
+    write_tile(page, fmt::format("{:.1f}", all.perplexity()), "perplexity per token");
   }
   if (const auto loss = content.history.training.find("loss");
       !content.retrieval && loss != content.history.training.end())
@@ -117,6 +118,23 @@ void write_retrieval_table(HtmlWriter& page, const RetrievalReport& report) {
   }
   write_row(page, "chance, text → image", report.chance.t2i, "chance");
   write_row(page, "chance, image → text", report.chance.i2t, "chance");
+  page.close().close();
+}
+
+void write_row(HtmlWriter& page, const std::string& name, const LanguageReport& report) {
+  page.open("tr").element("td", name).element("td", fmt::format("{:.4f}", report.bits_per_byte()));
+  page.element("td", fmt::format("{:.2f}", report.perplexity()));
+  page.element("td", fmt::format("{}", report.tokens)).element("td", fmt::format("{}", report.bytes)).close();
+}
+
+/// One text's figures stand in the tiles.
+void write_language_table(HtmlWriter& page, const LanguageReports& reports) {
+  if (reports.files.size() < 2) return;
+  page.element("h2", "Held-out texts").open("div", {{"class", "card table"}}).open("table").open("tr");
+  for (const char* name : {"", "bits per byte", "perplexity", "tokens", "bytes"}) page.element("th", name);
+  page.close();
+  for (const auto& [name, report] : reports.files) write_row(page, name, report);
+  write_row(page, "together", reports.all());
   page.close().close();
 }
 
@@ -219,6 +237,7 @@ std::string render_run_report(const RunReportContent& content) {
   page.element("p", content.subtitle, {{"class", "lead"}}).close();
   write_tiles(page, content);
   if (content.retrieval) write_retrieval_table(page, *content.retrieval);
+  if (content.language) write_language_table(page, *content.language);
   write_found_pictures(page, content.text_to_image);
   write_found_words(page, content.image_to_text);
   write_samples(page, content.samples);

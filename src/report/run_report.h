@@ -28,7 +28,7 @@ struct RunReportContent {
   std::string subtitle;
   RunHistory history;
   std::optional<RetrievalReport> retrieval;
-  std::optional<LanguageReport> language;
+  std::optional<LanguageReports> language;
   std::vector<Exhibit> text_to_image;
   std::vector<Exhibit> image_to_text;
   std::vector<TextSample> samples;

@@ -37,7 +37,8 @@ Generation generate(LanguageModel model, std::span<const int32_t> prompt, const 
   KeyValueCache cache = model->make_cache(1, static_cast<int64_t>(prompt.size()) + limit);
   const ForwardContext context{.compute_dtype = options.compute_dtype};
   Random random({static_cast<uint64_t>(options.seed)});
-  Generation result{.reason = room < options.max_tokens ? GenerationEnd::kContextFull : GenerationEnd::kMaxTokens};
+  Generation result{.reason =
+                        room < options.max_tokens ? GenerationEnd::kContextFull : GenerationEnd::kMaxTokens};
   std::vector<int64_t> next(prompt.begin(), prompt.end());
   for (int64_t i = 0; i < limit; ++i) {
     const auto tokens_BT = torch::tensor(next, at::kLong).unsqueeze(0).to(device);

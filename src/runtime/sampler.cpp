@@ -43,14 +43,6 @@ void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
 
 }  // namespace
 
-void SamplingConfig::fields(Fields& f) {
-  f("temperature", temperature, "divides the logits; 0 takes the most probable token",
-    {.low = 0, .high = 100});
-  f("top_k", top_k, "draw among this many most probable tokens; 0 for all", {.low = 0});
-  f("top_p", top_p, "draw among the most probable tokens that together reach this probability",
-    {.low = 0, .high = 1});
-}
-
 int32_t sample_token(std::span<const float> logits, const SamplingConfig& config, Random& random) {
   const double draw = random.uniform();
   std::vector<Candidate> candidates;

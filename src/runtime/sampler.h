@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <span>
 
-#include "base/config.h"
 #include "base/random.h"
 
 namespace fathom {
@@ -13,7 +12,6 @@ struct SamplingConfig {
   double temperature = 1.0;  ///< 0: always the most probable token
   int64_t top_k = 0;         ///< 0: all tokens
   double top_p = 1.0;
-  void fields(Fields& f);
 };
 
 /// Draws from softmax(logits ÷ temperature), cut to the `top_k` most probable tokens and then to the fewest

@@ -115,6 +115,9 @@ void AugmentConfig::fields(Fields& f) {
   f("saturation", saturation, "strength of the saturation jitter", {.low = 0.0, .high = 4.0});
   f("hue", hue, "largest turn of the colour circle, in turns", {.low = 0.0, .high = 0.5});
   f("grayscale", grayscale, "probability of taking the colour away", {.low = 0.0, .high = 1.0});
+  f("erase", erase, "probability of painting a square of the view grey", {.low = 0.0, .high = 1.0});
+  f("erase_area_max", erase_area_max,
+    "largest share of the view that the square covers; the smallest is 0.02", {.low = 0.02, .high = 1.0});
   f.choice("filter", filter, "resampling filter",
            {{"bilinear", Filter::kBilinear}, {"bicubic", Filter::kBicubic}});
   f.choice("evaluation", evaluation, "how an image becomes a square for evaluation",

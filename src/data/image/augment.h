@@ -21,7 +21,8 @@ enum class EvaluationView {
   kSquash,      ///< the whole image, its sides stretched to be equal
 };
 
-/// Parameters as torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter and RandomGrayscale.
+/// Parameters as torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter and RandomGrayscale;
+/// erasing as in Zhong et al., "Random erasing data augmentation", AAAI 2020, with a square of medium grey.
 struct AugmentConfig {
   double crop_scale_min = 0.5;  ///< torchvision's 0.08 cuts away what a caption speaks of
   double crop_scale_max = 1.0;
@@ -34,6 +35,8 @@ struct AugmentConfig {
   double saturation = 0.0;
   double hue = 0.0;
   double grayscale = 0.0;
+  double erase = 0.0;
+  double erase_area_max = 0.25;
   Filter filter = Filter::kBicubic;
   EvaluationView evaluation = EvaluationView::kCentreCrop;
   double evaluation_crop = 1.0;

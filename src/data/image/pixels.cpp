@@ -1,7 +1,5 @@
 #include "data/image/pixels.h"
 
-#include <algorithm>
-
 #include "base/error.h"
 
 namespace fathom {
@@ -19,19 +17,6 @@ uint8_t divide_by_255(uint32_t product) {
 Image blank_image(int64_t height, int64_t width) {
   FATHOM_CHECK(height > 0 && width > 0, "[image] expected a positive size, got {} x {}", height, width);
   return {height, width, std::vector<uint8_t>(static_cast<size_t>(height * width * 3))};
-}
-
-Image crop(const Image& image, const PixelRect& rect) {
-  FATHOM_CHECK(rect.left >= 0 && rect.top >= 0 && rect.left + rect.width <= image.width &&
-                   rect.top + rect.height <= image.height,
-               "[crop] expected a rectangle inside {} x {}, got {} x {} at ({}, {})", image.height,
-               image.width, rect.height, rect.width, rect.top, rect.left);
-  Image result = blank_image(rect.height, rect.width);
-  const PixelView part = view_of(image, rect);
-  for (int64_t y = 0; y < rect.height; ++y) {
-    std::copy_n(part.row(y), rect.width * 3, result.pixels.data() + y * rect.width * 3);
-  }
-  return result;
 }
 
 void composite_on_white(const uint8_t* rgba, int64_t num_pixels, uint8_t* rgb) {

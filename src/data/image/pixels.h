@@ -38,9 +38,6 @@ inline PixelView view_of(const Image& image) {
 /// An image of the given size, black. REQUIRES positive sizes.
 Image blank_image(int64_t height, int64_t width);
 
-/// A copy of a part.
-Image crop(const Image& image, const PixelRect& rect);
-
 /// One row of RGBA composited on white, rounded as Pillow's `paste` with a mask.
 void composite_on_white(const uint8_t* rgba, int64_t num_pixels, uint8_t* rgb);
 

@@ -39,6 +39,26 @@ Span pixels_around(double begin, double end, int64_t limit, Filter filter, int64
           std::min<int64_t>(static_cast<int64_t>(std::ceil(end + reach)), limit)};
 }
 
+// A square of a uniformly drawn area, wholly inside the view.
+Box draw_erased(const AugmentConfig& config, Random& random) {
+  constexpr double kSmallestArea = 0.02;
+  if (config.erase == 0 || !random.chance(config.erase)) return {};
+  const double side = std::sqrt(random.uniform(kSmallestArea, config.erase_area_max));
+  const double left = random.uniform(0, 1 - side);
+  const double top = random.uniform(0, 1 - side);
+  return {left, top, left + side, top + side};
+}
+
+void erase(PlanarImage& view, const Box& box) {
+  constexpr uint8_t kGrey = 124;  // near the mean of photographs
+  const auto place = [](double share, int64_t size) { return rounded(share * static_cast<double>(size)); };
+  const int64_t left = place(box.left, view.width), right = place(box.right, view.width);
+  for (int64_t channel = 0; channel < 3; ++channel)
+    for (int64_t y = place(box.top, view.height); y < place(box.bottom, view.height); ++y)
+      std::fill(view.plane(channel) + y * view.width + left, view.plane(channel) + y * view.width + right,
+                kGrey);
+}
+
 }  // namespace
 
 PixelRect draw_crop(const ImageSize& image, const AugmentConfig& config, Random& random) {
@@ -63,6 +83,7 @@ ViewPlan training_plan(const ImageSize& image, const AugmentConfig& config, Rand
   plan.box = {0, 0, static_cast<double>(plan.region.width), static_cast<double>(plan.region.height)};
   plan.mirror = config.flip > 0 && random.chance(config.flip);
   plan.colour = draw_colour(config, random);
+  plan.erased = draw_erased(config, random);
   return plan;
 }
 
@@ -90,6 +111,7 @@ ViewPlan evaluation_plan(const ImageSize& image, const AugmentConfig& config, in
 PlanarImage render(const PixelView& region, const ViewPlan& plan, int64_t size, Filter filter) {
   PlanarImage view = resample(region, plan.box, {size, size, filter, plan.mirror});
   apply_colour(view, plan.colour);
+  erase(view, plan.erased);
   return view;
 }
 

@@ -17,6 +17,7 @@ struct ViewPlan {
   Box box;           ///< what the view shows, relative to the region's corner
   bool mirror = false;
   ColourPlan colour;
+  Box erased;  ///< painted grey, in shares of the view's sides; empty for none
 };
 
 /// Height and width of an upright image.

@@ -83,7 +83,11 @@ std::unique_ptr<Dataset> open_dataset(const DatasetConfig& config) {
   if (config.format == DataFormat::kAuto) detected = detect_format(config.path);
   Reading reading(config, detected.path);
   read_format(reading, detected.format);
-  return reading.finish(detected.format);
+  if (!config.split_if_named || config.split.empty() || reading.names_splits())
+    return reading.finish(detected.format);
+  DatasetConfig every_row = config;
+  every_row.split.clear();
+  return open_dataset(every_row);
 }
 
 }  // namespace fathom

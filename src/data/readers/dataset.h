@@ -29,6 +29,7 @@ struct DatasetConfig {
   std::vector<std::string> columns;
   OnError on_error = OnError::kStop;
   int64_t limit = 0;
+  bool split_if_named = false;  ///< where the data names no split at all, take every row; no recipe's key
   void fields(Fields& f);
 };
 
@@ -60,9 +61,9 @@ class Dataset {
 
 /// Reads a manifest or folder. A folder that holds captions.jsonl, qa.jsonl, samples.jsonl, clips.jsonl (or a
 /// single .jsonl, .csv or .tsv file) is read by it. Relative media paths are taken from the manifest's
-/// folder. Rows of another `split` are left out; rows without a split belong to every split. Errors: kConfig
-/// for a path or format that does not fit; kData "FILE:LINE: reason" for broken rows and for media files that
-/// do not exist (under kSkip they are counted in the report); kData when nothing is left.
+/// folder. With a `split`, rows of another one and rows without one are left out. Errors: kConfig for a path
+/// or format that does not fit; kData "FILE:LINE: reason" for broken rows and for media files that do not
+/// exist (under kSkip they are counted in the report); kData when nothing is left, with the splits there are.
 std::unique_ptr<Dataset> open_dataset(const DatasetConfig& config);
 
 /// The format of what lies at `path`, and the file or folder to read. Errors (kConfig): nothing there, or

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "data/readers/reading.h"
 #include "data/readers/text_lines.h"
 

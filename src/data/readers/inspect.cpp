@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/thread_pool.h"
+#include "base/parallel.h"
 #include "data/image/decode.h"
 
 namespace fathom {

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "data/readers/reading.h"
 #include "data/readers/record_builder.h"
 #include "data/readers/text_lines.h"
@@ -23,6 +24,7 @@ Json parse_line(const Line& line) {
   } catch (const Error& error) {
     std::string reason = error.what();
     if (reason.starts_with(":1:")) reason = "column " + reason.substr(3);
+    if (reason.starts_with(": ")) reason = reason.substr(2);
     if (!line.ended) reason += " (the last line has no line end: is the file cut off?)";
     fail(ErrorKind::kData, "{}", reason);
   }

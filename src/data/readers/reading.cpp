@@ -1,5 +1,6 @@
 #include "data/readers/reading.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -69,6 +70,13 @@ void Reading::accept(Record record, const std::string& split) {
   if (!split.empty()) record.tags["split"] = split;
   records_.push_back(std::move(record));
   last_split_ = split;
+}
+
+bool Reading::names_splits() const {
+  for (const char* usual : {"train", "val", "validation", "test"})
+    if (std::filesystem::is_directory(std::filesystem::path(path_) / usual)) return true;
+  return std::any_of(rows_of_split_.begin(), rows_of_split_.end(),
+                     [](const auto& rows) { return !rows.first.empty(); });
 }
 
 std::unique_ptr<Dataset> Reading::finish(DataFormat format) {

@@ -26,6 +26,8 @@ class Reading {
   /// Takes a finished record; `split` empty if the row names none. Called within `attempt`. Errors (kData): a
   /// media file that does not exist.
   void accept(Record record, const std::string& split);
+  /// Whether any row so far belonged to a split, or the folder has one of the usual name.
+  bool names_splits() const;
   /// True once `limit` records are in: readers stop.
   bool full() const { return full_; }
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "data/readers/reading.h"
 #include "data/readers/record_builder.h"
 #include "data/readers/text_lines.h"
@@ -93,6 +94,18 @@ void read_row(Reading& reading, const RecordBuilder& builder, const std::vector<
   reading.accept(std::move(record), split ? split.mapped() : "");
 }
 
+/// Without any column that we know, every row would be refused, and not say why.
+void require_known_column(const RecordBuilder& builder, const std::vector<std::string>& header,
+                          const std::string& source) {
+  Record filled;
+  for (const std::string& name : header) builder.add(filled, name, "x");
+  if (!builder.finish(filled, source).empty())
+    fail(ErrorKind::kData,
+         "{}: none of the columns is image, audio, text, caption or question; there are \"{}\" (data.columns "
+         "renames them)",
+         source, fmt::join(header, "\", \""));
+}
+
 }  // namespace
 
 void read_separated_values(Reading& reading, char separator) {
@@ -104,6 +117,7 @@ void read_separated_values(Reading& reading, char separator) {
   if (!header) fail(ErrorKind::kData, "{}: empty; expected a header row", reading.path());
   if (!header->error.empty())
     fail(ErrorKind::kData, "{}:{}: {}", reading.path(), header->line, header->error);
+  require_known_column(builder, header->fields, fmt::format("{}:{}", reading.path(), header->line));
   while (const auto row = rows.next()) {
     if (reading.full()) return;
     const std::string source = fmt::format("{}:{}", reading.path(), row->line);

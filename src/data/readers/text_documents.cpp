@@ -1,6 +1,7 @@
 // Plain text: documents between lines that read <|endoftext|>.
 #include "base/error.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "data/readers/reading.h"
 #include "data/readers/text_lines.h"
 #include "data/readers/token_file.h"

@@ -1,4 +1,4 @@
-// Lines of a text file with their numbers, and the checks that every text format shares.
+// Lines of a text file with their numbers.
 #pragma once
 
 #include <cstdint>
@@ -6,10 +6,6 @@
 #include <string_view>
 
 namespace fathom {
-
-/// Offset of the first byte that is not part of well-formed UTF-8 (RFC 3629: no surrogates, no overlong
-/// forms).
-std::optional<size_t> find_invalid_utf8(std::string_view text);
 
 struct Line {
   std::string_view text;  ///< without the line end ("\n" or "\r\n")

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -16,7 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
-#include "data/readers/text_lines.h"
+#include "base/utf8.h"
 
 namespace fathom {
 namespace {
@@ -151,6 +152,20 @@ std::string temporary_name(const std::string& path) {
   return fmt::format("{}.{}.{}.tmp", path, ::getpid(), ::gettid());
 }
 
+/// A process that was killed leaves its half cache; what nobody has written to for a day is such a one.
+void remove_abandoned(const std::string& folder) {
+  constexpr std::chrono::hours kAbandoned{24};
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_ours = name.ends_with(".tmp") && name.find(".tokens.") != std::string::npos;
+    if (!is_ours) continue;
+    const auto written = entry.last_write_time(ignored);
+    if (!ignored && fs::file_time_type::clock::now() - written > kAbandoned)
+      fs::remove(entry.path(), ignored);
+  }
+}
+
 void make_folder(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -195,6 +210,7 @@ TokenFile TokenFile::open(const std::string& text_path, const Tokenizer& tokeniz
   if (!holds(path, key)) {
     log::info("encoding {} ({:.1f} MB)", text_path, static_cast<double>(text.text().size()) / 1e6);
     check_utf8(text.text(), text_path);
+    remove_abandoned(folder);
     CacheWriter writer(temporary_name(path));
     encode_documents(text.text(), text_path, tokenizer, writer);
     writer.finish(key, static_cast<int64_t>(text.text().size()), path);

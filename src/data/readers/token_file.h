@@ -19,8 +19,9 @@ class TokenFile {
 
   /// Maps the cache of `text_path` under `cache_folder` (empty: `default_cache_folder()`), first making it if
   /// it is absent or was made from other text or by another tokenizer. Written beside and renamed, so
-  /// concurrent openers are safe. Errors (kData): unreadable text, text that is not UTF-8 (with its line),
-  /// separators under a tokenizer without an end-of-text token, a full disk.
+  /// concurrent openers are safe; what a killed process left half-written is removed a day later. Errors
+  /// (kData): unreadable text, text that is not UTF-8 (with its line), separators under a tokenizer without
+  /// an end-of-text token, a full disk.
   static TokenFile open(const std::string& text_path, const Tokenizer& tokenizer,
                         const std::string& cache_folder = "");
 

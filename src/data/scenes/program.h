@@ -40,9 +40,6 @@ constexpr std::string_view direction_name(Direction direction) {
   constexpr std::array<std::string_view, 4> kNames = {"left_of", "right_of", "above", "below"};
   return kNames[static_cast<size_t>(direction)];
 }
-constexpr Direction opposite(Direction direction) {
-  return static_cast<Direction>(static_cast<int>(direction) ^ 1);
-}
 /// How far `a` lies from `b` in a direction; negative on the other side.
 double offset(const Object& a, const Object& b, Direction direction);
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "data/tokenizer/unicode.h"
+#include "base/utf8.h"
 
 namespace fathom {
 namespace {
@@ -151,7 +151,8 @@ std::vector<Pattern::Match> Pattern::find_all(std::string_view text) const {
     return matches;
   }
   for (size_t base = 0; base < text.size();) {
-    const std::string_view valid = text.substr(base, unicode::valid_prefix(text.substr(base)));
+    const std::string_view rest = text.substr(base);
+    const std::string_view valid = rest.substr(0, find_invalid_utf8(rest).value_or(rest.size()));
     if (!valid.empty()) find_in_valid(code_->regex.get(), code_->source, valid, base, matches);
     base += valid.size() + 1;
   }

@@ -103,6 +103,10 @@ const std::vector<int32_t>& Tokenizer::suffix() const {
   return state_->affixes.suffix;
 }
 
+std::optional<int32_t> Tokenizer::start_of_text() const {
+  return prefix().empty() ? end_of_text() : prefix().back();
+}
+
 std::string Tokenizer::to_json() const {
   return to_tokenizer_json(state_->spec);
 }

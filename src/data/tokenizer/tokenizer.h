@@ -51,6 +51,8 @@ class Tokenizer {
   /// none.
   const std::vector<int32_t>& prefix() const;
   const std::vector<int32_t>& suffix() const;
+  /// What a model reads before the first token of a text: the last id of `prefix`, or else end-of-text.
+  std::optional<int32_t> start_of_text() const;
 
   /// tokenizer.json text that the `tokenizers` package reads back to the same ids.
   std::string to_json() const;

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/thread_pool.h"
+#include "base/parallel.h"
 #include "data/tokenizer/byte_alphabet.h"
 #include "data/tokenizer/pair_counts.h"
 #include "data/tokenizer/word_counts.h"

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <iterator>
 
+#include "base/utf8.h"
+
 namespace fathom::unicode {
 namespace {
 
@@ -20,28 +22,12 @@ struct LowerRange {
 
 constexpr char32_t kCapitalIWithDot = 0x130;  // the one letter whose lower case is two code points
 
-bool is_continuation(char byte) {
-  return (static_cast<uint8_t>(byte) & 0xC0) == 0x80;
-}
-
 }  // namespace
 
 CodePoint decode_utf8(const char* p, const char* end) {
-  constexpr CodePoint kBroken{kBrokenByte, 1};
-  const auto lead = static_cast<uint8_t>(*p);
-  if (lead < 0x80) return {lead, 1};
-  if (lead < 0xC2 || lead > 0xF4) return kBroken;
-  const int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  if (end - p < length) return kBroken;
-  char32_t value = lead & (0x7F >> length);
-  for (int i = 1; i < length; ++i) {
-    if (!is_continuation(p[i])) return kBroken;
-    value = value << 6 | (static_cast<uint8_t>(p[i]) & 0x3F);
-  }
-  constexpr char32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  const bool surrogate = value >= 0xD800 && value < 0xE000;
-  if (value < kSmallest[length] || surrogate || value > 0x10FFFF) return kBroken;
-  return {value, length};
+  const Utf8Sequence sequence = first_utf8_sequence(p, end);
+  if (sequence.state != Utf8Sequence::kCharacter) return {kBrokenByte, 1};
+  return {sequence.value, sequence.size};
 }
 
 void append_utf8(std::string& out, char32_t value) {
@@ -86,17 +72,6 @@ bool is_ascii(std::string_view text) {
     if (word & 0x8080808080808080) return false;
   }
   return std::all_of(p, p + left, [](char c) { return static_cast<uint8_t>(c) < 0x80; });
-}
-
-size_t valid_prefix(std::string_view text) {
-  const char* const end = text.data() + text.size();
-  const char* p = text.data();
-  while (p < end) {
-    const CodePoint point = decode_utf8(p, end);
-    if (point.value == kBrokenByte) break;
-    p += point.length;
-  }
-  return static_cast<size_t>(p - text.data());
 }
 
 void append_lower(std::string& out, char32_t value) {

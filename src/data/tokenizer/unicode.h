@@ -29,8 +29,6 @@ CharClass char_class(char32_t value);
 bool is_word_char(char32_t value);
 
 bool is_ascii(std::string_view text);
-/// Length of the longest valid prefix of `text`.
-size_t valid_prefix(std::string_view text);
 
 /// Lower case, one code point at a time (no final sigma): what Rust's `char::to_lowercase` gives.
 void append_lower(std::string& out, char32_t value);

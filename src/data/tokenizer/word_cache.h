@@ -42,7 +42,9 @@ class WordCache {
   /// The word's bytes, zeros, and its length in the last byte; an empty slot has length 0.
   struct Key {
     uint64_t low, high;
-    bool operator==(const Key&) const = default;
+    bool operator==(const Key& other) const {  // one branch, or none: which word comes next nobody predicts
+      return ((low ^ other.low) | (high ^ other.high)) == 0;
+    }
     size_t bucket() const {
       const auto product =
           static_cast<unsigned __int128>(low ^ 0x9E3779B97F4A7C15) * (high ^ 0xD6E8FEB86659FD93);
@@ -64,14 +66,19 @@ class WordCache {
     int32_t ids[kMaxIds];
   };
 
+  /// From 16 - n on: a mask of n bytes.
+  static constexpr uint8_t kOnesThenZeros[32] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+                                                 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
+
   static Key short_key(std::string_view word, const char* text_end) {
     Key key{0, 0};
     const size_t length = word.size();
     if (text_end - word.data() >= 16) [[likely]] {
       std::memcpy(&key, word.data(), 16);
-      const uint64_t all = UINT64_MAX;
-      key.low &= length >= 8 ? all : ~(all << (8 * length));
-      key.high &= length <= 8 ? 0 : ~(all << (8 * (length - 8)));
+      uint64_t keep[2];
+      std::memcpy(keep, kOnesThenZeros + 16 - length, 16);
+      key.low &= keep[0];
+      key.high &= keep[1];
     } else {
       std::memcpy(&key, word.data(), length);
     }
@@ -116,7 +123,7 @@ inline WordCache::Probe WordCache::probe(std::string_view word, const char* text
 inline size_t WordCache::find(const Probe& probe, int32_t* out) const {
   if (probe.bucket_) [[likely]] {
     const auto& entries = probe.bucket_->entries;
-    const ShortEntry& entry = entries[entries[0].key == probe.key_ ? 0 : 1];
+    const ShortEntry& entry = entries[static_cast<size_t>(entries[0].key != probe.key_)];
     if (entry.key != probe.key_) return 0;
     std::memcpy(out, entry.ids, sizeof entry.ids);
     if (entry.count <= kMaxShortIds) [[likely]]

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <variant>
 
-#include "base/thread_pool.h"
+#include "base/parallel.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/normalizer.h"
 #include "data/tokenizer/pre_tokenizer.h"

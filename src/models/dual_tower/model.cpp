@@ -48,9 +48,9 @@ at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tens
 }
 
 at::Tensor DualTowerImpl::logit_scale() const {
-  return log_scale_.to(at::promote_types(log_scale_.scalar_type(), at::kFloat))
-      .clamp_max(std::log(kMaxScale))
-      .exp();
+  const auto log_scale = log_scale_.to(at::promote_types(log_scale_.scalar_type(), at::kFloat));
+  // Beyond the bound the gradient stays that of the bound, so that the parameter finds its way back.
+  return (log_scale + (log_scale.clamp_max(std::log(kMaxScale)) - log_scale).detach()).exp();
 }
 
 at::Tensor DualTowerImpl::logit_bias() const {

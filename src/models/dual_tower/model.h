@@ -26,8 +26,8 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 
-  /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100. Scalar,
-  /// float32.
+  /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100, with a gradient
+  /// beyond that too. Scalar, float32.
   at::Tensor logit_scale() const;
   /// Learned offset of the logits (scalar, float32), undefined unless `config().logit_bias`.
   at::Tensor logit_bias() const;

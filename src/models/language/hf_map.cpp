@@ -1,56 +1,10 @@
 #include "models/language/hf_map.h"
 
 #include "base/error.h"
+#include "models/hf_config.h"
 
 namespace fathom {
 namespace {
-
-/// Typed access to config.json's keys, with the file in every message.
-class HfConfig {
- public:
-  HfConfig(const Json& json, const std::string& source) : json_(json), source_(source) {}
-
-  int64_t integer(const char* key, std::optional<int64_t> fallback = {}) const {
-    const Json* value = present(key);
-    if (value == nullptr && fallback) return *fallback;
-    if (value == nullptr || !value->is_int()) refuse(key, "an integer");
-    return value->as_int();
-  }
-  double number(const char* key, double fallback) const {
-    const Json* value = present(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_number()) refuse(key, "a number");
-    return value->as_double();
-  }
-  bool flag(const char* key, bool fallback) const {
-    const Json* value = present(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_bool()) refuse(key, "true or false");
-    return value->as_bool();
-  }
-  std::string text(const char* key, const std::string& fallback) const {
-    const Json* value = present(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_string()) refuse(key, "a string");
-    return value->as_string();
-  }
-  const Json* present(const char* key) const {
-    const Json* value = json_.find(key);
-    return value != nullptr && !value->is_null() ? value : nullptr;
-  }
-  /// Stops unless `holds`, naming what this model needs that we do not have.
-  void require(bool holds, const std::string& what) const {
-    if (!holds) fail(ErrorKind::kCheckpoint, "{}: {} is not supported", source_, what);
-  }
-
- private:
-  [[noreturn]] void refuse(const char* key, const char* kind) const {
-    fail(ErrorKind::kCheckpoint, "{}: {} must be {}", source_, key, kind);
-  }
-
-  const Json& json_;
-  const std::string& source_;
-};
 
 /// transformers 5 nests the rotary settings, transformers 4 spreads them.
 double read_rope_theta(const HfConfig& hf, const std::string& source) {
@@ -88,6 +42,7 @@ LanguageModelConfig language_config_from_hf(const Json& json, const std::string&
 
   LanguageModelConfig config;
   config.vocab_size = hf.integer("vocab_size");
+  hf.require(config.vocab_size > 0, "a vocab_size of " + std::to_string(config.vocab_size));
   config.dim = hf.integer("hidden_size");
   config.layers = hf.integer("num_hidden_layers");
   config.heads = hf.integer("num_attention_heads");
@@ -101,11 +56,9 @@ LanguageModelConfig language_config_from_hf(const Json& json, const std::string&
   config.qkv_bias = type == "qwen2";
   if (const Json* own = hf.present("fathom")) read_own_settings(HfConfig(*own, source), config);
   // Ranges and relations are those of a recipe.
-  try {
+  return with_error_kind(ErrorKind::kCheckpoint, [&] {
     return read_config<LanguageModelConfig>({.values = config_to_json(config), .source = source});
-  } catch (const Error& error) {
-    fail(ErrorKind::kCheckpoint, "{}: impossible sizes: {}", source, error.what());
-  }
+  });
 }
 
 Json language_config_to_hf(const LanguageModelConfig& config, std::optional<int64_t> end_of_text) {

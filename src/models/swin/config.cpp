@@ -13,6 +13,8 @@ void ImagePreprocessing::validate() const {
   if (mean.size() != 3 || deviation.size() != 3)
     fail(ErrorKind::kConfig, "mean and deviation need three values each, got {} and {}", mean.size(),
          deviation.size());
+  for (const double value : deviation)
+    if (!(value > 0)) fail(ErrorKind::kConfig, "a deviation of {}, expected more than 0", value);
 }
 
 int64_t SwinConfig::stage_side(int64_t stage) const {

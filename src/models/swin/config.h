@@ -13,7 +13,7 @@ struct ImagePreprocessing {
   std::vector<double> mean = {0.485, 0.456, 0.406};
   std::vector<double> deviation = {0.229, 0.224, 0.225};
   void fields(Fields& f);
-  void validate() const;  ///< Errors (kConfig): not three values, a deviation of 0
+  void validate() const;  ///< Errors (kConfig): not three values, a deviation that is not positive
 };
 
 enum class SwinPreset { kCustom, kTiny, kSmall, kBase };

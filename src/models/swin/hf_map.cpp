@@ -1,15 +1,10 @@
 #include "models/swin/hf_map.h"
 
 #include "base/error.h"
+#include "models/hf_config.h"
 
 namespace fathom {
 namespace {
-
-std::vector<int64_t> integers(const Json& json) {
-  std::vector<int64_t> values;
-  for (const auto& item : json.as_array()) values.push_back(item.as_int());
-  return values;
-}
 
 Json to_array(const std::vector<int64_t>& values) {
   Json array = Json::array();
@@ -71,48 +66,34 @@ void add_stages(WeightMap& map, const SwinConfig& config, const AddBlock& add, c
   }
 }
 
-SwinConfig read_sizes(const Json& json) {
+SwinConfig read_sizes(const HfConfig& hf) {
   SwinConfig config;
-  const auto optional = [&](const char* key) {
-    const Json* value = json.find(key);
-    return value != nullptr && !value->is_null() ? value : nullptr;
-  };
-  config.image_size = json.at("image_size").as_int();
-  config.patch_size = json.at("patch_size").as_int();
-  config.dim = json.at("embed_dim").as_int();
-  config.depths = integers(json.at("depths"));
-  config.heads = integers(json.at("num_heads"));
-  config.window = json.at("window_size").as_int();
-  if (const Json* value = optional("mlp_ratio")) config.mlp_ratio = value->as_double();
-  if (const Json* value = optional("qkv_bias")) config.qkv_bias = value->as_bool();
-  if (const Json* value = optional("layer_norm_eps")) config.norm_eps = value->as_double();
-  if (const Json* value = optional("drop_path_rate")) config.drop_path = value->as_double();
-  if (const Json* value = optional("hidden_dropout_prob")) config.dropout = value->as_double();
+  config.image_size = hf.integer("image_size");
+  config.patch_size = hf.integer("patch_size");
+  config.dim = hf.integer("embed_dim");
+  config.depths = hf.integers("depths");
+  config.heads = hf.integers("num_heads");
+  config.window = hf.integer("window_size");
+  config.mlp_ratio = hf.number("mlp_ratio", config.mlp_ratio);
+  config.qkv_bias = hf.flag("qkv_bias", config.qkv_bias);
+  config.norm_eps = hf.number("layer_norm_eps", config.norm_eps);
+  config.drop_path = hf.number("drop_path_rate", config.drop_path);
+  config.dropout = hf.number("hidden_dropout_prob", config.dropout);
   return config;
 }
 
 }  // namespace
 
 SwinConfig swin_config_from_hf(const Json& json, const std::string& source) {
-  const auto require = [&](bool holds, const std::string& what) {
-    if (!holds) fail(ErrorKind::kCheckpoint, "{}: {} is not supported", source, what);
-  };
-  const auto text = [&](const char* key, const std::string& fallback) {
-    const Json* value = json.find(key);
-    return value != nullptr && value->is_string() ? value->as_string() : fallback;
-  };
-  require(text("model_type", "") == "swin", "model_type '" + text("model_type", "") + "'");
-  require(text("hidden_act", "gelu") == "gelu", "activation '" + text("hidden_act", "") + "'");
-  const Json* absolute = json.find("use_absolute_embeddings");
-  require(absolute == nullptr || *absolute == Json(false), "use_absolute_embeddings");
-  const Json* channels = json.find("num_channels");
-  require(channels == nullptr || *channels == Json(3), "num_channels other than 3");
-  try {
-    // Ranges and relations are those of a recipe.
-    return read_config<SwinConfig>({.values = config_to_json(read_sizes(json)), .source = source});
-  } catch (const Error& error) {
-    fail(ErrorKind::kCheckpoint, "{}: {}", source, error.what());
-  }
+  const HfConfig hf(json, source);
+  hf.require(hf.text("model_type", "") == "swin", "model_type '" + hf.text("model_type", "") + "'");
+  hf.require(hf.text("hidden_act", "gelu") == "gelu", "activation '" + hf.text("hidden_act", "") + "'");
+  hf.require(!hf.flag("use_absolute_embeddings", false), "use_absolute_embeddings");
+  hf.require(hf.integer("num_channels", 3) == 3, "num_channels other than 3");
+  // Ranges and relations are those of a recipe.
+  return with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<SwinConfig>({.values = config_to_json(read_sizes(hf)), .source = source});
+  });
 }
 
 Json swin_config_to_hf(const SwinConfig& config) {
@@ -153,16 +134,15 @@ Json preprocessing_to_hf(const SwinConfig& config) {
   return json;
 }
 
-void read_preprocessing(const Json& json, ImagePreprocessing& preprocessing) {
-  const auto read = [&](const char* key, std::vector<double>& values) {
-    const Json* found = json.find(key);
-    if (found == nullptr || !found->is_array()) return;
-    values.clear();
-    for (const auto& item : found->as_array()) values.push_back(item.as_double());
-  };
-  read("image_mean", preprocessing.mean);
-  read("image_std", preprocessing.deviation);
-  preprocessing.validate();
+void read_preprocessing(const Json& json, const std::string& source, ImagePreprocessing& preprocessing) {
+  const HfConfig hf(json, source);
+  preprocessing.mean = hf.numbers("image_mean", preprocessing.mean);
+  preprocessing.deviation = hf.numbers("image_std", preprocessing.deviation);
+  try {
+    preprocessing.validate();
+  } catch (const Error& error) {
+    fail(ErrorKind::kCheckpoint, "{}: image_mean and image_std: {}", source, error.what());
+  }
 }
 
 WeightMap swin_weight_map_hf(const SwinConfig& config, const std::string& prefix) {

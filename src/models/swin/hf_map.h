@@ -16,8 +16,9 @@ Json swin_config_to_hf(const SwinConfig& config);
 
 /// preprocessor_config.json, for Hugging Face's image processors.
 Json preprocessing_to_hf(const SwinConfig& config);
-/// Takes over what a preprocessor_config.json says of mean and deviation.
-void read_preprocessing(const Json& json, ImagePreprocessing& preprocessing);
+/// Takes over what a preprocessor_config.json says of mean and deviation; `source` names it in errors. Errors
+/// (kCheckpoint): values that are no lists of three numbers, a deviation that is not positive.
+void read_preprocessing(const Json& json, const std::string& source, ImagePreprocessing& preprocessing);
 
 /// `prefix`: "" as saved from SwinModel, "swin." from SwinForImageClassification.
 WeightMap swin_weight_map_hf(const SwinConfig& config, const std::string& prefix = "");

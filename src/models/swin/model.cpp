@@ -48,7 +48,8 @@ SwinImpl::SwinImpl(const SwinConfig& config) : config_(config) {
 }
 
 at::Tensor SwinImpl::features(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  auto x = image_BCHW.to(context.compute_dtype.value_or(parameters().front().scalar_type()));
+  const auto own_dtype = patch_embed_->parameters(/*recurse=*/false).front().scalar_type();
+  auto x = image_BCHW.to(context.compute_dtype.value_or(own_dtype));
   x = patch_embed_(x);
   for (const auto& module : *stages_) x = module->as<SwinStage>()->forward(x, context);
   return norm_(x).flatten(1, 2);

@@ -1,8 +1,8 @@
 // JSON, files, random numbers and threads.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
-#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <numeric>
@@ -10,8 +10,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/parallel.h"
 #include "base/random.h"
-#include "base/thread_pool.h"
+#include "full_disk.h"
 #include "temporary_folder.h"
 
 namespace fathom {
@@ -60,6 +61,41 @@ TEST(File, AtomicWriteReplacesOrLeaves) {
   EXPECT_THROW(read_file(folder / "absent"), Error);
   EXPECT_THROW(read_file(folder.path()), Error);
   EXPECT_THROW(write_file_atomically(folder / "no/such/folder", "x"), Error);
+}
+
+std::string read_error(const std::string& path) {
+  try {
+    read_file(path);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    return error.what();
+  }
+  return "read";
+}
+
+TEST(File, SaysWhyItCannotBeRead) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(read_error(folder / "absent"), (folder / "absent") + ": cannot open: No such file or directory");
+  EXPECT_EQ(read_error(folder.path()), folder.path() + ": not a regular file");
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_EQ(read_error(folder / "pipe"), (folder / "pipe") + ": not a regular file") << "must not wait";
+  EXPECT_THROW(MappedFile(folder / "pipe"), Error);
+}
+
+TEST(File, AFullDiskIsNamedAndTheOldContentStays) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x";
+  write_file_atomically(path, "old");
+  const FullDisk full(10);
+  try {
+    write_file_atomically(path, std::string(11, 'x'));
+    FAIL() << "wrote";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_EQ(std::string(error.what()), path + ": cannot write: File too large");
+  }
+  EXPECT_EQ(read_file(path), "old");
+  EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
 }
 
 TEST(File, ChecksumIsTheSameInAnyPiecesAndSeesEveryBit) {
@@ -112,7 +148,7 @@ TEST(Random, DependsOnEveryWordOfItsSeed) {
   EXPECT_EQ(Random({5, 6}).next_u64(), Random({5, 6}).next_u64());
 }
 
-TEST(ThreadPool, RunsEverythingAndCarriesExceptions) {
+TEST(ParallelForEach, RunsEverythingAndCarriesExceptions) {
   std::vector<int> hits(1000);
   parallel_for_each(1000, 4, [&](int64_t i) { ++hits[static_cast<size_t>(i)]; });
   EXPECT_EQ(std::accumulate(hits.begin(), hits.end(), 0), 1000);
@@ -121,14 +157,6 @@ TEST(ThreadPool, RunsEverythingAndCarriesExceptions) {
                                    if (i == 50) throw std::runtime_error("x");
                                  }),
                std::runtime_error);
-  std::atomic<int> done = 0;
-  {
-    ThreadPool pool(3);
-    for (int i = 0; i < 50; ++i) pool.submit([&] { ++done; });
-    auto failing = pool.submit([] { throw std::runtime_error("task"); });
-    EXPECT_THROW(failing.get(), std::runtime_error);
-  }
-  EXPECT_EQ(done, 50);
 }
 
 }  // namespace

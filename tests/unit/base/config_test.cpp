@@ -96,7 +96,12 @@ TEST(Config, RejectsTypesRangesAndChoices) {
   EXPECT_THAT(error_of("[inner]\nshape = \"round\""), HasSubstr("expected one of \"cosine\", \"linear\""));
   EXPECT_THAT(error_of("[inner]\ndepths = [1, 0]"), HasSubstr("at least 1"));
   EXPECT_THAT(error_of("inner = 3"), HasSubstr("expected a table"));
-  EXPECT_THAT(error_of("[inner]\nrate = 0\nshape = \"linear\""), HasSubstr("a linear shape needs a rate"));
+  EXPECT_EQ(error_of("fast = true\n[inner]\nrate = 0\nshape = \"linear\""),
+            "recipe.toml:2: inner: a linear shape needs a rate");
+  std::string ones = "1";
+  for (int i = 0; i < 5000; ++i) ones += ",1";
+  EXPECT_EQ(error_of("steps = [" + ones + "]"),
+            "recipe.toml:1: steps: expected an integer, got array [" + ones.substr(0, 59) + "…");
   EXPECT_THAT(error_of("steps = = 1"), HasSubstr("recipe.toml:1:"));
 }
 
@@ -118,7 +123,15 @@ TEST(Config, OverridesReplaceAndAreChecked) {
   EXPECT_EQ(outer.name, "bare word");
   EXPECT_TRUE(outer.fast);
   EXPECT_EQ(outer.inner.depths, (std::vector<int64_t>{4, 5}));
-  EXPECT_THROW(apply_override(tree, "steps"), Error);
+  for (const char* nonsense : {"steps", "=3", "inner..rate=1", ".=1", "inner.=1"}) {
+    try {
+      apply_override(tree, nonsense);
+      FAIL() << nonsense;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_EQ(std::string(error.what()), "--set expects key=value, got \"" + std::string(nonsense) + "\"");
+    }
+  }
   apply_override(tree, "inner.raet=1");
   EXPECT_THROW(read_config<Outer>(tree), Error);
 }

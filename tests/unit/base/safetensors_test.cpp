@@ -5,8 +5,10 @@
 
 #include <cstring>
 #include <filesystem>
+#include <functional>
 
 #include "base/error.h"
+#include "peak_memory.h"
 #include "temporary_folder.h"
 
 namespace fathom {
@@ -99,7 +101,15 @@ INSTANTIATE_TEST_SUITE_P(
                     "expected an array"},
         HostileCase{"key", R"({"a":{"dtype":"U8","shape":[1]}})", 1, "missing key \"data_offsets\""},
         HostileCase{"json", R"({"a":)", 0, "not valid JSON"},
-        HostileCase{"list", "[]", 0, "expected an object"}),
+        HostileCase{"list", "[]", 0, "header: expected an object, got array"},
+        HostileCase{"entry", R"({"a":7})", 0, "tensor \"a\": expected an object, got integer"},
+        HostileCase{"note", R"({"__metadata__":{"a":[]}})", 0, "expected a string, got array"},
+        HostileCase{"fraction", R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})", 1,
+                    "expected an integer, got number"},
+        HostileCase{"offsets", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}})", 1,
+                    "more than 2 numbers in its data_offsets"},
+        HostileCase{"shapes", R"({"a":{"shape":[1],"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1,
+                    "its shape is given twice"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Safetensors, RefusesALyingHeaderLengthBeforeReadingIt) {
@@ -111,6 +121,54 @@ TEST(Safetensors, RefusesALyingHeaderLengthBeforeReadingIt) {
   std::memcpy(bytes.data(), &beyond, 8);
   EXPECT_THAT(error_of(bytes), HasSubstr("truncated"));
   EXPECT_THAT(error_of({}), HasSubstr("too short"));
+}
+
+TEST(Safetensors, PassesOverWhatALaterFormatMaySayOfATensor) {
+  const auto bytes = make_file(
+      R"({"a":{"dtype":"U8","extra":{"b":[1,{"dtype":"?"}]},"shape":[2],"note":"x","data_offsets":[0,2]}})",
+      2);
+  const SafetensorsContent content = parse_safetensors(bytes, "later");
+  ASSERT_EQ(content.tensors.size(), 1u);
+  EXPECT_EQ(content.tensors[0].shape, std::vector<int64_t>{2});
+}
+
+/// What a header of `pieces` repeated to 8 MB takes beyond the file itself.
+int64_t memory_for(const std::string& start, const std::function<std::string(size_t)>& piece,
+                   const std::string& end) {
+  constexpr size_t kBytes = 8'000'000;
+  std::string header = start;
+  for (size_t i = 0; header.size() < kBytes; ++i) header += piece(i);
+  const std::vector<std::byte> bytes = make_file(header + end, 0);
+  return peak_memory_of([&] {
+    try {
+      parse_safetensors(bytes, "evil");
+    } catch (const Error&) {
+    }
+  });
+}
+
+TEST(Safetensors, AHostileHeaderTakesASmallMultipleOfItsBytes) {
+  constexpr int64_t kMost = 6 * 8'000'000;
+  const auto same = [](const char* text) { return [text](size_t) { return std::string(text); }; };
+  const std::string tensor = R"({"a":{"dtype":"U8",)";
+  const auto expect_little = [&](int64_t taken) {
+    EXPECT_GE(taken, 0);
+    EXPECT_LT(taken, kMost);
+  };
+  expect_little(memory_for(tensor + R"("x":[)", same("1,"), "1]}}"));
+  expect_little(memory_for(tensor + R"("x":[)", same("[],"), "[]]}}"));
+  expect_little(memory_for(tensor + R"("x":[)", same("{},"), "{}]}}"));
+  expect_little(memory_for(tensor + R"("shape":[)", same("1,"), "1]}}"));
+  expect_little(memory_for(tensor + R"("x":)", same("["), ""));
+  expect_little(memory_for(R"({")", same("aaaaaaaaaaaaaaa"), R"(":1})"));
+  expect_little(memory_for(R"({"__metadata__":{)",
+                           [](size_t i) { return "\"" + std::to_string(i) + "\":\"\","; }, R"("a":""}})"));
+  expect_little(memory_for(
+      "{",
+      [](size_t i) {
+        return "\"" + std::to_string(i) + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)";
+      },
+      R"("__metadata__":{}})"));
 }
 
 TEST(Safetensors, RefusesEveryTruncation) {

@@ -172,6 +172,21 @@ TEST_F(SourcesTest, SentencesAndImagesForEvaluation) {
   EXPECT_THROW((void)ImageSource(dataset_, views(Phase::kEvaluate), 0, {"y"}).load(0, 0), Error);
 }
 
+TEST_F(SourcesTest, RecordsThatSayNothingGiveNoSentence) {
+  write_file_atomically(
+      folder_ / "captions.jsonl",
+      "{\"image\":\"0.png\"}\n{\"text\":\"a text\"}\n{\"image\":\"1.png\",\"caption\":\"a\"}\n");
+  const TextSource sentences(open_dataset({.path = folder_.path()}), TextEncoding(tokenizer_, {}));
+  ASSERT_EQ(sentences.size(), 2);
+  EXPECT_EQ(sentences.sentence(0), "a text");
+  EXPECT_EQ(sentences.record_of(1), 2);
+}
+
+TEST(ImageViewConfig, TakesTheSize0ThatStandsForTheModels) {
+  EXPECT_EQ(read_config<ImageViewConfig>(parse_toml("size = 0", "recipe")).size, 0);
+  EXPECT_THROW(read_config<ImageViewConfig>(parse_toml("size = -1", "recipe")), Error);
+}
+
 class TokenWindowTest : public ::testing::Test {
  protected:
   TokenFile file(const std::string& name, int64_t words) {

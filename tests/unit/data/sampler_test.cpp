@@ -124,9 +124,7 @@ TEST(Sampler, BatchLargerThanTheDataSaysWhatToDo) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kConfig);
-    EXPECT_STREQ(
-        error.what(),
-        "batch_size 8 is more than the 5 samples of the data set: lower it or set drop_last = false");
+    EXPECT_STREQ(error.what(), "batch_size: 8 is more than the 5 samples of the data set; lower it");
   }
 }
 

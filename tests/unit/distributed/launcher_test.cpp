@@ -67,6 +67,22 @@ TEST(Launcher, NamesTheRankThatFailsAndEndsTheOthers) {
   EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(10));
 }
 
+TEST(Launcher, NamesTheRankAtFaultBeforeThoseThatEndedBecauseOfIt) {
+  const auto outcome = launch(3, "if [ $RANK = 0 ]; then sleep 0.4; exit 1; fi; exit 3");
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("rank 0 ended with status 1"));
+  EXPECT_THAT(outcome.err, Not(HasSubstr("ended with status 3")));
+}
+
+TEST(Launcher, NamesARankWithStatus3WhenNoOtherFails) {
+  const auto running = launch(2, "if [ $RANK = 1 ]; then exit 3; fi; exec sleep 60");
+  EXPECT_EQ(running.status, 3);
+  EXPECT_THAT(running.err, HasSubstr("rank 1 ended with status 3; ending the other rank"));
+  const auto finished = launch(2, "if [ $RANK = 1 ]; then exit 3; fi");
+  EXPECT_EQ(finished.status, 3);
+  EXPECT_THAT(finished.err, HasSubstr("rank 1 ended with status 3\n"));
+}
+
 TEST(Launcher, NamesTheSignalThatKilledARank) {
   const auto outcome = launch(2, "if [ $RANK = 1 ]; then kill -9 $$; fi; exec sleep 60");
   EXPECT_EQ(outcome.status, 128 + SIGKILL);

@@ -81,5 +81,17 @@ TEST(FlatIndex, FindsWhatSortingFindsForAnyBlock) {
   EXPECT_EQ(FlatIndex(candidate).search(query, 100).front().size(), 57u);
 }
 
+TEST(FlatIndex, WhatIsNoNumberComesLast) {
+  auto candidate = at::randn({64, 4});
+  for (int64_t i = 0; i < 64; i += 2) candidate[i][0] = std::numeric_limits<float>::quiet_NaN();
+  for (const int64_t block : {7, 64}) {
+    const auto hits = FlatIndex(candidate).search(at::randn({1, 4}), 64, block).front();
+    ASSERT_EQ(hits.size(), 64u);
+    for (size_t k = 0; k < 32; ++k) EXPECT_EQ(hits[k].index % 2, 1) << k;
+    for (size_t k = 32; k < 64; ++k) EXPECT_EQ(hits[k].index, static_cast<int64_t>(2 * (k - 32)));
+    EXPECT_EQ(FlatIndex(candidate).search(at::randn({1, 4}), 5, block).front()[0].index % 2, 1);
+  }
+}
+
 }  // namespace
 }  // namespace fathom

@@ -7,8 +7,10 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "byte_tokenizer.h"
+#include "evaluate/model_inputs.h"
 #include "nn/init.h"
 #include "temporary_folder.h"
 
@@ -55,6 +57,25 @@ TEST(Language, BitsPerByteAreTheManualSumOverWindows) {
   EXPECT_NEAR(report.perplexity(), std::exp(nats / 40), 0.05);
 }
 
+TEST(Language, TheTokenizerOfAnotherModelIsRefused) {
+  const TemporaryFolder folder;
+  LanguageModel model(
+      LanguageModelConfig{.vocab_size = 116, .dim = 32, .layers = 1, .heads = 4, .max_positions = kWindow});
+  init_parameters(*model, 3);
+  const auto windows = windows_of(folder, "sits");  // t is byte 116
+  try {
+    evaluate_language(model, windows, {.batch_size = 1, .workers = 0});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_STREQ(
+        error.what(),
+        "the text has token 256, outside the model's vocabulary of 116: its tokenizer is another model's");
+  }
+  EXPECT_NO_THROW(require_known_tokens(at::tensor({3, 115}, at::kLong), 116));
+  EXPECT_THROW(require_known_tokens(at::tensor({3, 116}, at::kLong), 116), Error);
+}
+
 TEST(Language, BatchesChangeNothing) {
   const TemporaryFolder folder;
   const auto windows = windows_of(folder, std::string(150, 'x') + "<|endo" + std::string(77, 'y'));
@@ -62,6 +83,64 @@ TEST(Language, BatchesChangeNothing) {
   const double one = evaluate_language(model, windows, {.batch_size = 1, .workers = 0}).nats;
   const double many = evaluate_language(model, windows, {.batch_size = 64, .workers = 2}).nats;
   EXPECT_NEAR(one, many, 1e-4 * one);
+}
+
+TEST(Language, NamesTellTextsApart) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(text_names({"a/wiki.txt", "b/news.txt"}), (Names{"wiki", "news"}));
+  EXPECT_EQ(text_names({"val.txt", "val.md", "news.txt"}), (Names{"val.txt", "val.md", "news.txt"}));
+  EXPECT_EQ(text_names({"a/de/val.txt", "a/en/val.txt"}), (Names{"de/val.txt", "en/val.txt"}));
+  EXPECT_EQ(text_names({"/a/x/val", "/b/x/val"}), (Names{"a/x/val", "b/x/val"}));
+  EXPECT_EQ(text_names({"/val", "/b/val"}), (Names{"val", "b/val"}));
+  EXPECT_EQ(text_names({}), Names{});
+  for (const char* same : {"val.txt", "./val.txt", "b/../val.txt", "val.txt/"}) {
+    try {
+      text_names({"val.txt", same});
+      FAIL() << same;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+      EXPECT_EQ(error.what(), std::string("val.txt and ") + same + " are the same text");
+    }
+  }
+}
+
+TEST(Language, SeveralTextsAreMeasuredEachAndTogether) {
+  const TemporaryFolder folder;
+  ::setenv("FATHOM_CACHE", folder.path().c_str(), 1);
+  write_file_atomically(folder / "one.txt", std::string(50, 'x'));
+  write_file_atomically(folder / "two.txt", "A fox and a dog.");
+  LanguageModel model = toy_model();
+  const auto measure = [&](const std::vector<std::string>& paths) {
+    return evaluate_language(model, open_texts(paths, byte_tokenizer(), kWindow), {.workers = 0});
+  };
+  const LanguageReports both = measure({folder / "one.txt", folder / "two.txt"});
+  const Json one = measure({folder / "one.txt"}).to_json(), json = both.to_json();
+  ::unsetenv("FATHOM_CACHE");
+  EXPECT_EQ(one.find("files"), nullptr);
+  EXPECT_EQ(json.at("task").as_string(), "language");
+  EXPECT_EQ(json.at("bytes").as_int(), 66);
+  EXPECT_EQ(json.at("files").at("two").at("bytes").as_int(), 16);
+  EXPECT_EQ(json.at("files").at("one").at("bits_per_byte"), one.at("bits_per_byte"));
+  EXPECT_EQ(json.at("files").at("one").find("task"), nullptr);
+  EXPECT_NEAR(json.at("bits_per_byte").as_double() * 66,
+              both.files.at("one").bits_per_byte() * 50 + both.files.at("two").bits_per_byte() * 16, 1e-6);
+}
+
+TEST(Language, ATextBeginsAfterWhatTheTokenizerPutsBeforeIt) {
+  const TemporaryFolder folder;
+  ::setenv("FATHOM_CACHE", folder.path().c_str(), 1);
+  write_file_atomically(folder / "text.txt", "some text");
+  const auto first = [&](const Tokenizer& tokenizer) {
+    return open_texts({folder / "text.txt"}, tokenizer, kWindow).at("text")->load(0, 0).token_rows[0][0];
+  };
+  EXPECT_EQ(first(byte_tokenizer()), 256) << "end-of-text";
+  Json json = parse_json(byte_tokenizer().to_json(), "bytes");
+  json["post_processor"] =
+      parse_json(R"({"type":"BertProcessing","sep":["Z",90],"cls":["A",65]})", "post-processor");
+  const Tokenizer tokenizer = Tokenizer::from_json(json.dump(), "bytes");
+  EXPECT_EQ(tokenizer.start_of_text(), 65);
+  EXPECT_EQ(first(tokenizer), 65);
+  ::unsetenv("FATHOM_CACHE");
 }
 
 TEST(Language, ChunksOfLogitsChangeNothing) {

@@ -182,6 +182,15 @@ TEST(Retrieval, MedianOfAnEvenNumberIsTheMiddleTwosMean) {
   EXPECT_EQ(figures.r10, 75);
 }
 
+TEST(Retrieval, TakesRanksThatAreThere) {
+  const RetrievalInput input = five_captions_each(at::randn({30, 8}), at::randn({150, 8}));
+  const RetrievalRanks ranks{.t2i = std::vector<int64_t>(150, 3), .i2t = std::vector<int64_t>(30, 7)};
+  const RetrievalReport report = evaluate_retrieval(input, ranks);
+  EXPECT_EQ(report.all.t2i.median_rank, 3);
+  EXPECT_EQ(report.all.i2t.median_rank, 7);
+  EXPECT_EQ(evaluate_retrieval(input).to_json(), evaluate_retrieval(input, retrieval_ranks(input)).to_json());
+}
+
 TEST(Retrieval, RefusesWhatDoesNotFit) {
   EXPECT_THROW(evaluate_retrieval({.image_ID = at::randn({2, 3}),
                                    .text_CD = at::randn({1, 3}),

@@ -1,4 +1,8 @@
 // Properties of whole models: causality, padding, cached decoding, checkpointing, keyed randomness.
+#include <torch/csrc/autograd/function.h>
+
+#include <set>
+
 #include "model_fixture.h"
 #include "nn/init.h"
 
@@ -86,6 +90,32 @@ template <typename Model, typename Forward>
 std::vector<at::Tensor> gradients(Model& model, const Forward& forward, const ForwardContext& context) {
   return torch::autograd::grad({forward(context).to(at::kDouble).square().sum()}, model->parameters(), {}, {},
                                false, /*allow_unused=*/true);
+}
+
+/// Functions that the backward pass would run: what is recomputed is not among them.
+size_t graph_size(const at::Tensor& y) {
+  std::set<torch::autograd::Node*> seen;
+  std::vector<torch::autograd::Node*> open = {y.grad_fn().get()};
+  while (!open.empty()) {
+    torch::autograd::Node* node = open.back();
+    open.pop_back();
+    if (node == nullptr || !seen.insert(node).second) continue;
+    for (const auto& edge : node->next_edges()) open.push_back(edge.function.get());
+  }
+  return seen.size();
+}
+
+TEST(Checkpointing, KeepsTheInsideOfBlocksOutOfTheGraph) {
+  LanguageModel text(small_language());
+  Swin vision(small_swin());
+  fill_by_formula(text);
+  fill_by_formula(vision);
+  const auto tokens = formula_tokens({3, 7}, 31), image = formula_image({3, 3, 32, 32});
+  const ForwardContext plain = {.training = true},
+                       checkpointed = {.training = true, .checkpoint_blocks = true};
+  EXPECT_LT(2 * graph_size(text(tokens, at::Tensor(), checkpointed)),
+            graph_size(text(tokens, at::Tensor(), plain)));
+  EXPECT_LT(1.5 * graph_size(vision(image, checkpointed)), graph_size(vision(image, plain)));
 }
 
 TEST(Checkpointing, GivesTheSameGradientsBitForBitInBothTowers) {
@@ -210,9 +240,22 @@ TEST(DualTowerTest, EmbedsToUnitLengthAndClampsItsTemperature) {
   EXPECT_NEAR(norm[0].item<float>(), 1.0, 1e-5);
   EXPECT_NEAR(model->logit_scale().item<float>(), 1 / 0.07, 1e-3);
   EXPECT_NEAR(model->logit_bias().item<float>(), -10.0, 1e-6);
-  at::NoGradGuard no_grad;
-  model->named_parameters(false)["log_scale"].fill_(20.0);
-  EXPECT_NEAR(model->logit_scale().item<float>(), 100.0, 1e-3);
+  auto log_scale = model->named_parameters(false)["log_scale"];
+  {
+    at::NoGradGuard no_grad;
+    log_scale.fill_(20.0);
+  }
+  const auto scale = model->logit_scale();
+  EXPECT_NEAR(scale.item<float>(), 100.0, 1e-3);
+  EXPECT_NEAR(torch::autograd::grad({scale}, {log_scale})[0].item<float>(), 100.0, 1e-3)
+      << "finds its way back";
+}
+
+TEST(Swin, TakesTheTypeOfItsParameters) {
+  Swin model(small_swin());
+  init_parameters(*model, 8);
+  model->to(at::kDouble);
+  EXPECT_EQ(model->features(formula_image({1, 3, 32, 32})).scalar_type(), at::kDouble);
 }
 
 }  // namespace

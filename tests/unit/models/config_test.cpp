@@ -64,6 +64,11 @@ TEST(Validation, NamesWhatDoesNotFit) {
   EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("one value a stage"));
   swin.heads = {3, 4};
   EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("stage 0 has width 8"));
+  swin = small_swin();
+  for (const double bad : {0.0, -1.0, std::nan("")}) {
+    swin.preprocessing.deviation[1] = bad;
+    EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("expected more than 0"));
+  }
 }
 
 TEST(Presets, AreTakenFromTheRecipeAndStillGiveWay) {

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 
 #include <cstdlib>
+#include <functional>
 
+#include "full_disk.h"
+#include "killed_at_every_call.h"
 #include "model_fixture.h"
 #include "models/language/hf_map.h"
 #include "models/weight_map.h"
@@ -100,7 +103,7 @@ TEST(ModelFolder, ListsWhatDoesNotFit) {
                     ::testing::Not(HasSubstr("lm_head"))));
   for (int i = 0; i < 40; ++i) tensors["extra." + std::to_string(i)] = at::ones({1});
   save_tensors(folder / "model/model.safetensors", tensors);
-  EXPECT_THAT(load_error(folder / "model"), HasSubstr("and 23 more"));
+  EXPECT_THAT(load_error(folder / "model"), AllOf(HasSubstr("in 43 places"), HasSubstr("and 35 more")));
 }
 
 TEST(ModelFolder, ReadsShards) {
@@ -128,6 +131,112 @@ TEST(ModelFolder, ReadsShards) {
   EXPECT_THAT(load_error(folder / "model"), HasSubstr("names no file of this folder"));
 }
 
+/// The best model of a run is replaced while a kill may come at any moment: one of the two is there, whole.
+TEST(ModelFolder, ASaveKilledAtAnySystemCallLeavesAWholeModel) {
+  const TemporaryFolder folder(parent_in_memory());
+  const std::string path = folder / "model";
+  Swin former(small_swin()), newer(small_swin());
+  fill_by_formula(former);
+  fill_by_formula(newer);
+  {
+    const at::NoGradGuard no_grad;
+    newer->named_parameters().front().value().add_(1);
+  }
+  const auto same = [](const Swin& a, const Swin& b) {
+    const auto theirs = b->named_parameters();
+    for (const auto& item : a->named_parameters())
+      if (!at::equal(item.value(), theirs[item.key()])) return false;
+    return true;
+  };
+  int kept = 0, replaced = 0;
+  const auto calls =
+      kill_at_every_call([&] { save_model_folder(path, former); }, [&] { save_model_folder(path, newer); },
+                         [&] {
+                           const Swin found = load_model_folder(path).vision;
+                           kept += same(found, former);
+                           replaced += same(found, newer);
+                         });
+  if (!calls) GTEST_SKIP() << "processes may not be traced here";
+  EXPECT_EQ(kept + replaced, *calls + 1);
+  EXPECT_GT(kept, 15);
+  EXPECT_GT(replaced, 3);
+  EXPECT_FALSE(fs::exists(folder / "model.tmp"));
+}
+
+TEST(ModelFolder, AFullDiskLeavesTheFormerModelAndNothingElse) {
+  const TemporaryFolder folder;
+  Swin model(small_swin());
+  fill_by_formula(model);
+  save_model_folder(folder / "model", model);
+  const std::string message = [&] {
+    const FullDisk full(4096);
+    return error_of([&] { save_model_folder(folder / "model", model); }, ErrorKind::kData);
+  }();
+  EXPECT_THAT(message, HasSubstr("model.tmp/model.safetensors: cannot write: "));
+  expect_same_parameters(model, load_model_folder(folder / "model").vision);
+  EXPECT_FALSE(fs::exists(folder / "model.tmp"));
+}
+
+/// Who writes a config.json may ask for any amount of memory; the weights beside it say how much there is to
+/// it.
+TEST(ModelFolder, AModelFarLargerThanItsWeightsIsRefusedUnmade) {
+  const TemporaryFolder folder;
+  const auto refused = [&](const auto& model, const std::string& file,
+                           const std::function<void(Json&)>& grow) {
+    save_model_folder(folder / "model", model);
+    Json json = read_json_file(folder / ("model/" + file));
+    grow(json);
+    write_json_file(folder / ("model/" + file), json);
+    EXPECT_THAT(load_error(folder / "model"), AllOf(HasSubstr("model/" + file + ": a model of "),
+                                                    HasSubstr(" parameters, the weights beside it hold ")));
+  };
+  LanguageModel language(small_language());
+  Swin vision(small_swin());
+  DualTower tower(small_dual_tower());
+  fill_by_formula(language);
+  fill_by_formula(vision);
+  fill_by_formula(tower);
+  refused(language, "config.json", [](Json& json) {
+    json["hidden_size"] = 1 << 16;
+    json["num_hidden_layers"] = 1000;
+  });
+  refused(vision, "config.json", [](Json& json) { json["embed_dim"] = 1 << 14; });
+  refused(tower, "fathom.json", [](Json& json) { json["config"]["text"]["mlp_dim"] = 1 << 18; });
+  refused(tower, "fathom.json", [](Json& json) { json["config"]["vision"]["dim"] = 1 << 14; });
+}
+
+TEST(ModelFolder, NamesTheFileAndKeyOfAWrongSetting) {
+  const TemporaryFolder folder;
+  Swin model(small_swin());
+  fill_by_formula(model);
+  const auto refusal = [&](const std::string& file, const char* key, const Json& value) {
+    save_model_folder(folder / "model", model);
+    Json json = read_json_file(folder / ("model/" + file));
+    json[key] = value;
+    write_json_file(folder / ("model/" + file), json);
+    const std::string message = load_error(folder / "model");
+    EXPECT_EQ(message.find((folder / "model/") + file + ": "), 0u) << message;
+    EXPECT_EQ(message.find(file), message.rfind(file)) << "once: " << message;
+    return message;
+  };
+  EXPECT_THAT(refusal("config.json", "depths", "two"), HasSubstr("depths must be a list of integers"));
+  EXPECT_THAT(refusal("config.json", "num_heads", Json::Array{2, 2.5}),
+              HasSubstr("num_heads must be a list"));
+  EXPECT_THAT(refusal("config.json", "window_size", Json()), HasSubstr("window_size must be an integer"));
+  EXPECT_THAT(refusal("config.json", "mlp_ratio", "4"), HasSubstr("mlp_ratio must be a number"));
+  EXPECT_THAT(refusal("config.json", "qkv_bias", 1), HasSubstr("qkv_bias must be true or false"));
+  EXPECT_THAT(refusal("config.json", "num_channels", 1), HasSubstr("num_channels"));
+  EXPECT_THAT(refusal("config.json", "window_size", 99), HasSubstr("window: expected a value from 1 to 32"));
+  const char* preprocessor = "preprocessor_config.json";
+  EXPECT_THAT(refusal(preprocessor, "image_mean", 0.5), HasSubstr("image_mean must be a list of numbers"));
+  EXPECT_THAT(refusal(preprocessor, "image_std", Json::Array{1.0, "x", 1.0}), HasSubstr("image_std must be"));
+  EXPECT_THAT(refusal(preprocessor, "image_std", Json::Array{0.2, 0.0, 0.2}), HasSubstr("more than 0"));
+  EXPECT_THAT(refusal(preprocessor, "image_mean", Json::Array{0.2}),
+              HasSubstr("three values each, got 1 and 3"));
+  write_file_atomically(folder / "model/config.json", "{");
+  EXPECT_THAT(load_error(folder / "model"), HasSubstr("config.json:1:2: not valid JSON"));
+}
+
 TEST(ModelFolder, RefusesWhatIsNotOurs) {
   const TemporaryFolder folder;
   EXPECT_THAT(load_error(folder / "nowhere"), HasSubstr("no such model folder"));
@@ -136,6 +245,16 @@ TEST(ModelFolder, RefusesWhatIsNotOurs) {
   fs::create_directories(folder / "gpt2");
   write_file_atomically(folder / "gpt2/config.json", R"({"model_type": "gpt2"})");
   EXPECT_THAT(load_error(folder / "gpt2"), HasSubstr("model_type 'gpt2'"));
+  fs::create_directories(folder / "tower");
+  for (const char* record : {R"({"kind": "dual_tower"})", R"({"kind": "dual_tower", "config": [1]})"}) {
+    write_file_atomically(folder / "tower/fathom.json", record);
+    EXPECT_THAT(load_error(folder / "tower"), HasSubstr("fathom.json: no \"config\" of a dual tower"));
+  }
+  write_file_atomically(folder / "tower/fathom.json",
+                        R"({"kind": "dual_tower", "config": {"embed_dim": 0}})");
+  EXPECT_THAT(load_error(folder / "tower"), HasSubstr("fathom.json: embed_dim: expected a value from 1"));
+  write_file_atomically(folder / "tower/fathom.json", R"({"kind": "giraffe"})");
+  EXPECT_THAT(load_error(folder / "tower"), HasSubstr("an unknown kind of model 'giraffe'"));
   write_file_atomically(folder / "file", "x");
   EXPECT_THAT(
       error_of([&] { save_model_folder(folder / "file", Swin(small_swin())); }, ErrorKind::kCheckpoint),

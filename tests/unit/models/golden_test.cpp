@@ -9,7 +9,6 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::TemporaryFolder;
 
 const std::string kGoldens = FATHOM_GOLDENS "/models/";
 

@@ -13,23 +13,10 @@
 #include "models/dual_tower/model.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
+#include "temporary_folder.h"
 #include "tensor/tensor_file.h"
 
 namespace fathom::testing {
-
-/// A folder of its own, removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "fathom-models-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 template <typename Model>
 void fill_by_formula(Model& model) {

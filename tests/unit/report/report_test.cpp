@@ -146,6 +146,21 @@ TEST(RunReport, IsSelfContainedAndEscaped) {
     EXPECT_THAT(page, HasSubstr(text));
 }
 
+TEST(RunReport, ShowsSeveralTextsEachAndTogether) {
+  LanguageReports reports;
+  reports.files[kHostile] = {.nats = 800, .tokens = 400, .bytes = 1000};
+  const std::string one = render_run_report({.title = "one", .language = reports});
+  EXPECT_THAT(one, HasSubstr("<b>1.154</b>"));  // bits per byte: 0.8 ÷ ln 2
+  EXPECT_THAT(one, Not(HasSubstr("<table")));
+  reports.files["de/val.txt"] = {.nats = 400, .tokens = 100, .bytes = 1000};
+  const std::string page = render_run_report({.title = "two", .language = reports});
+  EXPECT_THAT(page, HasSubstr("<b>0.866</b>"));
+  EXPECT_THAT(page, Not(HasSubstr("alert('x')")));
+  for (const char* text : {"de/val.txt", "<td>1.1542</td>", "<td>0.5771</td>", "<td>54.60</td>",
+                           "<td>together</td>", "<td>0.8656</td>", "<td>2000</td>"})
+    EXPECT_THAT(page, HasSubstr(text));
+}
+
 TEST(RunReport, LeavesOutWhatIsNotThere) {
   const std::string page = render_run_report({.title = "empty"});
   for (const char* text : {"<svg class", "<img", "<table", "nan"}) EXPECT_THAT(page, Not(HasSubstr(text)));

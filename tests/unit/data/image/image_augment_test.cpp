@@ -117,6 +117,28 @@ TEST(ImageAugment, GrayscaleLeavesNoColour) {
   }
 }
 
+TEST(ImageAugment, ErasesASquareOfTheAreaAskedFor) {
+  const Image image = drawn_photo(64, 64);
+  AugmentConfig config{.crop_scale_min = 1, .crop_ratio_min = 1, .crop_ratio_max = 1};
+  Random plain(3);
+  const Image whole = augment(image, config, 64, plain);
+  config.erase = 1;
+  config.erase_area_max = 0.25;
+  double smallest = 1, largest = 0;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Random random(seed);
+    const Image view = augment(image, config, 64, random);
+    int64_t changed = 0;
+    for (size_t i = 0; i < view.pixels.size(); i += 3) changed += view.pixels[i] != whole.pixels[i];
+    smallest = std::min(smallest, static_cast<double>(changed) / 4096);
+    largest = std::max(largest, static_cast<double>(changed) / 4096);
+  }
+  EXPECT_GT(smallest, 0.005);
+  EXPECT_LT(smallest, 0.08);
+  EXPECT_GT(largest, 0.17);
+  EXPECT_LT(largest, 0.27);
+}
+
 TEST(ImageAugment, JitterDrawsEveryOrderAndTheWholeRange) {
   AugmentConfig config = everything();
   config.grayscale = 0;

@@ -37,6 +37,15 @@ inline Image drawn_photo(int64_t height, int64_t width, uint64_t seed = 1) {
   return image;
 }
 
+/// A copy of a part.
+inline Image crop(const Image& image, const PixelRect& rect) {
+  Image result = blank_image(rect.height, rect.width);
+  const PixelView part = view_of(image, rect);
+  for (int64_t y = 0; y < rect.height; ++y)
+    std::copy_n(part.row(y), rect.width * 3, result.pixels.data() + y * rect.width * 3);
+  return result;
+}
+
 /// Every augmentation on.
 inline AugmentConfig everything() {
   AugmentConfig config;

@@ -106,6 +106,7 @@ TEST_F(DatasetTest, BrokenRowsSayWhatIsWrong) {
               HasSubstr("none of the keys image, audio, text, captions, question"));
   EXPECT_THAT(reason("{\"text\": \"caf\xC3\"}"), HasSubstr(":1: byte 14: not valid UTF-8"));
   EXPECT_THAT(reason(R"({"image": "gone.png"})"), HasSubstr("gone.png: no such file"));
+  EXPECT_THAT(reason(std::string(100'000, '[')), HasSubstr("t.jsonl:1: JSON nested deeper than 200 levels"));
 }
 
 TEST_F(DatasetTest, CommaSeparatedRowsOfOneImageAreOneRecord) {
@@ -130,6 +131,15 @@ TEST_F(DatasetTest, RowWithTooFewFieldsNamesItsLine) {
   const std::string path = write("t.csv", "text,label\n\"a\nb\",x\nc\n");
   EXPECT_EQ(error_of("t.csv"), path + ":4: 1 fields, the header has 2");
   EXPECT_EQ(open("t.csv", {.on_error = OnError::kSkip})->size(), 1);
+}
+
+TEST_F(DatasetTest, ColumnsThatNobodyKnowsAreListed) {
+  const std::string path = write("t.csv", "file,words\na.png,red\n");
+  EXPECT_EQ(error_of("t.csv"),
+            path +
+                ":1: none of the columns is image, audio, text, caption or question; there "
+                "are \"file\", \"words\" (data.columns renames them)");
+  EXPECT_EQ(open("t.csv", {.columns = {"words=text"}})->record(0).text, "red");
 }
 
 TEST_F(DatasetTest, ImagesWithSideCarCaptions) {
@@ -158,6 +168,23 @@ TEST_F(DatasetTest, FoldersAreClassesAndSplits) {
   EXPECT_EQ(train->record(0).tags.at("split"), "train");
   EXPECT_THAT(train->class_names(), ElementsAre("cat", "dog"));
   EXPECT_EQ(open("val")->format(), DataFormat::kImageClasses);
+}
+
+TEST_F(DatasetTest, ASplitIfNamedTakesDataWithoutSplitsWhole) {
+  const DatasetConfig val{.split = "val", .split_if_named = true};
+  write("plain.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
+  EXPECT_EQ(open("plain.jsonl", val)->size(), 2);
+  EXPECT_THAT(error_of("plain.jsonl", {.split = "val"}), HasSubstr("no usable rows of split \"val\""));
+  write("named.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\",\"split\":\"val\"}\n");
+  EXPECT_EQ(open("named.jsonl", val)->size(), 1);
+  write("other.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\",\"split\":\"train\"}\n");
+  EXPECT_THAT(error_of("other.jsonl", val), HasSubstr("\"train\" (1 rows)"));
+  write("pictures/a.png");
+  EXPECT_EQ(open("pictures", val)->size(), 1);
+  write("classes/train/cat/a.png");
+  write("classes/test/cat/b.png");
+  EXPECT_THAT(error_of("classes", val), HasSubstr("no usable rows of split \"val\""))
+      << "subfolders of these names are splits, not classes";
 }
 
 TEST_F(DatasetTest, ClassNamesSortNumbersByValue) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 
 #include "base/error.h"
@@ -76,6 +77,23 @@ TEST_F(TokenFileTest, TornCacheIsMadeAnew) {
   EXPECT_EQ(std::vector<int32_t>(again.tokens().begin(), again.tokens().end()), tokens);
   write_file_atomically(cache, "short");
   EXPECT_EQ(open(kText).size(), static_cast<int64_t>(tokens.size()));
+}
+
+TEST_F(TokenFileTest, HalfCachesOfKilledProcessesAreRemovedADayLater) {
+  const std::string cache = folder_ / "cache";
+  std::filesystem::create_directories(cache);
+  const auto hours_old = [&](const std::string& name, int hours) {
+    write_file_atomically(cache + "/" + name, "half");
+    std::filesystem::last_write_time(
+        cache + "/" + name, std::filesystem::file_time_type::clock::now() - std::chrono::hours(hours));
+  };
+  hours_old("a-0.tokens.1.1.tmp", 25);
+  hours_old("b-0.tokens.1.1.tmp", 23);
+  hours_old("somebody-elses.tmp", 25);
+  hours_old("c-0.tokens", 25);
+  open(kText);
+  EXPECT_FALSE(std::filesystem::exists(cache + "/a-0.tokens.1.1.tmp"));
+  EXPECT_EQ(num_caches(), 4) << "one is being written, others are no half caches";
 }
 
 TEST_F(TokenFileTest, SeparatorsAtTheEndsAndWithCarriageReturns) {

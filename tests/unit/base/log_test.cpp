@@ -1,0 +1,48 @@
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <functional>
+#include <string>
+
+namespace fathom {
+namespace {
+
+/// What `work` writes to standard error when that is a terminal; empty where there are none to be had.
+std::string seen_on_a_terminal(const std::function<void()>& work) {
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
+  if (terminal < 0 || ::grantpt(terminal) != 0 || ::unlockpt(terminal) != 0) return "";
+  const int screen = ::open(::ptsname(terminal), O_RDWR | O_NOCTTY);
+  if (screen < 0) return "";
+  const int before = ::dup(STDERR_FILENO);
+  ::dup2(screen, STDERR_FILENO);
+  work();
+  std::fflush(stderr);
+  ::dup2(before, STDERR_FILENO);
+  char text[4096];
+  const ssize_t count = ::read(terminal, text, sizeof text);
+  for (const int fd : {before, screen, terminal}) ::close(fd);
+  return std::string(text, count > 0 ? static_cast<size_t>(count) : 0);
+}
+
+TEST(Log, TakesThePlaceOfABarOnATerminal) {
+  const std::string seen = seen_on_a_terminal([] { log::info("what {}", "happened"); });
+  if (seen.empty()) GTEST_SKIP() << "no terminal can be made here";
+  EXPECT_EQ(seen.find("\r\033[2K"), 0u);
+  EXPECT_NE(seen.find("what happened"), std::string::npos);
+  EXPECT_EQ(seen_on_a_terminal([] {
+              log::set_level(log::Level::kSilent);
+              log::info("nothing");
+              std::fputs("x", stderr);
+              log::set_level(log::Level::kInfo);
+            }),
+            "x");
+}
+
+}  // namespace
+}  // namespace fathom
