@@ -1,5 +1,7 @@
 #include "train/best_model.h"
 
+#include <cmath>
+
 #include "base/error.h"
 
 namespace fathom {
@@ -7,16 +9,18 @@ namespace fathom {
 BestModel::BestModel(const EvaluationConfig& config, std::string default_metric)
     : config_(config), metric_(config.metric.empty() ? std::move(default_metric) : config.metric) {}
 
+void require_metric(const std::string& metric, const Metrics& figures) {
+  if (figures.contains(metric)) return;
+  std::string names;
+  for (const auto& [name, figure] : figures) names += (names.empty() ? "" : ", ") + name;
+  fail(ErrorKind::kConfig, "evaluation.metric: the evaluation has no \"{}\"; it has {}", metric, names);
+}
+
 bool BestModel::judge(const Metrics& metrics, int64_t step) {
-  const auto found = metrics.find(metric_);
-  if (found == metrics.end()) {
-    std::string names;
-    for (const auto& [name, metric] : metrics) names += (names.empty() ? "" : ", ") + name;
-    fail(ErrorKind::kConfig, "evaluation.metric: the evaluation has no \"{}\"; it has {}", metric_, names);
-  }
-  const auto [value, higher_is_better] = found->second;
+  require_metric(metric_, metrics);
+  const auto [value, higher_is_better] = metrics.at(metric_);
   const double gain = value_ ? (higher_is_better ? value - *value_ : *value_ - value) : 0;
-  if (value_ && !(gain > config_.min_improvement)) {
+  if (!std::isfinite(value) || (value_ && gain <= config_.min_improvement)) {
     ++num_without_improvement_;
     return false;
   }

@@ -11,13 +11,16 @@
 
 namespace fathom {
 
+/// Errors (kConfig): `figures` lack what the recipe names (they are listed).
+void require_metric(const std::string& metric, const Metrics& figures);
+
 /// Judges evaluations by one metric. Plain value; its state is part of the checkpoint.
 class BestModel {
  public:
   BestModel(const EvaluationConfig& config, std::string default_metric);
 
-  /// Whether these figures are the best so far. Errors (kConfig): the metric is not among them (they are
-  /// listed).
+  /// Whether these figures are the best so far; one that is not finite never is. Errors (kConfig): the
+  /// metric is not among them (they are listed).
   bool judge(const Metrics& metrics, int64_t step);
   /// `patience` evaluations have brought nothing.
   bool should_stop() const;

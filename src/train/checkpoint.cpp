@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/safetensors.h"
+#include "models/folder_swap.h"
 
 namespace fathom {
 namespace {
@@ -108,24 +109,8 @@ std::string checkpoint_path(const std::string& folder, int64_t step) {
 }
 
 void save_checkpoint(const std::string& folder, const TrainingState& state) {
-  const std::string path = checkpoint_path(folder, state.step);
-  const std::string beside = path + ".tmp";
-  std::error_code ignored;
-  fs::create_directories(folder, ignored);
-  fs::remove_all(beside, ignored);
-  if (!fs::create_directory(beside, ignored))
-    fail(ErrorKind::kData, "{}: cannot create: {}", beside, ignored.message());
-  try {
-    write_state(beside, state);
-    sync_path(beside);
-  } catch (const Error&) {
-    fs::remove_all(beside, ignored);
-    throw;
-  }
-  fs::remove_all(path, ignored);
-  fs::rename(beside, path, ignored);
-  if (ignored) fail(ErrorKind::kData, "{}: cannot rename to {}: {}", beside, path, ignored.message());
-  sync_path(folder);
+  replace_folder(checkpoint_path(folder, state.step),
+                 [&](const std::string& beside) { write_state(beside, state); });
 }
 
 std::vector<int64_t> checkpoint_steps(const std::string& folder) {

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "base/config.h"
 #include "base/json.h"
 #include "tensor/tensor_file.h"
 
@@ -23,8 +22,8 @@ struct TrainingState {
 
 /// Writes FOLDER/step-N (N in eight digits): one safetensors file a group, state.json, and manifest.json,
 /// which has a checksum of every file and names every slice of every tensor. All of it is written beside,
-/// synced and renamed: the folder is whole or not there. Errors (kData): full disk, no permission; former
-/// states stay.
+/// synced and put in place in one step, also over an older state of the same step. Errors: full disk (kData),
+/// no permission (kCheckpoint); former states stay.
 void save_checkpoint(const std::string& folder, const TrainingState& state);
 
 /// Steps of the states in `folder`, rising. What a crash left half written is not among them.

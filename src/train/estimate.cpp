@@ -42,8 +42,12 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   }
   const DualTowerConfig& model = recipe.dual_tower;
   const int64_t tokens = recipe.data.inputs.text.max_tokens;
-  return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, tokens)),
-          per_width * (kept_widths(model.vision) + kept_widths(model.text, tokens))};
+  const auto views = static_cast<double>(recipe.data.pairing.views_per_image),
+             captions = static_cast<double>(recipe.data.pairing.captions_per_image);
+  const auto image_flops = static_cast<double>(forward_flops(model, 1, 0)),
+             pair_flops = static_cast<double>(forward_flops(model, 1, tokens));
+  return {parameter_count(model), 3.0 * (views * image_flops + captions * (pair_flops - image_flops)),
+          per_width * (views * kept_widths(model.vision) + captions * kept_widths(model.text, tokens))};
 }
 
 }  // namespace

@@ -7,8 +7,9 @@
 namespace fathom {
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+double seconds_between(std::chrono::steady_clock::time_point start,
+                       std::chrono::steady_clock::time_point end) {
+  return std::chrono::duration<double>(end - start).count();
 }
 
 EventWriter::Scalars to_scalars(const std::string& prefix, const Json& line) {
@@ -16,6 +17,11 @@ EventWriter::Scalars to_scalars(const std::string& prefix, const Json& line) {
   for (const auto& [name, value] : line.as_object())
     if (name != "step" && value.is_number()) scalars.emplace_back(prefix + name, value.as_double());
   return scalars;
+}
+
+/// For messages: the sign of what is no number says nothing.
+double without_sign(double value) {
+  return std::isnan(value) ? std::fabs(value) : value;
 }
 
 }  // namespace
@@ -49,7 +55,7 @@ void Monitor::settle(const StepRecord& record) {
          "step {}: the loss is {} and the norm of its gradient {}; this step changed no weight. A lower "
          "learning_rate, a longer warm-up or cleaner data may help; --resume goes on from the last training "
          "state",
-         record.step, loss, norm);
+         record.step, without_sign(loss), without_sign(norm));
   last_loss_ = loss;
   stop_requested_ = stop_requested_ || values[2] > 0;
   interval_.loss_sum += loss;
@@ -62,7 +68,8 @@ void Monitor::settle(const StepRecord& record) {
 }
 
 Json Monitor::throughput(const StepRecord& record) const {
-  const double elapsed = std::max(1e-9, seconds_since(interval_.start) - interval_.excluded_seconds);
+  const double elapsed =
+      std::max(1e-9, seconds_between(interval_.start, record.given) - interval_.excluded_seconds);
   const double samples_per_second = static_cast<double>(interval_.timed_samples) / elapsed;
   Json line = Json::object();
   line["samples_per_second"] = samples_per_second;
@@ -87,7 +94,7 @@ void Monitor::write_line(const StepRecord& record) {
     log_->write(line);
     events_->write(record.step, to_scalars("train/", line));
   }
-  interval_ = Interval{.wait_start = record.wait_seconds};
+  interval_ = Interval{.wait_start = record.wait_seconds, .start = record.given};
 }
 
 void Monitor::evaluated(int64_t step, const Metrics& metrics) {
@@ -110,7 +117,7 @@ void Monitor::sync() {
 }
 
 double Monitor::seconds() const {
-  return former_seconds_ + seconds_since(started_);
+  return former_seconds_ + seconds_between(started_, Clock::now());
 }
 
 Json Monitor::state() const {

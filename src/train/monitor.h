@@ -35,6 +35,7 @@ struct StepRecord {
   int64_t samples = 0;      ///< over all ranks
   double wait_seconds = 0;  ///< the loader's total so far
   DeferredRead values;      ///< loss, gradient norm, ranks that wish to stop
+  std::chrono::steady_clock::time_point given = std::chrono::steady_clock::now();
 };
 
 /// Settles each step after the next one has been given to the device, so that reading its loss delays

@@ -88,9 +88,12 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config)
   FATHOM_CHECK(!groups.empty(), "[AdamW] expected parameters to train");
   const at::Device device = groups.front().parameters.front().second.device();
   step_ = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device));
+  // The CUDA kernel reads float32; the CPU's takes a double, without loss.
+  const auto rate_options = step_.options().dtype(device.is_cpu() ? at::kDouble : at::kFloat);
   for (ParameterGroup& source : groups) {
-    Group& group =
-        groups_.emplace_back(Group{source.learning_rate_scale, source.weight_decay, {}, {}, {}, {}, {}});
+    Group& group = groups_.emplace_back(
+        Group{source.learning_rate_scale, source.weight_decay,
+              at::full({}, config.learning_rate * source.learning_rate_scale, rate_options)});
     for (auto& [name, parameter] : source.parameters) {
       group.names.push_back(name);
       group.parameters.push_back(parameter);
@@ -101,7 +104,12 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config)
   }
 }
 
-void AdamW::step(double learning_rate, const at::Tensor& skip) {
+void AdamW::set_learning_rate(double learning_rate) {
+  const torch::NoGradGuard no_grad;
+  for (Group& group : groups_) group.learning_rate.fill_(learning_rate * group.learning_rate_scale);
+}
+
+void AdamW::step(const at::Tensor& skip) {
   const torch::NoGradGuard no_grad;
   step_.add_(1);
   std::optional<at::Tensor> found_inf;
@@ -114,8 +122,7 @@ void AdamW::step(double learning_rate, const at::Tensor& skip) {
     gradients.reserve(group.parameters.size());
     for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
     at::_fused_adamw_(group.parameters, gradients, group.first, group.second, /*max_exp_avg_sqs=*/{},
-                      group.steps, learning_rate * group.learning_rate_scale, beta1_, beta2_,
-                      group.weight_decay, epsilon_,
+                      group.steps, group.learning_rate, beta1_, beta2_, group.weight_decay, epsilon_,
                       /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
   }
 }

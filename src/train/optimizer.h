@@ -65,9 +65,12 @@ class AdamW {
  public:
   AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config);
 
-  /// One update from the parameters' gradients, at `learning_rate` times each group's scale. Where `skip`
-  /// (float32 scalar on the device) is 1, nothing changes. REQUIRES a gradient on every parameter.
-  void step(double learning_rate, const at::Tensor& skip = {});
+  /// Of the updates to come; each group takes it times its scale.
+  void set_learning_rate(double learning_rate);
+  /// One update from the parameters' gradients. Where `skip` (float32 scalar on the device) is 1, nothing
+  /// changes. What it launches on the device does not depend on the learning rate. REQUIRES a gradient on
+  /// every parameter.
+  void step(const at::Tensor& skip = {});
 
   /// Moments by parameter name ("first.NAME", "second.NAME") and "step"; views of the living tensors.
   TensorMap state() const;
@@ -78,6 +81,7 @@ class AdamW {
   struct Group {
     double learning_rate_scale;
     double weight_decay;
+    at::Tensor learning_rate;  ///< scalar on the device
     std::vector<std::string> names;
     std::vector<at::Tensor> parameters, first, second, steps;
   };

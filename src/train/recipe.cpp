@@ -17,7 +17,7 @@ void DataConfig::fields(Fields& f) {
   f.group("train", train, "images and captions to train on");
   f.group("val", val, "held-out images and captions to evaluate on; without a path, that of train");
   f("train_files", train_files, "texts to train a language model on");
-  f("val_files", val_files, "held-out texts, evaluated one by one");
+  f("val_files", val_files, "held-out texts, evaluated each and together");
   f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
   f.group("pairing", pairing, "how much of a picture's record one batch holds (contrastive)");
@@ -27,6 +27,10 @@ void DataConfig::fields(Fields& f) {
 void TokenizerConfig::fields(Fields& f) {
   f("path", path, "a tokenizer.json; empty trains one from the training data, or takes that of init_from");
   train.fields(f);
+}
+
+void TokenizerConfig::validate() const {
+  if (path.empty()) train.validate();
 }
 
 void RecipeConfig::fields(Fields& f) {
@@ -57,7 +61,9 @@ namespace {
 
 void require_path(const std::string& key, const std::string& path) {
   if (path.empty()) fail(ErrorKind::kConfig, "{}: not given", key);
-  if (!std::filesystem::exists(path)) fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
+  std::error_code unreadable;
+  if (!std::filesystem::exists(path, unreadable))
+    fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
 }
 
 void check_contrastive(const RecipeConfig& recipe) {
@@ -95,10 +101,7 @@ void add_missing(std::vector<std::string>& tokens, const std::string& token) {
 
 void RecipeConfig::validate() const {
   if (!init_from.empty()) require_path("init_from", init_from);
-  if (!tokenizer.path.empty())
-    require_path("tokenizer.path", tokenizer.path);
-  else
-    tokenizer.train.validate();
+  if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
   if (task == TaskKind::kContrastive)
     check_contrastive(*this);
   else

@@ -39,6 +39,7 @@ struct TokenizerConfig {
   TokenizerTrainerConfig train;
 
   void fields(Fields& f);
+  void validate() const;
 };
 
 struct RecipeConfig {

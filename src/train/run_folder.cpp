@@ -11,7 +11,11 @@ std::string RunFolder::model_at(int64_t step) const {
 }
 
 bool RunFolder::has_run() const {
-  return std::filesystem::exists(path + "/log.jsonl") || !checkpoint_steps(checkpoints()).empty();
+  return std::filesystem::exists(path + "/log.jsonl") || has_state();
+}
+
+bool RunFolder::has_state() const {
+  return !checkpoint_steps(checkpoints()).empty();
 }
 
 void RunFolder::prune_models(int64_t keep) const {

@@ -19,6 +19,8 @@ struct RunFolder {
 
   /// Whether training has begun here.
   bool has_run() const;
+  /// Whether there is a training state to go on from.
+  bool has_state() const;
   /// Removes all but the newest `keep` models; 0 keeps all.
   void prune_models(int64_t keep) const;
 };

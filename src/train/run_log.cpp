@@ -17,10 +17,11 @@ namespace {
 std::string lines_up_to(const std::string& content, int64_t last_step, const std::string& path) {
   std::string kept;
   size_t start = 0;
-  while (true) {
+  for (int64_t number = 1;; ++number) {
     const size_t end = content.find('\n', start);
     if (end == std::string::npos) return kept;
-    const Json line = parse_json(std::string_view(content).substr(start, end - start), path);
+    const Json line = parse_json(std::string_view(content).substr(start, end - start),
+                                 fmt::format("{}: line {}", path, number));
     if (line.at("step").as_int() <= last_step) kept.append(content, start, end + 1 - start);
     start = end + 1;
   }

@@ -2,12 +2,11 @@
 
 #include <filesystem>
 
-#include "base/error.h"
-#include "base/log.h"
 #include "base/version.h"
 #include "evaluate/language.h"
 #include "evaluate/retrieval_data.h"
 #include "models/model_folder.h"
+#include "train/best_model.h"
 #include "train/session_model.h"
 #include "train/task/contrastive.h"
 #include "train/task/language.h"
@@ -23,12 +22,13 @@ EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace&
 }
 
 std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
-                                    std::shared_ptr<const SampleSource> source, int64_t padding_id) {
+                                    std::shared_ptr<const SampleSource> source,
+                                    const CollateConfig& collate) {
   return std::make_unique<Loader>(
       LoaderSetup{.source = std::move(source),
                   .sampler = {.batch_size = recipe.training.batch_size, .seed = recipe.seed},
                   .loader = recipe.data.loader,
-                  .collate = {.padding_id = padding_id},
+                  .collate = collate,
                   .rank = place.collective.rank(),
                   .num_ranks = place.collective.size()});
 }
@@ -50,18 +50,26 @@ Metrics retrieval_metrics(const RetrievalReport& report) {
   return metrics;
 }
 
+/// A name that no evaluation will have is said now, not hours later.
+void check_metric(const RecipeConfig& recipe, const Metrics& figures) {
+  if (!recipe.evaluation.metric.empty()) require_metric(recipe.evaluation.metric, figures);
+}
+
 void open_contrastive(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
+  check_metric(recipe, retrieval_metrics({}));
   const auto tokenizer = make_tokenizer(recipe, place);
   recipe.dual_tower.text.vocab_size = tokenizer->vocab_size();
   const ModelInputs& inputs = recipe.data.inputs;
   std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
   const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
   const TextEncoding encoding(tokenizer, inputs.text);
+  // Equal shapes let a step be recorded.
+  const bool on_cpu = place.runtime.device().is_cpu();
   session.loader = make_loader(
       recipe, place,
       std::make_shared<const ImageTextSource>(train, views, encoding, recipe.seed, recipe.data.pairing),
-      encoding.padding_id());
+      {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens});
   ContrastiveTask::Setup setup{.config = recipe.contrastive,
                                .num_tokens = inputs.text.max_tokens,
                                .captions_per_image = recipe.data.pairing.captions_per_image,
@@ -84,53 +92,57 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   session.task = std::make_unique<ContrastiveTask>(std::move(setup));
 }
 
-std::shared_ptr<const TokenWindowSource> open_windows(const RecipeConfig& recipe, const Tokenizer& tokenizer,
-                                                      const std::vector<std::string>& paths, Phase phase) {
+std::shared_ptr<const TokenWindowSource> training_windows(const RecipeConfig& recipe,
+                                                          const Tokenizer& tokenizer) {
   std::vector<TokenFile> files;
-  for (const std::string& path : paths) files.push_back(TokenFile::open(path, tokenizer));
-  return std::make_shared<const TokenWindowSource>(std::move(files), recipe.language.max_positions, phase,
-                                                   recipe.seed, tokenizer.end_of_text().value_or(0));
+  for (const std::string& path : recipe.data.train_files) files.push_back(TokenFile::open(path, tokenizer));
+  return std::make_shared<const TokenWindowSource>(std::move(files), recipe.language.max_positions,
+                                                   Phase::kTrain, recipe.seed,
+                                                   tokenizer.end_of_text().value_or(0));
 }
 
 /// Bits per byte of each file by its name, and of all together.
+Metrics language_metrics(const LanguageReports& reports) {
+  Metrics metrics;
+  for (const auto& [name, report] : reports.files)
+    metrics["bits_per_byte/" + name] = {report.bits_per_byte(), false};
+  const LanguageReport all = reports.all();
+  metrics["bits_per_byte"] = {all.bits_per_byte(), false};
+  metrics["perplexity"] = {all.perplexity(), false};
+  return metrics;
+}
+
 std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& recipe,
                                                           const Tokenizer& tokenizer,
                                                           const EvaluateOptions& options) {
-  std::map<std::string, std::shared_ptr<const TokenWindowSource>> files;
-  for (const std::string& path : recipe.data.val_files)
-    files[std::filesystem::path(path).stem()] = open_windows(recipe, tokenizer, {path}, Phase::kEvaluate);
-  if (files.empty()) return {};
-  return [files, options](const LanguageModel& model) {
-    Metrics metrics;
-    LanguageReport all;
-    for (const auto& [name, windows] : files) {
-      const LanguageReport report = evaluate_language(model, windows, options);
-      metrics["bits_per_byte/" + name] = {report.bits_per_byte(), false};
-      all.nats += report.nats;
-      all.tokens += report.tokens;
-      all.bytes += report.bytes;
-    }
-    metrics["bits_per_byte"] = {all.bits_per_byte(), false};
-    metrics["perplexity"] = {all.perplexity(), false};
-    return metrics;
+  if (recipe.data.val_files.empty()) return {};
+  const NamedWindows texts = open_texts(recipe.data.val_files, tokenizer, recipe.language.max_positions);
+  return [texts, options](const LanguageModel& model) {
+    return language_metrics(evaluate_language(model, texts, options));
   };
+}
+
+void check_language_metric(const RecipeConfig& recipe) {
+  LanguageReports reports;
+  for (const std::string& name : text_names(recipe.data.val_files)) reports.files[name] = {};
+  if (!reports.files.empty()) check_metric(recipe, language_metrics(reports));
 }
 
 void open_language(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
+  check_language_metric(recipe);
   const auto tokenizer = make_tokenizer(recipe, place);
   recipe.language.vocab_size = tokenizer->vocab_size();
-  session.loader =
-      make_loader(recipe, place, open_windows(recipe, *tokenizer, recipe.data.train_files, Phase::kTrain),
-                  tokenizer->padding().value_or(0));
+  session.loader = make_loader(recipe, place, training_windows(recipe, *tokenizer),
+                               {.padding_id = tokenizer->padding().value_or(0)});
   LanguageTask::Setup setup{.num_tokens = recipe.language.max_positions,
                             .tokenizer_json = tokenizer->to_json()};
   if (place.collective.rank() == 0)
     setup.evaluate = language_evaluation(recipe, *tokenizer, evaluate_options(recipe, place, 16));
   setup.model = LanguageModel(recipe.language);
   place_model(*setup.model, ModelKind::kLanguage, recipe, place.runtime.device());
-  if (!recipe.data.val_files.empty())
-    session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val_files.front()).string();
+  for (const std::string& path : recipe.data.val_files)
+    session.record["evaluation_data"].push_back(std::filesystem::absolute(path).string());
   session.task = std::make_unique<LanguageTask>(std::move(setup));
 }
 

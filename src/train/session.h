@@ -17,6 +17,7 @@ struct SessionPlace {
   Collective& collective;
   DeviceRuntime& runtime;
   std::string run_folder;
+  bool goes_on = false;  ///< from a training state in the run folder, with the tokenizer kept there
 };
 
 /// What a run needs; the loader and the task must not outlive it.
@@ -30,8 +31,8 @@ struct Session {
 };
 
 /// Reads the data, trains or loads the tokenizer, makes the model on the device. Rank 0 trains the tokenizer
-/// and keeps it in the run folder, where the others (and a resumed run) find it. Errors: kConfig, kData,
-/// kCheckpoint.
+/// and keeps it in the run folder, where the others (and a run that goes on) find it. Errors: kConfig (also a
+/// metric that no evaluation will have), kData, kCheckpoint.
 Session open_session(const RecipeConfig& recipe, const SessionPlace& place);
 
 /// The tokenizer of a recipe. Errors as above.

@@ -26,8 +26,7 @@ Tokenizer train_from_captions(const RecipeConfig& recipe) {
   return train_tokenizer(texts, recipe.tokenizer.train);
 }
 
-Tokenizer find_or_train(const RecipeConfig& recipe, const std::string& kept) {
-  if (!kept.empty() && std::filesystem::exists(kept)) return Tokenizer::from_file(kept);
+Tokenizer read_or_train(const RecipeConfig& recipe) {
   if (!recipe.tokenizer.path.empty()) return Tokenizer::from_file(recipe.tokenizer.path);
   if (!recipe.init_from.empty()) return Tokenizer::from_file(recipe.init_from + "/tokenizer.json");
   log::info("training a tokenizer of {} tokens", recipe.tokenizer.train.vocab_size);
@@ -40,9 +39,11 @@ std::shared_ptr<const Tokenizer> make_tokenizer(const RecipeConfig& recipe, cons
   const std::string kept = place.run_folder.empty() ? "" : RunFolder{place.run_folder}.tokenizer();
   const bool is_main = place.collective.rank() == 0;
   if (!is_main) place.collective.barrier();
-  auto tokenizer = std::make_shared<const Tokenizer>(find_or_train(recipe, kept));
-  if (is_main && !kept.empty() && !std::filesystem::exists(kept))
-    write_file_atomically(kept, tokenizer->to_json());
+  // Rank 0 does not trust what an attempt that came to nothing has left.
+  const bool takes_kept = (place.goes_on || !is_main) && !kept.empty() && std::filesystem::exists(kept);
+  auto tokenizer =
+      std::make_shared<const Tokenizer>(takes_kept ? Tokenizer::from_file(kept) : read_or_train(recipe));
+  if (is_main && !takes_kept && !kept.empty()) write_file_atomically(kept, tokenizer->to_json());
   if (is_main) place.collective.barrier();
   return tokenizer;
 }

@@ -2,7 +2,32 @@
 
 #include <torch/torch.h>
 
+#include <cmath>
+
 namespace fathom {
+
+Json figures_json(const Metrics& metrics) {
+  Json figures = Json::object();
+  for (const auto& [name, metric] : metrics) figures[name] = metric.value;
+  return figures;
+}
+
+Json metrics_to_json(const Metrics& metrics) {
+  Json json = Json::object();
+  for (const auto& [name, metric] : metrics)
+    json[name] = Json::Object{{"value", metric.value}, {"higher_is_better", metric.higher_is_better}};
+  return json;
+}
+
+Metrics metrics_from_json(const Json& json) {
+  Metrics metrics;
+  for (const auto& [name, metric] : json.as_object()) {
+    const Json& value = metric.at("value");
+    metrics[name] = {value.is_null() ? std::nan("") : value.as_double(),
+                     metric.at("higher_is_better").as_bool()};
+  }
+  return metrics;
+}
 
 at::Tensor Task::forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step) {
   at::Tensor total;

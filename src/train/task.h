@@ -43,6 +43,11 @@ struct Metric {
   bool higher_is_better = true;
 };
 using Metrics = std::map<std::string, Metric>;
+/// {NAME: value}, for whoever reads of them.
+Json figures_json(const Metrics& metrics);
+/// All of them, for the training state; a value that is no finite number comes back as NaN.
+Json metrics_to_json(const Metrics& metrics);
+Metrics metrics_from_json(const Json& json);
 
 /// Owned by whoever assembles a run; used by the trainer's thread only. Every rank calls the same methods in
 /// the same order, `evaluate` and `save_model` apart, which run on rank 0 alone.
@@ -64,6 +69,11 @@ class Task {
 
   virtual void before_step(std::span<const MicroBatch>, const StepContext&) {}
   virtual void after_step(const StepContext&) {}
+
+  /// Whether every step launches the same operations on the device for tensors of the same shapes, without
+  /// waiting for it, so that a step may be recorded once and replayed; `before_step` and `forward_backward`
+  /// are not called then.
+  virtual bool launches_alike() const { return false; }
 
   /// What the objective itself remembers between steps (banks, multipliers, teachers).
   virtual TensorMap state() const { return {}; }

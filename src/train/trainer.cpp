@@ -8,12 +8,28 @@
 #include "tensor/random_keys.h"
 
 namespace fathom {
+namespace {
+
+/// The same in memory from which the device fetches on its own.
+Batch pin(Batch batch, DeviceRuntime& runtime) {
+  for (at::Tensor* tensor : batch.tensors()) {
+    if (!tensor->defined()) continue;
+    const at::Tensor room = runtime.pinned_empty({tensor->numel()}, tensor->scalar_type());
+    *tensor = room.as_strided(tensor->sizes(), tensor->strides()).copy_(*tensor);
+  }
+  return batch;
+}
+
+}  // namespace
+
 const char* stop_reason_name(StopReason reason) {
   switch (reason) {
     case StopReason::kFinished:
       return "finished";
     case StopReason::kEarlyStopping:
       return "early_stopping";
+    case StopReason::kTimeUp:
+      return "max_seconds";
     case StopReason::kRequested:
       return "requested";
   }
@@ -26,9 +42,8 @@ Json TrainingSummary::to_json() const {
   json["reason"] = stop_reason_name(reason);
   json["loss"] = last_loss;
   json["seconds"] = seconds;
-  Json figures = Json::object();
-  for (const auto& [name, metric] : metrics) figures[name] = metric.value;
-  json["evaluation"] = figures;
+  json["evaluation"] = figures_json(metrics);
+  json["evaluated_step"] = metrics.empty() ? Json() : Json(evaluated_step);
   json["best"] = best;
   return json;
 }
@@ -40,24 +55,29 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       parameters_(parts.task.parameters()),
       average_(parameters_, config.training.average_decay),
       best_(config.evaluation, parts.task.default_metric()),
-      total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())) {
-  freeze_parameters(parameters_, config.optimizer.freeze);
+      total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())),
+      recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
+                                   parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
+
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
 }
 
 TrainingSummary Trainer::run() {
   if (!monitor_) start_monitor();
-  while (step_ < total_steps_ && !must_stop()) {
+  while (!is_over()) {
     train_step();
     keep_what_is_due();
   }
   monitor_->flush();
-  finish();
-  TrainingSummary summary{.steps = step_, .last_loss = monitor_->last_loss(), .seconds = monitor_->seconds()};
-  if (step_ < total_steps_)
-    summary.reason = stops_early_ ? StopReason::kEarlyStopping : StopReason::kRequested;
-  summary.metrics = metrics_;
+  const StopReason reason = stop_reason();
+  finish(reason);
+  TrainingSummary summary{.steps = step_,
+                          .reason = reason,
+                          .last_loss = monitor_->last_loss(),
+                          .seconds = monitor_->seconds(),
+                          .metrics = metrics_,
+                          .evaluated_step = evaluated_step_};
   if (best_.value()) {
     summary.best["metric"] = best_.metric();
     summary.best["value"] = *best_.value();
@@ -79,17 +99,28 @@ void Trainer::start_monitor() {
       parts_.runtime);
 }
 
-bool Trainer::must_stop() const {
-  return monitor_->stop_requested() || stops_early_;
+bool Trainer::is_over() const {
+  return step_ >= total_steps_ || stops_early_ || time_is_up_ || monitor_->stop_requested();
+}
+
+/// Ranks vote: a signal to one of them counts.
+StopReason Trainer::stop_reason() {
+  if (step_ >= total_steps_) return StopReason::kFinished;
+  if (stops_early_) return StopReason::kEarlyStopping;
+  at::Tensor signals = at::full({1}, stop_signal_.requested() ? 1.0 : 0.0,
+                                at::TensorOptions().dtype(at::kFloat).device(parts_.runtime.device()));
+  parts_.collective.all_reduce(signals);
+  return signals.item<float>() > 0 ? StopReason::kRequested : StopReason::kTimeUp;
 }
 
 std::vector<MicroBatch> Trainer::prepare(const Batch& batch) const {
   const int64_t most =
       config_.training.micro_batch_size > 0 ? config_.training.micro_batch_size : batch.size();
   const at::Device device = parts_.runtime.device();
+  const Batch pinned = device.is_cpu() ? batch : pin(batch, parts_.runtime);
   std::vector<MicroBatch> micro_batches;
   for (int64_t start = 0; start < batch.size(); start += most) {
-    Batch part = slice_batch(batch, start, std::min(most, batch.size() - start));
+    Batch part = slice_batch(pinned, start, std::min(most, batch.size() - start));
     const at::Tensor key_B = make_sample_keys(part.index_B, config_.seed, step_);
     micro_batches.push_back({to_device(std::move(part), device, parts_.task.pixels()),
                              ForwardContext{.training = true,
@@ -115,26 +146,30 @@ void Trainer::train_step() {
                             .global_samples = samples,
                             .collective = parts_.collective,
                             .expect_last_backward = [this] { reducer_->expect_last_backward(); }};
-  parts_.task.before_step(micro_batches, context);
-  reducer_->zero();
-  const at::Tensor loss = parts_.task.forward_backward(micro_batches, context);
-  reducer_->finish();
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_scale(config_.schedule, step_, total_steps_);
-  const at::Tensor norm = apply_gradients(learning_rate);
+  optimizer_->set_learning_rate(learning_rate);
+  const std::vector<at::Tensor> figures =
+      recorder_.run(micro_batches, [&](std::span<const MicroBatch> inputs) {
+        parts_.task.before_step(inputs, context);
+        reducer_->zero();
+        const at::Tensor loss = parts_.task.forward_backward(inputs, context);
+        reducer_->finish();
+        return std::vector<at::Tensor>{loss, apply_gradients()};
+      });
+  average_.update();
   parts_.task.after_step(context);
   ++step_;
-  report(loss, norm, learning_rate, samples);
+  report(figures[0], figures[1], learning_rate, samples);
 }
 
 /// A gradient that is not finite changes nothing; the host hears of it a step later.
-at::Tensor Trainer::apply_gradients(double learning_rate) {
+at::Tensor Trainer::apply_gradients() {
   const torch::NoGradGuard no_grad;
   const std::vector<at::Tensor>& gradients = reducer_->buckets();
   const at::Tensor norm = gradient_norm(gradients);
   clip_gradients(gradients, norm, config_.optimizer.clip_norm);
-  optimizer_->step(learning_rate, norm.isfinite().logical_not().to(at::kFloat));
-  average_.update();
+  optimizer_->step(norm.isfinite().logical_not().to(at::kFloat));
   return norm;
 }
 

@@ -16,6 +16,7 @@
 #include "train/monitor.h"
 #include "train/optimizer.h"
 #include "train/run_folder.h"
+#include "train/step_recorder.h"
 #include "train/stop_signal.h"
 #include "train/task.h"
 #include "train/trainer_config.h"
@@ -23,7 +24,8 @@
 
 namespace fathom {
 
-enum class StopReason { kFinished, kEarlyStopping, kRequested };
+enum class StopReason { kFinished, kEarlyStopping, kTimeUp, kRequested };
+/// "finished", "early_stopping", "max_seconds" or "requested" (by a signal).
 const char* stop_reason_name(StopReason reason);
 
 /// How a run ended.
@@ -32,8 +34,9 @@ struct TrainingSummary {
   StopReason reason = StopReason::kFinished;
   double last_loss = 0;
   double seconds = 0;
-  Metrics metrics;             ///< of the last evaluation
-  Json best = Json::object();  ///< {"metric", "value", "step"}, empty when nothing was evaluated
+  Metrics metrics;              ///< of the last evaluation, former parts of the run included
+  int64_t evaluated_step = -1;  ///< after which it was; −1 without one
+  Json best = Json::object();   ///< {"metric", "value", "step"}, empty when nothing was evaluated
   Json to_json() const;
 };
 
@@ -51,10 +54,11 @@ class Trainer {
   /// Makes every rank's weights those of rank 0. Errors (kConfig): patterns that fit no parameter.
   Trainer(const TrainerConfig& config, const TrainerParts& parts);
 
-  /// Goes on from the newest training state of the run folder, if there is one. Errors (kCheckpoint): a state
-  /// of another model.
+  /// Goes on from the newest training state of the run folder, if there is one. Errors: a state of another
+  /// model (kCheckpoint), a recipe that changes what a run may not change (kConfig).
   bool resume();
-  /// Trains to the end, or until SIGINT, SIGTERM, `max_seconds` or early stopping; evaluates and saves.
+  /// Trains to the end, or until early stopping, `max_seconds`, SIGINT or SIGTERM; evaluates (but for the
+  /// signals) and saves.
   TrainingSummary run();
 
   int64_t step() const { return step_; }  ///< steps done
@@ -63,15 +67,17 @@ class Trainer {
  private:
   void train_step();
   std::vector<MicroBatch> prepare(const Batch& batch) const;
-  at::Tensor apply_gradients(double learning_rate);
+  at::Tensor apply_gradients();
   void report(const at::Tensor& loss, const at::Tensor& norm, double learning_rate, int64_t samples);
   void keep_what_is_due();
+  void keep_model();
   void evaluate();
   void save_state();
   void save_model(const std::string& folder);
-  void finish();
+  void finish(StopReason reason);
   Json model_record() const;
-  bool must_stop() const;
+  bool is_over() const;
+  StopReason stop_reason();
   bool is_main() const { return parts_.collective.rank() == 0; }
   void apart(const std::function<void()>& work);
 
@@ -92,10 +98,12 @@ class Trainer {
   std::unique_ptr<Monitor> monitor_;
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
+  StepRecorder recorder_;
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   bool stops_early_ = false;
-  Metrics metrics_;
+  bool time_is_up_ = false;
+  Metrics metrics_;  ///< of the last evaluation, after `evaluated_step_`
 };
 
 }  // namespace fathom

@@ -14,22 +14,28 @@ void TrainingConfig::fields(Fields& f) {
   f("epochs", epochs, "passes through the training data; 0: only max_steps counts", {.low = 0});
   f("max_steps", max_steps, "most steps; 0: only epochs count", {.low = 0});
   f("max_seconds", max_seconds,
-    "stop after so many seconds of training, saving as at the end; 0 is unlimited", {.low = 0});
+    "end the run, evaluating and saving as after its last step, once it has taken so many seconds; all "
+    "since its first step count: steps, evaluations and saving, those of former parts that a resumed run "
+    "goes on from too; 0 is unlimited",
+    {.low = 0});
   f("checkpoint_blocks", checkpoint_blocks,
     "keep only each block's input for the backward pass and compute its inside again: less memory, more "
     "time");
   f("average_decay", average_decay,
     "decay of a moving average of the weights, which is then evaluated and saved; 0 for none",
     {.low = 0, .high = 0.999999});
+  f("record_step", record_step,
+    "on a GPU, with one process: record a step's work once and replay it, which spares the host launching "
+    "it");
   f("log_every", log_every, "steps between lines of the log, which give means over them", {.low = 1});
 }
 
 void TrainingConfig::validate() const {
   if (epochs == 0 && max_steps == 0)
-    fail(ErrorKind::kConfig, "training: one of epochs and max_steps must say where the run ends");
+    fail(ErrorKind::kConfig, "one of epochs and max_steps must say where the run ends");
   if (micro_batch_size > batch_size)
-    fail(ErrorKind::kConfig, "training: micro_batch_size ({}) is larger than batch_size ({})",
-         micro_batch_size, batch_size);
+    fail(ErrorKind::kConfig, "micro_batch_size ({}) is larger than batch_size ({})", micro_batch_size,
+         batch_size);
 }
 
 int64_t num_steps(const TrainingConfig& config, int64_t batches_per_epoch) {

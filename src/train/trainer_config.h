@@ -21,6 +21,7 @@ struct TrainingConfig {
   double max_seconds = 0;
   bool checkpoint_blocks = false;
   double average_decay = 0;
+  bool record_step = true;
   int64_t log_every = 10;
 
   void fields(Fields& f);

@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
-#include "base/log.h"
+#include "train/recipe_change.h"
 #include "train/trainer.h"
 
 namespace fathom {
@@ -26,19 +26,27 @@ void Trainer::apart(const std::function<void()>& work) {
 
 void Trainer::keep_what_is_due() {
   if (is_due(step_, config_.evaluation.every)) apart([this] { evaluate(); });
-  if (is_due(step_, config_.checkpoint.model_every) && is_main()) {
+  // On every rank, since `apart` settles votes to stop: ranks must hear of them after the same step.
+  if (is_due(step_, config_.checkpoint.model_every)) apart([this] { keep_model(); });
+  // The last state is left to `finish`, so that it knows of the last evaluation.
+  if (is_due(step_, config_.checkpoint.every)) {
     apart([this] {
-      save_model(folder_.model_at(step_));
-      folder_.prune_models(config_.checkpoint.keep_models);
+      if (!is_over()) save_state();
     });
   }
-  if (is_due(step_, config_.checkpoint.every)) apart([this] { save_state(); });
+}
+
+void Trainer::keep_model() {
+  if (!is_main()) return;
+  save_model(folder_.model_at(step_));
+  folder_.prune_models(config_.checkpoint.keep_models);
 }
 
 /// Rank 0 evaluates; what it finds decides on every rank.
 void Trainer::evaluate() {
   if (evaluated_step_ == step_) return;
   evaluated_step_ = step_;
+  saved_step_ = -1;  // what was saved of this step knows nothing of its evaluation
   at::Tensor verdict = at::zeros({1}, at::TensorOptions().dtype(at::kFloat).device(parts_.runtime.device()));
   if (is_main()) {
     const AveragedWeights averaged(average_);
@@ -57,9 +65,7 @@ void Trainer::evaluate() {
 Json Trainer::model_record() const {
   Json record = config_.record;
   record["step"] = step_;
-  Json figures = Json::object();
-  for (const auto& [name, metric] : metrics_) figures[name] = metric.value;
-  record["evaluation"] = figures;
+  record["evaluation"] = figures_json(evaluated_step_ == step_ ? metrics_ : Metrics{});
   record["recipe"] = config_.recipe;
   return record;
 }
@@ -71,10 +77,9 @@ void Trainer::save_model(const std::string& folder) {
 
 /// What a run leaves: its last training state, and in model/ the best model, or the last where none was
 /// evaluated.
-void Trainer::finish() {
-  const EvaluationConfig& evaluation = config_.evaluation;
-  const bool is_done = step_ == total_steps_ || stops_early_;
-  if (is_done && evaluation.at_end) apart([this] { evaluate(); });
+void Trainer::finish(StopReason reason) {
+  // Who sends a signal may not wait.
+  if (reason != StopReason::kRequested && config_.evaluation.at_end) apart([this] { evaluate(); });
   apart([this] { save_state(); });
   if (is_main() && !best_.value()) save_model(folder_.model());
 }
@@ -106,8 +111,8 @@ TrainingState Trainer::state() const {
   data["epoch"] = place.epoch;
   data["position"] = place.position;
   state.values["data"] = data;
-  state.values["seed"] = config_.seed;
   state.values["evaluated_step"] = evaluated_step_;
+  state.values["evaluation"] = metrics_to_json(metrics_);
   state.values["stops_early"] = stops_early_;
   state.values["best"] = best_.state();
   state.values["monitor"] = monitor_->state();
@@ -140,21 +145,24 @@ void load_weights(const TensorMap& saved, const TensorMap& weights) {
 }  // namespace
 
 void Trainer::load_state(const TrainingState& state) {
+  const Json& values = state.values;
+  check_resumed_recipe(values.at("recipe"), config_.recipe, /*warns=*/is_main());
   load_weights(group_of(state, "model"), weights());
   optimizer_->load_state(group_of(state, "optimizer"));
   average_.load_state(group_of(state, "average"));
   parts_.task.load_state(group_of(state, "task"));
-  const Json& values = state.values;
   const Json& data = values.at("data");
   parts_.loader.resume({.epoch = data.at("epoch").as_int(), .position = data.at("position").as_int()});
-  if (values.at("seed").as_int() != config_.seed)
-    fail(ErrorKind::kConfig, "seed: the run began with {}, got {}", values.at("seed").as_int(), config_.seed);
   evaluated_step_ = values.at("evaluated_step").as_int();
+  metrics_ = metrics_from_json(values.at("evaluation"));
   stops_early_ = values.at("stops_early").as_bool();
   best_.load_state(values.at("best"));
   step_ = saved_step_ = state.step;
   start_monitor();
   monitor_->load_state(values.at("monitor"));
+  // By the saved clock, which is every rank's.
+  const double max_seconds = config_.training.max_seconds;
+  time_is_up_ = max_seconds > 0 && values.at("monitor").at("seconds").as_double() > max_seconds;
 }
 
 /// Rank 0 chooses the state, so that all go on from the same one.
@@ -166,8 +174,13 @@ bool Trainer::resume() {
   parts_.collective.broadcast(chosen);
   const int64_t step = chosen.item<int64_t>();
   if (step < 0) return false;
-  if (!state) state = load_checkpoint(checkpoint_path(folder_.checkpoints(), step));
-  load_state(*state);
+  const std::string path = checkpoint_path(folder_.checkpoints(), step);
+  if (!state) state = load_checkpoint(path);
+  try {
+    load_state(*state);
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}", path, error.what());
+  }
   return true;
 }
 

@@ -38,7 +38,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const Recipe recipe = fathom::read_config<Recipe>(fathom::parse_toml(text, "fuzz"));
     const fathom::Json record = fathom::config_to_json(recipe);
-    const auto again = fathom::read_config<Recipe>(fathom::parse_toml(fathom::json_to_toml(record), "record"));
+    const auto again =
+        fathom::read_config<Recipe>(fathom::parse_toml(fathom::json_to_toml(record), "record"));
     if (!(fathom::config_to_json(again) == record)) std::abort();
   } catch (const fathom::Error&) {
   }

@@ -1,10 +1,13 @@
 #include "cli_program.h"
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <regex>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -59,11 +62,12 @@ SmallWorld::SmallWorld() {
   save_model_folder(folder_ / "language", language, {.tokenizer_json = tokenizer});
 }
 
-ProgramResult run_program(const std::vector<std::string>& arguments) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "out", error = folder / "error";
-  ::setenv("FATHOM_CACHE", folder.path().c_str(), 1);
+RunningProgram::RunningProgram(const std::vector<std::string>& arguments, const std::string& limits) {
+  ::setenv("FATHOM_CACHE", folder_.path().c_str(), 1);
+  // Threads that spin while they wait make runs many times longer where tests share the processors.
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);
   std::vector<std::string> words = {FATHOM_PROGRAM};
+  if (!limits.empty()) words.insert(words.begin(), {"/bin/sh", "-c", limits + "; exec \"$@\"", "sh"});
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -71,19 +75,55 @@ ProgramResult run_program(const std::vector<std::string>& arguments) {
   posix_spawn_file_actions_t files;
   ::posix_spawn_file_actions_init(&files);
   ::posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  ::posix_spawn_file_actions_addopen(&files, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  ::posix_spawn_file_actions_addopen(&files, 2, error.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  pid_t process = 0;
-  ProgramResult result;
-  if (::posix_spawn(&process, argv[0], &files, nullptr, argv.data(), environ) == 0) {
-    int status = 0;
-    ::waitpid(process, &status, 0);
-    result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    result.out = read_file(out);
-    result.error = read_file(error);
-  }
+  constexpr int kWriting = O_WRONLY | O_CREAT | O_TRUNC;
+  ::posix_spawn_file_actions_addopen(&files, 1, (folder_ / "out").c_str(), kWriting, 0600);
+  ::posix_spawn_file_actions_addopen(&files, 2, (folder_ / "error").c_str(), kWriting, 0600);
+  running_ = ::posix_spawn(&process_, argv[0], &files, nullptr, argv.data(), environ) == 0;
+  EXPECT_TRUE(running_) << argv[0];
   ::posix_spawn_file_actions_destroy(&files);
-  return result;
+}
+
+RunningProgram::~RunningProgram() {
+  if (running_) wait();
+}
+
+bool RunningProgram::is_running() const {
+  siginfo_t ended{};
+  return running_ && ::waitid(P_PID, static_cast<id_t>(process_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         ended.si_pid == 0;
+}
+
+ProgramResult RunningProgram::wait() {
+  if (!running_) return {};
+  running_ = false;
+  int status = 0;
+  ::waitpid(process_, &status, 0);
+  return {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+          .out = read_file(folder_ / "out"),
+          .error = read_file(folder_ / "error")};
+}
+
+ProgramResult run_program(const std::vector<std::string>& arguments) {
+  return RunningProgram(arguments).wait();
+}
+
+ProgramResult run_program_under(const std::string& limits, const std::vector<std::string>& arguments) {
+  return RunningProgram(arguments, limits).wait();
+}
+
+void expect_failure(const ProgramResult& result, int status, const std::vector<std::string>& said) {
+  EXPECT_EQ(result.status, status) << result.error;
+  EXPECT_EQ(result.out, "");
+  static const std::regex log_or_progress(R"((\[\d\d:\d\d:\d\d .*|\w+ .*\d.*)\n)");
+  std::string message = result.error;
+  for (std::smatch line;
+       std::regex_search(message, line, log_or_progress, std::regex_constants::match_continuous);)
+    message = line.suffix();
+  EXPECT_EQ(message.find("fathom: "), 0u) << result.error;
+  EXPECT_LE(std::count(message.begin(), message.end(), '\n'), 2) << message;
+  EXPECT_EQ(message.find("frame #"), std::string::npos) << message;
+  for (const std::string& text : said)
+    EXPECT_NE(message.find(text), std::string::npos) << text << " is not in: " << message;
 }
 
 }  // namespace fathom

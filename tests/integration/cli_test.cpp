@@ -17,15 +17,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-/// At most two lines, no stack trace, nothing on standard output.
-void expect_failure(const ProgramResult& result, int status, const std::vector<std::string>& said) {
-  EXPECT_EQ(result.status, status) << result.error;
-  EXPECT_EQ(result.out, "");
-  EXPECT_LE(std::count(result.error.begin(), result.error.end(), '\n'), 2) << result.error;
-  EXPECT_THAT(result.error, AllOf(StartsWith("fathom: "), Not(HasSubstr("frame #"))));
-  for (const std::string& text : said) EXPECT_THAT(result.error, HasSubstr(text));
-}
-
 /// The one object that --json prints.
 Json expect_json(const ProgramResult& result) {
   EXPECT_EQ(result.status, 0) << result.error;

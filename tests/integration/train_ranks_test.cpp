@@ -59,5 +59,22 @@ TEST(Ranks, TwoEqualOneWithSigmoidAndAccumulation) {
             1e-5);
 }
 
+/// Rank 0 alone writes whole models; both must hear after the same step that the run is to end.
+TEST(Ranks, StopAfterTheSameStepWhileModelsAreWritten) {
+  const TrainingWorld world;
+  const std::vector<std::string> settings = {"training.max_steps=1000000", "training.max_seconds=2",
+                                             "checkpoint.model_every=1",   "checkpoint.every=0",
+                                             "evaluation.every=0",         "collective.timeout_seconds=20"};
+  std::vector<std::string> words = {"launch", "-n", "2", "--"};
+  for (const std::string& word : world.arguments(world / "run", settings)) words.push_back(word);
+  words.emplace_back("--json");
+  const ProgramResult result = run_program(words);
+  ASSERT_EQ(result.status, 0) << result.error;
+  const Json summary = parse_json(result.out, "standard output");
+  EXPECT_EQ(summary.at("reason").as_string(), "max_seconds");
+  EXPECT_EQ(summary.at("evaluated_step"), summary.at("steps"));
+  EXPECT_GT(summary.at("evaluation").at("mean_recall").as_double(), 0);
+}
+
 }  // namespace
 }  // namespace fathom

@@ -1,10 +1,9 @@
 // Killed at any moment, a run goes on as if nothing had happened.
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 
 #include <chrono>
+#include <filesystem>
 #include <random>
 #include <thread>
 
@@ -15,27 +14,19 @@
 namespace fathom {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr int kKills = 20;
 
 /// Starts `fathom ARGUMENTS… --resume` and kills it after `delay`. False: it had finished by itself.
 bool run_and_kill(std::vector<std::string> arguments, std::chrono::milliseconds delay) {
-  arguments.insert(arguments.begin(), FATHOM_PROGRAM);
   arguments.emplace_back("--resume");
-  std::vector<char*> argv;
-  for (std::string& word : arguments) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t files;
-  ::posix_spawn_file_actions_init(&files);
-  for (const int fd : {1, 2}) ::posix_spawn_file_actions_addopen(&files, fd, "/dev/null", 1, 0);
-  pid_t process = 0;
-  EXPECT_EQ(::posix_spawn(&process, argv[0], &files, nullptr, argv.data(), environ), 0);
-  ::posix_spawn_file_actions_destroy(&files);
+  RunningProgram program(arguments);
   std::this_thread::sleep_for(delay);
-  ::kill(process, SIGKILL);
-  int status = 0;
-  ::waitpid(process, &status, 0);
-  if (WIFSIGNALED(status)) return true;
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  ::kill(program.process(), SIGKILL);
+  const ProgramResult result = program.wait();
+  if (result.status == 128 + SIGKILL) return true;
+  EXPECT_EQ(result.status, 0) << result.error;
   return false;
 }
 
@@ -46,7 +37,7 @@ void expect_equal_runs(const std::string& expected, const std::string& run) {
         << file;
   const Json values = read_json_file(newest_state(run) + "/state.json");
   const Json expected_values = read_json_file(newest_state(expected) + "/state.json");
-  for (const char* key : {"data", "seed", "best", "evaluated_step"})
+  for (const char* key : {"data", "recipe", "best", "evaluation", "evaluated_step", "stops_early"})
     EXPECT_EQ(values.at(key), expected_values.at(key));
   for (const char* file : {"/model/vision/model.safetensors", "/model/text/model.safetensors"})
     EXPECT_EQ(read_file(run + file), read_file(expected + file)) << file;
@@ -78,6 +69,48 @@ TEST(Resume, EqualsTheUninterruptedRunAfterTwentyKills) {
   const ProgramResult resumed = run_program(last);
   ASSERT_EQ(resumed.status, 0) << resumed.error;
   expect_equal_runs(world / "whole", run);
+}
+
+/// Whether something of the run is half written at this moment.
+bool is_saving(const std::string& run) {
+  for (const std::string& folder : {run, run + "/checkpoints", run + "/models"}) {
+    std::error_code vanished;
+    for (fs::directory_iterator entry(folder, vanished), end; !vanished && entry != end;
+         entry.increment(vanished))
+      if (entry->path().extension() == ".tmp") return true;
+  }
+  return false;
+}
+
+TEST(Resume, EqualsTheUninterruptedRunAfterKillsInTheMiddleOfSaves) {
+  const TrainingWorld world;
+  const std::vector<std::string> settings = {"checkpoint.every=1", "checkpoint.model_every=3",
+                                             "training.max_steps=120", "evaluation.every=10"};
+  const ProgramResult whole = run_program(world.arguments(world / "whole", settings));
+  ASSERT_EQ(whole.status, 0) << whole.error;
+  std::mt19937 random(7);
+  std::uniform_int_distribution<int64_t> later(0, 300);
+  std::vector<std::string> words = world.arguments(world / "run", settings);
+  words.emplace_back("--resume");
+  int torn = 0;
+  for (int64_t kill = 0, step = -1; kill < 8; ++kill) {
+    RunningProgram program(words);
+    // The run has gone on from the last kill, then comes to some save.
+    while (program.is_running() && newest_step(world / "run") <= step)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(later(random)));
+    while (program.is_running() && !is_saving(world / "run")) {
+    }
+    ::kill(program.process(), SIGKILL);
+    if (program.wait().status != 128 + SIGKILL) break;
+    torn += is_saving(world / "run");
+    step = newest_step(world / "run");
+  }
+  EXPECT_GE(torn, 1) << "no kill left anything half written";
+  const ProgramResult rest = run_program(words);
+  ASSERT_EQ(rest.status, 0) << rest.error;
+  expect_equal_runs(world / "whole", world / "run");
+  EXPECT_FALSE(is_saving(world / "run")) << "what kills left behind is swept up";
 }
 
 TEST(Resume, AsksBeforeItOverwrites) {

@@ -86,9 +86,14 @@ std::vector<Json> timeless_log(const std::string& run) {
   return lines;
 }
 
-std::string newest_state(const std::string& run) {
+int64_t newest_step(const std::string& run) {
   const std::vector<int64_t> steps = checkpoint_steps(run + "/checkpoints");
-  return steps.empty() ? "" : checkpoint_path(run + "/checkpoints", steps.back());
+  return steps.empty() ? -1 : steps.back();
+}
+
+std::string newest_state(const std::string& run) {
+  const int64_t step = newest_step(run);
+  return step < 0 ? "" : checkpoint_path(run + "/checkpoints", step);
 }
 
 std::vector<std::string> state_files() {

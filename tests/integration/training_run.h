@@ -29,6 +29,9 @@ std::vector<Json> timeless_log(const std::string& run);
 /// Path of the newest training state of a run.
 std::string newest_state(const std::string& run);
 
+/// Step of the newest training state, or -1.
+int64_t newest_step(const std::string& run);
+
 /// The files of a training state that must not depend on the machine's mood: all tensors.
 std::vector<std::string> state_files();
 

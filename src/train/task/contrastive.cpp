@@ -5,9 +5,9 @@
 
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
-#include "base/random.h"
 #include "distributed/autograd_collectives.h"
 #include "models/model_folder.h"
 #include "train/losses/contrastive_losses.h"
@@ -18,6 +18,11 @@ namespace {
 
 constexpr int64_t kViewHeadWidth = 512;
 constexpr int64_t kViewWidth = 128;
+
+Linear make_linear(int64_t in, int64_t out) {
+  return Linear(
+      LinearOptions{.in = in, .out = out, .init_deviation = 1.0 / std::sqrt(static_cast<double>(in))});
+}
 
 }  // namespace
 
@@ -33,11 +38,11 @@ void ContrastiveConfig::fields(Fields& f) {
 }
 
 ViewHeadImpl::ViewHeadImpl(int64_t in)
-    : hidden_(register_module("hidden", torch::nn::Linear(in, kViewHeadWidth))),
-      out_(register_module("out", torch::nn::Linear(kViewHeadWidth, kViewWidth))) {}
+    : hidden_(register_module("hidden", make_linear(in, kViewHeadWidth))),
+      out_(register_module("out", make_linear(kViewHeadWidth, kViewWidth))) {}
 
 at::Tensor ViewHeadImpl::forward(const at::Tensor& pooled_BD) {
-  const at::Tensor wide_BD = pooled_BD.to(hidden_->weight.scalar_type());
+  const at::Tensor wide_BD = pooled_BD.to(hidden_->weight().scalar_type());
   const at::Tensor view_BD = out_->forward(at::gelu(hidden_->forward(wide_BD)));
   return view_BD / at::linalg_vector_norm(view_BD, 2, {-1}, true).clamp_min(1e-12);
 }
@@ -45,17 +50,8 @@ at::Tensor ViewHeadImpl::forward(const at::Tensor& pooled_BD) {
 ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
   if (setup_.config.self_weight == 0) return;
   view_head_ = ViewHead(setup_.model->config().vision.output_dim());
+  init_parameters(*view_head_, setup_.seed);
   const at::Tensor like = setup_.model->parameters().front();
-  const torch::NoGradGuard no_grad;
-  uint64_t place = 0;
-  for (at::Tensor& weight : view_head_->parameters()) {
-    at::Generator generator =
-        at::make_generator<at::CPUGeneratorImpl>(mix_seed({static_cast<uint64_t>(setup_.seed), place++}));
-    if (weight.dim() > 1)
-      weight.normal_(0.0, 1.0 / std::sqrt(static_cast<double>(weight.size(1))), generator);
-    else
-      weight.zero_();
-  }
   view_head_->to(like.device(), like.scalar_type());
 }
 
@@ -176,11 +172,12 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
     for (size_t i = 0; i < row.size(); ++i) {
       const at::Tensor& output = part.*kLearned[i];
       if (!output.defined()) continue;
+      const int64_t start = std::exchange(row[i], row[i] + output.size(0));
+      if (!output.requires_grad()) continue;  // of a frozen tower
       outputs.push_back(output);
-      gradients.push_back((whole.*kLearned[i]).grad().narrow(0, row[i], output.size(0)));
-      row[i] += output.size(0);
+      gradients.push_back((whole.*kLearned[i]).grad().narrow(0, start, output.size(0)));
     }
-    torch::autograd::backward(outputs, gradients);
+    if (!outputs.empty()) torch::autograd::backward(outputs, gradients);
   }
   return loss.detach();
 }

@@ -1,7 +1,7 @@
 // Image–text alignment: InfoNCE or the pairwise sigmoid loss over the global batch.
 #pragma once
 
-#include <torch/nn/modules/linear.h>
+#include <torch/nn/module.h>
 
 #include <functional>
 #include <string>
@@ -9,6 +9,7 @@
 
 #include "base/config.h"
 #include "models/dual_tower/model.h"
+#include "nn/linear.h"
 #include "train/losses/contrastive_losses.h"
 #include "train/task.h"
 
@@ -36,8 +37,8 @@ class ViewHeadImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& pooled_BD);
 
  private:
-  torch::nn::Linear hidden_{nullptr};
-  torch::nn::Linear out_{nullptr};
+  Linear hidden_{nullptr};
+  Linear out_{nullptr};
 };
 TORCH_MODULE(ViewHead);
 
@@ -71,6 +72,7 @@ class ContrastiveTask : public Task {
   at::Tensor forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
   std::string default_metric() const override { return "mean_recall"; }
+  bool launches_alike() const override { return true; }
   void save_model(const std::string& folder, const Json& record) override;
   PixelStatistics pixels() const override;
   double flops_per_sample() const override;

@@ -26,6 +26,7 @@ class LanguageTask : public Task {
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
   std::string default_metric() const override { return "bits_per_byte"; }
+  bool launches_alike() const override { return true; }
   void save_model(const std::string& folder, const Json& record) override;
   double flops_per_sample() const override;
   int64_t tokens_per_sample() const override { return setup_.num_tokens; }

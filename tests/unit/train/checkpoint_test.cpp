@@ -2,15 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <torch/torch.h>
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "full_disk.h"
+#include "killed_at_every_call.h"
 #include "temporary_folder.h"
 
 namespace fathom {
@@ -91,20 +91,47 @@ TEST(Checkpoint, NoStateIsNoError) {
   EXPECT_FALSE(load_latest_checkpoint(folder / "absent").has_value());
 }
 
-/// A limit on the size of files stands for the disk that is full.
+/// Whatever moment a save is killed at, the folder holds the former state or the new one, whole, and the next
+/// save succeeds.
+TEST(Checkpoint, ASaveKilledAtAnySystemCallLeavesAWholeState) {
+  const TemporaryFolder folder(parent_in_memory());
+  const std::string states = folder / "checkpoints";
+  const TrainingState next = make_state(2);
+  int former = 0, newer = 0;
+  const auto calls = kill_at_every_call(
+      [&] {
+        fs::remove_all(states);
+        save_checkpoint(states, make_state(1));
+      },
+      [&] {
+        save_checkpoint(states, next);
+        prune_checkpoints(states, 1);
+      },
+      [&] {
+        const TrainingState kept = *load_latest_checkpoint(states);
+        ++(kept.step == 1 ? former : newer);
+        EXPECT_EQ(kept.values.at("note").as_string(), "step " + std::to_string(kept.step));
+        EXPECT_TRUE(at::equal(kept.tensors.at("model").at("w"), make_state(kept.step).tensors["model"]["w"]));
+        save_checkpoint(states, next);
+        save_checkpoint(states, make_state(3));
+        prune_checkpoints(states, 1);
+        EXPECT_THAT(checkpoint_steps(states), ElementsAre(3));
+        EXPECT_EQ(std::distance(fs::directory_iterator(states), fs::directory_iterator()), 1);
+      });
+  if (!calls) GTEST_SKIP() << "processes may not be traced here";
+  EXPECT_EQ(former + newer, *calls + 1);
+  EXPECT_GT(former, 15);
+  EXPECT_GT(newer, 5);
+}
+
 TEST(Checkpoint, AFullDiskLeavesTheFormerState) {
   const TemporaryFolder folder;
   save_checkpoint(folder.path(), make_state(1));
-  rlimit before{};
-  ::getrlimit(RLIMIT_FSIZE, &before);
-  const rlimit small{.rlim_cur = 4096, .rlim_max = before.rlim_max};
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  ::setrlimit(RLIMIT_FSIZE, &small);
-  const std::string message =
-      message_of([&] { save_checkpoint(folder.path(), make_state(2, 100'000)); }, ErrorKind::kData);
-  ::setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, handler);
-  EXPECT_THAT(message, HasSubstr("cannot write"));
+  const std::string message = [&] {
+    const FullDisk full(4096);
+    return message_of([&] { save_checkpoint(folder.path(), make_state(2, 100'000)); }, ErrorKind::kData);
+  }();
+  EXPECT_THAT(message, HasSubstr("step-00000002.tmp/model.safetensors: cannot write: "));
   EXPECT_THAT(checkpoint_steps(folder.path()), ElementsAre(1));
   EXPECT_FALSE(fs::exists(folder / "step-00000002.tmp"));
   EXPECT_EQ(load_latest_checkpoint(folder.path())->step, 1);

@@ -1,12 +1,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "full_disk.h"
 #include "temporary_folder.h"
 #include "train/best_model.h"
 #include "train/run_log.h"
@@ -37,7 +39,46 @@ TEST(RunLog, DropsWhatComesAfterTheResumedStepAndTornLines) {
 }
 
 TEST(RunLog, AFolderThatIsNotThereIsNamed) {
-  EXPECT_THROW(RunLog("/nowhere/log.jsonl", 0), Error);
+  try {
+    RunLog log("/nowhere/log.jsonl", 0);
+    FAIL() << "opened";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("/nowhere/log.jsonl: cannot open: No such file or directory"));
+  }
+}
+
+TEST(RunLog, AFullDiskIsNamedAndTheTornLineForgotten) {
+  const TemporaryFolder folder;
+  {
+    RunLog log(folder / "log.jsonl", 0);
+    log.write(line(1));
+    const FullDisk full(16);
+    try {
+      log.write(line(2));
+      FAIL() << "wrote";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      EXPECT_THAT(error.what(), HasSubstr("log.jsonl: cannot write: "));
+    }
+  }
+  EXPECT_EQ(read_file(folder / "log.jsonl"), "{\"step\":1}\n{\"ste");
+  RunLog log(folder / "log.jsonl", 2);
+  log.write(line(2));
+  EXPECT_EQ(read_file(folder / "log.jsonl"), "{\"step\":1}\n{\"step\":2}\n");
+}
+
+TEST(TensorBoard, AFullDiskIsNamed) {
+  const TemporaryFolder folder;
+  EventWriter writer(folder.path(), 0);
+  const FullDisk full(16);
+  try {
+    writer.write(1, {{"train/loss", 0.5}});
+    writer.flush();
+    FAIL() << "wrote";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_THAT(error.what(), HasSubstr("events.out.tfevents."));
+  }
 }
 
 TEST(TensorBoard, ChecksumIsCrc32c) {
@@ -112,6 +153,34 @@ TEST(BestModel, JudgesByDirectionAndStopsAfterPatience) {
   EXPECT_TRUE(again.should_stop());
   EXPECT_EQ(again.step(), 3);
   EXPECT_EQ(again.value(), 2.0);
+}
+
+TEST(BestModel, HigherIsBetterWhereTheMetricSaysSo) {
+  BestModel best({.metric = "recall", .patience = 1, .min_improvement = 0.5}, "loss");
+  const auto judge = [&](double recall, int64_t step) {
+    return best.judge({{"loss", {9, false}}, {"recall", {recall, true}}}, step);
+  };
+  EXPECT_EQ(best.metric(), "recall");
+  EXPECT_TRUE(judge(10, 1));
+  EXPECT_FALSE(judge(10.5, 2)) << "no more than min_improvement";
+  EXPECT_TRUE(best.should_stop());
+  EXPECT_TRUE(judge(10.75, 3));
+  EXPECT_FALSE(best.should_stop());
+}
+
+TEST(BestModel, WhatIsNoNumberIsNoImprovement) {
+  BestModel best({.patience = 2}, "loss");
+  const auto judge = [&](double value, int64_t step) { return best.judge({{"loss", {value, false}}}, step); };
+  EXPECT_FALSE(judge(std::nan(""), 1));
+  EXPECT_FALSE(best.value().has_value());
+  BestModel again({.patience = 2}, "loss");
+  again.load_state(parse_json(best.state().dump(), "state"));
+  EXPECT_FALSE(again.judge({{"loss", {std::nan(""), false}}}, 2));
+  EXPECT_TRUE(again.should_stop());
+  EXPECT_TRUE(judge(7, 2));
+  EXPECT_FALSE(judge(std::nan(""), 3));
+  EXPECT_FALSE(judge(-INFINITY, 4));
+  EXPECT_EQ(best.value(), 7);
 }
 
 TEST(BestModel, AnUnknownMetricListsTheKnownOnes) {

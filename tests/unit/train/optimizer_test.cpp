@@ -34,7 +34,7 @@ TEST(AdamW, FollowsItsFormula) {
   for (int t = 1; t <= 5; ++t) {
     const at::Tensor gradient = torch::randn({4, 3}, at::kDouble);
     weight.mutable_grad() = gradient.clone();
-    optimizer.step(config.learning_rate);
+    optimizer.step();
     first = 0.8 * first + 0.2 * gradient;
     second = 0.9 * second + 0.1 * gradient * gradient;
     const at::Tensor update =
@@ -50,12 +50,12 @@ TEST(AdamW, SkipsAStepWithoutATrace) {
   const at::Tensor before = weight.detach().clone();
   AdamW optimizer(group_parameters({{"weight", weight}}, config), config);
   weight.mutable_grad() = at::full_like(weight, std::nan(""));
-  optimizer.step(0.1, at::ones({}));
+  optimizer.step(at::ones({}));
   EXPECT_TRUE(at::equal(weight, before));
   EXPECT_EQ(optimizer.state().at("step").item<float>(), 0);
   EXPECT_EQ(optimizer.state().at("first.weight").abs().max().item<float>(), 0);
   weight.mutable_grad() = at::ones_like(weight);
-  optimizer.step(0.1, at::zeros({}));
+  optimizer.step(at::zeros({}));
   EXPECT_FALSE(at::equal(weight, before));
 }
 
@@ -65,12 +65,12 @@ TEST(AdamW, StateMovesToAnotherOptimizer) {
   AdamW first(group_parameters({{"w", one}}, config), config),
       second(group_parameters({{"w", two}}, config), config);
   one.mutable_grad() = at::ones_like(one);
-  first.step(0.1);
+  first.step();
   at::Tensor(two.detach()).copy_(one);
   second.load_state(first.state());
   two.mutable_grad() = one.mutable_grad() = at::full_like(one, -0.5);
-  first.step(0.1);
-  second.step(0.1);
+  first.step();
+  second.step();
   EXPECT_TRUE(at::equal(one, two));
   EXPECT_THROW(second.load_state({}), Error);
 }

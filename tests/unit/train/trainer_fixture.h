@@ -41,6 +41,9 @@ class CountTask : public Task {
   NamedParameters parameters() const override { return {{"weight", weight_}, {"bias", bias_}}; }
 
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override {
+    if (static_cast<int64_t>(weights_by_step.size()) == step.step) weights_by_step.push_back(flat_weights());
+    micro_batch_sizes.push_back(micro_batch.batch.size());
+    last_forward = micro_batch.forward;
     const at::Tensor& tokens = micro_batch.batch.tokens_BT;
     const at::Tensor noise = keyed_uniform(micro_batch.forward.key_B, {1}, 5) * 0.1;
     const at::Tensor answer = (at::embedding(weight_, tokens).sum(1) + bias_).sum(1);
@@ -51,7 +54,10 @@ class CountTask : public Task {
 
   Metrics evaluate() override {
     weights_evaluated.push_back(weight_.detach().clone());
-    return {{"error", {next_figure ? next_figure() : weight_.norm().item<double>(), false}}};
+    Metrics metrics = {{"error", {next_figure ? next_figure() : weight_.norm().item<double>(), false}}};
+    if (weights_evaluated.size() <= share_evaluated.size())
+      metrics["share"] = {share_evaluated[weights_evaluated.size() - 1], true};
+    return metrics;
   }
   std::string default_metric() const override { return "error"; }
   void save_model(const std::string& folder, const Json& record) override {
@@ -61,14 +67,27 @@ class CountTask : public Task {
   double flops_per_sample() const override { return 100; }
 
   at::Tensor weight() const { return weight_; }
+  at::Tensor bias() const { return bias_; }
+  /// All weights in one row.
+  at::Tensor flat_weights() const { return at::cat({weight_.flatten(), bias_}).detach().clone(); }
 
   int64_t nan_step = -1;
   std::function<double()> next_figure;
+  std::vector<double> share_evaluated;  ///< a second figure of each evaluation, higher is better
   std::vector<at::Tensor> weights_evaluated;
+  std::vector<at::Tensor> weights_by_step;  ///< as each step found them
+  std::vector<int64_t> micro_batch_sizes;   ///< of all steps, in order
+  ForwardContext last_forward;
 
  private:
   at::Tensor weight_, bias_;
 };
+
+/// As a session does: the recipe says what the configuration does.
+inline TrainerConfig with_recipe(TrainerConfig config) {
+  config.recipe = Json::Object{{"seed", config.seed}, {"training", config_to_json(config.training)}};
+  return config;
+}
 
 /// A task, a loader and a trainer in one process.
 struct SmallRun {
@@ -78,7 +97,7 @@ struct SmallRun {
                            .loader = {.workers = 0}}),
         collective(make_solo_collective()),
         runtime(make_device_runtime(at::kCPU)),
-        trainer(config, {task, loader, *collective, *runtime}) {}
+        trainer(with_recipe(config), {task, loader, *collective, *runtime}) {}
 
   CountTask task;
   Loader loader;
