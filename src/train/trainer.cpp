@@ -58,6 +58,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())),
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
                                    parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
+  freeze_parameters(parameters_, config.optimizer.freeze);
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
 }
