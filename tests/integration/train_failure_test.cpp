@@ -47,7 +47,7 @@ void wait_for_state(const std::string& run) {
 
 TEST(Failure, ARankThatIsKilledEndsTheRunWhichThenEqualsAnUninterruptedOne) {
   const TrainingWorld world;
-  const std::vector<std::string> settings = {"training.max_steps=60", "checkpoint.every=4"};
+  const std::vector<std::string> settings = {"training.max_steps=120", "checkpoint.every=4"};
   const ProgramResult whole = run_program(on_two_ranks(world.arguments(world / "whole", settings)));
   ASSERT_EQ(whole.status, 0) << whole.error;
 

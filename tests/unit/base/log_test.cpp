@@ -24,10 +24,13 @@ std::string seen_on_a_terminal(const std::function<void()>& work) {
   work();
   std::fflush(stderr);
   ::dup2(before, STDERR_FILENO);
-  char text[4096];
-  const ssize_t count = ::read(terminal, text, sizeof text);
-  for (const int fd : {before, screen, terminal}) ::close(fd);
-  return std::string(text, count > 0 ? static_cast<size_t>(count) : 0);
+  for (const int fd : {before, screen}) ::close(fd);
+  std::string seen;  // comes in pieces, until the last writer has gone
+  char piece[4096];
+  for (ssize_t count; (count = ::read(terminal, piece, sizeof piece)) > 0;)
+    seen.append(piece, static_cast<size_t>(count));
+  ::close(terminal);
+  return seen;
 }
 
 TEST(Log, TakesThePlaceOfABarOnATerminal) {
