@@ -42,13 +42,13 @@ class TomlScanner {
   /// Offset of the first byte beyond ASCII that stands outside strings and comments, or behind a backslash:
   /// no TOML has one there, and toml++ 3.3 has undefined behaviour for some of them.
   std::optional<size_t> find_misplaced() {
-    if (text_.starts_with("\xef\xbb\xbf")) place_ = 3;
+    if (text_.starts_with("\xef\xbb\xbf")) start_ = place_ = 3;
     while (place_ < text_.size()) {
       const char c = text_[place_];
       if (is_beyond_ascii(c)) return place_;
       if (c == '#') {
         place_ = std::min(text_.find('\n', place_), text_.size());
-      } else if (c == '"' || c == '\'') {
+      } else if ((c == '"' || c == '\'') && may_begin_string()) {
         if (!skip_string(c)) return place_;
       } else {
         ++place_;
@@ -59,6 +59,14 @@ class TomlScanner {
 
  private:
   static bool is_beyond_ascii(char c) { return static_cast<unsigned char>(c) >= 0x80; }
+
+  /// A key or a value stands at a line's start or behind one of these; a quote elsewhere is an error, which
+  /// the parser may read on over.
+  bool may_begin_string() const {
+    const size_t before = place_ == 0 ? std::string::npos : text_.find_last_not_of(" \t", place_ - 1);
+    return before == std::string::npos || before < start_ ||
+           std::string_view("=[]{,.\r\n").find(text_[before]) != std::string_view::npos;
+  }
 
   bool skip_string(char quote) {
     const std::string triple(3, quote);
@@ -78,6 +86,7 @@ class TomlScanner {
   }
 
   const std::string& text_;
+  size_t start_ = 0;  ///< behind a byte order mark
   size_t place_ = 0;
 };
 

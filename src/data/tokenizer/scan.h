@@ -23,7 +23,7 @@ inline constexpr auto kAsciiClass = [] {
   for (int c = '0'; c <= '9'; ++c) table.of[c] = CharClass::kNumber;
   for (int c = 'a'; c <= 'z'; ++c) table.of[c] = table.of[c - 'a' + 'A'] = CharClass::kLetter;
   for (int c = '\t'; c <= '\r'; ++c) table.of[c] = CharClass::kSpace;
-  table.of[' '] = CharClass::kSpace;
+  table.of[static_cast<size_t>(' ')] = CharClass::kSpace;
   return table;
 }();
 
