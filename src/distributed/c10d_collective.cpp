@@ -32,22 +32,43 @@ std::string first_line(const std::exception& error) {
   return text.substr(0, text.find('\n'));
 }
 
+/// What goes wrong is thrown without LibTorch's stack trace.
 class C10dStore final : public KeyValueStore {
  public:
   explicit C10dStore(StorePointer store) : store_(std::move(store)) {}
-  void set(const std::string& key, const std::string& value) override { store_->set(key, value); }
-  std::string set_once(const std::string& key, const std::string& value) override {
-    return store_->compareSet(key, std::string(), value);
+  void set(const std::string& key, const std::string& value) override {
+    ask([&] { store_->set(key, value); });
   }
-  int64_t add(const std::string& key, int64_t delta) override { return store_->add(key, delta); }
+  std::string set_once(const std::string& key, const std::string& value) override {
+    return ask([&] { return store_->compareSet(key, std::string(), value); });
+  }
+  int64_t add(const std::string& key, int64_t delta) override {
+    return ask([&] { return store_->add(key, delta); });
+  }
   std::optional<std::string> find(const std::string& key) override {
-    if (!store_->check({key})) return std::nullopt;
-    return store_->get_to_str(key);
+    return ask([&]() -> std::optional<std::string> {
+      if (!store_->check({key})) return std::nullopt;
+      return store_->get_to_str(key);
+    });
   }
 
  private:
+  template <typename Request>
+  static std::invoke_result_t<Request> ask(Request request) {
+    try {
+      return request();
+    } catch (const std::exception& error) {
+      throw std::runtime_error(first_line(error));
+    }
+  }
+
   StorePointer store_;
 };
+
+/// LibTorch would print a stack trace for every lost connection; the failure watch says it in one line.
+void silence_torch_warnings() {
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+}
 
 StorePointer connect_store(const RankEnvironment& environment, const CollectiveConfig& config) {
   c10d::TCPStoreOptions options;
@@ -302,6 +323,7 @@ void C10dCollective::barrier() {
 std::unique_ptr<Collective> make_collective(const RankEnvironment& environment, at::Device device,
                                             const CollectiveConfig& config) {
   if (environment.size == 1) return make_solo_collective();
+  silence_torch_warnings();
   return std::make_unique<C10dCollective>(environment, device, config);
 }
 

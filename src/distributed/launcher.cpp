@@ -89,6 +89,7 @@ struct Blame {
 
 /// Ranks hear of another's failure by their heartbeat and then end before it: what it gets to end by itself.
 constexpr std::chrono::milliseconds kTimeToSettle{1500};
+constexpr std::chrono::milliseconds kLeastTimeToStop{1000};
 
 struct Rank {
   int64_t number;
@@ -185,7 +186,7 @@ class Launch {
   std::vector<Output> outputs_;
   std::optional<Clock::time_point> kill_at_;
   std::optional<Blame> suspect_;  ///< failed, maybe because of another rank
-  Clock::time_point settle_at_;
+  Clock::time_point failed_at_;
   int status_ = 0;
 };
 
@@ -264,7 +265,7 @@ void Launch::step() {
   for (const Output& output : outputs_) waits.push_back({.fd = output.source.get(), .events = POLLIN});
   int timeout_ms = -1;
   if (kill_at_ || suspect_) {
-    const auto wanted = (kill_at_ ? *kill_at_ : settle_at_) - Clock::now();
+    const auto wanted = (kill_at_ ? *kill_at_ : failed_at_ + kTimeToSettle) - Clock::now();
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(wanted).count();
     timeout_ms = static_cast<int>(std::max<int64_t>(0, left));
   }
@@ -272,7 +273,7 @@ void Launch::step() {
   std::erase_if(outputs_, [&](Output& output) { return !read_output(output); });
   read_signals();
   reap();
-  if (suspect_ && Clock::now() >= settle_at_) blame(*suspect_);
+  if (suspect_ && Clock::now() >= failed_at_ + kTimeToSettle) blame(*suspect_);
   if (kill_at_ && Clock::now() >= *kill_at_) {
     signal_all(SIGKILL);
     kill_at_.reset();
@@ -322,10 +323,9 @@ void Launch::judge(const Rank& rank, int status) {
   const std::string how =
       killed ? fmt::format("was killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)))
              : fmt::format("ended with status {}", code);
+  if (!suspect_) failed_at_ = Clock::now();
   if (code != exit_status(ErrorKind::kPeer)) return blame({rank.number, code, how});
-  if (suspect_) return;
-  suspect_ = {rank.number, code, how};
-  settle_at_ = Clock::now() + kTimeToSettle;
+  if (!suspect_) suspect_ = {rank.number, code, how};
 }
 
 void Launch::blame(Blame culprit) {
@@ -337,7 +337,9 @@ void Launch::blame(Blame culprit) {
              : others == 1 ? std::string("; ending the other rank")
                            : fmt::format("; ending the other {} ranks", others));
   signal_all(SIGTERM);
-  kill_at_ = Clock::now() + std::chrono::milliseconds(static_cast<int64_t>(options_.stop_seconds * 1000));
+  // What was waited for the culprit counts, but everybody gets a moment.
+  const std::chrono::milliseconds time_to_stop(static_cast<int64_t>(options_.stop_seconds * 1000));
+  kill_at_ = std::max(failed_at_ + time_to_stop, Clock::now() + std::min(time_to_stop, kLeastTimeToStop));
 }
 
 void Launch::signal_all(int signal) {

@@ -10,7 +10,7 @@ namespace fathom {
 struct LaunchOptions {
   int64_t num_ranks = 1;
   int64_t cpus_per_rank = 0;         ///< threads of each rank; 0 shares this machine's CPUs out evenly
-  double stop_seconds = 5;           ///< between SIGTERM and SIGKILL for ranks that outlive a failed one
+  double stop_seconds = 2.5;         ///< from a rank's failure to SIGKILL for those that outlive it
   bool prefix_output = true;         ///< lines of ranks ≥ 1 begin with "[rank N] "
   std::vector<std::string> command;  ///< program and its arguments, the same for every rank
 };

@@ -20,6 +20,7 @@ namespace fathom::test {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr double kLimitSeconds = 10;
 constexpr int kFailingStep = 5;
@@ -52,6 +53,7 @@ void expect_named(const std::vector<RankOutcome>& outcomes, int64_t culprit, con
     if (static_cast<int64_t>(rank) == culprit) continue;
     EXPECT_EQ(outcomes[rank].status, 3) << "rank " << rank << ": " << outcomes[rank].errors;
     EXPECT_THAT(outcomes[rank].errors, HasSubstr(reason)) << "rank " << rank;
+    EXPECT_THAT(outcomes[rank].errors, Not(HasSubstr("frame #"))) << "a stack trace";
     EXPECT_LT(outcomes[rank].seconds - outcomes[culprit].first_word_seconds, kLimitSeconds)
         << "rank " << rank;
   }
@@ -132,6 +134,18 @@ TEST(Failure, IsNamedByTheLauncher) {
   unsetenv("FATHOM_TEST_BODY");
   EXPECT_EQ(status, 128 + SIGKILL);
   EXPECT_THAT(errors, HasSubstr("rank 2 was killed by signal 9 (Killed); ending the other 2 ranks"));
+  EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::duration<double>(kLimitSeconds));
+}
+
+TEST(Failure, OfARankThatHangsEndsTheLaunch) {
+  const auto started = std::chrono::steady_clock::now();
+  setenv("FATHOM_TEST_BODY", "stop_first_rank", 1);
+  testing::internal::CaptureStderr();
+  const int status = launch_ranks({.num_ranks = 2, .cpus_per_rank = 1, .command = {own_path()}});
+  const std::string errors = testing::internal::GetCapturedStderr();
+  unsetenv("FATHOM_TEST_BODY");
+  EXPECT_EQ(status, 3);
+  EXPECT_THAT(errors, HasSubstr("rank 0 was lost"));
   EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::duration<double>(kLimitSeconds));
 }
 

@@ -99,11 +99,15 @@ void require_known_column(const RecordBuilder& builder, const std::vector<std::s
                           const std::string& source) {
   Record filled;
   for (const std::string& name : header) builder.add(filled, name, "x");
-  if (!builder.finish(filled, source).empty())
-    fail(ErrorKind::kData,
-         "{}: none of the columns is image, audio, text, caption or question; there are \"{}\" (data.columns "
-         "renames them)",
-         source, fmt::join(header, "\", \""));
+  if (builder.finish(filled, source).empty()) return;
+  constexpr size_t kMostShown = 200;
+  std::string names = fmt::format("\"{}\"", fmt::join(header, "\", \""));
+  if (names.size() > kMostShown) names = names.substr(0, kMostShown) + "…";
+  fail(ErrorKind::kData,
+       "{}: none of the columns is image, audio, text, caption or question; there are {} (data.columns "
+       "renames "
+       "them)",
+       source, names);
 }
 
 }  // namespace

@@ -140,6 +140,8 @@ TEST_F(DatasetTest, ColumnsThatNobodyKnowsAreListed) {
                 ":1: none of the columns is image, audio, text, caption or question; there "
                 "are \"file\", \"words\" (data.columns renames them)");
   EXPECT_EQ(open("t.csv", {.columns = {"words=text"}})->record(0).text, "red");
+  write("t.csv", std::string(100'000, 'w') + "\nx\n");
+  EXPECT_LT(error_of("t.csv").size(), 500u) << "long names are cut";
 }
 
 TEST_F(DatasetTest, ImagesWithSideCarCaptions) {
