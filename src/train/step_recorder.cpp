@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kLaunchesBeforeRecording = 2;
 /// Texts padded to a few lengths need a few; batches that all differ are better launched.
-constexpr int64_t kMostRecordings = 8;
+constexpr size_t kMostRecordings = 8;
 
 std::vector<at::Tensor*> tensors_of(std::vector<MicroBatch>& micro_batches) {
   std::vector<at::Tensor*> tensors;
@@ -41,14 +41,16 @@ void copy_into(std::vector<MicroBatch> from, std::vector<MicroBatch>& to) {
 
 }  // namespace
 
-StepRecorder::Recording& StepRecorder::find(const std::vector<MicroBatch>& inputs) {
+/// Null for a new shape when there are enough: every recording keeps a batch on the device.
+StepRecorder::Recording* StepRecorder::find(const std::vector<MicroBatch>& inputs) {
   for (Recording& recording : recordings_)
-    if (same_shapes(recording.inputs, inputs)) return recording;
+    if (same_shapes(recording.inputs, inputs)) return &recording;
+  if (recordings_.size() == kMostRecordings) return nullptr;
   Recording& added = recordings_.emplace_back();
   added.inputs = inputs;
   for (at::Tensor* tensor : tensors_of(added.inputs))
     if (tensor->defined()) *tensor = tensor->clone();
-  return added;
+  return &added;
 }
 
 /// False where the device has no graphs.
@@ -67,18 +69,18 @@ bool StepRecorder::record(Recording& recording, const Work& work) {
 
 std::vector<at::Tensor> StepRecorder::run(const std::vector<MicroBatch>& inputs, const Work& work) {
   if (!enabled_) return work(inputs);
-  Recording& recording = find(inputs);
-  if (!recording.graph) {
-    const bool is_new = recording.num_launched++ < kLaunchesBeforeRecording;
-    if (is_new || num_recordings_ >= kMostRecordings) return work(inputs);
-    if (!record(recording, work)) {
+  Recording* recording = find(inputs);
+  if (recording == nullptr) return work(inputs);
+  if (!recording->graph) {
+    if (recording->num_launched++ < kLaunchesBeforeRecording) return work(inputs);
+    if (!record(*recording, work)) {
       enabled_ = false;
       return work(inputs);
     }
   }
-  copy_into(inputs, recording.inputs);
-  recording.graph->replay();
-  return recording.outputs;
+  copy_into(inputs, recording->inputs);
+  recording->graph->replay();
+  return recording->outputs;
 }
 
 }  // namespace fathom

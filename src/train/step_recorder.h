@@ -37,7 +37,7 @@ class StepRecorder {
     int64_t num_launched = 0;
   };
 
-  Recording& find(const std::vector<MicroBatch>& inputs);
+  Recording* find(const std::vector<MicroBatch>& inputs);
   bool record(Recording& recording, const Work& work);
 
   DeviceRuntime& runtime_;
