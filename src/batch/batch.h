@@ -18,9 +18,12 @@ struct Batch {
   at::Tensor tokens_BT;   ///< int64, padded at the end with the padding id
   at::Tensor length_B;    ///< int64: unpadded tokens of each row
   at::Tensor label_B;     ///< int64 class ids, −1 where a sample has none
+  at::Tensor prompt_length_B;  ///< int64: leading tokens of each row that are a question
 
   /// Every tensor, defined or not.
-  std::array<at::Tensor*, 5> tensors() { return {&index_B, &image_BCHW, &tokens_BT, &length_B, &label_B}; }
+  std::array<at::Tensor*, 6> tensors() {
+    return {&index_B, &image_BCHW, &tokens_BT, &length_B, &label_B, &prompt_length_B};
+  }
   int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }
 };
 

@@ -11,17 +11,10 @@
 namespace fathom {
 namespace {
 
-at::Tensor stack_indices(std::span<const Sample> samples) {
+at::Tensor stack_numbers(std::span<const Sample> samples, int64_t Sample::*number) {
   at::Tensor out = at::empty({static_cast<int64_t>(samples.size())}, at::kLong);
   int64_t* data = out.mutable_data_ptr<int64_t>();
-  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].index;
-  return out;
-}
-
-at::Tensor stack_labels(std::span<const Sample> samples) {
-  at::Tensor out = at::empty({static_cast<int64_t>(samples.size())}, at::kLong);
-  int64_t* data = out.mutable_data_ptr<int64_t>();
-  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].label;
+  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].*number;
   return out;
 }
 
@@ -93,12 +86,14 @@ bool present(std::span<const Sample> samples, const char* modality, const HasMod
 Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
   FATHOM_CHECK(!samples.empty(), "[collate] expected at least one sample, got none");
   Batch batch;
-  batch.index_B = stack_indices(samples);
-  batch.label_B = stack_labels(samples);
+  batch.index_B = stack_numbers(samples, &Sample::index);
+  batch.label_B = stack_numbers(samples, &Sample::label);
   if (present(samples, "an image", [](const Sample& sample) { return !sample.images.empty(); }))
     batch.image_BCHW = stack_images(samples);
   if (present(samples, "tokens", [](const Sample& sample) { return !sample.token_rows.empty(); }))
     stack_tokens(samples, config, batch);
+  if (present(samples, "a question", [](const Sample& sample) { return sample.prompt_length > 0; }))
+    batch.prompt_length_B = stack_numbers(samples, &Sample::prompt_length);
   return batch;
 }
 
@@ -129,7 +124,8 @@ Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
           .image_BCHW = cut(batch.image_BCHW),
           .tokens_BT = cut(batch.tokens_BT),
           .length_B = cut(batch.length_B),
-          .label_B = cut(batch.label_B)};
+          .label_B = cut(batch.label_B),
+          .prompt_length_B = cut(batch.prompt_length_B)};
 }
 
 }  // namespace fathom

@@ -41,11 +41,21 @@ TextEncoding::TextEncoding(std::shared_ptr<const Tokenizer> tokenizer, const Tex
 std::vector<int32_t> TextEncoding::encode(std::string_view text) const {
   std::vector<int32_t> tokens;
   if (begin_) tokens.push_back(*begin_);
+  append(text, config_.max_tokens, tokens);
+  return tokens;
+}
+
+std::vector<int32_t> TextEncoding::continuation(std::string_view text, int64_t max_tokens) const {
+  std::vector<int32_t> tokens;
+  append(text, max_tokens, tokens);
+  return tokens;
+}
+
+void TextEncoding::append(std::string_view text, int64_t max_tokens, std::vector<int32_t>& tokens) const {
   tokenizer_->encode(text, tokens);
-  const auto room = static_cast<size_t>(config_.max_tokens - (end_ ? 1 : 0));
+  const auto room = static_cast<size_t>(max_tokens - (end_ ? 1 : 0));
   if (tokens.size() > room) tokens.resize(room);
   if (end_) tokens.push_back(*end_);
-  return tokens;
 }
 
 void TextEncoding::mask(std::vector<int32_t>& tokens, Random& random) const {

@@ -30,6 +30,8 @@ class TextEncoding {
   TextEncoding(std::shared_ptr<const Tokenizer> tokenizer, const TextEncodingConfig& config);
 
   std::vector<int32_t> encode(std::string_view text) const;
+  /// tokens… [end], of at most `max_tokens`: what follows an encoded text, such as an answer.
+  std::vector<int32_t> continuation(std::string_view text, int64_t max_tokens) const;
   /// Replaces each token between the marks by the mask with `mask_probability`, but never all of them.
   void mask(std::vector<int32_t>& tokens, Random& random) const;
 
@@ -37,8 +39,13 @@ class TextEncoding {
   const TextEncodingConfig& config() const { return config_; }
   /// The padding token, or else the end mark: what `collate` fills rows with.
   int32_t padding_id() const;
+  /// What ends a text and an answer; none without an end mark.
+  std::optional<int32_t> end_id() const { return end_; }
 
  private:
+  /// Cuts `tokens` to `max_tokens`, the end mark included.
+  void append(std::string_view text, int64_t max_tokens, std::vector<int32_t>& tokens) const;
+
   std::shared_ptr<const Tokenizer> tokenizer_;
   TextEncodingConfig config_;
   std::optional<int32_t> begin_;

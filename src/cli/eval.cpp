@@ -7,6 +7,7 @@
 #include "cli/data_argument.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
+#include "evaluate/answering.h"
 #include "evaluate/language.h"
 #include "evaluate/retrieval_data.h"
 #include "evaluate/zero_shot.h"
@@ -29,11 +30,11 @@ void add_options(CLI::App& app, EvalOptions& options) {
   add_model_options(app, options.model, /*runs_data=*/true);
   add_data_options(app, options.data);
   app.add_option("--task", options.task, "what to measure; auto goes by model and data")
-      ->check(CLI::IsMember({"auto", "retrieval", "language", "zero_shot", "linear_probe"}))
+      ->check(CLI::IsMember({"auto", "retrieval", "answers", "language", "zero_shot", "linear_probe"}))
       ->capture_default_str();
   app.add_option("--train-split", options.train_split, "linear_probe: the split it learns from")
       ->capture_default_str();
-  app.add_option("--group", options.group_tag, "retrieval: the field whose values are shown apart")
+  app.add_option("--group", options.group_tag, "retrieval, answers: the field whose values are shown apart")
       ->capture_default_str();
   app.add_option("--window", options.window, "language: tokens of a window (0: what the model can see)")
       ->check(at_least(0));
@@ -46,6 +47,7 @@ std::string choose_task(const EvalOptions& options, const OpenedModel& model, co
   if (options.task != "auto") return options.task;
   if (model.loaded.kind == ModelKind::kLanguage) return "language";
   if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
+  if (model.loaded.kind == ModelKind::kFusion) return "answers";
   return dataset->record(0).captions.empty() ? "zero_shot" : "retrieval";
 }
 
@@ -89,6 +91,17 @@ void print_report(const ClassificationReport& report) {
              report.task, report.accuracy, report.count, report.classes, report.chance);
 }
 
+void print_answers(const std::string& name, const AnswerCount& figures) {
+  fmt::print("  {:<24} {:>6.2f} % of {}\n", name, figures.accuracy(), figures.count);
+}
+
+void print_report(const AnswerReport& report) {
+  fmt::print("right answers\n");
+  print_answers("all", report.all);
+  if (report.blind.count > 0) print_answers("the same, blind", report.blind);
+  for (const auto& [name, figures] : report.groups) print_answers(name, figures);
+}
+
 template <typename Report>
 int show(const Report& report, bool as_json) {
   if (as_json)
@@ -109,6 +122,14 @@ int eval_language(const EvalOptions& options, const OpenedModel& model) {
   EvaluateOptions evaluate = model.evaluate;
   evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);  // windows are long
   return show(evaluate_language(language, texts, evaluate), options.as_json);
+}
+
+int eval_answers(const EvalOptions& options, const OpenedModel& model,
+                 std::shared_ptr<const Dataset> dataset) {
+  const Fusion fusion = model.fusion("the task answers");
+  const AnswerData data(std::move(dataset), fusion->config(), model.inputs, model.require_tokenizer(),
+                        {options.group_tag, "kind"});
+  return show(evaluate_answers(fusion, data, model.evaluate), options.as_json);
 }
 
 int eval_zero_shot(const EvalOptions& options, const OpenedModel& model,
@@ -145,8 +166,9 @@ int eval_linear_probe(const EvalOptions& options, const OpenedModel& model,
 }  // namespace
 
 int run_eval(int argc, const char* const* argv) {
-  VerbApp app("eval",
-              "Measures a model on a data set: retrieval, language, zero-shot classes or a linear probe.");
+  VerbApp app(
+      "eval",
+      "Measures a model on a data set: retrieval, answers, language, zero-shot classes or a linear probe.");
   EvalOptions options;
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
@@ -157,6 +179,7 @@ int run_eval(int argc, const char* const* argv) {
 
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());
+  if (task == "answers") return eval_answers(options, model, dataset);
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);

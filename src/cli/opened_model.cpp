@@ -54,6 +54,11 @@ LanguageModel OpenedModel::language(const char* purpose) const {
   return loaded.language;
 }
 
+Fusion OpenedModel::fusion(const char* purpose) const {
+  if (loaded.kind != ModelKind::kFusion) wrong_kind(*this, purpose, ModelKind::kFusion);
+  return loaded.fusion;
+}
+
 std::shared_ptr<const Tokenizer> OpenedModel::require_tokenizer() const {
   if (!tokenizer) fail(ErrorKind::kCheckpoint, "{}: no tokenizer.json", folder);
   return tokenizer;

@@ -13,17 +13,19 @@ int run_reference(int argc, const char* const* argv) {
               "Prints every key of a recipe as Markdown, from the configuration structs themselves.");
   std::string task = "all";
   app.add_option("--task", task, "recipes of this task")
-      ->check(CLI::IsMember({"contrastive", "language", "all"}))
+      ->check(CLI::IsMember({"contrastive", "language", "answers", "all"}))
       ->capture_default_str();
   if (!parse_options(app, argc, argv)) return 0;
   fmt::print(
       "# Recipe reference\n\nWritten by `fathom reference`. A recipe is a TOML file; every key may also be "
       "given as "
       "`--set key=value`.\n");
-  if (task != "language")
-    fmt::print("\n# Recipes with task = \"contrastive\"\n\n{}", config_reference<RecipeConfig>());
-  if (task != "contrastive")
-    fmt::print("\n# Recipes with task = \"language\"\n\n{}", config_reference<LanguageRecipeConfig>());
+  const auto print = [&](const char* name, const std::string& text) {
+    if (task == "all" || task == name) fmt::print("\n# Recipes with task = \"{}\"\n\n{}", name, text);
+  };
+  print("contrastive", config_reference<RecipeConfig>());
+  print("language", config_reference<LanguageRecipeConfig>());
+  print("answers", config_reference<AnswersRecipeConfig>());
   return 0;
 }
 

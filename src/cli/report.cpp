@@ -42,6 +42,7 @@ void add_options(CLI::App& app, ReportOptions& options) {
 int64_t num_parameters(const OpenedModel& model) {
   if (model.loaded.kind == ModelKind::kLanguage) return parameter_count(model.loaded.language->config());
   if (model.loaded.kind == ModelKind::kSwin) return parameter_count(model.loaded.vision->config());
+  if (model.loaded.kind == ModelKind::kFusion) return parameter_count(model.loaded.fusion->config());
   return parameter_count(model.loaded.dual_tower->config());
 }
 
@@ -85,6 +86,13 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
     facts.emplace_back("decoder", shape_text(model.loaded.language->config()));
   if (model.loaded.kind == ModelKind::kSwin)
     facts.emplace_back("image encoder", shape_text(model.loaded.vision->config()));
+  if (model.loaded.kind == ModelKind::kFusion) {
+    const FusionConfig& config = model.loaded.fusion->config();
+    facts.emplace_back("fusion", fusion_name(config.fusion));
+    if (config.sees()) facts.emplace_back("image encoder", shape_text(config.vision));
+    facts.emplace_back("language model", shape_text(config.text));
+    if (config.num_classes() > 0) facts.emplace_back("answers", fmt::format("{}", config.num_classes()));
+  }
   facts.emplace_back("parameters",
                      fmt::format("{:.2f} million", static_cast<double>(num_parameters(model)) / 1e6));
   Json rest = model.loaded.extras.record;

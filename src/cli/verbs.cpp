@@ -11,6 +11,7 @@ constexpr Verb kVerbs[] = {
     {"eval", "measure a model or a run on a data set", run_eval},
     {"embed", "write the embeddings of a data set", run_embed},
     {"search", "find pictures by words, or captions by a picture", run_search},
+    {"ask", "answer questions about a picture", run_ask},
     {"generate", "continue a text", run_generate},
     {"report", "write a run's curves, tables and pictures as one HTML file", run_report},
     {"doctor", "say what works on this machine and what is missing", run_doctor},

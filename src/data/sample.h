@@ -44,7 +44,8 @@ struct Sample {
   std::vector<Image> images;  ///< none, one, or several views of one picture
   std::optional<Audio> audio;
   std::vector<std::vector<int32_t>> token_rows;  ///< none, one, or several encoded sentences
-  int64_t label = -1;                            ///< class id, −1 if none
+  int64_t prompt_length = 0;  ///< leading tokens of the first row that are a question; 0 if none
+  int64_t label = -1;         ///< class id, −1 if none
 };
 
 }  // namespace fathom

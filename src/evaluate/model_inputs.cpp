@@ -16,6 +16,7 @@ ModelInputs inputs_by_shape(const LoadedModel& model, const Tokenizer* tokenizer
     inputs.image.size = model.dual_tower->config().vision.image_size;
     inputs.text.max_tokens = model.dual_tower->config().text.max_positions;
   }
+  if (model.kind == ModelKind::kFusion) inputs.image.size = model.fusion->config().vision.image_size;
   if (tokenizer && !tokenizer->token_id(inputs.text.end_token)) inputs.text.end_token = "";
   return inputs;
 }
@@ -33,6 +34,7 @@ void require_positions(const LoadedModel& model, const ModelInputs& inputs, cons
 void ModelInputs::fields(Fields& f) {
   f.group("image", image, "how pictures become the model's input");
   f.group("text", text, "how sentences become the model's input");
+  f.group("question", question, "how questions and answers become the model's input");
 }
 
 ModelInputs model_inputs(const LoadedModel& model, const Tokenizer* tokenizer, const std::string& folder) {

@@ -3,6 +3,7 @@
 
 #include "base/config.h"
 #include "batch/image_views.h"
+#include "batch/question_source.h"
 #include "batch/text_encoding.h"
 #include "models/model_folder.h"
 
@@ -11,6 +12,7 @@ namespace fathom {
 struct ModelInputs {
   ImageViewConfig image;
   TextEncodingConfig text;
+  QuestionConfig question;
   void fields(Fields& f);
 };
 

@@ -16,8 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kFormat = 1;
-constexpr std::array<std::pair<const char*, ModelKind>, 3> kKinds = {
-    {{"language", ModelKind::kLanguage}, {"swin", ModelKind::kSwin}, {"dual_tower", ModelKind::kDualTower}}};
+constexpr std::array<std::pair<const char*, ModelKind>, 4> kKinds = {{{"language", ModelKind::kLanguage},
+                                                                      {"swin", ModelKind::kSwin},
+                                                                      {"dual_tower", ModelKind::kDualTower},
+                                                                      {"fusion", ModelKind::kFusion}}};
 
 std::string in(const std::string& folder, const char* name) {
   return (fs::path(folder) / name).string();
@@ -32,8 +34,8 @@ std::optional<Json> read_if_there(const std::string& path) {
   return read_json(path);
 }
 
-/// What a dual tower keeps outside its towers, by our own names.
-WeightMap bridge_map(const DualTowerImpl& model) {
+/// What a model keeps outside its towers, by our own names.
+WeightMap bridge_map(const torch::nn::Module& model) {
   WeightMap map;
   for (const auto& rule : identity_map(model))
     if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.")) map.push_back(rule);
@@ -116,21 +118,21 @@ Swin read_vision(const std::string& folder, const LoadOptions& options) {
   return model;
 }
 
-/// Ranges and relations are those of a recipe.
-DualTowerConfig dual_tower_config(const Json& record, const std::string& path) {
+/// The shape of a model with towers. Ranges and relations are those of a recipe.
+template <typename Config>
+Config towers_config(const Json& record, const std::string& path, const char* what) {
   const Json* config = record.find("config");
   if (config == nullptr || !config->is_object())
-    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a dual tower", path);
-  const auto read = with_error_kind(ErrorKind::kCheckpoint, [&] {
-    return read_config<DualTowerConfig>({.values = *config, .source = path});
-  });
+    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a {}", path, what);
+  const auto read = with_error_kind(ErrorKind::kCheckpoint,
+                                    [&] { return read_config<Config>({.values = *config, .source = path}); });
   if (read.text.vocab_size < 1) fail(ErrorKind::kCheckpoint, "{}: config.text.vocab_size is missing", path);
   return read;
 }
 
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = in(folder, "fathom.json");
-  const auto config = dual_tower_config(record, record_path);
+  const auto config = towers_config<DualTowerConfig>(record, record_path, "dual tower");
   const auto text = WeightFiles::open(in(folder, "text")), vision = WeightFiles::open(in(folder, "vision")),
              bridge = WeightFiles::open(in(folder, "fathom.safetensors"));
   require_weights(parameter_count(config),
@@ -140,6 +142,26 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
   load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
                language_ignores(config.text));
   load_weights(*model->vision(), swin_weight_map_for(config.vision, vision), vision, swin_ignores);
+  load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
+  return model;
+}
+
+Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options) {
+  const std::string record_path = in(folder, "fathom.json");
+  const auto config = towers_config<FusionConfig>(record, record_path, "fusion model");
+  const auto text = WeightFiles::open(in(folder, "text")),
+             bridge = WeightFiles::open(in(folder, "fathom.safetensors"));
+  std::optional<WeightFiles> vision;
+  if (config.sees()) vision = WeightFiles::open(in(folder, "vision"));
+  require_weights(parameter_count(config),
+                  text.num_elements() + bridge.num_elements() + (vision ? vision->num_elements() : 0),
+                  record_path);
+  Fusion model(config);
+  place(model, options);
+  load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
+               language_ignores(config.text));
+  if (vision)
+    load_weights(*model->vision(), swin_weight_map_for(config.vision, *vision), *vision, swin_ignores);
   load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
   return model;
 }
@@ -188,6 +210,7 @@ LoadedModel load_model_folder(const std::string& path, const LoadOptions& option
   if (loaded.kind == ModelKind::kLanguage) loaded.language = read_language(path, options);
   if (loaded.kind == ModelKind::kSwin) loaded.vision = read_vision(path, options);
   if (loaded.kind == ModelKind::kDualTower) loaded.dual_tower = read_dual_tower(path, record, options);
+  if (loaded.kind == ModelKind::kFusion) loaded.fusion = read_fusion(path, record, options);
   if (const Json* extra = record.find("record")) loaded.extras.record = *extra;
   const std::string tokenizer = in(path, "tokenizer.json");
   if (fs::exists(tokenizer)) loaded.extras.tokenizer_json = read_file(tokenizer);
@@ -215,6 +238,16 @@ void save_model_folder(const std::string& path, DualTower model, const ModelExtr
     save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
     write_tokenizer(folder, extras.tokenizer_json);
     write_record(folder, ModelKind::kDualTower, config_to_json(model->config()), extras);
+  });
+}
+
+void save_model_folder(const std::string& path, Fusion model, const ModelExtras& extras) {
+  replace_folder(path, [&](const std::string& folder) {
+    write_language(in(folder, "text"), model->text(), extras);
+    if (model->vision()) write_vision(in(folder, "vision"), model->vision());
+    save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
+    write_tokenizer(folder, extras.tokenizer_json);
+    write_record(folder, ModelKind::kFusion, config_to_json(model->config()), extras);
   });
 }
 

@@ -22,18 +22,18 @@ at::Tensor padding_mask(const at::Tensor& length_B, int64_t tokens) {
 
 }  // namespace
 
-AttentionView make_attention_view(const at::Tensor& tokens_BT, const at::Tensor& length_B, bool causal,
+AttentionView make_attention_view(const at::Tensor& x_BTD, const at::Tensor& length_B, bool causal,
                                   Rope& rope, KeyValueCache* cache) {
-  const int64_t count = tokens_BT.size(1), start = cache != nullptr ? cache->length() : 0;
+  const int64_t count = x_BTD.size(1), start = cache != nullptr ? cache->length() : 0;
   FATHOM_CHECK(cache == nullptr || (causal && !length_B.defined()),
                "[attention] a cache serves causal attention over unpadded rows");
   AttentionView view;
-  view.angles = rope.angles(start, count, tokens_BT.device());
+  view.angles = rope.angles(start, count, x_BTD.device());
   view.cache = cache;
   if (causal && start == 0)
     view.causal = true;
   else if (causal && count > 1)
-    view.mask = continued_causal_mask(start, count, tokens_BT.device());
+    view.mask = continued_causal_mask(start, count, x_BTD.device());
   else if (length_B.defined())
     view.mask = padding_mask(length_B, count);
   return view;

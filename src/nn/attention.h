@@ -31,9 +31,9 @@ struct AttentionView {
   KeyValueCache* cache = nullptr;
 };
 
-/// What tokens may look at. `length_B`: unpadded tokens of each row, or undefined; padding stands behind, so
-/// a causal view needs no mask for it. With a cache the tokens follow what it holds.
-AttentionView make_attention_view(const at::Tensor& tokens_BT, const at::Tensor& length_B, bool causal,
+/// What the tokens `x_BTD` may look at. `length_B`: unpadded tokens of each row, or undefined; padding stands
+/// behind, so a causal view needs no mask for it. With a cache the tokens follow what it holds.
+AttentionView make_attention_view(const at::Tensor& x_BTD, const at::Tensor& length_B, bool causal,
                                   Rope& rope, KeyValueCache* cache = nullptr);
 
 class AttentionImpl : public torch::nn::Module {

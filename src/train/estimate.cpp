@@ -40,6 +40,14 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
     return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, model.max_positions)),
             per_width * kept_widths(model, model.max_positions)};
   }
+  if (recipe.task == TaskKind::kAnswers) {
+    const FusionConfig& model = recipe.fusion;
+    const int64_t seen = model.prefix_tokens() + recipe.data.inputs.text.max_tokens;
+    const double vision = model.sees() ? kept_widths(model.vision) : 0;
+    return {parameter_count(model),
+            3.0 * static_cast<double>(forward_flops(model, 1, recipe.data.inputs.text.max_tokens)),
+            per_width * (vision + kept_widths(model.text, seen))};
+  }
   const DualTowerConfig& model = recipe.dual_tower;
   const int64_t tokens = recipe.data.inputs.text.max_tokens;
   const auto views = static_cast<double>(recipe.data.pairing.views_per_image),

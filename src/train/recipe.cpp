@@ -20,6 +20,7 @@ void DataConfig::fields(Fields& f) {
   f("val_files", val_files, "held-out texts, evaluated each and together");
   f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
+  f.group("question", inputs.question, "how questions and answers become the model's input");
   f.group("pairing", pairing, "how much of a picture's record one batch holds (contrastive)");
   f.group("loader", loader, "background loading");
 }
@@ -34,8 +35,12 @@ void TokenizerConfig::validate() const {
 }
 
 void RecipeConfig::fields(Fields& f) {
-  f.choice("task", task, "what is learned: which captions fit which images, or the next token of text",
-           {{"contrastive", TaskKind::kContrastive}, {"language", TaskKind::kLanguage}});
+  f.choice(
+      "task", task,
+      "what is learned: which captions fit which images, the next token of text, or answers about images",
+      {{"contrastive", TaskKind::kContrastive},
+       {"language", TaskKind::kLanguage},
+       {"answers", TaskKind::kAnswers}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);
@@ -45,6 +50,9 @@ void RecipeConfig::fields(Fields& f) {
   if (task == TaskKind::kContrastive) {
     f.group("model", dual_tower, "the dual tower");
     f.group("contrastive", contrastive, "the objective");
+  } else if (task == TaskKind::kAnswers) {
+    f.group("model", fusion, "the language model that sees");
+    f.group("answering", answering, "the objective");
   } else {
     f.group("model", language, "the language model");
   }
@@ -66,18 +74,32 @@ void require_path(const std::string& key, const std::string& path) {
     fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
 }
 
-void check_contrastive(const RecipeConfig& recipe) {
-  require_path("data.train.path", recipe.data.train.path);
-  if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
-  const int64_t image_size = recipe.dual_tower.vision.image_size;
-  const int64_t given = recipe.data.inputs.image.size;
-  if (given != 0 && given != image_size)
+/// Of every recipe that reads pictures with texts: `vision` and `text` are its model's, `tokens` the longest
+/// row.
+void check_pictures(const DataConfig& data, const SwinConfig& vision, const LanguageModelConfig& text,
+                    int64_t tokens) {
+  require_path("data.train.path", data.train.path);
+  if (!data.val.path.empty()) require_path("data.val.path", data.val.path);
+  const int64_t given = data.inputs.image.size;
+  if (given != 0 && given != vision.image_size)
     fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}", given,
-         image_size);
-  const int64_t max_tokens = recipe.data.inputs.text.max_tokens;
-  if (max_tokens > recipe.dual_tower.text.max_positions)
-    fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}",
-         max_tokens, recipe.dual_tower.text.max_positions);
+         vision.image_size);
+  if (tokens > text.max_positions)
+    fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}", tokens,
+         text.max_positions);
+}
+
+void check_answers(const RecipeConfig& recipe) {
+  const FusionConfig& model = recipe.fusion;
+  const ModelInputs& inputs = recipe.data.inputs;
+  const int64_t answer = model.answer == AnswerKind::kGenerated ? inputs.question.max_answer_tokens : 0;
+  check_pictures(recipe.data, model.vision, model.text,
+                 model.prefix_tokens() + inputs.text.max_tokens + answer);
+}
+
+void check_contrastive(const RecipeConfig& recipe) {
+  check_pictures(recipe.data, recipe.dual_tower.vision, recipe.dual_tower.text,
+                 recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
     fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
   if (recipe.contrastive.loss == ContrastiveLoss::kSigmoid && !recipe.dual_tower.logit_bias)
@@ -102,16 +124,16 @@ void add_missing(std::vector<std::string>& tokens, const std::string& token) {
 void RecipeConfig::validate() const {
   if (!init_from.empty()) require_path("init_from", init_from);
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
-  if (task == TaskKind::kContrastive)
-    check_contrastive(*this);
-  else
-    check_language(*this);
+  if (task == TaskKind::kContrastive) check_contrastive(*this);
+  if (task == TaskKind::kLanguage) check_language(*this);
+  if (task == TaskKind::kAnswers) check_answers(*this);
 }
 
 RecipeConfig resolve(RecipeConfig recipe) {
   DataConfig& data = recipe.data;
   if (recipe.task == TaskKind::kLanguage) return recipe;
-  data.inputs.image.size = recipe.dual_tower.vision.image_size;
+  const bool answers = recipe.task == TaskKind::kAnswers;
+  data.inputs.image.size = (answers ? recipe.fusion.vision : recipe.dual_tower.vision).image_size;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;
     data.val.format = data.train.format;

@@ -11,17 +11,19 @@
 #include "data/tokenizer/trainer.h"
 #include "evaluate/model_inputs.h"
 #include "models/dual_tower/config.h"
+#include "models/fusion/config.h"
 #include "models/language/config.h"
+#include "train/task/answering.h"
 #include "train/task/contrastive.h"
 #include "train/trainer_config.h"
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage };
+enum class TaskKind { kContrastive, kLanguage, kAnswers };
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
-  DatasetConfig train;                   ///< contrastive: images with captions
+  DatasetConfig train;                   ///< contrastive: images with captions; answers: with questions
   DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
   std::vector<std::string> train_files;  ///< language: texts
   std::vector<std::string> val_files;
@@ -52,7 +54,9 @@ struct RecipeConfig {
   TokenizerConfig tokenizer;
   DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
   LanguageModelConfig language;  ///< [model] of a language recipe
+  FusionConfig fusion;           ///< [model] of an answers recipe
   ContrastiveConfig contrastive;
+  AnsweringConfig answering;
   TrainingConfig training;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -69,6 +73,10 @@ struct RecipeConfig {
 /// The same for documentation: a recipe whose [model] is a language model's.
 struct LanguageRecipeConfig : RecipeConfig {
   LanguageRecipeConfig() { task = TaskKind::kLanguage; }
+};
+
+struct AnswersRecipeConfig : RecipeConfig {
+  AnswersRecipeConfig() { task = TaskKind::kAnswers; }
 };
 
 /// Fills in what follows from other keys: the image size from the model, the validation path from the

@@ -6,32 +6,13 @@
 #include "evaluate/language.h"
 #include "evaluate/retrieval_data.h"
 #include "models/model_folder.h"
-#include "train/best_model.h"
 #include "train/session_model.h"
+#include "train/session_parts.h"
 #include "train/task/contrastive.h"
 #include "train/task/language.h"
 
 namespace fathom {
 namespace {
-
-EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace& place, int64_t batch_size) {
-  return {.device = place.runtime.device(),
-          .compute_dtype = compute_type(recipe.precision),
-          .batch_size = batch_size,
-          .workers = recipe.data.loader.workers};
-}
-
-std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
-                                    std::shared_ptr<const SampleSource> source,
-                                    const CollateConfig& collate) {
-  return std::make_unique<Loader>(
-      LoaderSetup{.source = std::move(source),
-                  .sampler = {.batch_size = recipe.training.batch_size, .seed = recipe.seed},
-                  .loader = recipe.data.loader,
-                  .collate = collate,
-                  .rank = place.collective.rank(),
-                  .num_ranks = place.collective.size()});
-}
 
 /// Recall in percent, both ways; `mean_recall` is the mean of all six.
 Metrics retrieval_metrics(const RetrievalReport& report) {
@@ -48,11 +29,6 @@ Metrics retrieval_metrics(const RetrievalReport& report) {
   add("i2t", report.all.i2t);
   metrics["mean_recall"] = {sum / 6, true};
   return metrics;
-}
-
-/// A name that no evaluation will have is said now, not hours later.
-void check_metric(const RecipeConfig& recipe, const Metrics& figures) {
-  if (!recipe.evaluation.metric.empty()) require_metric(recipe.evaluation.metric, figures);
 }
 
 void open_contrastive(Session& session, const SessionPlace& place) {
@@ -165,10 +141,9 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
 Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   check_ranks(recipe, place.collective.size());
   Session session{.recipe = resolve(recipe)};
-  if (session.recipe.task == TaskKind::kContrastive)
-    open_contrastive(session, place);
-  else
-    open_language(session, place);
+  if (session.recipe.task == TaskKind::kContrastive) open_contrastive(session, place);
+  if (session.recipe.task == TaskKind::kLanguage) open_language(session, place);
+  if (session.recipe.task == TaskKind::kAnswers) open_answers(session, place);
   session.record["trained_with"] = Json::Object{{"fathom", version()},
                                                 {"commit", commit()},
                                                 {"device", place.runtime.name()},

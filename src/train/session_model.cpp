@@ -11,6 +11,7 @@ namespace {
 torch::nn::Module& module_of(LoadedModel& loaded) {
   if (loaded.kind == ModelKind::kLanguage) return *loaded.language;
   if (loaded.kind == ModelKind::kSwin) return *loaded.vision;
+  if (loaded.kind == ModelKind::kFusion) return *loaded.fusion;
   return *loaded.dual_tower;
 }
 

@@ -17,12 +17,16 @@ Tokenizer train_from_files(const RecipeConfig& recipe) {
   return train_tokenizer(texts, recipe.tokenizer.train);
 }
 
-Tokenizer train_from_captions(const RecipeConfig& recipe) {
+Tokenizer train_from_records(const RecipeConfig& recipe) {
   const std::unique_ptr<Dataset> dataset = open_dataset(recipe.data.train);
   std::vector<std::string_view> texts;
-  for (const Record& record : dataset->records())
-    for (const std::string& caption : record.captions) texts.push_back(caption);
-  if (texts.empty()) fail(ErrorKind::kData, "{}: no captions to train a tokenizer from", dataset->path());
+  for (const Record& record : dataset->records()) {
+    texts.insert(texts.end(), record.captions.begin(), record.captions.end());
+    if (!record.question.empty()) texts.push_back(record.question);
+    texts.insert(texts.end(), record.answers.begin(), record.answers.end());
+  }
+  if (texts.empty())
+    fail(ErrorKind::kData, "{}: no captions or questions to train a tokenizer from", dataset->path());
   return train_tokenizer(texts, recipe.tokenizer.train);
 }
 
@@ -30,7 +34,7 @@ Tokenizer read_or_train(const RecipeConfig& recipe) {
   if (!recipe.tokenizer.path.empty()) return Tokenizer::from_file(recipe.tokenizer.path);
   if (!recipe.init_from.empty()) return Tokenizer::from_file(recipe.init_from + "/tokenizer.json");
   log::info("training a tokenizer of {} tokens", recipe.tokenizer.train.vocab_size);
-  return recipe.task == TaskKind::kLanguage ? train_from_files(recipe) : train_from_captions(recipe);
+  return recipe.task == TaskKind::kLanguage ? train_from_files(recipe) : train_from_records(recipe);
 }
 
 }  // namespace

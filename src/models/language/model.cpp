@@ -49,20 +49,29 @@ at::Tensor LanguageModelImpl::embed(const at::Tensor& tokens_BT, const ForwardCo
 }
 
 at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tensor& length_B,
-                                     const ForwardContext& context, KeyValueCache* cache) {
+                                     const ForwardContext& context, KeyValueCache* cache,
+                                     const Conditioning& conditioning) {
   FATHOM_CHECK(tokens_BT.dim() == 2 && tokens_BT.scalar_type() == at::kLong,
                "[language] expected int64 tokens [B, T], got {} dimensions of {}", tokens_BT.dim(),
                c10::toString(tokens_BT.scalar_type()));
-  const bool causal = config_.attention == AttentionKind::kCausal;
-  const auto view = make_attention_view(tokens_BT, length_B, causal, rope_, cache);
   auto x_BTD = embed(tokens_BT, context);
-  for (const auto& module : *blocks_) {
-    auto* block = module->as<Block>();
+  int64_t prefix = 0;
+  at::Tensor seen_B = length_B;
+  if (conditioning.prefix_BPD.defined()) {
+    prefix = conditioning.prefix_BPD.size(1);
+    x_BTD = at::cat({conditioning.prefix_BPD.to(x_BTD.scalar_type()), x_BTD}, 1);
+    if (length_B.defined()) seen_B = length_B + prefix;
+  }
+  const bool causal = config_.attention == AttentionKind::kCausal;
+  const auto view = make_attention_view(x_BTD, seen_B, causal, rope_, cache);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    if (conditioning.before_block) x_BTD = conditioning.before_block(layer, x_BTD);
+    auto* block = blocks_[static_cast<size_t>(layer)]->as<Block>();
     const auto run = [block, view, context](const at::Tensor& x) { return block->forward(x, view, context); };
     x_BTD = context.checkpoint_blocks ? checkpoint(*block, run, x_BTD) : run(x_BTD);
   }
-  if (cache != nullptr) cache->advance(tokens_BT.size(1));
-  return norm_(x_BTD);
+  if (cache != nullptr) cache->advance(x_BTD.size(1));
+  return norm_(prefix > 0 ? x_BTD.slice(1, prefix) : x_BTD);
 }
 
 at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_BTD) const {
@@ -76,7 +85,10 @@ at::Tensor LanguageModelImpl::forward(const at::Tensor& tokens_BT, const at::Ten
 
 at::Tensor LanguageModelImpl::pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                      const ForwardContext& context) {
-  const auto x_BTD = hidden(tokens_BT, length_B, context);
+  return pool(hidden(tokens_BT, length_B, context), length_B);
+}
+
+at::Tensor LanguageModelImpl::pool(const at::Tensor& x_BTD, const at::Tensor& length_B) const {
   if (config_.pool == Pool::kCls) return x_BTD.select(1, 0);
   if (!length_B.defined()) return config_.pool == Pool::kEos ? x_BTD.select(1, -1) : x_BTD.mean(1);
   if (config_.pool == Pool::kEos) {

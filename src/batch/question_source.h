@@ -1,0 +1,62 @@
+// Questions about pictures, with their answers as classes or as text.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batch/image_views.h"
+#include "batch/sample_source.h"
+#include "batch/text_encoding.h"
+#include "data/readers/dataset.h"
+
+namespace fathom {
+
+struct QuestionConfig {
+  int64_t max_answer_tokens = 8;
+  std::string caption_prompt = "describe the picture";
+  void fields(Fields& f);
+};
+
+/// A record's answer as one text: each of a list once, in alphabetical order, between ", ".
+std::string answer_text(const Record& record);
+/// The distinct answers of a data set in alphabetical order: their positions are the class ids.
+std::vector<std::string> answer_names(const Dataset& dataset);
+
+/// One sample a record: its picture (where `images` are given) and, as one row of tokens, its question. With
+/// `answers_follow` the answer's tokens and an end mark stand behind the question, for a model that
+/// generates; the label is always the answer's class, −1 where it has none. A record without a question is a
+/// captioning one: the question is `caption_prompt`, the answer one of its captions (training: drawn anew
+/// each epoch).
+///
+/// Errors (kData) at construction: a record without a picture, without an answer, or (kConfig) without an end
+/// mark where answers follow.
+class QuestionSource : public SampleSource {
+ public:
+  struct Setup {
+    std::shared_ptr<const Dataset> dataset;
+    std::shared_ptr<const ImageViews> images;  ///< null: questions alone
+    TextEncoding text;
+    QuestionConfig config;
+    std::vector<std::string> answers;  ///< classes; may be empty
+    bool answers_follow = false;
+    Phase phase = Phase::kTrain;
+    int64_t seed = 0;
+  };
+  explicit QuestionSource(Setup setup);
+  int64_t size() const override { return setup_.dataset->size(); }
+  Sample load(int64_t index, int64_t epoch) const override;
+  DataReport* report() const override { return &setup_.dataset->report(); }
+
+  const Dataset& dataset() const { return *setup_.dataset; }
+  const TextEncoding& encoding() const { return setup_.text; }
+  const QuestionConfig& config() const { return setup_.config; }
+
+ private:
+  Setup setup_;
+  std::map<std::string, int64_t> class_ids_;
+};
+
+}  // namespace fathom

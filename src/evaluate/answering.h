@@ -1,0 +1,69 @@
+// How many questions a model answers rightly, and how many it answers without seeing.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "batch/collate.h"
+#include "batch/question_source.h"
+#include "evaluate/model_inputs.h"
+#include "evaluate/options.h"
+#include "models/fusion/model.h"
+
+namespace fathom {
+
+/// Rightly answered of all.
+struct AnswerCount {
+  int64_t right = 0;
+  int64_t count = 0;
+  double accuracy() const;  ///< percent; NaN without questions
+};
+
+struct AnswerReport {
+  AnswerCount all;
+  AnswerCount blind;  ///< the same questions with every picture replaced by a grey one
+  std::map<std::string, AnswerCount> groups;  ///< by "TAG=VALUE"
+  std::vector<std::string> answers;           ///< what the model said, question by question
+
+  /// {"task": "answers", "accuracy", "count", "blind_accuracy" (where there are pictures), "groups": {NAME:
+  /// {"accuracy", "count"}}}
+  Json to_json() const;
+};
+
+/// A model's answers to the questions of a batch on its device: as classes, or generated token by token,
+/// always the most probable one, until an end mark or `max_answer_tokens`. The model is in evaluation mode.
+std::vector<std::string> answer_batch(Fusion model, const Batch& batch, const TextEncoding& encoding,
+                                      int64_t max_answer_tokens, const ForwardContext& context = {});
+
+/// An answer and how sure the model is of it, in [0, 1].
+struct RatedAnswer {
+  std::string text;
+  double probability = 0;
+};
+
+/// The `top` most probable answers to each question of a batch, best first. REQUIRES AnswerKind::kClasses.
+std::vector<std::vector<RatedAnswer>> rate_answers(Fusion model, const Batch& batch, int64_t top,
+                                                   const ForwardContext& context = {});
+
+/// Questions with their pictures, ready to be asked. Immutable; made once, asked often.
+struct AnswerData {
+  std::shared_ptr<const QuestionSource> source;
+  std::vector<std::string> group_tags;
+
+  AnswerData(std::shared_ptr<const Dataset> dataset, const FusionConfig& model, const ModelInputs& inputs,
+             std::shared_ptr<const Tokenizer> tokenizer,
+             std::vector<std::string> group_tags = {"unseen", "kind"});
+};
+
+/// An answer is right when it equals the record's, a list when the set is equal. `blind` asks everything once
+/// more without the pictures. The model is put into evaluation mode and must live on `options.device`.
+AnswerReport evaluate_answers(Fusion model, const AnswerData& data, const EvaluateOptions& options = {},
+                              bool blind = true);
+
+}  // namespace fathom

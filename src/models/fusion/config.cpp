@@ -1,0 +1,121 @@
+#include "models/fusion/config.h"
+
+#include "base/error.h"
+
+namespace fathom {
+const char* fusion_name(FusionKind kind) {
+  switch (kind) {
+    case FusionKind::kProgressive:
+      return "progressive";
+    case FusionKind::kConcatPooled:
+      return "concat_pooled";
+    case FusionKind::kConcatTokens:
+      return "concat_tokens";
+    case FusionKind::kQuestionOnly:
+      return "question_only";
+  }
+  return "";
+}
+
+void FusionConfig::fields(Fields& f) {
+  f.choice("fusion", fusion, "how the picture enters the language model",
+           {{"progressive", FusionKind::kProgressive},
+            {"concat_pooled", FusionKind::kConcatPooled},
+            {"concat_tokens", FusionKind::kConcatTokens},
+            {"question_only", FusionKind::kQuestionOnly}});
+  f.group("vision", vision, "the image encoder, a Swin transformer");
+  f.group("text", text, "the language model");
+  f("adapter_dim", adapter_dim,
+    "inner width of the adapter that brings regions to the language model's width",
+    {.low = 1, .high = 1 << 14});
+  f("early_layers", early_layers, "progressive: first layers with gated cross-attention to the regions",
+    {.low = 0});
+  f("late_layers", late_layers, "progressive: last layers that attend to the memory slots", {.low = 0});
+  f("memory_slots", memory_slots, "progressive: states that picture and question are gathered into",
+    {.low = 1, .high = 1 << 12});
+  f("cross_heads", cross_heads, "progressive: heads of a cross-attention", {.low = 1, .high = 1 << 10});
+  f("cross_head_dim", cross_head_dim, "progressive: their size", {.low = 1, .high = 1 << 10});
+  f("initial_gate", initial_gate,
+    "progressive: first value of the cross-attentions' gates; 0 starts from the language model alone, which "
+    "is for one "
+    "that is trained already",
+    {.low = 0, .high = 10});
+  f.choice("answer", answer, "one of the training data's answers, or text",
+           {{"classes", AnswerKind::kClasses}, {"generated", AnswerKind::kGenerated}});
+  f("answers", answers, "the answers to choose from; empty: all those of the training data");
+}
+
+int64_t FusionConfig::prefix_tokens() const {
+  if (fusion == FusionKind::kConcatPooled) return 1;
+  return fusion == FusionKind::kConcatTokens ? vision.num_regions() : 0;
+}
+
+void FusionConfig::validate() const {
+  vision.validate();
+  text.validate();
+  if (progressive() && early_layers + late_layers > text.layers)
+    fail(ErrorKind::kConfig,
+         "model.early_layers: {} early and {} late layers are more than model.text.layers = {}", early_layers,
+         late_layers, text.layers);
+  if (answer == AnswerKind::kGenerated && text.attention != AttentionKind::kCausal)
+    fail(ErrorKind::kConfig, "model.answer: generated answers need model.text.attention = \"causal\"");
+}
+
+namespace {
+
+int64_t cross_attention_parameters(const FusionConfig& config) {
+  return 4 * config.text.dim * config.cross_heads * config.cross_head_dim;
+}
+
+int64_t progressive_parameters(const FusionConfig& config) {
+  const int64_t dim = config.text.dim;
+  const int64_t gated = cross_attention_parameters(config) + 2 * dim + 1;  // norms, gate
+  int64_t total = (config.early_layers + config.late_layers) * gated;
+  if (config.late_layers > 0)
+    total += config.memory_slots * dim + cross_attention_parameters(config) + 2 * dim;
+  return total;
+}
+
+int64_t adapter_parameters(const FusionConfig& config) {
+  const int64_t in = config.vision.output_dim(), inner = config.adapter_dim, out = config.text.dim;
+  const int64_t positions =
+      config.fusion == FusionKind::kConcatPooled ? 0 : config.vision.num_regions() * out;
+  return 2 * in + (in + 1) * inner + (inner + 1) * out + positions;
+}
+
+/// Queries and output for T tokens, keys and values for S states, and the two products between.
+int64_t cross_attention_flops(const FusionConfig& config, int64_t tokens, int64_t states) {
+  const int64_t width = config.cross_heads * config.cross_head_dim;
+  return 4 * width * (config.text.dim * (tokens + states) + tokens * states);
+}
+
+}  // namespace
+
+int64_t parameter_count(const FusionConfig& config) {
+  int64_t total = parameter_count(config.text);
+  if (config.sees()) total += parameter_count(config.vision) + adapter_parameters(config);
+  if (config.progressive()) total += progressive_parameters(config);
+  if (config.answer == AnswerKind::kClasses) total += (config.text.dim + 1) * config.num_classes();
+  return total;
+}
+
+int64_t forward_flops(const FusionConfig& config, int64_t samples, int64_t tokens) {
+  LanguageModelConfig text = config.text;
+  if (config.answer == AnswerKind::kClasses) text.vocab_size = 0;
+  int64_t each = forward_flops(text, 1, tokens + config.prefix_tokens());
+  if (config.answer == AnswerKind::kClasses) each += 2 * config.text.dim * config.num_classes();
+  if (config.sees()) {
+    const int64_t regions = config.fusion == FusionKind::kConcatPooled ? 1 : config.vision.num_regions();
+    each += forward_flops(config.vision, 1) +
+            2 * regions * config.adapter_dim * (config.vision.output_dim() + config.text.dim);
+    if (config.progressive()) {
+      each += config.early_layers * cross_attention_flops(config, tokens, regions) +
+              config.late_layers * cross_attention_flops(config, tokens, config.memory_slots);
+      if (config.late_layers > 0)
+        each += cross_attention_flops(config, config.memory_slots, regions + tokens);
+    }
+  }
+  return samples * each;
+}
+
+}  // namespace fathom

@@ -1,0 +1,27 @@
+#include "nn/bottleneck.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace fathom {
+namespace {
+
+/// The deviation keeps the size of what passes through.
+LinearOptions options_of(int64_t in, int64_t out) {
+  return {.in = in, .out = out, .init_deviation = 1.0 / std::sqrt(static_cast<double>(in))};
+}
+
+}  // namespace
+
+BottleneckImpl::BottleneckImpl(const BottleneckOptions& options) {
+  norm_ = register_module("norm", LayerNorm(options.in, options.norm_eps));
+  down_ = register_module("down", Linear(options_of(options.in, options.inner)));
+  up_ = register_module("up", Linear(options_of(options.inner, options.out)));
+}
+
+at::Tensor BottleneckImpl::forward(const at::Tensor& x) {
+  return up_(at::gelu(down_(norm_(x))));
+}
+
+}  // namespace fathom

@@ -1,0 +1,63 @@
+#include <filesystem>
+
+#include "evaluate/answering.h"
+#include "train/session_model.h"
+#include "train/session_parts.h"
+#include "train/task/answering.h"
+
+namespace fathom {
+namespace {
+
+Metrics answer_metrics(const AnswerReport& report) {
+  Metrics metrics{{"accuracy", {report.all.accuracy(), true}}};
+  for (const auto& [name, figures] : report.groups) metrics["accuracy/" + name] = {figures.accuracy(), true};
+  return metrics;
+}
+
+std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& recipe,
+                                                         std::shared_ptr<const Dataset> train,
+                                                         std::shared_ptr<const Tokenizer> tokenizer) {
+  const ModelInputs& inputs = recipe.data.inputs;
+  QuestionSource::Setup setup{.dataset = std::move(train),
+                              .images = nullptr,
+                              .text = TextEncoding(std::move(tokenizer), inputs.text),
+                              .config = inputs.question,
+                              .answers = recipe.fusion.answers,
+                              .answers_follow = recipe.fusion.answer == AnswerKind::kGenerated,
+                              .phase = Phase::kTrain,
+                              .seed = recipe.seed};
+  if (recipe.fusion.sees()) setup.images = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
+  return std::make_shared<const QuestionSource>(std::move(setup));
+}
+
+}  // namespace
+
+void open_answers(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  check_metric(recipe, answer_metrics({}));
+  const auto tokenizer = make_tokenizer(recipe, place);
+  FusionConfig& model = recipe.fusion;
+  model.text.vocab_size = tokenizer->vocab_size();
+  std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
+  if (model.answer == AnswerKind::kClasses && model.answers.empty()) model.answers = answer_names(*train);
+  const auto questions = training_questions(recipe, train, tokenizer);
+  session.loader = make_loader(recipe, place, questions, {.padding_id = questions->encoding().padding_id()});
+  AnsweringTask::Setup setup{.config = recipe.answering,
+                             .num_tokens = recipe.data.inputs.text.max_tokens,
+                             .tokenizer_json = tokenizer->to_json()};
+  if (place.collective.rank() == 0) {
+    ModelInputs evaluated = recipe.data.inputs;
+    evaluated.text.mask_probability = 0;
+    const AnswerData data(open_dataset(recipe.data.val), model, evaluated, tokenizer);
+    setup.evaluate = [data, options = evaluate_options(recipe, place, 256)](Fusion trained) {
+      return answer_metrics(evaluate_answers(std::move(trained), data, options, /*blind=*/false));
+    };
+  }
+  setup.model = Fusion(model);
+  place_model(*setup.model, ModelKind::kFusion, recipe, place.runtime.device());
+  session.record["inputs"] = config_to_json(recipe.data.inputs);
+  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  session.task = std::make_unique<AnsweringTask>(std::move(setup));
+}
+
+}  // namespace fathom

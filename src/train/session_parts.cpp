@@ -1,0 +1,30 @@
+#include "train/session_parts.h"
+
+#include "train/best_model.h"
+
+namespace fathom {
+
+EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace& place, int64_t batch_size) {
+  return {.device = place.runtime.device(),
+          .compute_dtype = compute_type(recipe.precision),
+          .batch_size = batch_size,
+          .workers = recipe.data.loader.workers};
+}
+
+std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
+                                    std::shared_ptr<const SampleSource> source,
+                                    const CollateConfig& collate) {
+  return std::make_unique<Loader>(
+      LoaderSetup{.source = std::move(source),
+                  .sampler = {.batch_size = recipe.training.batch_size, .seed = recipe.seed},
+                  .loader = recipe.data.loader,
+                  .collate = collate,
+                  .rank = place.collective.rank(),
+                  .num_ranks = place.collective.size()});
+}
+
+void check_metric(const RecipeConfig& recipe, const Metrics& figures) {
+  if (!recipe.evaluation.metric.empty()) require_metric(recipe.evaluation.metric, figures);
+}
+
+}  // namespace fathom

@@ -1,0 +1,26 @@
+// What the sessions of all tasks are put together from.
+#pragma once
+
+#include <memory>
+
+#include "batch/loader.h"
+#include "evaluate/options.h"
+#include "train/session.h"
+#include "train/task.h"
+
+namespace fathom {
+
+EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace& place, int64_t batch_size);
+
+/// This rank's part of the recipe's batches.
+std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
+                                    std::shared_ptr<const SampleSource> source, const CollateConfig& collate);
+
+/// `figures`: what an evaluation of this recipe will give. Errors (kConfig): a metric that it will not have
+/// is said now, not hours later.
+void check_metric(const RecipeConfig& recipe, const Metrics& figures);
+
+/// A session of task = "answers": fills in what `open_session` began.
+void open_answers(Session& session, const SessionPlace& place);
+
+}  // namespace fathom

@@ -1,0 +1,48 @@
+// Answers to questions about pictures, and captions.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/config.h"
+#include "models/fusion/model.h"
+#include "train/task.h"
+
+namespace fathom {
+
+struct AnsweringConfig {
+  double label_smoothing = 0.0;
+  void fields(Fields& f);
+};
+
+/// Trains a fusion model. As classes: cross-entropy of the answer's class, averaged over the samples of the
+/// step that have one. Generated: mean negative log probability (nats) of the answers' tokens, end marks
+/// included; the question's are not learned.
+class AnsweringTask : public Task {
+ public:
+  struct Setup {
+    Fusion model{nullptr};
+    AnsweringConfig config;
+    int64_t num_tokens = 0;  ///< of question and answer, for figures
+    std::string tokenizer_json;
+    std::function<Metrics(Fusion)> evaluate;  ///< may be empty
+  };
+  explicit AnsweringTask(Setup setup) : setup_(std::move(setup)) {}
+
+  NamedParameters parameters() const override;
+  void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
+  at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
+  Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
+  std::string default_metric() const override { return "accuracy"; }
+  void save_model(const std::string& folder, const Json& record) override;
+  PixelStatistics pixels() const override;
+  double flops_per_sample() const override;
+
+ private:
+  at::Tensor targets(const Batch& batch) const;
+
+  Setup setup_;
+  at::Tensor num_targets_;  ///< float scalar: targets of this step over all ranks
+};
+
+}  // namespace fathom
