@@ -76,7 +76,10 @@ at::Tensor LanguageModelImpl::forward(const at::Tensor& tokens_BT, const at::Ten
 
 at::Tensor LanguageModelImpl::pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                      const ForwardContext& context) {
-  const auto x_BTD = hidden(tokens_BT, length_B, context);
+  return pool(hidden(tokens_BT, length_B, context), length_B);
+}
+
+at::Tensor LanguageModelImpl::pool(const at::Tensor& x_BTD, const at::Tensor& length_B) const {
   if (config_.pool == Pool::kCls) return x_BTD.select(1, 0);
   if (!length_B.defined()) return config_.pool == Pool::kEos ? x_BTD.select(1, -1) : x_BTD.mean(1);
   if (config_.pool == Pool::kEos) {

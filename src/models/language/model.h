@@ -33,7 +33,9 @@ class LanguageModelImpl : public torch::nn::Module, public HasInitialValues {
   /// Hidden states, then logits: [B, T, V].
   at::Tensor forward(const at::Tensor& tokens_BT, const at::Tensor& length_B = {},
                      const ForwardContext& context = {}, KeyValueCache* cache = nullptr);
-  /// One state a row, by `config().pool`: [B, D].
+  /// One state a row out of hidden states, by `config().pool`: [B, D].
+  at::Tensor pool(const at::Tensor& hidden_BTD, const at::Tensor& length_B) const;
+  /// Hidden states, then `pool`.
   at::Tensor pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                     const ForwardContext& context = {});
 
