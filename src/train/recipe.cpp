@@ -34,8 +34,12 @@ void TokenizerConfig::validate() const {
 }
 
 void RecipeConfig::fields(Fields& f) {
-  f.choice("task", task, "what is learned: which captions fit which images, or the next token of text",
-           {{"contrastive", TaskKind::kContrastive}, {"language", TaskKind::kLanguage}});
+  f.choice("task", task,
+           "what is learned: which captions fit which images, the next token of text, or what is hidden of "
+           "images",
+           {{"contrastive", TaskKind::kContrastive},
+            {"language", TaskKind::kLanguage},
+            {"masked_image", TaskKind::kMaskedImage}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);
@@ -45,6 +49,9 @@ void RecipeConfig::fields(Fields& f) {
   if (task == TaskKind::kContrastive) {
     f.group("model", dual_tower, "the dual tower");
     f.group("contrastive", contrastive, "the objective");
+  } else if (task == TaskKind::kMaskedImage) {
+    f.group("model", vision, "the image encoder, a Swin transformer");
+    f.group("masked_image", masked_image, "what is hidden");
   } else {
     f.group("model", language, "the language model");
   }
@@ -66,14 +73,29 @@ void require_path(const std::string& key, const std::string& path) {
     fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
 }
 
-void check_contrastive(const RecipeConfig& recipe) {
+const SwinConfig& vision_of(const RecipeConfig& recipe) {
+  return recipe.task == TaskKind::kMaskedImage ? recipe.vision : recipe.dual_tower.vision;
+}
+
+void check_images(const RecipeConfig& recipe, const char* size_key) {
   require_path("data.train.path", recipe.data.train.path);
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
-  const int64_t image_size = recipe.dual_tower.vision.image_size;
+  const int64_t image_size = vision_of(recipe).image_size;
   const int64_t given = recipe.data.inputs.image.size;
   if (given != 0 && given != image_size)
-    fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}", given,
-         image_size);
+    fail(ErrorKind::kConfig, "data.image.size: {} differs from {} = {}", given, size_key, image_size);
+}
+
+void check_hard_negatives(const RecipeConfig& recipe) {
+  const HardNegativeConfig& config = recipe.contrastive.hard_negatives;
+  if (recipe.training.batch_size % config.group != 0)
+    fail(ErrorKind::kConfig, "contrastive.hard_negatives.group: {} does not divide training.batch_size = {}",
+         config.group, recipe.training.batch_size);
+}
+
+void check_contrastive(const RecipeConfig& recipe) {
+  check_images(recipe, "model.vision.image_size");
+  check_hard_negatives(recipe);
   const int64_t max_tokens = recipe.data.inputs.text.max_tokens;
   if (max_tokens > recipe.dual_tower.text.max_positions)
     fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}",
@@ -102,21 +124,24 @@ void add_missing(std::vector<std::string>& tokens, const std::string& token) {
 void RecipeConfig::validate() const {
   if (!init_from.empty()) require_path("init_from", init_from);
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
-  if (task == TaskKind::kContrastive)
-    check_contrastive(*this);
-  else
-    check_language(*this);
+  if (task == TaskKind::kContrastive) check_contrastive(*this);
+  if (task == TaskKind::kLanguage) check_language(*this);
+  if (task == TaskKind::kMaskedImage) {
+    check_images(*this, "model.image_size");
+    check_masking(masked_image, vision);
+  }
 }
 
 RecipeConfig resolve(RecipeConfig recipe) {
   DataConfig& data = recipe.data;
   if (recipe.task == TaskKind::kLanguage) return recipe;
-  data.inputs.image.size = recipe.dual_tower.vision.image_size;
+  data.inputs.image.size = vision_of(recipe).image_size;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;
     data.val.format = data.train.format;
     data.val.columns = data.train.columns;
   }
+  if (recipe.task == TaskKind::kMaskedImage) return recipe;
   std::vector<std::string>& special = recipe.tokenizer.train.special_tokens;
   add_missing(special, data.inputs.text.begin_token);
   add_missing(special, data.inputs.text.end_token);

@@ -13,11 +13,12 @@
 #include "models/dual_tower/config.h"
 #include "models/language/config.h"
 #include "train/task/contrastive.h"
+#include "train/task/masked_image.h"
 #include "train/trainer_config.h"
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage };
+enum class TaskKind { kContrastive, kLanguage, kMaskedImage };
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
@@ -52,7 +53,9 @@ struct RecipeConfig {
   TokenizerConfig tokenizer;
   DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
   LanguageModelConfig language;  ///< [model] of a language recipe
+  SwinConfig vision;             ///< [model] of a masked-image recipe
   ContrastiveConfig contrastive;
+  MaskedImageConfig masked_image;
   TrainingConfig training;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -69,6 +72,10 @@ struct RecipeConfig {
 /// The same for documentation: a recipe whose [model] is a language model's.
 struct LanguageRecipeConfig : RecipeConfig {
   LanguageRecipeConfig() { task = TaskKind::kLanguage; }
+};
+
+struct MaskedImageRecipeConfig : RecipeConfig {
+  MaskedImageRecipeConfig() { task = TaskKind::kMaskedImage; }
 };
 
 /// Fills in what follows from other keys: the image size from the model, the validation path from the
