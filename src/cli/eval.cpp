@@ -9,6 +9,7 @@
 #include "cli/verbs.h"
 #include "evaluate/answering.h"
 #include "evaluate/language.h"
+#include "evaluate/modality_probe.h"
 #include "evaluate/retrieval_data.h"
 #include "evaluate/zero_shot.h"
 
@@ -30,7 +31,8 @@ void add_options(CLI::App& app, EvalOptions& options) {
   add_model_options(app, options.model, /*runs_data=*/true);
   add_data_options(app, options.data);
   app.add_option("--task", options.task, "what to measure; auto goes by model and data")
-      ->check(CLI::IsMember({"auto", "retrieval", "answers", "language", "zero_shot", "linear_probe"}))
+      ->check(CLI::IsMember(
+          {"auto", "retrieval", "answers", "language", "zero_shot", "linear_probe", "modality_probe"}))
       ->capture_default_str();
   app.add_option("--train-split", options.train_split, "linear_probe: the split it learns from")
       ->capture_default_str();
@@ -68,6 +70,8 @@ void print_report(const RetrievalReport& report) {
   fmt::print("  {:<14} {:>6} {:>6} {:>6} {:>12}\n", "", "R@1", "R@5", "R@10", "median rank");
   print_directions("all", report.all);
   for (const auto& [name, figures] : report.groups) print_directions(name, figures);
+  if (report.rerank > 0)
+    print_directions(fmt::format("before the first {} were ordered anew", report.rerank), report.global);
   print_directions("chance", report.chance);
 }
 
@@ -87,6 +91,11 @@ void print_report(const LanguageReports& reports) {
 }
 
 void print_report(const ClassificationReport& report) {
+  if (report.task == "modality_probe") {
+    fmt::print("{}: pictures and captions told apart {:.2f} % of the time, of {} (guessing: {:.2f} %)\n",
+               report.task, report.accuracy, report.count, report.chance);
+    return;
+  }
   fmt::print("{}: accuracy {:.2f} % on {} images of {} classes (always the most frequent class: {:.2f} %)\n",
              report.task, report.accuracy, report.count, report.classes, report.chance);
 }
@@ -183,6 +192,10 @@ int run_eval(int argc, const char* const* argv) {
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);
+  if (task == "modality_probe")
+    return show(
+        modality_probe(embed_retrieval(model.dual_tower("the task modality_probe"), data, model.evaluate)),
+        options.as_json);
   return show(evaluate_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate),
               options.as_json);
 }

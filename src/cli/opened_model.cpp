@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "tensor/device.h"
+#include "train/trainer_config.h"
 
 namespace fathom::cli {
 namespace {
@@ -25,6 +26,13 @@ std::string model_folder_of(const std::string& path) {
        model_kind_name(needed), model_kind_name(model.loaded.kind));
 }
 
+/// What training left in the folder's record, else a hundred.
+int64_t recorded_rerank(const OpenedModel& model) {
+  const Json* recorded = model.loaded.extras.record.find("rerank");
+  if (!recorded) return EvaluationConfig{}.rerank;
+  return with_error_kind(ErrorKind::kCheckpoint, [&] { return recorded->as_int(); });
+}
+
 }  // namespace
 
 void add_model_options(CLI::App& app, ModelOptions& options, bool runs_data) {
@@ -42,6 +50,10 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool runs_data) {
   app.add_option("--workers", options.workers, "threads that load data")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_option("--rerank", options.rerank,
+                 "candidates at a ranking's head that region scores order anew, where the model has them; 0: "
+                 "none (default: as in training)")
+      ->check(at_least(0));
 }
 
 DualTower OpenedModel::dual_tower(const char* purpose) const {
@@ -75,6 +87,7 @@ OpenedModel open_model(const ModelOptions& options) {
   model.loaded = load_model_folder(model.folder, {.device = model.evaluate.device});
   model.tokenizer = model_tokenizer(model.loaded, model.folder);
   model.inputs = model_inputs(model.loaded, model.tokenizer.get(), model.folder);
+  model.evaluate.rerank = options.rerank >= 0 ? options.rerank : recorded_rerank(model);
   return model;
 }
 

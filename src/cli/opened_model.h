@@ -16,6 +16,7 @@ struct ModelOptions {
   std::string precision = "fp32";
   int64_t batch_size = 128;
   int64_t workers = 2;
+  int64_t rerank = -1;  ///< −1: as the model was trained to be evaluated
 };
 
 /// MODEL, --device and --precision; with `runs_data` also --batch-size and --workers.

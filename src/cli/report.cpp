@@ -135,11 +135,11 @@ void add_training_data(const Json& record, CardFacts& facts) {
 void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer());
-  const RetrievalInput embeddings = embed_retrieval(model.dual_tower("report"), data, model.evaluate);
-  const RetrievalRanks ranks = retrieval_ranks(embeddings);
-  content.retrieval = evaluate_retrieval(embeddings, ranks);
-  content.text_to_image = exhibit_text_to_image({data, embeddings, ranks}, options.exhibits);
-  content.image_to_text = exhibit_image_to_text({data, embeddings, ranks}, options.exhibits);
+  const MeasuredData measured = measure_retrieval(model.dual_tower("report"), data, model.evaluate);
+  content.retrieval = measured.report;
+  const MeasuredRetrieval shown{data, measured.input, measured.global};
+  content.text_to_image = exhibit_text_to_image(shown, options.exhibits);
+  content.image_to_text = exhibit_image_to_text(shown, options.exhibits);
   content.data_card = data_card(*dataset, options.data);
 }
 

@@ -1,12 +1,16 @@
 // fathom search MODEL --data PATH "two red cubes" | --image FILE
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/torch.h>
+
+#include <algorithm>
 
 #include "base/error.h"
 #include "cli/data_argument.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
 #include "evaluate/flat_index.h"
+#include "evaluate/rerank.h"
 #include "evaluate/retrieval_data.h"
 #include "tensor/tensor_file.h"
 
@@ -92,15 +96,64 @@ Gallery open_gallery(const SearchOptions& options, const OpenedModel& model) {
   return gallery;
 }
 
-at::Tensor embed_query_image(const SearchOptions& options, const OpenedModel& model) {
-  const auto query = std::make_shared<const Dataset>(options.image, DataFormat::kImageClasses,
-                                                     std::vector<Record>{{.image_path = options.image}},
-                                                     std::make_shared<DataReport>());
+EvaluateOptions quietly(EvaluateOptions options) {
+  options.show_progress = false;
+  return options;
+}
+
+std::shared_ptr<const ImageSource> pictures(const OpenedModel& model, const std::vector<std::string>& paths) {
+  std::vector<Record> records;
+  for (const std::string& path : paths) records.push_back({.image_path = path});
+  const auto dataset = std::make_shared<const Dataset>(paths.front(), DataFormat::kImageClasses,
+                                                       std::move(records), std::make_shared<DataReport>());
   const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
-  EvaluateOptions evaluate = model.evaluate;
-  evaluate.show_progress = false;
-  return embed_images(model.dual_tower("search"), std::make_shared<const ImageSource>(query, views, 0),
-                      evaluate);
+  return std::make_shared<const ImageSource>(dataset, views, 0);
+}
+
+PairSide encode_images(const OpenedModel& model, const std::vector<std::string>& paths) {
+  return fathom::encode_images(model.dual_tower("search"), pictures(model, paths), quietly(model.evaluate));
+}
+
+PairSide encode_texts(const OpenedModel& model, const std::vector<std::string>& texts) {
+  return fathom::encode_texts(model.dual_tower("search"),
+                              TextEncoding(model.require_tokenizer(), model.inputs.text), texts,
+                              quietly(model.evaluate));
+}
+
+/// Orders the hits of query `q` anew by both scores of the model.
+void rerank(const SearchOptions& options, const OpenedModel& model, const Gallery& gallery, size_t q,
+            std::vector<SearchHit>& hits) {
+  const torch::NoGradGuard no_grad;
+  std::vector<std::string> found;
+  for (const SearchHit& hit : hits)
+    found.push_back(gallery.texts ? gallery.texts->sentence(hit.index)
+                                  : gallery.dataset->record(hit.index).image_path);
+  const PairSide text = encode_texts(model, gallery.texts ? found : std::vector{options.queries[q]});
+  const PairSide image = encode_images(model, gallery.texts ? std::vector{options.image} : found);
+  const at::Tensor logits = rerank_logits(model.dual_tower("search"), text, image).flatten();
+  const at::Tensor order = std::get<1>(logits.sort(/*stable=*/true, 0, /*descending=*/true)).to(at::kCPU);
+  std::vector<SearchHit> ordered;
+  for (int64_t k = 0; k < order.size(0); ++k)
+    ordered.push_back(hits[static_cast<size_t>(order.const_data_ptr<int64_t>()[k])]);
+  hits = std::move(ordered);
+}
+
+/// The best hits of each query: by embeddings, their head by region scores where the model has them.
+std::vector<std::vector<SearchHit>> find(const SearchOptions& options, const OpenedModel& model,
+                                         const Gallery& gallery, const at::Tensor& query_QD) {
+  const bool reranks = model.evaluate.rerank > 0 && !model.dual_tower("search")->region().is_empty();
+  const int64_t head = reranks ? std::max(options.top, model.evaluate.rerank) : options.top;
+  auto hits = FlatIndex(gallery.candidate_ND).search(query_QD, head);
+  for (size_t q = 0; q < hits.size() && reranks; ++q) {
+    std::vector<SearchHit> rest;
+    const auto border = std::min(hits[q].size(), static_cast<size_t>(model.evaluate.rerank));
+    rest.assign(hits[q].begin() + static_cast<std::ptrdiff_t>(border), hits[q].end());
+    hits[q].resize(border);
+    rerank(options, model, gallery, q, hits[q]);
+    hits[q].insert(hits[q].end(), rest.begin(), rest.end());
+    hits[q].resize(std::min(hits[q].size(), static_cast<size_t>(options.top)));
+  }
+  return hits;
 }
 
 void print_hits(const std::string& query, const Json& results) {
@@ -131,9 +184,9 @@ int run_search(int argc, const char* const* argv) {
   const at::Tensor query_QD =
       by_words ? embed_texts(tower, TextEncoding(model.require_tokenizer(), model.inputs.text),
                              options.queries, model.evaluate)
-               : embed_query_image(options, model);
+               : embed_images(tower, pictures(model, {options.image}), quietly(model.evaluate));
   const Gallery gallery = open_gallery(options, model);
-  const auto hits = FlatIndex(gallery.candidate_ND).search(query_QD, options.top);
+  const auto hits = find(options, model, gallery, query_QD);
 
   Json answers = Json::array();
   for (size_t q = 0; q < hits.size(); ++q) {

@@ -12,7 +12,7 @@
 namespace fathom {
 
 struct ClassificationReport {
-  std::string task;     ///< "zero_shot" or "linear_probe"
+  std::string task;     ///< "zero_shot", "linear_probe" or "modality_probe"
   double accuracy = 0;  ///< percent
   double chance = 0;    ///< percent: always the most frequent class
   int64_t count = 0;    ///< images

@@ -27,6 +27,14 @@ at::Tensor embed_texts(DualTower model, std::shared_ptr<const TextSource> source
 /// Texts that are no part of a data set: queries, prompts.
 at::Tensor embed_texts(DualTower model, const TextEncoding& encoding, const std::vector<std::string>& texts,
                        const EvaluateOptions& options = {});
+/// What region scores compare as well, where the model has them: all parts of all samples, texts padded to
+/// the longest. Memory is N · (1 + 2 · parts) · D numbers.
+PairSide encode_images(DualTower model, std::shared_ptr<const SampleSource> source,
+                       const EvaluateOptions& options = {});
+PairSide encode_texts(DualTower model, std::shared_ptr<const TextSource> source,
+                      const EvaluateOptions& options = {});
+PairSide encode_texts(DualTower model, const TextEncoding& encoding, const std::vector<std::string>& texts,
+                      const EvaluateOptions& options = {});
 /// Mean region features of an image encoder alone, as they are (not unit length).
 at::Tensor embed_images(Swin model, std::shared_ptr<const SampleSource> source,
                         const EvaluateOptions& options = {});

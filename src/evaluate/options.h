@@ -15,6 +15,7 @@ struct EvaluateOptions {
   std::optional<c10::ScalarType> compute_dtype = std::nullopt;
   int64_t batch_size = 128;  ///< changes time and memory, no figure
   int64_t workers = 2;
+  int64_t rerank = 0;  ///< retrieval: candidates at a ranking's head that region scores order anew; 0: none
   bool show_progress = false;
 };
 

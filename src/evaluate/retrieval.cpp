@@ -181,6 +181,10 @@ Json RetrievalReport::to_json() const {
       Json::Object{{"task", "retrieval"}, {"t2i", all.t2i.to_json()}, {"i2t", all.i2t.to_json()},
                    {"images", images},    {"captions", captions},     {"chance", directions_json(chance)}};
   for (const auto& [name, figures] : groups) json["groups"][name] = directions_json(figures);
+  if (rerank > 0) {
+    json["rerank"] = rerank;
+    json["global"] = directions_json(global);
+  }
   return json;
 }
 

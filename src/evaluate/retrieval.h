@@ -42,9 +42,11 @@ struct RetrievalReport {
   RetrievalDirections all;
   RetrievalDirections chance;  ///< what candidates in random order give
   std::map<std::string, RetrievalDirections> groups;
+  int64_t rerank = 0;          ///< candidates that region scores ordered anew; 0: none
+  RetrievalDirections global;  ///< where they did: the figures before
 
   /// {"task": "retrieval", "t2i", "i2t", "images", "captions", "chance": {"t2i", "i2t"}, "groups"?: {NAME:
-  /// …}}
+  /// …}, "rerank"?, "global"?: {"t2i", "i2t"}}
   Json to_json() const;
 };
 

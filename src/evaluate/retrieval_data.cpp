@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "evaluate/rerank.h"
 
 namespace fathom {
 namespace {
@@ -34,18 +35,53 @@ RetrievalData::RetrievalData(std::shared_ptr<const Dataset> data, const ModelInp
   texts = std::make_shared<const TextSource>(dataset, TextEncoding(std::move(tokenizer), inputs.text));
 }
 
-RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
+namespace {
+
+at::Tensor image_of_caption(const RetrievalData& data) {
   std::vector<int64_t> owner;
   for (int64_t c = 0; c < data.texts->size(); ++c) owner.push_back(data.texts->record_of(c));
+  return torch::tensor(owner, at::kLong);
+}
+
+MeasuredData measure_reranked(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
+  const torch::NoGradGuard no_grad;
+  const PairSide image = encode_images(model, data.images, options);
+  const PairSide text = encode_texts(model, data.texts, options);
+  MeasuredData measured{.input = {.image_ID = image.whole_ND,
+                                  .text_CD = text.whole_ND,
+                                  .image_of_caption_C = image_of_caption(data),
+                                  .group_of_image = data.group_of_image}};
+  measured.global = retrieval_ranks(measured.input);
+  const auto score = [&](const at::Tensor& text_index, const at::Tensor& image_index) {
+    return rerank_logits(model, select_side(text, text_index), select_side(image, image_index)).flatten();
+  };
+  measured.report =
+      evaluate_retrieval(measured.input, reranked(measured.input, measured.global, options.rerank, score));
+  measured.report.rerank = options.rerank;
+  measured.report.global = evaluate_retrieval(measured.input, measured.global).all;
+  return measured;
+}
+
+}  // namespace
+
+RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
   return {.image_ID = embed_images(model, data.images, options),
           .text_CD = embed_texts(model, data.texts, options),
-          .image_of_caption_C = torch::tensor(owner, at::kLong),
+          .image_of_caption_C = image_of_caption(data),
           .group_of_image = data.group_of_image};
+}
+
+MeasuredData measure_retrieval(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
+  if (options.rerank > 0 && !model->region().is_empty()) return measure_reranked(model, data, options);
+  MeasuredData measured{.input = embed_retrieval(std::move(model), data, options)};
+  measured.global = retrieval_ranks(measured.input);
+  measured.report = evaluate_retrieval(measured.input, measured.global);
+  return measured;
 }
 
 RetrievalReport evaluate_retrieval(DualTower model, const RetrievalData& data,
                                    const EvaluateOptions& options) {
-  return evaluate_retrieval(embed_retrieval(std::move(model), data, options));
+  return measure_retrieval(std::move(model), data, options).report;
 }
 
 }  // namespace fathom

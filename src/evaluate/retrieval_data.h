@@ -29,6 +29,17 @@ struct RetrievalData {
 RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data,
                                const EvaluateOptions& options = {});
 
+/// A data set measured.
+struct MeasuredData {
+  RetrievalInput input;
+  RetrievalRanks global;  ///< by the embeddings alone
+  RetrievalReport report;
+};
+
+/// Where the model has region scores and `options.rerank` is not 0, the report is of rankings whose heads
+/// they have ordered anew (evaluate/rerank.h).
+MeasuredData measure_retrieval(DualTower model, const RetrievalData& data,
+                               const EvaluateOptions& options = {});
 RetrievalReport evaluate_retrieval(DualTower model, const RetrievalData& data,
                                    const EvaluateOptions& options = {});
 

@@ -48,6 +48,9 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
             3.0 * static_cast<double>(forward_flops(model, 1, recipe.data.inputs.text.max_tokens)),
             per_width * (vision + kept_widths(model.text, seen))};
   }
+  if (recipe.task == TaskKind::kMaskedImage)
+    return {parameter_count(recipe.vision), 3.0 * static_cast<double>(forward_flops(recipe.vision, 1)),
+            per_width * kept_widths(recipe.vision)};
   const DualTowerConfig& model = recipe.dual_tower;
   const int64_t tokens = recipe.data.inputs.text.max_tokens;
   const auto views = static_cast<double>(recipe.data.pairing.views_per_image),

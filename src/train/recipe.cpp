@@ -35,12 +35,13 @@ void TokenizerConfig::validate() const {
 }
 
 void RecipeConfig::fields(Fields& f) {
-  f.choice(
-      "task", task,
-      "what is learned: which captions fit which images, the next token of text, or answers about images",
-      {{"contrastive", TaskKind::kContrastive},
-       {"language", TaskKind::kLanguage},
-       {"answers", TaskKind::kAnswers}});
+  f.choice("task", task,
+           "what is learned: which captions fit which images, the next token of text, answers about images, or "
+           "what is hidden of images",
+           {{"contrastive", TaskKind::kContrastive},
+            {"language", TaskKind::kLanguage},
+            {"answers", TaskKind::kAnswers},
+            {"masked_image", TaskKind::kMaskedImage}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);
@@ -53,6 +54,9 @@ void RecipeConfig::fields(Fields& f) {
   } else if (task == TaskKind::kAnswers) {
     f.group("model", fusion, "the language model that sees");
     f.group("answering", answering, "the objective");
+  } else if (task == TaskKind::kMaskedImage) {
+    f.group("model", vision, "the image encoder, a Swin transformer");
+    f.group("masked_image", masked_image, "what is hidden");
   } else {
     f.group("model", language, "the language model");
   }
@@ -74,32 +78,46 @@ void require_path(const std::string& key, const std::string& path) {
     fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
 }
 
-/// Of every recipe that reads pictures with texts: `vision` and `text` are its model's, `tokens` the longest
-/// row.
-void check_pictures(const DataConfig& data, const SwinConfig& vision, const LanguageModelConfig& text,
-                    int64_t tokens) {
-  require_path("data.train.path", data.train.path);
-  if (!data.val.path.empty()) require_path("data.val.path", data.val.path);
-  const int64_t given = data.inputs.image.size;
-  if (given != 0 && given != vision.image_size)
-    fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}", given,
-         vision.image_size);
+const SwinConfig& vision_of(const RecipeConfig& recipe) {
+  if (recipe.task == TaskKind::kMaskedImage) return recipe.vision;
+  return recipe.task == TaskKind::kAnswers ? recipe.fusion.vision : recipe.dual_tower.vision;
+}
+
+void check_images(const RecipeConfig& recipe, const char* size_key) {
+  require_path("data.train.path", recipe.data.train.path);
+  if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
+  const int64_t image_size = vision_of(recipe).image_size;
+  const int64_t given = recipe.data.inputs.image.size;
+  if (given != 0 && given != image_size)
+    fail(ErrorKind::kConfig, "data.image.size: {} differs from {} = {}", given, size_key, image_size);
+}
+
+/// `tokens`: the longest row that the language model of `text` gets.
+void check_positions(const LanguageModelConfig& text, int64_t tokens) {
   if (tokens > text.max_positions)
     fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}", tokens,
          text.max_positions);
 }
 
 void check_answers(const RecipeConfig& recipe) {
+  check_images(recipe, "model.vision.image_size");
   const FusionConfig& model = recipe.fusion;
   const ModelInputs& inputs = recipe.data.inputs;
   const int64_t answer = model.answer == AnswerKind::kGenerated ? inputs.question.max_answer_tokens : 0;
-  check_pictures(recipe.data, model.vision, model.text,
-                 model.prefix_tokens() + inputs.text.max_tokens + answer);
+  check_positions(model.text, model.prefix_tokens() + inputs.text.max_tokens + answer);
+}
+
+void check_hard_negatives(const RecipeConfig& recipe) {
+  const HardNegativeConfig& config = recipe.contrastive.hard_negatives;
+  if (recipe.training.batch_size % config.group != 0)
+    fail(ErrorKind::kConfig, "contrastive.hard_negatives.group: {} does not divide training.batch_size = {}",
+         config.group, recipe.training.batch_size);
 }
 
 void check_contrastive(const RecipeConfig& recipe) {
-  check_pictures(recipe.data, recipe.dual_tower.vision, recipe.dual_tower.text,
-                 recipe.data.inputs.text.max_tokens);
+  check_images(recipe, "model.vision.image_size");
+  check_hard_negatives(recipe);
+  check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
     fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
   if (recipe.contrastive.loss == ContrastiveLoss::kSigmoid && !recipe.dual_tower.logit_bias)
@@ -127,18 +145,22 @@ void RecipeConfig::validate() const {
   if (task == TaskKind::kContrastive) check_contrastive(*this);
   if (task == TaskKind::kLanguage) check_language(*this);
   if (task == TaskKind::kAnswers) check_answers(*this);
+  if (task == TaskKind::kMaskedImage) {
+    check_images(*this, "model.image_size");
+    check_masking(masked_image, vision);
+  }
 }
 
 RecipeConfig resolve(RecipeConfig recipe) {
   DataConfig& data = recipe.data;
   if (recipe.task == TaskKind::kLanguage) return recipe;
-  const bool answers = recipe.task == TaskKind::kAnswers;
-  data.inputs.image.size = (answers ? recipe.fusion.vision : recipe.dual_tower.vision).image_size;
+  data.inputs.image.size = vision_of(recipe).image_size;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;
     data.val.format = data.train.format;
     data.val.columns = data.train.columns;
   }
+  if (recipe.task == TaskKind::kMaskedImage) return recipe;
   std::vector<std::string>& special = recipe.tokenizer.train.special_tokens;
   add_missing(special, data.inputs.text.begin_token);
   add_missing(special, data.inputs.text.end_token);

@@ -15,11 +15,12 @@
 #include "models/language/config.h"
 #include "train/task/answering.h"
 #include "train/task/contrastive.h"
+#include "train/task/masked_image.h"
 #include "train/trainer_config.h"
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage, kAnswers };
+enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage };
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
@@ -55,8 +56,10 @@ struct RecipeConfig {
   DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
   LanguageModelConfig language;  ///< [model] of a language recipe
   FusionConfig fusion;           ///< [model] of an answers recipe
+  SwinConfig vision;             ///< [model] of a masked-image recipe
   ContrastiveConfig contrastive;
   AnsweringConfig answering;
+  MaskedImageConfig masked_image;
   TrainingConfig training;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -77,6 +80,10 @@ struct LanguageRecipeConfig : RecipeConfig {
 
 struct AnswersRecipeConfig : RecipeConfig {
   AnswersRecipeConfig() { task = TaskKind::kAnswers; }
+};
+
+struct MaskedImageRecipeConfig : RecipeConfig {
+  MaskedImageRecipeConfig() { task = TaskKind::kMaskedImage; }
 };
 
 /// Fills in what follows from other keys: the image size from the model, the validation path from the

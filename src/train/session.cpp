@@ -10,6 +10,7 @@
 #include "train/session_parts.h"
 #include "train/task/contrastive.h"
 #include "train/task/language.h"
+#include "train/task/masked_image.h"
 
 namespace fathom {
 namespace {
@@ -31,6 +32,30 @@ Metrics retrieval_metrics(const RetrievalReport& report) {
   return metrics;
 }
 
+/// Null without a bank. A loader may prefetch no further than orders are fixed ahead.
+std::shared_ptr<HardNegatives> make_hard_negatives(RecipeConfig& recipe, const SessionPlace& place,
+                                                   int64_t num_samples) {
+  const HardNegativeConfig& config = recipe.contrastive.hard_negatives;
+  if (config.refresh == 0) return nullptr;
+  const bool wide = parameter_type(recipe.precision) == at::kDouble;
+  auto bank = std::make_shared<HardNegatives>(HardNegatives::Setup{
+      .config = config,
+      .num_samples = num_samples,
+      .batch_size = recipe.training.batch_size,
+      .dim = recipe.dual_tower.embed_dim,
+      .seed = recipe.seed,
+      .options = at::TensorOptions().dtype(wide ? at::kDouble : at::kFloat).device(place.runtime.device())});
+  recipe.data.loader.prefetch = std::min(recipe.data.loader.prefetch, bank->lead());
+  return bank;
+}
+
+OrderHook order_hook(const std::shared_ptr<HardNegatives>& hard_negatives) {
+  if (!hard_negatives) return {};
+  return [hard_negatives](int64_t epoch, std::vector<int64_t> seeded) {
+    return hard_negatives->order(epoch, std::move(seeded));
+  };
+}
+
 void open_contrastive(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
   check_metric(recipe, retrieval_metrics({}));
@@ -42,16 +67,19 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   const TextEncoding encoding(tokenizer, inputs.text);
   // Equal shapes let a step be recorded.
   const bool on_cpu = place.runtime.device().is_cpu();
+  const auto hard_negatives = make_hard_negatives(recipe, place, train->size());
   session.loader = make_loader(
       recipe, place,
       std::make_shared<const ImageTextSource>(train, views, encoding, recipe.seed, recipe.data.pairing),
-      {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens});
+      {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens},
+      order_hook(hard_negatives));
   ContrastiveTask::Setup setup{.config = recipe.contrastive,
                                .num_tokens = inputs.text.max_tokens,
                                .captions_per_image = recipe.data.pairing.captions_per_image,
                                .views_per_image = recipe.data.pairing.views_per_image,
                                .seed = recipe.seed,
-                               .tokenizer_json = tokenizer->to_json()};
+                               .tokenizer_json = tokenizer->to_json(),
+                               .hard_negatives = hard_negatives};
   if (place.collective.rank() == 0) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
     ModelInputs evaluated = inputs;
@@ -64,6 +92,7 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   setup.model = DualTower(recipe.dual_tower);
   place_model(*setup.model, ModelKind::kDualTower, recipe, place.runtime.device());
   session.record["inputs"] = config_to_json(inputs);
+  session.record["rerank"] = recipe.evaluation.rerank;
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<ContrastiveTask>(std::move(setup));
 }
@@ -122,6 +151,28 @@ void open_language(Session& session, const SessionPlace& place) {
   session.task = std::make_unique<LanguageTask>(std::move(setup));
 }
 
+void open_masked_image(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  check_metric(recipe, {{"masked_l1", {}}});
+  const ModelInputs& inputs = recipe.data.inputs;
+  const auto pictures = [&](const DatasetConfig& data, Phase phase) {
+    return std::make_shared<const ImageSource>(
+        open_dataset(data), std::make_shared<const ImageViews>(inputs.image, phase), recipe.seed);
+  };
+  session.loader = make_loader(recipe, place, pictures(recipe.data.train, Phase::kTrain), {});
+  MaskedImageTask::Setup setup{.config = recipe.masked_image};
+  if (place.collective.rank() == 0)
+    setup.evaluate = [val = pictures(recipe.data.val, Phase::kEvaluate), config = recipe.masked_image,
+                      options = evaluate_options(recipe, place, 128)](MaskedImageModel model) -> Metrics {
+      return {{"masked_l1", {masked_image_error(std::move(model), config, val, options), false}}};
+    };
+  setup.model = MaskedImageModel(recipe.vision);
+  place_model(*setup.model, ModelKind::kSwin, recipe, place.runtime.device());
+  session.record["inputs"] = config_to_json(inputs);
+  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  session.task = std::make_unique<MaskedImageTask>(std::move(setup));
+}
+
 }  // namespace
 
 TrainerConfig Session::trainer_config(const std::string& run_folder) const {
@@ -141,9 +192,20 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
 Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   check_ranks(recipe, place.collective.size());
   Session session{.recipe = resolve(recipe)};
-  if (session.recipe.task == TaskKind::kContrastive) open_contrastive(session, place);
-  if (session.recipe.task == TaskKind::kLanguage) open_language(session, place);
-  if (session.recipe.task == TaskKind::kAnswers) open_answers(session, place);
+  switch (session.recipe.task) {
+    case TaskKind::kContrastive:
+      open_contrastive(session, place);
+      break;
+    case TaskKind::kLanguage:
+      open_language(session, place);
+      break;
+    case TaskKind::kAnswers:
+      open_answers(session, place);
+      break;
+    case TaskKind::kMaskedImage:
+      open_masked_image(session, place);
+      break;
+  }
   session.record["trained_with"] = Json::Object{{"fathom", version()},
                                                 {"commit", commit()},
                                                 {"device", place.runtime.name()},

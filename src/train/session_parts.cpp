@@ -8,17 +8,20 @@ EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace&
   return {.device = place.runtime.device(),
           .compute_dtype = compute_type(recipe.precision),
           .batch_size = batch_size,
-          .workers = recipe.data.loader.workers};
+          .workers = recipe.data.loader.workers,
+          .rerank = recipe.evaluation.rerank};
 }
 
 std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
                                     std::shared_ptr<const SampleSource> source,
-                                    const CollateConfig& collate) {
+                                    const CollateConfig& collate,
+                                    OrderHook order) {
   return std::make_unique<Loader>(
       LoaderSetup{.source = std::move(source),
                   .sampler = {.batch_size = recipe.training.batch_size, .seed = recipe.seed},
                   .loader = recipe.data.loader,
                   .collate = collate,
+                  .order = std::move(order),
                   .rank = place.collective.rank(),
                   .num_ranks = place.collective.size()});
 }

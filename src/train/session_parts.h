@@ -14,7 +14,8 @@ EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace&
 
 /// This rank's part of the recipe's batches.
 std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
-                                    std::shared_ptr<const SampleSource> source, const CollateConfig& collate);
+                                    std::shared_ptr<const SampleSource> source, const CollateConfig& collate,
+                                    OrderHook order = {});
 
 /// `figures`: what an evaluation of this recipe will give. Errors (kConfig): a metric that it will not have
 /// is said now, not hours later.

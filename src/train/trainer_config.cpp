@@ -58,6 +58,11 @@ void EvaluationConfig::fields(Fields& f) {
   f("metric", metric, "figure that decides which model is best; empty takes the task's own");
   f("patience", patience, "evaluations without improvement after which training stops; 0: never", {.low = 0});
   f("min_improvement", min_improvement, "what counts as an improvement", {.low = 0});
+  f("rerank", rerank,
+    "retrieval with region scores: candidates at the head of the global ranking that both scores together "
+    "order "
+    "anew; 0 leaves the global ranking",
+    {.low = 0});
 }
 
 }  // namespace fathom

@@ -47,6 +47,7 @@ struct EvaluationConfig {
   std::string metric;
   int64_t patience = 0;
   double min_improvement = 0;
+  int64_t rerank = 100;
 
   void fields(Fields& f);
 };

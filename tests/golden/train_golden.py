@@ -3,7 +3,8 @@
 Made with torch 2.11.0, transformers 5.23.0, timm 1.0.31, open_clip_torch 3.3.0 (CPU, float32).
 Run: python tests/golden/train_golden.py
 `language` is a transformers Llama; `contrastive` a timm Swin and a transformers Llama without head (last token,
-projections without bias) under open_clip's ClipLoss. Weights and batches are formulas: see formula_weights.py.
+projections without bias) under open_clip's ClipLoss; `attention` and `late` add ClipLoss over region scores, written
+out here for all pairs at once. Weights and batches are formulas: see formula_weights.py.
 """
 import json
 import math
@@ -103,7 +104,50 @@ def contrastive():
                  lambda step: objective(*model(images(step, 64), uniform_tokens(step, TOKENS))))
 
 
+class RegionTower(DualTower):
+    """M texts of T tokens, N pictures of P regions, D the width that both share."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.region = torch.nn.Module()
+        self.region.query, self.region.key = torch.nn.Linear(48, 24, bias=False), torch.nn.Linear(32, 24, bias=False)
+        if kind == "attention":
+            self.region.token_value = torch.nn.Linear(48, 24, bias=False)
+            self.region.region_value = torch.nn.Linear(32, 24, bias=False)
+        fill(self.region, prefix="region.")
+        self.region.log_scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def scores(self, regions, states, image, text):
+        query, key = self.region.query(states), self.region.key(regions)
+        cosine = torch.nn.functional.cosine_similarity
+        if self.kind == "late":
+            return cosine(query[:, None, :, None], key[None, :, None, :], dim=-1).max(3).values.mean(2)
+        attention = torch.einsum("mtd,npd->mntp", query, key) / math.sqrt(query.shape[-1])
+        of_region, of_token = attention.mean(2).softmax(-1), attention.mean(3).softmax(-1)
+        pooled_regions = torch.einsum("mnp,npd->mnd", of_region, self.region.region_value(regions))
+        pooled_tokens = torch.einsum("mnt,mtd->mnd", of_token, self.region.token_value(states))
+        return 0.5 * (cosine(pooled_regions, text[:, None], dim=-1) + cosine(pooled_tokens, image[None], dim=-1))
+
+    def loss(self, step):
+        regions = self.vision.forward_features(images(step, 64)).flatten(1, 2)
+        states = self.text(uniform_tokens(step, TOKENS)).last_hidden_state
+        unit, entropy = torch.nn.functional.normalize, torch.nn.functional.cross_entropy
+        image = unit(self.image_projection(regions.mean(1)))
+        text = unit(self.text_projection(states[:, -1]))
+        logits = self.region.log_scale.exp() * self.scores(regions, states, image, text)
+        target = torch.arange(BATCH)
+        region = (entropy(logits, target) + entropy(logits.T, target)) / 2
+        return ClipLoss()(image, text, self.log_scale.exp()) + 0.5 * region
+
+
+def with_regions(kind):
+    model = RegionTower(kind)
+    return train(list(model.named_parameters()), model.loss)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     path = pathlib.Path(__file__).parent / "train_losses.json"
-    path.write_text(json.dumps({"language": language(), "contrastive": contrastive()}, indent=1) + "\n")
+    path.write_text(json.dumps({"language": language(), "contrastive": contrastive(),
+                                "attention": with_regions("attention"), "late": with_regions("late")}, indent=1) + "\n")

@@ -59,6 +59,22 @@ TEST(Ranks, TwoEqualOneWithSigmoidAndAccumulation) {
             1e-5);
 }
 
+TEST(Ranks, TwoEqualOneWithRegionScoresAndHardNegatives) {
+  for (const char* region : {"attention", "late"})
+    EXPECT_LT(
+        two_against_one("fp64", {std::string("model.region=") + region, "training.micro_batch_size=3",
+                                 "contrastive.hard_negatives.refresh=3", "contrastive.hard_negatives.group=4",
+                                 "contrastive.hard_negatives.max_similarity=0.8",
+                                 "contrastive.hard_negatives.sharpness=2"}),
+        1e-5);
+}
+
+TEST(Ranks, TwoEqualOneWithAdaptersReversalAndConsistency) {
+  EXPECT_LT(two_against_one("fp64", {"model.adapters=8", "contrastive.reversal=0.5",
+                                     "contrastive.consistency=0.5", "data.pairing.views_per_image=2"}),
+            1e-5);
+}
+
 /// Rank 0 alone writes whole models; both must hear after the same step that the run is to end.
 TEST(Ranks, StopAfterTheSameStepWhileModelsAreWritten) {
   const TrainingWorld world;

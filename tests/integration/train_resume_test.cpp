@@ -71,6 +71,38 @@ TEST(Resume, EqualsTheUninterruptedRunAfterTwentyKills) {
   expect_equal_runs(world / "whole", run);
 }
 
+/// Cut off between epochs, in the middle of them, and while the next epoch's order is fixed already.
+TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegatives) {
+  const TrainingWorld world;
+  std::vector<std::string> settings = {"model.region=attention",
+                                       "contrastive.hard_negatives.refresh=3",
+                                       "contrastive.hard_negatives.group=4",
+                                       "contrastive.hard_negatives.max_similarity=0.8",
+                                       "contrastive.hard_negatives.sharpness=2",
+                                       "contrastive.consistency=0.2",
+                                       "checkpoint.every=1",
+                                       "checkpoint.keep=0",
+                                       "evaluation.every=0"};
+  const auto until = [&](int64_t step) {  // the schedule does not know when the run ends
+    std::vector<std::string> all = settings;
+    all.insert(all.end(), {"schedule.shape=constant", "schedule.warmup_steps=4",
+                           "training.max_steps=" + std::to_string(step)});
+    return all;
+  };
+  const ProgramResult whole = run_program(world.arguments(world / "whole", until(45)));
+  ASSERT_EQ(whole.status, 0) << whole.error;
+  for (const int64_t step : {3, 16, 21, 29, 45}) {
+    std::vector<std::string> words = world.arguments(world / "run", until(step));
+    words.emplace_back("--resume");
+    const ProgramResult part = run_program(words);
+    ASSERT_EQ(part.status, 0) << part.error;
+  }
+  for (const char* file : {"/model.safetensors", "/optimizer.safetensors", "/task.safetensors"})
+    EXPECT_TRUE(read_file(newest_state(world / "run") + file) ==
+                read_file(newest_state(world / "whole") + file))
+        << file;
+}
+
 /// Whether something of the run is half written at this moment.
 bool is_saving(const std::string& run) {
   for (const std::string& folder : {run, run + "/checkpoints", run + "/models"}) {

@@ -10,6 +10,15 @@ void DualTowerConfig::fields(Fields& f) {
     {.low = 0.01, .high = 100});
   f("logit_bias", logit_bias, "learn an offset of the logits (for the sigmoid loss)");
   f("initial_bias", initial_bias, "its first value", {.low = -100, .high = 100});
+  f.choice(
+      "region", region,
+      "a second score of a pair, from tokens and image regions: pooled by their attention to each other, or "
+      "each token with its best region",
+      {{"none", RegionScore::kNone}, {"attention", RegionScore::kAttention}, {"late", RegionScore::kLate}});
+  f("adapters", adapters,
+    "width of the bottleneck of a residual adapter on each tower's output, before the projections; 0 for "
+    "none",
+    {.low = 0, .high = 1 << 14});
 }
 
 void DualTowerConfig::validate() const {
@@ -17,16 +26,45 @@ void DualTowerConfig::validate() const {
   text.validate();
 }
 
+namespace {
+
+int64_t adapter_products(int64_t dim, int64_t bottleneck) {
+  return 2 * dim * bottleneck;
+}
+
+int64_t adapter_parameters(int64_t dim, int64_t bottleneck) {
+  return bottleneck > 0 ? adapter_products(dim, bottleneck) + dim + bottleneck : 0;
+}
+
+/// Projections of a token or a region.
+int64_t part_products(const DualTowerConfig& config, int64_t dim) {
+  if (config.region == RegionScore::kNone) return 0;
+  return dim * config.embed_dim * (config.region == RegionScore::kAttention ? 2 : 1);
+}
+
+}  // namespace
+
 int64_t parameter_count(const DualTowerConfig& config) {
-  return parameter_count(config.vision) + parameter_count(config.text) +
-         (config.vision.output_dim() + config.text.dim) * config.embed_dim + (config.logit_bias ? 2 : 1);
+  const int64_t vision = config.vision.output_dim(), text = config.text.dim;
+  const int64_t scales = (config.logit_bias ? 2 : 1) * (config.region == RegionScore::kNone ? 1 : 2);
+  return parameter_count(config.vision) + parameter_count(config.text) + (vision + text) * config.embed_dim +
+         scales + part_products(config, vision) + part_products(config, text) +
+         adapter_parameters(vision, config.adapters) + adapter_parameters(text, config.adapters);
 }
 
 int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t tokens) {
   LanguageModelConfig headless = config.text;
   headless.vocab_size = 0;
+  const int64_t vision = config.vision.output_dim(), text = config.text.dim;
+  const int64_t parts =
+      config.vision.num_regions() * part_products(config, vision) + tokens * part_products(config, text);
+  // With region scores the adapters see every part beside the pooled whole.
+  const int64_t regions = config.region == RegionScore::kNone ? 0 : config.vision.num_regions();
+  const int64_t states = config.region == RegionScore::kNone ? 0 : tokens;
+  const int64_t adapters = (1 + regions) * adapter_products(vision, config.adapters) +
+                           (1 + states) * adapter_products(text, config.adapters);
   return forward_flops(config.vision, pairs) + forward_flops(headless, pairs, tokens) +
-         2 * pairs * (config.vision.output_dim() + config.text.dim) * config.embed_dim;
+         2 * pairs * ((vision + text) * config.embed_dim + parts + adapters);
 }
 
 }  // namespace fathom

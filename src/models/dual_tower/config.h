@@ -6,6 +6,7 @@
 #include "base/config.h"
 #include "models/language/config.h"
 #include "models/swin/config.h"
+#include "nn/modal_attention.h"
 
 namespace fathom {
 
@@ -16,6 +17,8 @@ struct DualTowerConfig {
   double initial_temperature = 0.07;  ///< logits start at similarity ÷ this
   bool logit_bias = false;            ///< a learned offset, for the sigmoid loss
   double initial_bias = -10.0;
+  RegionScore region = RegionScore::kNone;  ///< scores by tokens and regions, beside the global one
+  int64_t adapters = 0;                     ///< width of the bottleneck before the projections; 0: none
 
   void fields(Fields& f);
   void validate() const;

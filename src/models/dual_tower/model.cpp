@@ -4,20 +4,17 @@
 
 #include <cmath>
 
+#include "nn/temperature.h"
+
 namespace fathom {
 namespace {
-
-constexpr double kMaxScale = 100.0;
 
 LinearOptions projection(int64_t in, int64_t out) {
   return {.in = in, .out = out, .bias = false, .init_deviation = 1.0 / std::sqrt(static_cast<double>(in))};
 }
 
-/// To unit length, in float32 or wider.
-at::Tensor normalise(const at::Tensor& x_BD) {
-  const auto wide = x_BD.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto x = x_BD.to(wide);
-  return x / at::linalg_vector_norm(x, 2, {-1}, true).clamp_min(1e-12);
+at::Tensor adapt(const Adapter& adapter, const at::Tensor& x) {
+  return adapter.is_empty() ? x : adapter.ptr()->forward(x);
 }
 
 }  // namespace
@@ -32,6 +29,22 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
       register_module("text_projection", Linear(projection(config.text.dim, config.embed_dim)));
   log_scale_ = register_parameter("log_scale", at::empty({}));
   if (config.logit_bias) bias_ = register_parameter("logit_bias", at::empty({}));
+  if (config.adapters > 0) {
+    image_adapter_ = register_module(
+        "image_adapter",
+        Adapter(AdapterOptions{.dim = config.vision.output_dim(), .bottleneck = config.adapters}));
+    text_adapter_ = register_module(
+        "text_adapter", Adapter(AdapterOptions{.dim = config.text.dim, .bottleneck = config.adapters}));
+  }
+  if (config.region != RegionScore::kNone)
+    region_ = register_module(
+        "region", ModalAttention(ModalAttentionOptions{.score = config.region,
+                                                       .text_dim = config.text.dim,
+                                                       .region_dim = config.vision.output_dim(),
+                                                       .dim = config.embed_dim,
+                                                       .initial_temperature = config.initial_temperature,
+                                                       .logit_bias = config.logit_bias,
+                                                       .initial_bias = config.initial_bias}));
 }
 
 at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
@@ -39,18 +52,35 @@ at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const Forwar
 }
 
 at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD) const {
-  return normalise(image_projection_->forward(pooled_BD));
+  return unit_length(image_projection_->forward(adapt(image_adapter_, pooled_BD)));
 }
 
 at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                      const ForwardContext& context) {
-  return normalise(text_projection_(text_->pooled(tokens_BT, length_B, context)));
+  return unit_length(text_projection_(adapt(text_adapter_, text_->pooled(tokens_BT, length_B, context))));
+}
+
+PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
+  return encode_regions(vision_->features(image_BCHW, context));
+}
+
+PairSide DualTowerImpl::encode_regions(const at::Tensor& region_BPD) const {
+  const at::Tensor whole_BD = project_image(region_BPD.mean(1));
+  if (region_.is_empty()) return {.whole_ND = whole_BD};
+  return region_->regions(adapt(image_adapter_, region_BPD), whole_BD);
+}
+
+PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
+                                    const ForwardContext& context) {
+  const at::Tensor state_BTD = text_->hidden(tokens_BT, length_B, context);
+  const at::Tensor pooled_BD = text_->pool(state_BTD, length_B);
+  const at::Tensor whole_BD = unit_length(text_projection_(adapt(text_adapter_, pooled_BD)));
+  if (region_.is_empty()) return {.whole_ND = whole_BD, .length_N = length_B};
+  return region_->tokens(adapt(text_adapter_, state_BTD), length_B, whole_BD);
 }
 
 at::Tensor DualTowerImpl::logit_scale() const {
-  const auto log_scale = log_scale_.to(at::promote_types(log_scale_.scalar_type(), at::kFloat));
-  // Beyond the bound the gradient stays that of the bound, so that the parameter finds its way back.
-  return (log_scale + (log_scale.clamp_max(std::log(kMaxScale)) - log_scale).detach()).exp();
+  return bounded_scale(log_scale_);
 }
 
 at::Tensor DualTowerImpl::logit_bias() const {

@@ -8,9 +8,11 @@
 #include "models/dual_tower/config.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
+#include "nn/adapter.h"
 #include "nn/forward_context.h"
 #include "nn/init.h"
 #include "nn/linear.h"
+#include "nn/modal_attention.h"
 
 namespace fathom {
 
@@ -26,6 +28,14 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 
+  /// Embeddings, and with `config().region` also what region scores compare: regions of the last stage,
+  /// unpadded states of the tokens.
+  PairSide encode_image(const at::Tensor& image_BCHW, const ForwardContext& context = {});
+  /// The same from `vision()`'s features.
+  PairSide encode_regions(const at::Tensor& region_BPD) const;
+  PairSide encode_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
+                       const ForwardContext& context = {});
+
   /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100, with a gradient
   /// beyond that too. Scalar, float32.
   at::Tensor logit_scale() const;
@@ -35,6 +45,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   void initialise(ParameterInit& init) const override;
   const DualTowerConfig& config() const { return config_; }
   Swin vision() const { return vision_; }
+  ModalAttention region() const { return region_; }  ///< empty without region scores
   LanguageModel text() const { return text_; }
 
  private:
@@ -43,6 +54,9 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   LanguageModel text_{nullptr};
   Linear image_projection_{nullptr};
   Linear text_projection_{nullptr};
+  Adapter image_adapter_{nullptr};
+  Adapter text_adapter_{nullptr};
+  ModalAttention region_{nullptr};
   at::Tensor log_scale_;
   at::Tensor bias_;
 };

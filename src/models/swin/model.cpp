@@ -47,12 +47,24 @@ SwinImpl::SwinImpl(const SwinConfig& config) : config_(config) {
   norm_ = register_module("norm", LayerNorm(config.output_dim(), config.norm_eps));
 }
 
-at::Tensor SwinImpl::features(const at::Tensor& image_BCHW, const ForwardContext& context) {
+at::Tensor SwinImpl::embed_patches(const at::Tensor& image_BCHW, const ForwardContext& context) {
   const auto own_dtype = patch_embed_->parameters(/*recurse=*/false).front().scalar_type();
-  auto x = image_BCHW.to(context.compute_dtype.value_or(own_dtype));
-  x = patch_embed_(x);
+  return patch_embed_(image_BCHW.to(context.compute_dtype.value_or(own_dtype)));
+}
+
+at::Tensor SwinImpl::run_stages(at::Tensor x, const ForwardContext& context) {
   for (const auto& module : *stages_) x = module->as<SwinStage>()->forward(x, context);
   return norm_(x).flatten(1, 2);
+}
+
+at::Tensor SwinImpl::features(const at::Tensor& image_BCHW, const ForwardContext& context) {
+  return run_stages(embed_patches(image_BCHW, context), context);
+}
+
+at::Tensor SwinImpl::masked_features(const at::Tensor& image_BCHW, const at::Tensor& mask_BRC,
+                                     const at::Tensor& token_D, const ForwardContext& context) {
+  const at::Tensor x = embed_patches(image_BCHW, context);
+  return run_stages(at::where(mask_BRC.unsqueeze(3), token_D.to(x.scalar_type()), x), context);
 }
 
 at::Tensor SwinImpl::forward(const at::Tensor& image_BCHW, const ForwardContext& context) {

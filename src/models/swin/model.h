@@ -22,12 +22,19 @@ class SwinImpl : public torch::nn::Module {
   /// Region features after the last norm, row by row: [B, P, D]. `image_BCHW` is normalised; its sides may
   /// differ from `image_size` as long as patches divide them.
   at::Tensor features(const at::Tensor& image_BCHW, const ForwardContext& context = {});
+  /// The same where `mask_BRC` (bool, patches by row and column) is true of a patch, whose embedding
+  /// `token_D` then takes the place of.
+  at::Tensor masked_features(const at::Tensor& image_BCHW, const at::Tensor& mask_BRC,
+                             const at::Tensor& token_D, const ForwardContext& context = {});
   /// Mean of the regions: [B, D].
   at::Tensor forward(const at::Tensor& image_BCHW, const ForwardContext& context = {});
 
   const SwinConfig& config() const { return config_; }
 
  private:
+  at::Tensor embed_patches(const at::Tensor& image_BCHW, const ForwardContext& context);
+  at::Tensor run_stages(at::Tensor x, const ForwardContext& context);
+
   SwinConfig config_;
   PatchEmbed patch_embed_{nullptr};
   torch::nn::ModuleList stages_;

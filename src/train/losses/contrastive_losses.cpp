@@ -34,6 +34,7 @@ PairLabels label_pairs(const at::Tensor& owner_T, const at::Tensor& owner_I, con
 }
 
 PairLabels transpose(const PairLabels& labels) {
+  FATHOM_CHECK(!labels.log_weight_RC.defined(), "[transpose] weights are of rows");
   return {labels.positive_RC.t(), labels.negative_RC.t()};
 }
 
@@ -50,8 +51,9 @@ at::Tensor caption_ids(const at::Tensor& tokens_BT, const at::Tensor& length_B) 
 at::Tensor info_nce(const at::Tensor& logits_RC, const PairLabels& labels, double label_smoothing) {
   check(logits_RC, labels, "info_nce");
   constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  const at::Tensor weighed_RC = labels.log_weight_RC.defined() ? logits_RC + labels.log_weight_RC : logits_RC;
   const at::Tensor negatives_R =
-      at::logsumexp(logits_RC.masked_fill(labels.negative_RC.logical_not(), kNothing), 1);
+      at::logsumexp(weighed_RC.masked_fill(labels.negative_RC.logical_not(), kNothing), 1);
   const at::Tensor positive_RC = labels.positive_RC.to(logits_RC.scalar_type());
   const at::Tensor weight_RC = positive_RC / positive_RC.sum(1, /*keepdim=*/true).clamp_min(1);
   const at::Tensor partition_RC = at::logaddexp(logits_RC, negatives_R.unsqueeze(1));
@@ -67,7 +69,31 @@ at::Tensor pairwise_sigmoid(const at::Tensor& logits_RC, const PairLabels& label
   check(logits_RC, labels, "pairwise_sigmoid");
   const at::ScalarType type = logits_RC.scalar_type();
   const at::Tensor sign_RC = labels.positive_RC.to(type) - labels.negative_RC.to(type);
-  return -(at::log_sigmoid(logits_RC * sign_RC) * sign_RC.abs()).sum();
+  at::Tensor weight_RC = sign_RC.abs();
+  if (labels.log_weight_RC.defined())
+    weight_RC = at::where(labels.negative_RC, labels.log_weight_RC.exp().to(type), weight_RC);
+  return -(at::log_sigmoid(logits_RC * sign_RC) * weight_RC).sum();
+}
+
+void weigh_negatives(PairLabels& labels, const at::Tensor& similarity_RC, double sharpness) {
+  constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  const at::Tensor raw_RC = similarity_RC * sharpness;
+  const at::Tensor count_R1 =
+      labels.negative_RC.sum(1, /*keepdim=*/true).clamp_min(1).to(raw_RC.scalar_type());
+  const at::Tensor log_mean_R1 =
+      at::logsumexp(raw_RC.masked_fill(labels.negative_RC.logical_not(), kNothing), {1}, true) -
+      count_R1.log();
+  labels.log_weight_RC = (raw_RC - log_mean_R1).masked_fill(labels.negative_RC.logical_not(), 0);
+}
+
+at::Tensor symmetric_divergence(const at::Tensor& first_RC, const at::Tensor& second_RC,
+                                const at::Tensor& keep_RC) {
+  constexpr double kFar = -1e5;  // finite, so that differences of logarithms stay numbers
+  const at::Tensor leave_RC = keep_RC.logical_not();
+  const at::Tensor first = first_RC.masked_fill(leave_RC, kFar).log_softmax(1);
+  const at::Tensor second = second_RC.masked_fill(leave_RC, kFar).log_softmax(1);
+  const at::Tensor term_RC = (first.exp() - second.exp()) * (first - second);
+  return 0.5 * term_RC.masked_fill(leave_RC, 0).sum();
 }
 
 }  // namespace fathom

@@ -4,6 +4,7 @@
 #include <torch/nn/module.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "nn/linear.h"
 #include "train/losses/contrastive_losses.h"
 #include "train/task.h"
+#include "train/task/hard_negatives.h"
+#include "train/task/modality_discriminator.h"
 
 namespace fathom {
 
@@ -23,6 +26,10 @@ struct ContrastiveConfig {
   bool match_equal_captions = true;
   double self_weight = 0.0;
   double self_temperature = 0.1;
+  double region_weight = 1.0;
+  double reversal = 0.0;
+  double consistency = 0.0;
+  HardNegativeConfig hard_negatives;
 
   void fields(Fields& f);
 };
@@ -53,6 +60,11 @@ TORCH_MODULE(ViewHead);
 /// view is a positive of every caption of its picture. With `self_weight`, views of one picture are also
 /// contrasted with those of others (Chen et al., "A simple framework for contrastive learning of visual
 /// representations", ICML 2020).
+///
+/// Where the model has region scores, the same loss over them is added with `region_weight`. Each rank scores
+/// its own texts with all pictures; scores, not tokens, then go to the other ranks. `reversal` adds what a
+/// modality discriminator sees in the embeddings, with reversed gradients; `consistency` the divergence
+/// between which pictures and which texts of the batch a sample's picture and its text resemble.
 class ContrastiveTask : public Task {
  public:
   struct Setup {
@@ -63,7 +75,8 @@ class ContrastiveTask : public Task {
     int64_t views_per_image = 1;
     int64_t seed = 0;  ///< of the view head's initial weights
     std::string tokenizer_json;
-    std::function<Metrics(DualTower)> evaluate;  ///< may be empty
+    std::shared_ptr<HardNegatives> hard_negatives;  ///< may be null; also the hook of the loader's order
+    std::function<Metrics(DualTower)> evaluate;     ///< may be empty
   };
   explicit ContrastiveTask(Setup setup);
 
@@ -71,8 +84,12 @@ class ContrastiveTask : public Task {
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   at::Tensor forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
+  void after_step(const StepContext& step) override;
+  TensorMap state() const override;
+  void load_state(const TensorMap& state) override;
   std::string default_metric() const override { return "mean_recall"; }
-  bool launches_alike() const override { return true; }
+  /// The strength of reversal changes from step to step.
+  bool launches_alike() const override { return setup_.config.reversal == 0; }
   void save_model(const std::string& folder, const Json& record) override;
   PixelStatistics pixels() const override;
   double flops_per_sample() const override;
@@ -80,18 +97,38 @@ class ContrastiveTask : public Task {
  private:
   /// This rank's embeddings, and what identifies them.
   struct Embeddings {
-    at::Tensor image_VD, text_MD;  ///< V·B views, M = K·B texts
-    at::Tensor view_VD;            ///< for the contrast among views; undefined without it
+    PairSide image, text;  ///< V·B views, M = K·B texts
+    at::Tensor view_VD;    ///< for the contrast among views; undefined without it
     at::Tensor owner_B, caption_M;
+    /// Those through which gradients go back to the towers; some may be undefined.
+    std::vector<at::Tensor*> learned();
   };
+  struct Labels {
+    PairLabels image_to_text_VL, text_to_image_MN;
+  };
+  /// This rank's rows of the similarities of all pictures with all texts.
+  struct Similarities {
+    at::Tensor image_to_text_VL, text_to_image_MN;
+  };
+  struct Calibration {
+    at::Tensor scale, bias;
+  };
+  struct Gathered;  ///< what every rank has of all ranks' embeddings
+
   Embeddings embed(const MicroBatch& micro_batch);
-  at::Tensor loss_of(const Embeddings& local, Collective& collective) const;
-  at::Tensor pair_loss(const Embeddings& local, Collective& collective) const;
+  static Embeddings join(const std::vector<Embeddings>& parts);
+  at::Tensor loss_of(const Embeddings& local, const StepContext& step);
+  Labels label(const Embeddings& local, const Gathered& all) const;
+  at::Tensor pair_loss(const Similarities& similarities, const Labels& labels,
+                       const Calibration& calibration) const;
+  static Similarities region_similarities(const Embeddings& local, const Gathered& all,
+                                          Collective& collective);
   at::Tensor view_loss(const Embeddings& local, Collective& collective) const;
-  at::Tensor score(const at::Tensor& logits_RC, const PairLabels& labels) const;
+  at::Tensor consistency_loss(const Embeddings& local, const Gathered& all, Collective& collective) const;
 
   Setup setup_;
   ViewHead view_head_{nullptr};
+  ModalityDiscriminator discriminator_{nullptr};
 };
 
 }  // namespace fathom

@@ -225,6 +225,39 @@ TEST(Derivatives, OfTheDualTower) {
   });
 }
 
+TEST(Derivatives, OfTheDualTowerWithRegionScores) {
+  for (const RegionScore region : {RegionScore::kAttention, RegionScore::kLate}) {
+    DualTowerConfig config = small_dual_tower();
+    config.region = region;
+    config.adapters = 3;
+    DualTower model(config);
+    fill_by_formula(model);
+    model->to(at::kDouble);
+    const auto tokens = formula_tokens({3, 7}, 31), image = formula_image({3, 3, 32, 32}).to(at::kDouble);
+    const auto length = at::tensor({7, 2, 5}, at::kLong);
+    expect_directional_derivative(model, [&] {
+      const PairSide texts = model->encode_text(tokens, length), images = model->encode_image(image);
+      const auto logits =
+          at::matmul(images.whole_ND, texts.whole_ND.t()) * model->logit_scale() + model->logit_bias() +
+          pair_scores(texts, images).t() * model->region()->logit_scale() + model->region()->logit_bias();
+      return at::cross_entropy_loss(logits, at::arange(3, at::kLong));
+    });
+  }
+}
+
+TEST(DualTowerTest, EncodesWhatItEmbeds) {
+  DualTowerConfig config = small_dual_tower();
+  config.region = RegionScore::kAttention;
+  DualTower model(config);
+  fill_by_formula(model);
+  const at::NoGradGuard no_grad;
+  const auto tokens = formula_tokens({3, 7}, 31), image = formula_image({3, 3, 32, 32});
+  const auto length = at::tensor({7, 2, 5}, at::kLong);
+  EXPECT_TRUE(at::equal(model->encode_image(image).whole_ND, model->embed_image(image)));
+  EXPECT_TRUE(at::equal(model->encode_text(tokens, length).whole_ND, model->embed_text(tokens, length)));
+  EXPECT_EQ(model->encode_image(image).key_NSD.sizes(), (at::IntArrayRef{3, 16, 12}));
+}
+
 TEST(Swin, TakesImagesOfOtherSizes) {
   Swin model(small_swin());
   init_parameters(*model, 6);

@@ -24,7 +24,13 @@ TEST(Counts, AreThoseOfTheModels) {
   config.head_dim = 10;
   EXPECT_EQ(parameter_count(config), count_parameters(LanguageModel(config)));
   EXPECT_EQ(parameter_count(small_swin()), count_parameters(Swin(small_swin())));
-  EXPECT_EQ(parameter_count(small_dual_tower()), count_parameters(DualTower(small_dual_tower())));
+  for (const RegionScore region : {RegionScore::kNone, RegionScore::kAttention, RegionScore::kLate})
+    for (const int64_t adapters : {0, 3}) {
+      DualTowerConfig tower = small_dual_tower();
+      tower.region = region;
+      tower.adapters = adapters;
+      EXPECT_EQ(parameter_count(tower), count_parameters(DualTower(tower)));
+    }
 }
 
 TEST(Counts, AreThePublishedOnesOfSwinAndLlama) {

@@ -73,6 +73,19 @@ TEST(ModelFolder, GivesADualTowerBackAndItsTowersAlone) {
   EXPECT_FALSE(fs::exists(folder / "model.tmp"));
 }
 
+TEST(ModelFolder, KeepsRegionScoresAndAdapters) {
+  const TemporaryFolder folder;
+  DualTowerConfig config = small_dual_tower();
+  config.region = RegionScore::kAttention;
+  config.adapters = 3;
+  DualTower model(config);
+  fill_by_formula(model);
+  save_model_folder(folder / "model", model);
+  const auto loaded = load_model_folder(folder / "model");
+  expect_same_parameters(model, loaded.dual_tower);
+  EXPECT_EQ(config_to_json(loaded.dual_tower->config()), config_to_json(config));
+}
+
 TEST(ModelFolder, ConvertsTypes) {
   const TemporaryFolder folder;
   Swin model(small_swin());

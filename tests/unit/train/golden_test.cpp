@@ -115,25 +115,43 @@ TEST(TrainGolden, LanguageModelLosesAsTransformersLlama) {
   expect_golden_losses(task, std::make_shared<FormulaSource>(kTokens + 1, false), "language");
 }
 
-TEST(TrainGolden, DualTowerLosesAsTimmAndOpenClip) {
+DualTower formula_tower(RegionScore region) {
   DualTowerConfig config;
   config.vision = {
       .image_size = kImageSize, .dim = 16, .depths = {2, 2}, .heads = {2, 4}, .window = 4, .drop_path = 0.0};
   config.text = llama();
   config.text.tied_head = true;
   config.embed_dim = 24;
+  config.region = region;
   DualTower model(config);
   fill(*model->vision(), swin_weight_map_timm(config.vision));
   fill(*model->text(), language_weight_map(config.text));
-  {
-    const torch::NoGradGuard no_grad;
-    auto parameters = model->named_parameters();
-    for (const char* name : {"image_projection.weight", "text_projection.weight"})
-      parameters[name].copy_(testing::formula_weight(name, parameters[name].sizes()));
-    parameters["log_scale"].fill_(std::log(1 / 0.07));
+  const torch::NoGradGuard no_grad;
+  for (auto& entry : model->named_parameters()) {
+    if (entry.key().starts_with("vision.") || entry.key().starts_with("text.")) continue;
+    if (entry.key().ends_with("log_scale"))
+      entry.value().fill_(std::log(1 / 0.07));
+    else
+      entry.value().copy_(testing::formula_weight(entry.key(), entry.value().sizes()));
   }
-  ContrastiveTask task({.model = model, .config = {.match_equal_captions = false}, .num_tokens = kTokens});
+  return model;
+}
+
+TEST(TrainGolden, DualTowerLosesAsTimmAndOpenClip) {
+  ContrastiveTask task({.model = formula_tower(RegionScore::kNone),
+                        .config = {.match_equal_captions = false},
+                        .num_tokens = kTokens});
   expect_golden_losses(task, std::make_shared<FormulaSource>(kTokens, true), "contrastive");
+}
+
+TEST(TrainGolden, RegionScoresLoseAsWrittenOutInPyTorch) {
+  for (const auto& [name, region] :
+       {std::pair{"attention", RegionScore::kAttention}, std::pair{"late", RegionScore::kLate}}) {
+    ContrastiveTask task({.model = formula_tower(region),
+                          .config = {.match_equal_captions = false, .region_weight = 0.5},
+                          .num_tokens = kTokens});
+    expect_golden_losses(task, std::make_shared<FormulaSource>(kTokens, true), name);
+  }
 }
 
 }  // namespace

@@ -131,5 +131,86 @@ TEST(CaptionIds, DependOnTokensAndNotOnPadding) {
   EXPECT_NE(narrow[0].item<int64_t>(), narrow[2].item<int64_t>());
 }
 
+TEST(NegativeWeights, MultiplyNegativesAndAreOneOnAverage) {
+  torch::manual_seed(3);
+  const at::Tensor logits = torch::randn({3, 5}, at::kDouble), likeness = torch::randn({3, 5}, at::kDouble);
+  PairLabels labels{torch::eye(3, 5, at::kBool), torch::eye(3, 5, at::kBool).logical_not()};
+  labels.negative_RC[1][4] = false;
+  const double plain = info_nce(logits, labels).item<double>();
+  weigh_negatives(labels, likeness, 2.0);
+  double expected = 0;
+  for (int64_t i = 0; i < 3; ++i) {
+    double sum = 0, count = 0, negatives = 0;
+    const auto is_negative = [&](int64_t j) { return labels.negative_RC[i][j].item<bool>(); };
+    for (int64_t j = 0; j < 5; ++j) {
+      if (!is_negative(j)) continue;
+      sum += std::exp(2 * likeness[i][j].item<double>());
+      ++count;
+    }
+    for (int64_t j = 0; j < 5; ++j)
+      if (is_negative(j))
+        negatives +=
+            std::exp(2 * likeness[i][j].item<double>()) * count / sum * std::exp(logits[i][j].item<double>());
+    const double positive = std::exp(logits[i][i].item<double>());
+    expected -= std::log(positive / (positive + negatives));
+  }
+  EXPECT_NEAR(info_nce(logits, labels).item<double>(), expected, 1e-12);
+  EXPECT_GT(std::abs(expected - plain), 0.01);
+  expect_gradients([&](const auto& inputs) { return info_nce(inputs[0], labels); }, {logits});
+  const at::Tensor mean_R =
+      labels.log_weight_RC.exp().masked_fill(~labels.negative_RC, 0).sum(1) / labels.negative_RC.sum(1);
+  EXPECT_TRUE(at::allclose(mean_R, torch::ones({3}, at::kDouble)));
+}
+
+TEST(NegativeWeights, CountInTheSigmoidLossToo) {
+  const at::Tensor logits = torch::randn({2, 3}, at::kDouble);
+  PairLabels labels{torch::eye(2, 3, at::kBool), torch::eye(2, 3, at::kBool).logical_not()};
+  labels.log_weight_RC = torch::randn({2, 3}, at::kDouble);
+  double expected = 0;
+  for (int64_t i = 0; i < 2; ++i)
+    for (int64_t j = 0; j < 3; ++j) {
+      const double z = logits[i][j].item<double>();
+      expected += i == j ? std::log1p(std::exp(-z))
+                         : std::exp(labels.log_weight_RC[i][j].item<double>()) * std::log1p(std::exp(z));
+    }
+  EXPECT_NEAR(pairwise_sigmoid(logits, labels).item<double>(), expected, 1e-12);
+}
+
+TEST(NegativeWeights, OfARowWithoutNegativesDoNoHarm) {
+  PairLabels labels{torch::eye(2, 2, at::kBool), torch::zeros({2, 2}, at::kBool)};
+  weigh_negatives(labels, torch::randn({2, 2}, at::kDouble), 3.0);
+  const at::Tensor logits = torch::randn({2, 2}, at::kDouble).requires_grad_();
+  const at::Tensor loss = info_nce(logits, labels);
+  loss.backward();
+  EXPECT_NEAR(loss.item<double>(), 0, 1e-12);
+  EXPECT_TRUE(logits.grad().isfinite().all().item<bool>());
+}
+
+TEST(SymmetricDivergence, IsTheMeanOfBothDirections) {
+  torch::manual_seed(5);
+  const at::Tensor a = torch::randn({3, 4}, at::kDouble), b = torch::randn({3, 4}, at::kDouble);
+  at::Tensor keep = torch::ones({3, 4}, at::kBool);
+  keep[0][1] = false;
+  keep[2].fill_(false);
+  double expected = 0;
+  for (int64_t i = 0; i < 2; ++i) {
+    double sum_a = 0, sum_b = 0;
+    for (int64_t j = 0; j < 4; ++j) {
+      if (!keep[i][j].item<bool>()) continue;
+      sum_a += std::exp(a[i][j].item<double>());
+      sum_b += std::exp(b[i][j].item<double>());
+    }
+    for (int64_t j = 0; j < 4; ++j) {
+      if (!keep[i][j].item<bool>()) continue;
+      const double p = std::exp(a[i][j].item<double>()) / sum_a, q = std::exp(b[i][j].item<double>()) / sum_b;
+      expected += 0.5 * (p * std::log(p / q) + q * std::log(q / p));
+    }
+  }
+  EXPECT_NEAR(symmetric_divergence(a, b, keep).item<double>(), expected, 1e-12);
+  EXPECT_NEAR(symmetric_divergence(a, a, keep).item<double>(), 0, 1e-15);
+  expect_gradients([&](const auto& inputs) { return symmetric_divergence(inputs[0], inputs[1], keep); },
+                   {a, b});
+}
+
 }  // namespace
 }  // namespace fathom

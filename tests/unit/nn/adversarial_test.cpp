@@ -1,0 +1,70 @@
+// Gradient reversal and adapters.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "gradcheck.h"
+#include "nn/adapter.h"
+#include "nn/grad_reversal.h"
+
+namespace fathom {
+namespace {
+
+TEST(GradientReversal, LeavesValuesAndTurnsGradientsRound) {
+  torch::manual_seed(2);
+  const at::Tensor x = torch::randn({3, 4}, at::kDouble);
+  const auto function = [](const at::Tensor& z) { return (z.sin() * z.exp()).sum(); };
+  EXPECT_TRUE(at::equal(reverse_gradient(x, 0.3), x));
+  // Against finite differences of the function without reversal.
+  const at::Tensor leaf = x.clone().requires_grad_();
+  function(reverse_gradient(leaf, 0.3)).backward();
+  constexpr double kStep = 1e-6;
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    at::Tensor above = x.clone(), below = x.clone();
+    above.view(-1)[i] += kStep;
+    below.view(-1)[i] -= kStep;
+    const double slope = (function(above) - function(below)).item<double>() / (2 * kStep);
+    EXPECT_NEAR(leaf.grad().view(-1)[i].item<double>(), -0.3 * slope, 1e-7);
+  }
+}
+
+TEST(GradientReversal, HasTheDerivativeOfAFactorWhenReversedTwice) {
+  testing::expect_gradients(
+      [](const std::vector<at::Tensor>& inputs) {
+        return reverse_gradient(reverse_gradient(inputs[0].sin(), 1.0), 1.0);
+      },
+      {torch::randn({5}, at::kDouble)});
+}
+
+TEST(GradientReversal, StrengthGrowsFromNothingToAlmostOne) {
+  EXPECT_EQ(reversal_strength(0), 0);
+  EXPECT_NEAR(reversal_strength(0.1), 2 / (1 + std::exp(-1.0)) - 1, 1e-12);
+  EXPECT_NEAR(reversal_strength(1), 0.9999092, 1e-6);
+}
+
+TEST(Adapter, BeginsAsTheIdentityAndLearns) {
+  Adapter adapter(AdapterOptions{.dim = 6, .bottleneck = 3});
+  init_parameters(*adapter, 1);
+  adapter->to(at::kDouble);
+  const at::Tensor x = torch::randn({2, 5, 6}, at::kDouble);
+  EXPECT_TRUE(at::equal(adapter(x), x));
+  adapter(x).square().sum().backward();
+  EXPECT_GT(adapter->named_parameters()["up.weight"].grad().abs().max().item<double>(), 1e-3);
+  const torch::NoGradGuard no_grad;
+  for (auto& parameter : adapter->parameters()) parameter.normal_();
+  EXPECT_GT((adapter(x) - x).abs().max().item<double>(), 0.1);
+}
+
+TEST(Adapter, HasTheRightDerivatives) {
+  Adapter adapter(AdapterOptions{.dim = 4, .bottleneck = 2});
+  init_parameters(*adapter, 1);
+  adapter->to(at::kDouble);
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : adapter->parameters()) parameter.normal_();
+  }
+  testing::expect_gradients([&](const std::vector<at::Tensor>& inputs) { return adapter(inputs[0]); },
+                            {torch::randn({3, 4}, at::kDouble)});
+}
+
+}  // namespace
+}  // namespace fathom
