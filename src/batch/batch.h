@@ -18,9 +18,14 @@ struct Batch {
   at::Tensor tokens_BT;   ///< int64, padded at the end with the padding id
   at::Tensor length_B;    ///< int64: unpadded tokens of each row
   at::Tensor label_B;     ///< int64 class ids, −1 where a sample has none
+  at::Tensor target_BT;   ///< int64, for each token but the last: the one to be foretold, −1 for none
+  at::Tensor
+      segment_BT;  ///< int64, for each token but the last: the number of its text in the row, −1 padding
 
   /// Every tensor, defined or not.
-  std::array<at::Tensor*, 5> tensors() { return {&index_B, &image_BCHW, &tokens_BT, &length_B, &label_B}; }
+  std::array<at::Tensor*, 7> tensors() {
+    return {&index_B, &image_BCHW, &tokens_BT, &length_B, &label_B, &target_BT, &segment_BT};
+  }
   int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }
 };
 

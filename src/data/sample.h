@@ -44,7 +44,11 @@ struct Sample {
   std::vector<Image> images;  ///< none, one, or several views of one picture
   std::optional<Audio> audio;
   std::vector<std::vector<int32_t>> token_rows;  ///< none, one, or several encoded sentences
-  int64_t label = -1;                            ///< class id, −1 if none
+  std::vector<int32_t>
+      targets;  ///< of the first row's tokens but the last: what follows, −1 what is not learned
+  std::vector<int32_t>
+      segments;        ///< likewise: the number of the text that each belongs to, where there are several
+  int64_t label = -1;  ///< class id, −1 if none
 };
 
 }  // namespace fathom
