@@ -35,16 +35,16 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
 }
 
 at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  return project_image(vision_->forward(image_BCHW, context));
+  return project_image(vision_->forward(image_BCHW, context), context);
 }
 
-at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD) const {
-  return normalise(image_projection_->forward(pooled_BD));
+at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD, const ForwardContext& context) const {
+  return normalise(image_projection_->forward(pooled_BD, context));
 }
 
 at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                      const ForwardContext& context) {
-  return normalise(text_projection_(text_->pooled(tokens_BT, length_B, context)));
+  return normalise(text_projection_(text_->pooled(tokens_BT, length_B, context), context));
 }
 
 at::Tensor DualTowerImpl::logit_scale() const {

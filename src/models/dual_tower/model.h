@@ -22,7 +22,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   /// Unit-length float32 embeddings, [B, D].
   at::Tensor embed_image(const at::Tensor& image_BCHW, const ForwardContext& context = {});
   /// The same from `vision()`'s pooled features.
-  at::Tensor project_image(const at::Tensor& pooled_BD) const;
+  at::Tensor project_image(const at::Tensor& pooled_BD, const ForwardContext& context = {}) const;
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 

@@ -54,7 +54,8 @@ at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tens
                "[language] expected int64 tokens [B, T], got {} dimensions of {}", tokens_BT.dim(),
                c10::toString(tokens_BT.scalar_type()));
   const bool causal = config_.attention == AttentionKind::kCausal;
-  const auto view = make_attention_view(tokens_BT, length_B, causal, rope_, cache);
+  auto view = make_attention_view(tokens_BT, length_B, causal, rope_, cache);
+  if (context.segment_BT.defined()) separate_segments(view, context.segment_BT);
   auto x_BTD = embed(tokens_BT, context);
   for (const auto& module : *blocks_) {
     auto* block = module->as<Block>();
