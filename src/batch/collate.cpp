@@ -72,6 +72,20 @@ void stack_tokens(std::span<const Sample> samples, const CollateConfig& config, 
   }
 }
 
+/// One number for each of a row's tokens but the last, −1 behind them.
+at::Tensor stack_numbers(std::span<const Sample> samples, std::vector<int32_t> Sample::*numbers,
+                         int64_t length) {
+  at::Tensor out = at::full({static_cast<int64_t>(samples.size()), length}, -1, at::kLong);
+  int64_t* data = out.mutable_data_ptr<int64_t>();
+  for (const Sample& sample : samples) {
+    const std::vector<int32_t>& row = sample.*numbers;
+    check_rows("targets and segments", row.size(), sample.token_rows.front().size() - 1);
+    std::copy(row.begin(), row.end(), data);
+    data += length;
+  }
+  return out;
+}
+
 /// True if all samples have it, false if none; anything else is a contract broken by the source.
 template <typename HasModality>
 bool present(std::span<const Sample> samples, const char* modality, const HasModality& has) {
@@ -94,6 +108,10 @@ Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
     stack_tokens(samples, config, batch);
   if (present(samples, "a question", [](const Sample& sample) { return sample.prompt_length > 0; }))
     batch.prompt_length_B = stack_numbers(samples, &Sample::prompt_length);
+  if (present(samples, "targets", [](const Sample& sample) { return !sample.targets.empty(); }))
+    batch.target_BT = stack_numbers(samples, &Sample::targets, batch.tokens_BT.size(1) - 1);
+  if (present(samples, "segments", [](const Sample& sample) { return !sample.segments.empty(); }))
+    batch.segment_BT = stack_numbers(samples, &Sample::segments, batch.tokens_BT.size(1) - 1);
   return batch;
 }
 
@@ -125,7 +143,9 @@ Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
           .tokens_BT = cut(batch.tokens_BT),
           .length_B = cut(batch.length_B),
           .label_B = cut(batch.label_B),
-          .prompt_length_B = cut(batch.prompt_length_B)};
+          .prompt_length_B = cut(batch.prompt_length_B),
+          .target_BT = cut(batch.target_BT),
+          .segment_BT = cut(batch.segment_BT)};
 }
 
 }  // namespace fathom

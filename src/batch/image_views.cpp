@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <span>
 
-#include "base/file.h"
+#include "data/media_file.h"
 
 namespace fathom {
 namespace {
@@ -53,7 +53,7 @@ Image ImageViews::view_of(const Image& image, Random& random) const {
 
 Image ImageViews::view(const std::string& path, Random& random) const {
   if (const auto image = find(path)) return view_of(*image, random);
-  const std::string content = read_file(path);
+  const std::string content = read_media(path);
   const EncodedImage encoded{std::as_bytes(std::span(content)), path};
   if (may_keep(read_image_header(encoded.bytes, path)))
     return view_of(*keep(path, decode_image(encoded.bytes, path)), random);

@@ -192,7 +192,8 @@ Sample Loader::Pipeline::load_or_replace(int64_t index, int64_t epoch) {
     }
     const auto key = mix_seed({static_cast<uint64_t>(setup_.sampler.seed), static_cast<uint64_t>(epoch),
                                static_cast<uint64_t>(index), static_cast<uint64_t>(attempt)});
-    candidate = Random(key, kReplacementStream).below(setup_.source->size());
+    Random random(key, kReplacementStream);
+    candidate = setup_.source->replacement(index, epoch, random);
   }
 }
 

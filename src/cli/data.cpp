@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "cli/data_argument.h"
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "data/readers/inspect.h"
@@ -40,9 +41,10 @@ void add_make(CLI::App& app, MakeOptions& options) {
 
 void add_inspect(CLI::App& app, InspectArguments& arguments) {
   CLI::App* inspect = app.add_subcommand("inspect", "Count, show samples, and list every problem");
-  inspect->add_option("path", arguments.config.path, "manifest, text file or folder")->required();
+  inspect->add_option("path", arguments.config.path, "manifest, text file, tar shards or folder")->required();
   inspect->add_option("--split", arguments.config.split, "this split only");
   inspect->add_option("--columns", arguments.config.columns, "theirs=ours, for manifests with other keys");
+  add_picture_options(*inspect, arguments.config);
   inspect->add_flag("--headers-only", arguments.headers_only, "do not decode images");
   inspect->add_flag("--json", arguments.json, "print one JSON object");
 }

@@ -4,6 +4,15 @@
 
 namespace fathom::cli {
 
+void add_picture_options(CLI::App& app, DatasetConfig& config) {
+  app.add_option("--images", config.images, "folder of the pictures that a COCO or VQA file names")
+      ->type_name("DIR");
+  app.add_option("--annotations", config.annotations, "the file with the answers to VQA's questions")
+      ->type_name("FILE");
+  app.add_option("--image-name", config.image_name, "names of VQA's pictures, one # for each digit")
+      ->type_name("NAME");
+}
+
 void add_data_options(CLI::App& app, DataOptions& options) {
   app.add_option("--data", options.path,
                  "manifest, folder or text file (default: what the run was evaluated on)")
@@ -13,6 +22,7 @@ void add_data_options(CLI::App& app, DataOptions& options) {
       ->each([&](const std::string&) { options.split_given = true; })
       ->capture_default_str();
   app.add_option("--limit", options.limit, "only the first so many rows (0: all)")->check(at_least(0));
+  add_picture_options(app, options.named);
 }
 
 std::vector<std::string> data_paths(const DataOptions& options, const OpenedModel& model) {
@@ -29,10 +39,12 @@ std::vector<std::string> data_paths(const DataOptions& options, const OpenedMode
 }
 
 std::unique_ptr<Dataset> open_data(const DataOptions& options, const OpenedModel& model) {
-  return open_dataset({.path = data_paths(options, model).front(),
-                       .split = options.split == "all" ? "" : options.split,
-                       .limit = options.limit,
-                       .split_if_named = !options.split_given});
+  DatasetConfig config = options.named;
+  config.path = data_paths(options, model).front();
+  config.split = options.split == "all" ? "" : options.split;
+  config.limit = options.limit;
+  config.split_if_named = !options.split_given;
+  return open_dataset(config);
 }
 
 }  // namespace fathom::cli

@@ -16,8 +16,11 @@ struct DataOptions {
   std::string split = "val";  ///< "all": every row
   bool split_given = false;   ///< otherwise `split` applies where the data names splits
   int64_t limit = 0;
+  DatasetConfig named;  ///< what COCO and VQA files need beside
 };
 
+/// --images, --annotations and --image-name: what COCO and VQA files need beside a path.
+void add_picture_options(CLI::App& app, DatasetConfig& config);
 void add_data_options(CLI::App& app, DataOptions& options);
 
 /// One path, or all texts that a language model's run was evaluated on. Errors (kUsage): no --data for a

@@ -45,7 +45,11 @@ struct Sample {
   std::optional<Audio> audio;
   std::vector<std::vector<int32_t>> token_rows;  ///< none, one, or several encoded sentences
   int64_t prompt_length = 0;  ///< leading tokens of the first row that are a question; 0 if none
-  int64_t label = -1;         ///< class id, −1 if none
+  std::vector<int32_t>
+      targets;  ///< of the first row's tokens but the last: what follows, −1 what is not learned
+  std::vector<int32_t>
+      segments;        ///< likewise: the number of the text that each belongs to, where there are several
+  int64_t label = -1;  ///< class id, −1 if none
 };
 
 }  // namespace fathom

@@ -4,9 +4,12 @@
 #include <optional>
 
 #include "base/error.h"
+#include "data/chat/chat_template.h"
 #include "data/tokenizer/tokenizer.h"
+#include "models/adapter_folder.h"
 #include "models/folder_swap.h"
 #include "models/language/hf_map.h"
+#include "models/lora.h"
 #include "models/swin/hf_map.h"
 #include "models/weight_map.h"
 
@@ -51,11 +54,13 @@ void write_record(const std::string& folder, ModelKind kind, Json config, const 
   write_json_file(in(folder, "fathom.json"), record);
 }
 
-void write_tokenizer(const std::string& folder, const std::string& tokenizer_json) {
-  if (tokenizer_json.empty()) return;
-  write_file_atomically(in(folder, "tokenizer.json"), tokenizer_json);
+void write_tokenizer(const std::string& folder, const ModelExtras& extras) {
+  if (extras.tokenizer_json.empty()) return;
+  write_file_atomically(in(folder, "tokenizer.json"), extras.tokenizer_json);
   Json json = Json::object();
   json["tokenizer_class"] = "PreTrainedTokenizerFast";
+  if (const Json* name = extras.record.find("chat_template"))
+    json["chat_template"] = chat_template_jinja(chat_template_of(name->as_string()));
   write_json_file(in(folder, "tokenizer_config.json"), json);
 }
 
@@ -67,7 +72,7 @@ void write_language(const std::string& folder, const LanguageModel& model, const
   write_json_file(in(folder, "config.json"), language_config_to_hf(model->config(), end_of_text));
   save_tensors(in(folder, "model.safetensors"), foreign_weights(*model, language_weight_map(model->config())),
                {{"format", "pt"}});
-  write_tokenizer(folder, extras.tokenizer_json);
+  write_tokenizer(folder, extras);
 }
 
 void write_vision(const std::string& folder, const Swin& model) {
@@ -193,6 +198,14 @@ ModelKind kind_of(const Json& record, const std::string& folder) {
        name != nullptr && name->is_string() ? " '" + name->as_string() + "'" : "");
 }
 
+/// The folder of the model that the adapters in `path` belong to.
+std::string base_of(const std::string& path) {
+  const std::string base = adapter_base(path);
+  if (base.empty() || !fs::is_directory(base) || is_adapter_folder(base))
+    fail(ErrorKind::kCheckpoint, "{}: adapters of a model in \"{}\", which is no model folder", path, base);
+  return base;
+}
+
 }  // namespace
 
 const char* model_kind_name(ModelKind kind) {
@@ -200,10 +213,36 @@ const char* model_kind_name(ModelKind kind) {
 }
 
 ModelKind model_kind(const std::string& path) {
-  return kind_of(read_record(path), path);
+  return is_adapter_folder(path) ? model_kind(base_of(path)) : kind_of(read_record(path), path);
 }
 
-LoadedModel load_model_folder(const std::string& path, const LoadOptions& options) {
+torch::nn::Module& LoadedModel::module() {
+  if (kind == ModelKind::kLanguage) return *language;
+  if (kind == ModelKind::kSwin) return *vision;
+  if (kind == ModelKind::kFusion) return *fusion;
+  return *dual_tower;
+}
+
+WeightMap LoadedModel::foreign_names() {
+  if (kind == ModelKind::kLanguage) return language_weight_map(language->config());
+  if (kind == ModelKind::kSwin) return swin_weight_map_hf(vision->config());
+  return identity_map(module());
+}
+
+void add_adapter_folder(LoadedModel& loaded, const std::string& folder, const std::string& name,
+                        double weight) {
+  read_adapters(loaded.module(), loaded.foreign_names(), folder, name);
+  weigh_adapters(loaded.module(), name, weight);
+}
+
+namespace {
+
+void read_tokenizer(const std::string& folder, LoadedModel& loaded) {
+  const std::string path = in(folder, "tokenizer.json");
+  if (fs::exists(path)) loaded.extras.tokenizer_json = read_file(path);
+}
+
+LoadedModel read_model(const std::string& path, const LoadOptions& options) {
   const Json record = read_record(path);
   LoadedModel loaded;
   loaded.kind = kind_of(record, path);
@@ -212,42 +251,71 @@ LoadedModel load_model_folder(const std::string& path, const LoadOptions& option
   if (loaded.kind == ModelKind::kDualTower) loaded.dual_tower = read_dual_tower(path, record, options);
   if (loaded.kind == ModelKind::kFusion) loaded.fusion = read_fusion(path, record, options);
   if (const Json* extra = record.find("record")) loaded.extras.record = *extra;
-  const std::string tokenizer = in(path, "tokenizer.json");
-  if (fs::exists(tokenizer)) loaded.extras.tokenizer_json = read_file(tokenizer);
+  read_tokenizer(path, loaded);
   return loaded;
 }
 
-void save_model_folder(const std::string& path, LanguageModel model, const ModelExtras& extras) {
+/// The model that adapters belong to, with them added.
+LoadedModel read_adapted(const std::string& path, const LoadOptions& options) {
+  LoadedModel loaded = read_model(base_of(path), options);
+  add_adapter_folder(loaded, path, "default", 1.0);
+  merge_adapters(loaded.module());
+  if (const auto record = read_if_there(in(path, "fathom.json")))
+    if (const Json* extra = record->find("record")) loaded.extras.record = *extra;
+  read_tokenizer(path, loaded);
+  return loaded;
+}
+
+/// Puts a folder in place that `write` fills with the model, or the adapters alone.
+template <typename Model, typename Write>
+void save_folder(const std::string& path, Model model, ModelKind kind, const ModelExtras& extras,
+                 const WeightMap& map, const Write& write) {
   replace_folder(path, [&](const std::string& folder) {
-    write_language(folder, model, extras);
-    write_record(folder, ModelKind::kLanguage, config_to_json(model->config()), extras);
+    if (extras.adapter_base.empty()) {
+      const MergedWeights merged(*model);
+      write(folder);
+    } else {
+      write_adapters(folder, *model, map,
+                     {.base = fs::absolute(extras.adapter_base).lexically_normal().string(),
+                      .causal_lm = kind == ModelKind::kLanguage});
+      write_tokenizer(folder, extras);
+    }
+    write_record(folder, kind, config_to_json(model->config()), extras);
   });
+}
+
+}  // namespace
+
+LoadedModel load_model_folder(const std::string& path, const LoadOptions& options) {
+  return is_adapter_folder(path) ? read_adapted(path, options) : read_model(path, options);
+}
+
+void save_model_folder(const std::string& path, LanguageModel model, const ModelExtras& extras) {
+  save_folder(path, model, ModelKind::kLanguage, extras, language_weight_map(model->config()),
+              [&](const std::string& folder) { write_language(folder, model, extras); });
 }
 
 void save_model_folder(const std::string& path, Swin model, const ModelExtras& extras) {
-  replace_folder(path, [&](const std::string& folder) {
-    write_vision(folder, model);
-    write_record(folder, ModelKind::kSwin, config_to_json(model->config()), extras);
-  });
+  save_folder(path, model, ModelKind::kSwin, extras, swin_weight_map_hf(model->config()),
+              [&](const std::string& folder) { write_vision(folder, model); });
 }
 
 void save_model_folder(const std::string& path, DualTower model, const ModelExtras& extras) {
-  replace_folder(path, [&](const std::string& folder) {
-    write_language(in(folder, "text"), model->text(), extras);
-    write_vision(in(folder, "vision"), model->vision());
-    save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
-    write_tokenizer(folder, extras.tokenizer_json);
-    write_record(folder, ModelKind::kDualTower, config_to_json(model->config()), extras);
-  });
+  save_folder(path, model, ModelKind::kDualTower, extras, identity_map(*model),
+              [&](const std::string& folder) {
+                write_language(in(folder, "text"), model->text(), extras);
+                write_vision(in(folder, "vision"), model->vision());
+                save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
+                write_tokenizer(folder, extras);
+              });
 }
 
 void save_model_folder(const std::string& path, Fusion model, const ModelExtras& extras) {
-  replace_folder(path, [&](const std::string& folder) {
+  save_folder(path, model, ModelKind::kFusion, extras, identity_map(*model), [&](const std::string& folder) {
     write_language(in(folder, "text"), model->text(), extras);
     if (model->vision()) write_vision(in(folder, "vision"), model->vision());
     save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
-    write_tokenizer(folder, extras.tokenizer_json);
-    write_record(folder, ModelKind::kFusion, config_to_json(model->config()), extras);
+    write_tokenizer(folder, extras);
   });
 }
 

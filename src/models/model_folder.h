@@ -1,7 +1,8 @@
 // A whole model on disk. A language model or an image encoder alone is a Hugging Face folder (config.json,
 // model.safetensors); a dual tower or a fusion model is `text/` and `vision/`, each such a folder, with what
 // has no foreign home in `fathom.safetensors`. `fathom.json` is our record, tokenizer.json lies at the top
-// and in `text/`.
+// and in `text/`. A folder of adapters alone (models/adapter_folder.h) names the folder of the model they
+// belong to.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -14,6 +15,7 @@
 #include "models/fusion/model.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
+#include "models/weight_map.h"
 
 namespace fathom {
 
@@ -24,6 +26,8 @@ const char* model_kind_name(ModelKind kind);  ///< "language", "swin", "dual_tow
 struct ModelExtras {
   std::string tokenizer_json;    ///< the text of tokenizer.json; empty: none
   Json record = Json::object();  ///< kept in fathom.json under "record": data settings, training summary
+  /// Where the model's adapters alone are to be kept: the folder of the model they belong to.
+  std::string adapter_base = {};
 };
 
 /// What was found in a folder; the member that `kind` names is set, the others are empty holders.
@@ -34,6 +38,10 @@ struct LoadedModel {
   DualTower dual_tower{nullptr};
   Fusion fusion{nullptr};
   ModelExtras extras;
+
+  torch::nn::Module& module();
+  /// Foreign names of its weights: those of an adapter folder.
+  WeightMap foreign_names();
 };
 
 struct LoadOptions {
@@ -45,10 +53,18 @@ struct LoadOptions {
 /// no model in it, an architecture that is not ours (named).
 ModelKind model_kind(const std::string& path);
 
-/// Errors (kCheckpoint): as `model_kind`; weights whose names or shapes do not all match (they are listed).
+/// A folder of adapters gives the model they belong to, with them added to its weights. Errors (kCheckpoint):
+/// as `model_kind`; weights whose names or shapes do not all match (they are listed); adapters whose model is
+/// not where they say.
 LoadedModel load_model_folder(const std::string& path, const LoadOptions& options = {});
 
-/// Writes beside, syncs, renames: `path` is the old folder or the new one, never half of one.
+/// Gives a loaded model the adapters of a folder, by a name of their own and with a weight. Errors
+/// (kCheckpoint): as `read_adapters`.
+void add_adapter_folder(LoadedModel& loaded, const std::string& folder, const std::string& name,
+                        double weight);
+
+/// Writes beside, syncs, renames: `path` is the old folder or the new one, never half of one. Adapters are
+/// added to the weights, or kept alone where `extras.adapter_base` says so; the model stays as it is.
 void save_model_folder(const std::string& path, LanguageModel model, const ModelExtras& extras = {});
 void save_model_folder(const std::string& path, Swin model, const ModelExtras& extras = {});
 void save_model_folder(const std::string& path, DualTower model, const ModelExtras& extras = {});

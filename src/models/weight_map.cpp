@@ -78,7 +78,8 @@ at::Tensor as_tensor(const TensorView& view) {
 
 WeightMap identity_map(const torch::nn::Module& module) {
   WeightMap map;
-  for (const auto& item : module.named_parameters()) map.push_back({item.key(), {{item.key()}}});
+  for (const auto& item : module.named_parameters())
+    if (item.key().find(".lora_") == std::string::npos) map.push_back({item.key(), {{item.key()}}});
   return map;
 }
 

@@ -30,7 +30,7 @@ using WeightMap = std::vector<WeightRule>;
 /// keep.
 using IgnoreRule = std::function<bool(const std::string& name)>;
 
-/// Our own names on both sides.
+/// Our own names on both sides, adapters left out.
 WeightMap identity_map(const torch::nn::Module& module);
 
 /// The weights of a folder, or of one file: `model.safetensors`, or the shards that

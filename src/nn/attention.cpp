@@ -39,6 +39,15 @@ AttentionView make_attention_view(const at::Tensor& x_BTD, const at::Tensor& len
   return view;
 }
 
+void separate_segments(AttentionView& view, const at::Tensor& segment_BT) {
+  FATHOM_CHECK(view.causal && view.cache == nullptr,
+               "[attention] segments need a causal view without a cache");
+  const int64_t tokens = segment_BT.size(1);
+  view.mask = segment_BT.unsqueeze(1).eq(segment_BT.unsqueeze(2)).unsqueeze(1) &
+              continued_causal_mask(0, tokens, segment_BT.device());
+  view.causal = false;
+}
+
 AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options) {
   const int64_t width = options.heads * options.head_dim, kv_width = options.kv_heads * options.head_dim;
   qkv_ = register_module(
@@ -49,12 +58,13 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
           .in = width, .out = options.dim, .bias = false, .init_deviation = options.output_deviation}));
 }
 
-at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer) {
-  auto [q_BHTE, k_BKSE, v_BKSE] = kernels::rope_heads(qkv_(x_BTD), view.angles.cos_TF, view.angles.sin_TF,
-                                                      {options_.heads, options_.kv_heads});
+at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
+                                  const ForwardContext& context) {
+  auto [q_BHTE, k_BKSE, v_BKSE] = kernels::rope_heads(
+      qkv_(x_BTD, context), view.angles.cos_TF, view.angles.sin_TF, {options_.heads, options_.kv_heads});
   if (view.cache != nullptr) std::tie(k_BKSE, v_BKSE) = view.cache->append(layer, k_BKSE, v_BKSE);
   const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
-  return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}));
+  return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}), context);
 }
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "nn/forward_context.h"
 #include "nn/kv_cache.h"
 #include "nn/linear.h"
 #include "nn/rope.h"
@@ -36,11 +37,16 @@ struct AttentionView {
 AttentionView make_attention_view(const at::Tensor& x_BTD, const at::Tensor& length_B, bool causal,
                                   Rope& rope, KeyValueCache* cache = nullptr);
 
+/// Lets the tokens of a causal view see those of their own segment only: several texts in one row.
+/// `segment_BT`: int64, one number a text. REQUIRES a view without a cache.
+void separate_segments(AttentionView& view, const at::Tensor& segment_BT);
+
 class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const AttentionOptions& options);
   /// [B, T, D] → [B, T, D]. `layer` is this layer's place in the cache.
-  at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer);
+  at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
+                     const ForwardContext& context = {});
 
  private:
   AttentionOptions options_;

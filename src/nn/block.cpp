@@ -15,9 +15,9 @@ at::Tensor BlockImpl::forward(const at::Tensor& x_BTD, const AttentionView& view
                               const ForwardContext& context) {
   BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
   const auto h_BTD =
-      add_branch(x_BTD, attention_(attention_norm_(x_BTD), view, options_.layer), drop, context);
+      add_branch(x_BTD, attention_(attention_norm_(x_BTD), view, options_.layer, context), drop, context);
   drop.stream += 1;
-  return add_branch(h_BTD, mlp_(mlp_norm_(h_BTD)), drop, context);
+  return add_branch(h_BTD, mlp_(mlp_norm_(h_BTD), context), drop, context);
 }
 
 }  // namespace fathom

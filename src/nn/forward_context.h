@@ -21,6 +21,9 @@ struct ForwardContext {
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
   /// Keep only the inputs of each block and compute its inside again in the backward pass.
   bool checkpoint_blocks = false;
+  /// int64 [B, T], the number of the text that each token belongs to, where a row holds several: they do not
+  /// see each other. Undefined: one text a row.
+  at::Tensor segment_BT = {};
 
   bool drops() const { return training && key_B.defined(); }
 };

@@ -1,5 +1,8 @@
 #include "nn/linear.h"
 
+#include <ATen/ATen.h>
+
+#include "base/error.h"
 #include "kernels/linear.h"
 
 namespace fathom {
@@ -9,8 +12,32 @@ LinearImpl::LinearImpl(const LinearOptions& options) : options_(options) {
   if (options.bias) bias_ = register_parameter("bias", at::empty({options.out}));
 }
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) const {
-  return kernels::linear(x, weight_, bias_);
+at::Tensor LinearImpl::forward(const at::Tensor& x, const ForwardContext& context) const {
+  at::Tensor y = kernels::linear(x, weight_, bias_);
+  for (const auto& [name, adapter] : adapters_)
+    if (adapter->weight() != 0) y = y + adapter->forward(x, context);
+  return y;
+}
+
+Lora LinearImpl::add_adapter(const std::string& name, LoraOptions options) {
+  for (const auto& [taken, adapter] : adapters_)
+    FATHOM_CHECK(taken != name, "[linear] there is an adapter \"{}\" already", name);
+  options.in = options_.in;
+  options.out = options_.out;
+  Lora adapter(options);
+  adapter->to(weight_.device(), weight_.scalar_type());
+  register_module("lora_" + name, adapter);
+  adapters_.emplace_back(name, adapter);
+  return adapter;
+}
+
+void LinearImpl::merge_adapters() {
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, adapter] : adapters_) {
+    if (adapter->weight() != 0) weight_.add_(adapter->delta());
+    unregister_module("lora_" + name);
+  }
+  adapters_.clear();
 }
 
 void LinearImpl::initialise(ParameterInit& init) const {

@@ -5,8 +5,13 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "nn/forward_context.h"
 #include "nn/init.h"
+#include "nn/lora.h"
 
 namespace fathom {
 
@@ -17,13 +22,22 @@ struct LinearOptions {
   double init_deviation = 0.02;  ///< of the normal distribution that weights begin with; biases begin with 0
 };
 
-/// y = x Wᵀ + b, in x's type: parameters of another type are cast.
+/// y = x Wᵀ + b, in x's type: parameters of another type are cast. What low-rank adapters it has been given
+/// add to it.
 class LinearImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit LinearImpl(const LinearOptions& options);
-  /// [..., in] → [..., out].
-  at::Tensor forward(const at::Tensor& x) const;
+  /// [..., in] → [..., out]. The context is for the adapters' dropout.
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {}) const;
   void initialise(ParameterInit& init) const override;
+
+  /// Adds an adapter as the child "lora_NAME", of the weight's type and device, its values not yet set.
+  /// Errors (kInternal): the name is taken.
+  Lora add_adapter(const std::string& name, LoraOptions options);
+  /// By name, in the order they came.
+  const std::vector<std::pair<std::string, Lora>>& adapters() const { return adapters_; }
+  /// Adds what the adapters are worth to the weight, and drops them.
+  void merge_adapters();
 
   const LinearOptions& options() const { return options_; }
   const at::Tensor& weight() const { return weight_; }  ///< [out, in]
@@ -33,6 +47,7 @@ class LinearImpl : public torch::nn::Module, public HasInitialValues {
   LinearOptions options_;
   at::Tensor weight_;
   at::Tensor bias_;
+  std::vector<std::pair<std::string, Lora>> adapters_;
 };
 TORCH_MODULE(Linear);
 

@@ -15,8 +15,8 @@ SwigluMlpImpl::SwigluMlpImpl(const MlpOptions& options) {
                                                        .init_deviation = options.output_deviation}));
 }
 
-at::Tensor SwigluMlpImpl::forward(const at::Tensor& x) {
-  return down_(kernels::swiglu(gate_up_(x)));
+at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  return down_(kernels::swiglu(gate_up_(x, context)), context);
 }
 
 GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
@@ -26,8 +26,8 @@ GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
                   .in = options.inner, .out = options.dim, .init_deviation = options.output_deviation}));
 }
 
-at::Tensor GeluMlpImpl::forward(const at::Tensor& x) {
-  return down_(at::gelu(up_(x)));
+at::Tensor GeluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  return down_(at::gelu(up_(x, context)), context);
 }
 
 }  // namespace fathom

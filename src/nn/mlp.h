@@ -20,7 +20,7 @@ struct MlpOptions {
 class SwigluMlpImpl : public torch::nn::Module {
  public:
   explicit SwigluMlpImpl(const MlpOptions& options);
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
 
  private:
   Linear gate_up_{nullptr};  ///< [2M, D], gate first
@@ -32,7 +32,7 @@ TORCH_MODULE(SwigluMlp);
 class GeluMlpImpl : public torch::nn::Module {
  public:
   explicit GeluMlpImpl(const MlpOptions& options);
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
 
  private:
   Linear up_{nullptr};    ///< [M, D]

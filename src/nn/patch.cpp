@@ -39,7 +39,7 @@ PatchMergingImpl::PatchMergingImpl(int64_t dim, double norm_eps) {
       register_module("reduction", Linear(LinearOptions{.in = 4 * dim, .out = 2 * dim, .bias = false}));
 }
 
-at::Tensor PatchMergingImpl::forward(const at::Tensor& x) {
+at::Tensor PatchMergingImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   const int64_t odd_rows = x.size(1) % 2, odd_columns = x.size(2) % 2;
   const auto even =
       odd_rows + odd_columns > 0 ? at::constant_pad_nd(x, {0, 0, 0, odd_columns, 0, odd_rows}) : x;
@@ -47,7 +47,7 @@ at::Tensor PatchMergingImpl::forward(const at::Tensor& x) {
   const auto merged = even.reshape({x.size(0), rows, 2, columns, 2, x.size(3)})
                           .permute({0, 1, 3, 4, 2, 5})
                           .reshape({x.size(0), rows, columns, 4 * x.size(3)});
-  return reduction_(norm_(merged));
+  return reduction_(norm_(merged), context);
 }
 
 }  // namespace fathom

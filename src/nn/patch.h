@@ -43,7 +43,7 @@ class PatchMergingImpl : public torch::nn::Module {
  public:
   PatchMergingImpl(int64_t dim, double norm_eps);
   /// [B, height, width, D] → [B, ⌈height/2⌉, ⌈width/2⌉, 2D]; odd sides are padded with zeros.
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
 
  private:
   LayerNorm norm_{nullptr};

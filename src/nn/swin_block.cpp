@@ -30,7 +30,7 @@ const WindowAttentionImpl::Plan& WindowAttentionImpl::plan_for(const at::Tensor&
   return plan_;
 }
 
-at::Tensor WindowAttentionImpl::forward(const at::Tensor& x) {
+at::Tensor WindowAttentionImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   const Plan& plan = plan_for(x);
   const int64_t places = plan.shape.side * plan.shape.side;
   const auto bias_HTT = at::index_select(position_bias_, 0, plan.index)
@@ -38,8 +38,8 @@ at::Tensor WindowAttentionImpl::forward(const at::Tensor& x) {
                             .permute({2, 0, 1})
                             .contiguous();
   const auto windows = kernels::window_partition(x, plan.shape);
-  return kernels::window_merge(output_(kernels::window_attention(qkv_(windows), bias_HTT, plan.mask_WTT)),
-                               plan.shape);
+  const auto attended = kernels::window_attention(qkv_(windows, context), bias_HTT, plan.mask_WTT);
+  return kernels::window_merge(output_(attended, context), plan.shape);
 }
 
 void WindowAttentionImpl::initialise(ParameterInit& init) const {
@@ -56,9 +56,9 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
-  const auto h = add_branch(x, attention_(attention_norm_(x)), drop, context);
+  const auto h = add_branch(x, attention_(attention_norm_(x), context), drop, context);
   drop.stream += 1;
-  return add_branch(h, mlp_(mlp_norm_(h)), drop, context);
+  return add_branch(h, mlp_(mlp_norm_(h), context), drop, context);
 }
 
 SwinStageImpl::SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool merge) {
@@ -74,7 +74,7 @@ at::Tensor SwinStageImpl::forward(const at::Tensor& x, const ForwardContext& con
     const auto run = [block, context](const at::Tensor& input) { return block->forward(input, context); };
     y = context.checkpoint_blocks ? checkpoint(*block, run, y) : run(y);
   }
-  return merge_.is_empty() ? y : merge_(y);
+  return merge_.is_empty() ? y : merge_(y, context);
 }
 
 }  // namespace fathom

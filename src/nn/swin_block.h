@@ -35,7 +35,7 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit WindowAttentionImpl(const SwinBlockOptions& options);
   /// [B, height, width, D] → the same.
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
   void initialise(ParameterInit& init) const override;
 
  private:

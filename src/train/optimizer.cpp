@@ -3,10 +3,12 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "base/error.h"
-#include "train/name_pattern.h"
+#include "base/name_pattern.h"
+#include "train/parameter_depth.h"
 
 namespace fathom {
 
@@ -24,18 +26,51 @@ void OptimizerConfig::fields(Fields& f) {
   f("weight_decay", weight_decay, "decoupled decay of weights; norms and biases have none", {.low = 0});
   f("clip_norm", clip_norm, "largest global norm of the gradient; 0 is unlimited", {.low = 0});
   f("freeze", freeze, "patterns of parameters that stay as they are");
+  f("freeze_layers", freeze_layers,
+    "lowest layers of each tower that stay as they are, with the embedding below them", {.low = 0});
+  f("layer_decay", layer_decay,
+    "learning rate of a layer as a share of that of the layer above it, down to the embedding",
+    {.low = 0.01, .high = 1});
   f.list("rules", rules, "learning rates and decays of parameters by name");
 }
 
+namespace {
+
+std::vector<std::string> names_of(const NamedParameters& parameters) {
+  std::vector<std::string> names;
+  for (const auto& [name, parameter] : parameters) names.push_back(name);
+  return names;
+}
+
+void require_any(const NamedParameters& parameters, const char* key) {
+  const bool any = std::any_of(parameters.begin(), parameters.end(),
+                               [](const auto& entry) { return entry.second.requires_grad(); });
+  if (!any) fail(ErrorKind::kConfig, "{}: nothing is left to train", key);
+}
+
+}  // namespace
+
 void freeze_parameters(const NamedParameters& parameters, const std::vector<std::string>& patterns) {
+  const std::vector<std::string> names = names_of(parameters);
   for (const std::string& pattern : patterns) {
-    require_match(pattern, parameters, "optimizer.freeze");
+    require_match(pattern, names, "optimizer.freeze");
     for (auto [name, parameter] : parameters)
       if (matches(pattern, name)) parameter.set_requires_grad(false);
   }
-  const bool any = std::any_of(parameters.begin(), parameters.end(),
-                               [](const auto& entry) { return entry.second.requires_grad(); });
-  if (!any) fail(ErrorKind::kConfig, "optimizer.freeze: nothing is left to train");
+  require_any(parameters, "optimizer.freeze");
+}
+
+void freeze_lower_layers(const NamedParameters& parameters, int64_t count) {
+  if (count == 0) return;
+  const std::vector<ParameterDepth> depths = parameter_depths(parameters);
+  int64_t deepest = 0;
+  for (const ParameterDepth& place : depths) deepest = std::max(deepest, place.layers);
+  if (count > deepest)
+    fail(ErrorKind::kConfig, "optimizer.freeze_layers: {} layers, the deepest tower has {}", count, deepest);
+  for (size_t i = 0; i < parameters.size(); ++i)
+    if (depths[i].depth <= std::min(count, depths[i].layers) && depths[i].layers > 0)
+      at::Tensor(parameters[i].second).set_requires_grad(false);
+  require_any(parameters, "optimizer.freeze_layers");
 }
 
 namespace {
@@ -48,10 +83,13 @@ bool is_decayed(const std::string& name, const at::Tensor& parameter) {
 
 std::vector<ParameterGroup> group_parameters(const NamedParameters& parameters,
                                              const OptimizerConfig& config) {
+  const std::vector<std::string> names = names_of(parameters);
   for (const ParameterRule& rule : config.rules)
-    require_match(rule.pattern, parameters, "optimizer.rules.pattern");
+    require_match(rule.pattern, names, "optimizer.rules.pattern");
+  const std::vector<ParameterDepth> depths = parameter_depths(parameters);
   std::map<std::pair<double, double>, ParameterGroup> groups;
-  for (const auto& [name, parameter] : parameters) {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const auto& [name, parameter] = parameters[i];
     if (!parameter.requires_grad()) continue;
     double scale = 1.0;
     double decay = is_decayed(name, parameter) ? config.weight_decay : 0.0;
@@ -60,6 +98,7 @@ std::vector<ParameterGroup> group_parameters(const NamedParameters& parameters,
       scale = rule.learning_rate_scale;
       if (rule.weight_decay >= 0) decay = rule.weight_decay;
     }
+    scale *= std::pow(config.layer_decay, static_cast<double>(depths[i].from_top()));
     ParameterGroup& group = groups[{scale, decay}];
     group.learning_rate_scale = scale;
     group.weight_decay = decay;

@@ -32,6 +32,8 @@ struct OptimizerConfig {
   double weight_decay = 0.1;
   double clip_norm = 1.0;
   std::vector<std::string> freeze;
+  int64_t freeze_layers = 0;
+  double layer_decay = 1.0;
   std::vector<ParameterRule> rules;
 
   void fields(Fields& f);
@@ -48,9 +50,16 @@ struct ParameterGroup {
 /// matches no parameter (with the nearest name), patterns that leave nothing to train.
 void freeze_parameters(const NamedParameters& parameters, const std::vector<std::string>& patterns);
 
-/// Trainable parameters by learning rate and decay. Parameters of at most one dimension (norms, biases, the
-/// temperature) and tables of biases are not decayed, unless a rule says so. Errors (kConfig): a rule that
-/// matches no parameter.
+/// Takes the gradient from the lowest `count` layers of every tower and all that feeds them
+/// (parameter_depth.h); where an embedding is the output head too, from the head. Errors (kConfig): no tower
+/// has so many layers; nothing is left to train.
+void freeze_lower_layers(const NamedParameters& parameters, int64_t count);
+
+/// Trainable parameters by learning rate and decay. With `layer_decay` the learning rate of layer l out of L
+/// is that of the top times layer_decay^(L + 1 − l); what feeds the first layer counts as layer 0 (Clark et
+/// al., "ELECTRA", ICLR 2020). A rule's scale comes on top of that. Parameters of at most one dimension
+/// (norms, biases, the temperature) and tables of biases are not decayed, unless a rule says so. Errors
+/// (kConfig): a rule that matches no parameter.
 std::vector<ParameterGroup> group_parameters(const NamedParameters& parameters,
                                              const OptimizerConfig& config);
 

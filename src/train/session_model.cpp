@@ -8,13 +8,6 @@
 namespace fathom {
 namespace {
 
-torch::nn::Module& module_of(LoadedModel& loaded) {
-  if (loaded.kind == ModelKind::kLanguage) return *loaded.language;
-  if (loaded.kind == ModelKind::kSwin) return *loaded.vision;
-  if (loaded.kind == ModelKind::kFusion) return *loaded.fusion;
-  return *loaded.dual_tower;
-}
-
 void copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::string& source) {
   const torch::NoGradGuard no_grad;
   const auto given = from.named_parameters();
@@ -38,7 +31,7 @@ void place_model(torch::nn::Module& module, ModelKind kind, const RecipeConfig& 
     if (loaded.kind != kind)
       fail(ErrorKind::kCheckpoint, "init_from: {} holds a {} model, the recipe needs a {} model",
            recipe.init_from, model_kind_name(loaded.kind), model_kind_name(kind));
-    copy_weights(module_of(loaded), module, recipe.init_from);
+    copy_weights(loaded.module(), module, recipe.init_from);
   }
   module.to(device, parameter_type(recipe.precision));
 }

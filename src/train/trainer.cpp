@@ -59,6 +59,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
                                    parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
   freeze_parameters(parameters_, config.optimizer.freeze);
+  freeze_lower_layers(parameters_, config.optimizer.freeze_layers);
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
 }

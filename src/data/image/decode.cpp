@@ -7,11 +7,11 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "data/image/format.h"
 #include "data/image/jpeg_reader.h"
 #include "data/image/orientation.h"
 #include "data/image/png_webp.h"
+#include "data/media_file.h"
 
 namespace fathom {
 
@@ -94,7 +94,7 @@ Image decode_image(std::span<const std::byte> bytes, const std::string& source,
 }
 
 Image load_image(const std::string& path, const DecodeOptions& options) {
-  const std::string content = read_file(path);
+  const std::string content = read_media(path);
   return decode_image(std::as_bytes(std::span(content)), path, options);
 }
 

@@ -38,6 +38,12 @@ void read_format(Reading& reading, DataFormat format) {
       return read_image_captions(reading);
     case DataFormat::kImageClasses:
       return read_image_classes(reading);
+    case DataFormat::kCocoCaptions:
+      return read_coco_captions(reading);
+    case DataFormat::kVqa:
+      return read_vqa(reading);
+    case DataFormat::kWebDataset:
+      return read_webdataset(reading);
     case DataFormat::kText:
       return read_text_documents(reading);
     case DataFormat::kAuto:
@@ -49,7 +55,9 @@ void read_format(Reading& reading, DataFormat format) {
 }  // namespace
 
 void DatasetConfig::fields(Fields& f) {
-  f("path", path, "manifest (.jsonl, .csv, .tsv), text file, or folder that holds a manifest or images");
+  f("path", path,
+    "manifest (.jsonl, .csv, .tsv, COCO's or VQA's .json), text file, tar shards (\"train-{000..146}.tar\"), "
+    "or folder that holds a manifest, shards or images");
   f.choice("format", format, "how to read it",
            {{"auto", DataFormat::kAuto},
             {"jsonl", DataFormat::kJsonLines},
@@ -57,9 +65,17 @@ void DatasetConfig::fields(Fields& f) {
             {"tsv", DataFormat::kTsv},
             {"image_captions", DataFormat::kImageCaptions},
             {"image_classes", DataFormat::kImageClasses},
+            {"coco_captions", DataFormat::kCocoCaptions},
+            {"vqa", DataFormat::kVqa},
+            {"webdataset", DataFormat::kWebDataset},
             {"text", DataFormat::kText}});
   f("split", split, "rows of this split only; empty for all rows");
   f("columns", columns, "\"theirs=ours\" for manifests whose keys have other names, e.g. \"filepath=image\"");
+  f("images", images, "folder of the pictures that a COCO or VQA file names; empty: that file's own");
+  f("annotations", annotations, "the file with the answers to VQA's questions; empty: without answers");
+  f("image_name", image_name,
+    "names of VQA's pictures, with one # for each digit of their number; empty: COCO's, by the file's "
+    "data_subtype");
   f.choice("on_error", on_error, "a row that cannot be read, a missing file: stop there, or skip and count",
            {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
   f("limit", limit, "read at most this many records; 0 for all", {.low = 0});

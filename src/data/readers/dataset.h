@@ -19,6 +19,9 @@ enum class DataFormat {
   kTsv,            ///< the same with tabs
   kImageCaptions,  ///< folder of images, captions in a .txt beside each (one a line)
   kImageClasses,   ///< one folder of images per class
+  kCocoCaptions,   ///< COCO's captions_*.json
+  kVqa,            ///< VQA v2: questions, and annotations in a file of their own
+  kWebDataset,     ///< tar shards: one, several by braces, or a folder of them
   kText,           ///< documents between lines that read <|endoftext|>
 };
 
@@ -27,6 +30,9 @@ struct DatasetConfig {
   DataFormat format = DataFormat::kAuto;
   std::string split;
   std::vector<std::string> columns;
+  std::string images;
+  std::string annotations;
+  std::string image_name;
   OnError on_error = OnError::kStop;
   int64_t limit = 0;
   bool split_if_named = false;  ///< where the data names no split at all, take every row; no recipe's key
@@ -60,10 +66,11 @@ class Dataset {
 };
 
 /// Reads a manifest or folder. A folder that holds captions.jsonl, qa.jsonl, samples.jsonl, clips.jsonl (or a
-/// single .jsonl, .csv or .tsv file) is read by it. Relative media paths are taken from the manifest's
-/// folder. With a `split`, rows of another one and rows without one are left out. Errors: kConfig for a path
-/// or format that does not fit; kData "FILE:LINE: reason" for broken rows and for media files that do not
-/// exist (under kSkip they are counted in the report); kData when nothing is left, with the splits there are.
+/// single .jsonl, .csv or .tsv file) is read by it, one that holds .tar files and no manifest as shards.
+/// Relative media paths are taken from the manifest's folder. With a `split`, rows of another one and rows
+/// without one are left out. Errors: kConfig for a path or format that does not fit; kData "FILE:LINE:
+/// reason" for broken rows and for media files that do not exist (under kSkip they are counted in the
+/// report); kData when nothing is left, with the splits there are.
 std::unique_ptr<Dataset> open_dataset(const DatasetConfig& config);
 
 /// The format of what lies at `path`, and the file or folder to read. Errors (kConfig): nothing there, or

@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/parallel.h"
 #include "data/image/decode.h"
+#include "data/media_file.h"
 
 namespace fathom {
 namespace {
@@ -27,7 +27,7 @@ struct ImageCheck {
 
 ImageCheck check_image(const std::string& path, bool decode) {
   try {
-    const std::string content = read_file(path);
+    const std::string content = read_media(path);
     const auto bytes = std::as_bytes(std::span(content));
     const ImageHeader header = read_image_header(bytes, path);
     if (decode) decode_image(bytes, path);

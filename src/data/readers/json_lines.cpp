@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/utf8.h"
+#include "data/readers/json_line.h"
 #include "data/readers/reading.h"
 #include "data/readers/record_builder.h"
 #include "data/readers/text_lines.h"
@@ -11,27 +11,8 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kMaxLineBytes = size_t{64} << 20;
-
-/// Parses one line; the message of an error begins with the column, since the caller knows file and line.
-Json parse_line(const Line& line) {
-  if (line.text.size() > kMaxLineBytes)
-    fail(ErrorKind::kData, "a line of {} bytes, at most {} are accepted", line.text.size(), kMaxLineBytes);
-  if (const auto offset = find_invalid_utf8(line.text))
-    fail(ErrorKind::kData, "byte {}: not valid UTF-8", *offset + 1);
-  try {
-    return parse_json(line.text, "");
-  } catch (const Error& error) {
-    std::string reason = error.what();
-    if (reason.starts_with(":1:")) reason = "column " + reason.substr(3);
-    if (reason.starts_with(": ")) reason = reason.substr(2);
-    if (!line.ended) reason += " (the last line has no line end: is the file cut off?)";
-    fail(ErrorKind::kData, "{}", reason);
-  }
-}
-
 void read_line(Reading& reading, const RecordBuilder& builder, const Line& line, const std::string& source) {
-  const Json row = parse_line(line);
+  const Json row = parse_json_line(line);
   if (!row.is_object()) fail(ErrorKind::kData, "expected an object, got {}", row.kind_name());
   Record record;
   for (const auto& [key, value] : row.as_object()) builder.add(record, key, value);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/media_file.h"
 
 namespace fathom {
 namespace {
@@ -32,16 +33,19 @@ Reading::Reading(const DatasetConfig& config, std::string path)
 
 bool Reading::media_exists(const std::string& path) {
   const auto [place, is_new] = media_.try_emplace(path, false);
-  if (is_new) {
-    std::error_code ignored;
-    place->second = std::filesystem::is_regular_file(path, ignored);
-  }
+  if (is_new) place->second = fathom::media_exists(path);
   return place->second;
 }
 
 bool Reading::joins_last(const Record& record, const std::string& split) const {
   return !records_.empty() && split == last_split_ && records_.back().image_path == record.image_path &&
          is_caption_row(record) && is_caption_row(records_.back());
+}
+
+std::string Reading::picture_path(const std::string& name) const {
+  const std::filesystem::path folder = config_.images.empty() ? std::filesystem::path(path_).parent_path()
+                                                              : std::filesystem::path(config_.images);
+  return (folder / name).lexically_normal().string();
 }
 
 void Reading::attempt(const std::string& source, const std::function<void()>& read_row) {

@@ -23,6 +23,8 @@ class Reading {
 
   /// Runs `read_row`; the reason it fails with (kData) is reported for `source`: thrown on, or counted.
   void attempt(const std::string& source, const std::function<void()>& read_row);
+  /// Where a picture lies that a COCO or VQA file names.
+  std::string picture_path(const std::string& name) const;
   /// Takes a finished record; `split` empty if the row names none. Called within `attempt`. Errors (kData): a
   /// media file that does not exist.
   void accept(Record record, const std::string& split);
@@ -54,6 +56,9 @@ void read_separated_values(Reading& reading, char separator);
 void read_image_captions(Reading& reading);
 void read_image_classes(Reading& reading);
 void read_text_documents(Reading& reading);
+void read_coco_captions(Reading& reading);
+void read_vqa(Reading& reading);
+void read_webdataset(Reading& reading);
 
 /// Images below `folder` in the order of their paths (.jpg, .jpeg, .png, .webp in any case), hidden ones left
 /// out.

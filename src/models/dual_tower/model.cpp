@@ -48,24 +48,25 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
 }
 
 at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  return project_image(vision_->forward(image_BCHW, context));
+  return project_image(vision_->forward(image_BCHW, context), context);
 }
 
-at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD) const {
-  return unit_length(image_projection_->forward(adapt(image_adapter_, pooled_BD)));
+at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD, const ForwardContext& context) const {
+  return unit_length(image_projection_->forward(adapt(image_adapter_, pooled_BD), context));
 }
 
 at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                      const ForwardContext& context) {
-  return unit_length(text_projection_(adapt(text_adapter_, text_->pooled(tokens_BT, length_B, context))));
+  return unit_length(
+      text_projection_(adapt(text_adapter_, text_->pooled(tokens_BT, length_B, context)), context));
 }
 
 PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  return encode_regions(vision_->features(image_BCHW, context));
+  return encode_regions(vision_->features(image_BCHW, context), context);
 }
 
-PairSide DualTowerImpl::encode_regions(const at::Tensor& region_BPD) const {
-  const at::Tensor whole_BD = project_image(region_BPD.mean(1));
+PairSide DualTowerImpl::encode_regions(const at::Tensor& region_BPD, const ForwardContext& context) const {
+  const at::Tensor whole_BD = project_image(region_BPD.mean(1), context);
   if (region_.is_empty()) return {.whole_ND = whole_BD};
   return region_->regions(adapt(image_adapter_, region_BPD), whole_BD);
 }
@@ -74,7 +75,7 @@ PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tenso
                                     const ForwardContext& context) {
   const at::Tensor state_BTD = text_->hidden(tokens_BT, length_B, context);
   const at::Tensor pooled_BD = text_->pool(state_BTD, length_B);
-  const at::Tensor whole_BD = unit_length(text_projection_(adapt(text_adapter_, pooled_BD)));
+  const at::Tensor whole_BD = unit_length(text_projection_(adapt(text_adapter_, pooled_BD), context));
   if (region_.is_empty()) return {.whole_ND = whole_BD, .length_N = length_B};
   return region_->tokens(adapt(text_adapter_, state_BTD), length_B, whole_BD);
 }

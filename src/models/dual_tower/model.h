@@ -24,7 +24,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   /// Unit-length float32 embeddings, [B, D].
   at::Tensor embed_image(const at::Tensor& image_BCHW, const ForwardContext& context = {});
   /// The same from `vision()`'s pooled features.
-  at::Tensor project_image(const at::Tensor& pooled_BD) const;
+  at::Tensor project_image(const at::Tensor& pooled_BD, const ForwardContext& context = {}) const;
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 
@@ -32,7 +32,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   /// unpadded states of the tokens.
   PairSide encode_image(const at::Tensor& image_BCHW, const ForwardContext& context = {});
   /// The same from `vision()`'s features.
-  PairSide encode_regions(const at::Tensor& region_BPD) const;
+  PairSide encode_regions(const at::Tensor& region_BPD, const ForwardContext& context = {}) const;
   PairSide encode_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                        const ForwardContext& context = {});
 

@@ -63,7 +63,8 @@ at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tens
     if (length_B.defined()) seen_B = length_B + prefix;
   }
   const bool causal = config_.attention == AttentionKind::kCausal;
-  const auto view = make_attention_view(x_BTD, seen_B, causal, rope_, cache);
+  auto view = make_attention_view(x_BTD, seen_B, causal, rope_, cache);
+  if (context.segment_BT.defined()) separate_segments(view, context.segment_BT);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     if (conditioning.before_block) x_BTD = conditioning.before_block(layer, x_BTD);
     auto* block = blocks_[static_cast<size_t>(layer)]->as<Block>();

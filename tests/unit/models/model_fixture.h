@@ -12,6 +12,7 @@
 #include "gradcheck.h"
 #include "models/dual_tower/model.h"
 #include "models/language/model.h"
+#include "models/model_folder.h"
 #include "models/swin/model.h"
 #include "temporary_folder.h"
 #include "tensor/tensor_file.h"
@@ -53,6 +54,30 @@ inline DualTowerConfig small_dual_tower() {
   config.embed_dim = 12;
   config.logit_bias = true;
   return config;
+}
+
+/// Tensors by formula of the names and shapes that a golden file lists.
+inline TensorMap foreign_tensors(const std::string& list) {
+  TensorMap tensors;
+  const Json names = read_json_file(list);
+  for (const auto& [tensor, shape] : names.as_object()) {
+    std::vector<int64_t> sizes;
+    for (const auto& size : shape.as_array()) sizes.push_back(size.as_int());
+    tensors[tensor] = formula_weight(tensor, sizes);
+  }
+  return tensors;
+}
+
+/// A folder as the foreign library leaves it, read (tests/golden/models_golden.py).
+inline LoadedModel foreign_model(const std::string& name, const LoadOptions& options = {}) {
+  namespace fs = std::filesystem;
+  const std::string goldens = FATHOM_GOLDENS "/models/" + name;
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "model");
+  fs::copy_file(goldens + ".config.json", folder / "model/config.json");
+  save_tensors(folder / "model/model.safetensors", foreign_tensors(goldens + ".weights.json"),
+               {{"format", "pt"}});
+  return load_model_folder(folder / "model", options);
 }
 
 /// The message of the error that `call` throws, or an empty string.

@@ -5,6 +5,9 @@
 #include <torch/torch.h>
 
 #include "base/error.h"
+#include "models/dual_tower/model.h"
+#include "train/parameter_depth.h"
+#include "train/task/module_parameters.h"
 #include "train/weight_average.h"
 
 namespace fathom {
@@ -114,6 +117,73 @@ TEST(ParameterGroups, APatternThatFitsNothingNamesTheNearest) {
     EXPECT_THAT(error.what(), HasSubstr("optimizer.freeze: no parameter fits \"vision.blok.weight\""));
     EXPECT_THAT(error.what(), HasSubstr("did you mean \"vision.block.weight\"?"));
   }
+}
+
+/// A dual tower with 2 + 2 vision blocks and 3 text blocks.
+DualTower small_tower() {
+  DualTowerConfig config;
+  config.vision = {.image_size = 32, .dim = 8, .depths = {2, 2}, .heads = {2, 4}, .window = 3};
+  config.text = {
+      .vocab_size = 31, .dim = 16, .layers = 3, .heads = 2, .max_positions = 8, .tied_head = false};
+  config.embed_dim = 8;
+  return DualTower(config);
+}
+
+TEST(ParameterDepth, CountsLayersOfEachTower) {
+  const DualTower model = small_tower();
+  const NamedParameters parameters = module_parameters(*model);
+  const std::vector<ParameterDepth> depths = parameter_depths(parameters);
+  std::map<std::string, std::pair<int64_t, int64_t>> found;
+  for (size_t i = 0; i < parameters.size(); ++i)
+    found[parameters[i].first] = {depths[i].depth, depths[i].layers};
+  using Place = std::pair<int64_t, int64_t>;
+  EXPECT_EQ(found.at("text.embedding"), Place(0, 3));
+  EXPECT_EQ(found.at("text.blocks.0.mlp.down.weight"), Place(1, 3));
+  EXPECT_EQ(found.at("text.blocks.2.mlp.down.weight"), Place(3, 3));
+  EXPECT_EQ(found.at("text.norm.weight"), Place(4, 3));
+  EXPECT_EQ(found.at("text.head"), Place(4, 3));
+  EXPECT_EQ(found.at("vision.patch_embed.norm.weight"), Place(0, 4));
+  EXPECT_EQ(found.at("vision.stages.0.blocks.1.attention.qkv.weight"), Place(2, 4));
+  EXPECT_EQ(found.at("vision.stages.0.merge.reduction.weight"), Place(2, 4));
+  EXPECT_EQ(found.at("vision.stages.1.blocks.0.attention.qkv.weight"), Place(3, 4));
+  EXPECT_EQ(found.at("vision.norm.bias"), Place(5, 4));
+  EXPECT_EQ(found.at("image_projection.weight"), Place(1, 0));
+  EXPECT_EQ(found.at("log_scale"), Place(1, 0));
+}
+
+TEST(ParameterGroups, LowerLayersLearnMoreSlowly) {
+  OptimizerConfig config;
+  config.layer_decay = 0.5;
+  config.rules = {{.pattern = "text.norm.weight", .learning_rate_scale = 0.1}};
+  const DualTower model = small_tower();
+  std::map<std::string, double> scale;
+  for (const ParameterGroup& group : group_parameters(module_parameters(*model), config))
+    for (const auto& [name, parameter] : group.parameters) scale[name] = group.learning_rate_scale;
+  EXPECT_DOUBLE_EQ(scale.at("log_scale"), 1);
+  EXPECT_DOUBLE_EQ(scale.at("text.head"), 1);
+  EXPECT_DOUBLE_EQ(scale.at("text.norm.weight"), 0.1);
+  EXPECT_DOUBLE_EQ(scale.at("text.blocks.2.mlp.down.weight"), 0.5);
+  EXPECT_DOUBLE_EQ(scale.at("text.embedding"), 0.0625);
+  EXPECT_DOUBLE_EQ(scale.at("vision.stages.1.blocks.1.mlp.up.bias"), 0.5);
+  EXPECT_DOUBLE_EQ(scale.at("vision.patch_embed.weight"), 0.03125);
+}
+
+TEST(ParameterGroups, LowerLayersStayFrozen) {
+  const DualTower model = small_tower();
+  const NamedParameters parameters = module_parameters(*model);
+  freeze_lower_layers(parameters, 2);
+  const auto named = model->named_parameters();
+  for (const char* frozen : {"text.embedding", "text.blocks.1.mlp.down.weight", "vision.patch_embed.weight",
+                             "vision.stages.0.blocks.1.mlp.up.weight", "vision.stages.0.merge.norm.weight"})
+    EXPECT_FALSE(named[frozen].requires_grad()) << frozen;
+  for (const char* free :
+       {"text.blocks.2.mlp.down.weight", "text.head", "vision.stages.1.blocks.0.mlp.up.weight",
+        "vision.norm.weight", "image_projection.weight", "log_scale"})
+    EXPECT_TRUE(named[free].requires_grad()) << free;
+  freeze_lower_layers(parameters, 4);
+  EXPECT_FALSE(named["vision.stages.1.blocks.1.mlp.up.weight"].requires_grad());
+  EXPECT_TRUE(named["text.norm.weight"].requires_grad()) << "what stands above a shallower tower is free";
+  EXPECT_THROW(freeze_lower_layers(parameters, 5), Error);
 }
 
 TEST(Clipping, BringsTheGlobalNormDownToItsLimit) {

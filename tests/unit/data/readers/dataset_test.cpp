@@ -207,7 +207,8 @@ TEST_F(DatasetTest, PathsThatHoldNothingReadable) {
   EXPECT_THAT(error_of("gone"), HasSubstr("no such file or folder"));
   EXPECT_THAT(error_of(""), HasSubstr("no manifest (captions.jsonl"));
   write("model.bin");
-  EXPECT_THAT(error_of("model.bin"), HasSubstr("expected a folder or a .jsonl, .csv, .tsv or .txt file"));
+  EXPECT_THAT(error_of("model.bin"),
+              HasSubstr("expected a folder or a .jsonl, .json, .csv, .tsv, .tar or .txt file"));
   write("a.jsonl", "{\"text\":\"x\"}\n");
   write("b.jsonl", "{\"text\":\"x\"}\n");
   EXPECT_THAT(error_of(""), HasSubstr("several manifests (a.jsonl and b.jsonl)"));
