@@ -58,7 +58,7 @@ void DatasetConfig::fields(Fields& f) {
             {"image_captions", DataFormat::kImageCaptions},
             {"image_classes", DataFormat::kImageClasses},
             {"text", DataFormat::kText}});
-  f("split", split, "rows of this split only; empty for all rows");
+  f("split", split, "rows of this split only, or of several (\"1,2,3\"); empty for all rows");
   f("columns", columns, "\"theirs=ours\" for manifests whose keys have other names, e.g. \"filepath=image\"");
   f.choice("on_error", on_error, "a row that cannot be read, a missing file: stop there, or skip and count",
            {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
