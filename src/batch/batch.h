@@ -9,12 +9,14 @@
 namespace fathom {
 
 /// B samples of one or more modalities; tensors of absent modalities are undefined.
-/// Shapes: B batch, C channels, H height, W width, T tokens. With V views a picture, `image_BCHW` has V·B
-/// rows, view v of sample b at V·b + v; with K sentences a sample, `tokens_BT` and `length_B` have K·B rows
-/// likewise.
+/// Shapes: B batch, C channels, H height, W width, T tokens, F mel bands, S frames. With V views a picture,
+/// `image_BCHW` has V·B rows, view v of sample b at V·b + v; with K sentences a sample, `tokens_BT` and
+/// `length_B` have K·B rows likewise.
 struct Batch {
   at::Tensor index_B;     ///< int64: position of each sample in its data set; keys dropout and augmentation
   at::Tensor image_BCHW;  ///< uint8 in RGB order until `to_device`, then float32, normalised
+  at::Tensor mel_BFS;     ///< float32 log-mel energies, zeros behind a clip's end
+  at::Tensor frames_B;    ///< int64: frames of each clip
   at::Tensor tokens_BT;   ///< int64, padded at the end with the padding id
   at::Tensor length_B;    ///< int64: unpadded tokens of each row
   at::Tensor label_B;     ///< int64 class ids, −1 where a sample has none
@@ -24,9 +26,9 @@ struct Batch {
   at::Tensor segment_BT;
 
   /// Every tensor, defined or not.
-  std::array<at::Tensor*, 8> tensors() {
-    return {&index_B, &image_BCHW, &tokens_BT,       &length_B,
-            &label_B, &target_BT,  &prompt_length_B, &segment_BT};
+  std::array<at::Tensor*, 10> tensors() {
+    return {&index_B, &image_BCHW, &mel_BFS,   &frames_B,        &tokens_BT,
+            &length_B, &label_B,   &target_BT, &prompt_length_B, &segment_BT};
   }
   int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }
 };

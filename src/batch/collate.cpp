@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
@@ -86,6 +87,27 @@ at::Tensor stack_numbers(std::span<const Sample> samples, std::vector<int32_t> S
   return out;
 }
 
+void stack_spectrograms(std::span<const Sample> samples, const CollateConfig& config, Batch& batch) {
+  const int64_t bands = samples[0].spectrogram->num_bands, count = static_cast<int64_t>(samples.size());
+  int64_t longest = 1;
+  for (const Sample& sample : samples) longest = std::max(longest, sample.spectrogram->num_frames);
+  FATHOM_CHECK(config.pad_frames_to == 0 || longest <= config.pad_frames_to,
+               "[collate] expected at most {} frames, got {}", config.pad_frames_to, longest);
+  if (config.pad_frames_to > 0) longest = config.pad_frames_to;
+  batch.mel_BFS = at::zeros({count, bands, longest}, at::kFloat);
+  batch.frames_B = at::empty({count}, at::kLong);
+  float* row = batch.mel_BFS.mutable_data_ptr<float>();
+  int64_t* frames = batch.frames_B.mutable_data_ptr<int64_t>();
+  for (const Sample& sample : samples) {
+    const Spectrogram& clip = *sample.spectrogram;
+    FATHOM_CHECK(clip.num_bands == bands, "[collate] expected {} mel bands, got {} ({})", bands,
+                 clip.num_bands, sample.record.source);
+    *frames++ = clip.num_frames;
+    for (int64_t band = 0; band < bands; ++band, row += longest)
+      std::copy_n(clip.values.data() + band * clip.num_frames, clip.num_frames, row);
+  }
+}
+
 /// True if all samples have it, false if none; anything else is a contract broken by the source.
 template <typename HasModality>
 bool present(std::span<const Sample> samples, const char* modality, const HasModality& has) {
@@ -104,6 +126,8 @@ Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
   batch.label_B = stack_numbers(samples, &Sample::label);
   if (present(samples, "an image", [](const Sample& sample) { return !sample.images.empty(); }))
     batch.image_BCHW = stack_images(samples);
+  if (present(samples, "sound", [](const Sample& sample) { return sample.spectrogram.has_value(); }))
+    stack_spectrograms(samples, config, batch);
   if (present(samples, "tokens", [](const Sample& sample) { return !sample.token_rows.empty(); }))
     stack_tokens(samples, config, batch);
   if (present(samples, "a question", [](const Sample& sample) { return sample.prompt_length > 0; }))
@@ -140,6 +164,8 @@ Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
   };
   return {.index_B = cut(batch.index_B),
           .image_BCHW = cut(batch.image_BCHW),
+          .mel_BFS = cut(batch.mel_BFS),
+          .frames_B = cut(batch.frames_B),
           .tokens_BT = cut(batch.tokens_BT),
           .length_B = cut(batch.length_B),
           .label_B = cut(batch.label_B),

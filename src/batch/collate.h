@@ -14,15 +14,17 @@
 namespace fathom {
 
 struct CollateConfig {
-  int64_t padding_id = 0;    ///< fills rows of tokens up to the longest
-  int64_t pad_multiple = 1;  ///< the padded length is rounded up to a multiple of this
-  int64_t pad_to = 0;        ///< pad to exactly this many tokens (0: to the longest)
+  int64_t padding_id = 0;     ///< fills rows of tokens up to the longest
+  int64_t pad_multiple = 1;   ///< the padded length is rounded up to a multiple of this
+  int64_t pad_to = 0;         ///< pad to exactly this many tokens (0: to the longest)
+  int64_t pad_frames_to = 0;  ///< the same for the frames of clips
 };
 
-/// Stacks samples; a modality is present when every sample has it. Images must be of one size.
+/// Stacks samples; a modality is present when every sample has it. Images must be of one size,
+/// spectrograms of one number of bands.
 /// Shapes: B = samples.size(); image_BCHW is uint8 with channels-last strides (the samples' own layout).
 /// Errors (kInternal): no samples, a modality in some samples only, images of different sizes, rows beyond
-/// `pad_to`.
+/// `pad_to`, clips beyond `pad_frames_to`.
 Batch collate(std::span<const Sample> samples, const CollateConfig& config = {});
 
 /// Per-channel mean and deviation of pixels in [0, 1], in RGB order.

@@ -10,13 +10,11 @@
 
 #include "base/config.h"
 #include "base/random.h"
+#include "batch/phase.h"
 #include "data/image/image.h"
 #include "data/sample.h"
 
 namespace fathom {
-
-/// Training draws augmentations, captions and masks; evaluation takes the centre view and masks nothing.
-enum class Phase { kTrain, kEvaluate };
 
 struct ImageViewConfig {
   int64_t size = 224;  ///< 0: the model's, which is to be filled in before views are made

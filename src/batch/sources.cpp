@@ -14,6 +14,7 @@ constexpr uint64_t kViewStream = 1;
 constexpr uint64_t kCaptionStream = 2;
 constexpr uint64_t kMaskStream = 3;
 constexpr uint64_t kOffsetStream = 4;
+constexpr uint64_t kClipStream = 5;
 
 uint64_t sample_key(int64_t seed, int64_t epoch, int64_t index) {
   return mix_seed({static_cast<uint64_t>(seed), static_cast<uint64_t>(epoch), static_cast<uint64_t>(index)});
@@ -94,6 +95,24 @@ Sample ImageSource::load(int64_t index, int64_t epoch) const {
   return {.index = index,
           .record = record,
           .images = {images_->view(record.image_path, random)},
+          .label = class_of(record, class_ids_)};
+}
+
+AudioSource::AudioSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const AudioViews> clips,
+                         int64_t seed, std::vector<std::string> class_names)
+    : dataset_(std::move(dataset)),
+      clips_(std::move(clips)),
+      seed_(seed),
+      class_ids_(number_classes(class_names)) {
+  for (const Record& record : dataset_->records()) require(!record.audio_path.empty(), record, "audio");
+}
+
+Sample AudioSource::load(int64_t index, int64_t epoch) const {
+  const Record& record = dataset_->record(index);
+  return {.index = index,
+          .record = record,
+          .spectrogram =
+              clips_->view(record.audio_path, mix_seed({sample_key(seed_, epoch, index), kClipStream})),
           .label = class_of(record, class_ids_)};
 }
 

@@ -1,4 +1,4 @@
-// The sample sources: image–caption pairs, images alone, sentences alone, windows of a token stream.
+// The sample sources: image–caption pairs, images, clips or sentences alone, windows of a token stream.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "batch/audio_views.h"
 #include "batch/image_views.h"
 #include "batch/sample_source.h"
 #include "batch/text_encoding.h"
@@ -54,6 +55,23 @@ class ImageSource : public SampleSource {
  private:
   std::shared_ptr<const Dataset> dataset_;
   std::shared_ptr<const ImageViews> images_;
+  int64_t seed_;
+  std::map<std::string, int64_t> class_ids_;
+};
+
+/// One sample a record: its clip's spectrogram, and its label as a class id (−1 without one). Errors (kData)
+/// at construction: a record without audio.
+class AudioSource : public SampleSource {
+ public:
+  AudioSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const AudioViews> clips, int64_t seed,
+              std::vector<std::string> class_names = {});
+  int64_t size() const override { return dataset_->size(); }
+  Sample load(int64_t index, int64_t epoch) const override;
+  DataReport* report() const override { return &dataset_->report(); }
+
+ private:
+  std::shared_ptr<const Dataset> dataset_;
+  std::shared_ptr<const AudioViews> clips_;
   int64_t seed_;
   std::map<std::string, int64_t> class_ids_;
 };

@@ -16,11 +16,17 @@ struct Image {
   std::vector<uint8_t> pixels;
 };
 
-/// Mono or interleaved samples in [-1, 1].
+/// One channel of sound; full scale is [-1, 1].
 struct Audio {
   int64_t sample_rate = 0;
-  int64_t num_channels = 1;
   std::vector<float> samples;
+};
+
+/// Log-mel energies: `values[band * num_frames + frame]`.
+struct Spectrogram {
+  int64_t num_bands = 0;
+  int64_t num_frames = 0;
+  std::vector<float> values;
 };
 
 /// One row of a manifest, before anything is decoded: paths are absolute, absent fields are empty.
@@ -42,7 +48,7 @@ struct Sample {
   int64_t index = 0;  ///< position in the data set
   Record record;
   std::vector<Image> images;  ///< none, one, or several views of one picture
-  std::optional<Audio> audio;
+  std::optional<Spectrogram> spectrogram;
   std::vector<std::vector<int32_t>> token_rows;  ///< none, one, or several encoded sentences
   int64_t prompt_length = 0;  ///< leading tokens of the first row that are a question; 0 if none
   std::vector<int32_t>

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "data/audio/decode.h"
 #include "data/image/decode.h"
 #include "data/media_file.h"
 
@@ -16,46 +17,65 @@ namespace fathom {
 namespace {
 
 constexpr size_t kShownNames = 20;
-constexpr int64_t kImagesAtATime = 256;
+constexpr int64_t kFilesAtATime = 256;
 
-/// What one image file turned out to be.
-struct ImageCheck {
+/// A file of pictures or sound, and the row that names it first.
+struct MediaFile {
+  std::string path;
+  std::string source;
+  bool is_image = true;
+};
+
+/// What it turned out to be.
+struct MediaCheck {
   int64_t height = 0;
   int64_t width = 0;
+  double seconds = 0;
   std::string problem;
 };
 
-ImageCheck check_image(const std::string& path, bool decode) {
+MediaCheck check_image(std::span<const std::byte> bytes, const std::string& path, bool decode) {
+  const ImageHeader header = read_image_header(bytes, path);
+  if (decode) decode_image(bytes, path);
+  return {.height = header.height, .width = header.width};
+}
+
+MediaCheck check_sound(std::span<const std::byte> bytes, const std::string& path, bool decode) {
+  if (!decode) return {.seconds = std::max(0.0, read_audio_header(bytes, path).seconds())};
+  const Audio audio = decode_audio(bytes, path, 0);
+  return {.seconds = static_cast<double>(audio.samples.size()) / static_cast<double>(audio.sample_rate)};
+}
+
+MediaCheck check_file(const MediaFile& file, bool decode) {
   try {
-    const std::string content = read_media(path);
+    const std::string content = read_media(file.path);
     const auto bytes = std::as_bytes(std::span(content));
-    const ImageHeader header = read_image_header(bytes, path);
-    if (decode) decode_image(bytes, path);
-    return {header.height, header.width, ""};
+    return file.is_image ? check_image(bytes, file.path, decode) : check_sound(bytes, file.path, decode);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kData) throw;
     return {.problem = error.what()};
   }
 }
 
-void check_images(const std::map<std::string, std::string>& source_of, const InspectOptions& options,
-                  const std::function<void(int64_t, int64_t)>& progress, DatasetSummary& summary) {
-  const std::vector<std::pair<std::string, std::string>> images(source_of.begin(), source_of.end());
-  const auto total = static_cast<int64_t>(images.size());
+void check_files(const std::vector<MediaFile>& files, const InspectOptions& options,
+                 const std::function<void(int64_t, int64_t)>& progress, DatasetSummary& summary) {
+  const auto total = static_cast<int64_t>(files.size());
   const int64_t num_threads = options.num_threads > 0 ? options.num_threads : num_hardware_threads();
-  for (int64_t start = 0; start < total; start += kImagesAtATime) {
-    std::vector<ImageCheck> checks(static_cast<size_t>(std::min(kImagesAtATime, total - start)));
+  for (int64_t start = 0; start < total; start += kFilesAtATime) {
+    std::vector<MediaCheck> checks(static_cast<size_t>(std::min(kFilesAtATime, total - start)));
     parallel_for_each(static_cast<int64_t>(checks.size()), num_threads, [&](int64_t i) {
-      checks[static_cast<size_t>(i)] =
-          check_image(images[static_cast<size_t>(start + i)].first, options.decode);
+      checks[static_cast<size_t>(i)] = check_file(files[static_cast<size_t>(start + i)], options.decode);
     });
     for (size_t i = 0; i < checks.size(); ++i) {
+      const MediaFile& file = files[static_cast<size_t>(start) + i];
       if (!checks[i].problem.empty()) {
-        summary.report->add(images[static_cast<size_t>(start) + i].second, checks[i].problem);
-        continue;
+        summary.report->add(file.source, checks[i].problem);
+      } else if (file.is_image) {
+        summary.image_height.add(static_cast<double>(checks[i].height));
+        summary.image_width.add(static_cast<double>(checks[i].width));
+      } else {
+        summary.audio_seconds.add(checks[i].seconds);
       }
-      summary.image_height.add(static_cast<double>(checks[i].height));
-      summary.image_width.add(static_cast<double>(checks[i].width));
     }
     progress(start + static_cast<int64_t>(checks.size()), total);
   }
@@ -158,6 +178,7 @@ Json DatasetSummary::to_json() const {
   out["caption_words"] = caption_words.to_json();
   out["image_height"] = image_height.to_json();
   out["image_width"] = image_width.to_json();
+  out["audio_seconds"] = audio_seconds.to_json();
   Json list = Json::array();
   for (const Record& record : samples) list.push_back(record_to_json(record));
   out["samples"] = std::move(list);
@@ -176,7 +197,9 @@ std::string DatasetSummary::to_text() const {
   if (num_images > 0)
     line("images", fmt::format("{}, {:.0f}–{:.0f} pixels high, {:.0f}–{:.0f} wide", num_images,
                                image_height.least, image_height.most, image_width.least, image_width.most));
-  if (num_audio > 0) line("audio", fmt::format("{} files", num_audio));
+  if (num_audio > 0)
+    line("audio", fmt::format("{} files, {:.2f}–{:.2f} seconds long, {:.2f} on average", num_audio,
+                              audio_seconds.least, audio_seconds.most, audio_seconds.mean()));
   if (num_captions > 0)
     line("captions", fmt::format("{}, {:.0f}–{:.0f} words, {:.1f} on average", num_captions,
                                  caption_words.least, caption_words.most, caption_words.mean()));
@@ -199,18 +222,20 @@ DatasetSummary inspect_dataset(const DatasetConfig& config, const InspectOptions
   DatasetSummary summary{
       .path = dataset->path(), .format = dataset->format(), .num_records = dataset->size()};
   summary.report = dataset->shared_report();
-  std::map<std::string, std::string> image_sources;
-  std::set<std::string> audio;
+  std::map<std::string, std::string> images, sounds;  // and the row that names each first
   for (const Record& record : dataset->records()) {
     tally(record, summary);
-    if (!record.image_path.empty()) image_sources.emplace(record.image_path, record.source);
-    if (!record.audio_path.empty()) audio.insert(record.audio_path);
+    if (!record.image_path.empty()) images.emplace(record.image_path, record.source);
+    if (!record.audio_path.empty()) sounds.emplace(record.audio_path, record.source);
   }
-  summary.num_images = static_cast<int64_t>(image_sources.size());
-  summary.num_audio = static_cast<int64_t>(audio.size());
+  summary.num_images = static_cast<int64_t>(images.size());
+  summary.num_audio = static_cast<int64_t>(sounds.size());
   for (const int64_t i : std::set<int64_t>{0, dataset->size() / 2, dataset->size() - 1})
     summary.samples.push_back(dataset->record(i));
-  check_images(image_sources, options, progress, summary);
+  std::vector<MediaFile> files;
+  for (const auto& [path, source] : images) files.push_back({path, source, true});
+  for (const auto& [path, source] : sounds) files.push_back({path, source, false});
+  check_files(files, options, progress, summary);
   return summary;
 }
 

@@ -39,6 +39,7 @@ struct DatasetSummary {
   Spread caption_words;
   Spread image_height;
   Spread image_width;
+  Spread audio_seconds;
   std::vector<Record> samples;         ///< the first, one in the middle, the last
   std::shared_ptr<DataReport> report;  ///< every broken row and file
 
@@ -47,12 +48,12 @@ struct DatasetSummary {
 };
 
 struct InspectOptions {
-  bool decode = true;       ///< decode every image; otherwise only its header is read
+  bool decode = true;       ///< decode every image and sound; otherwise only its header is read
   int64_t num_threads = 0;  ///< 0: all of the machine's
 };
 
-/// Reads everything there is, goes on at errors. `progress` is told how many images are done, and of how
-/// many. Errors: kConfig for a path that holds nothing we can read; kData when every row is broken.
+/// Reads everything there is, goes on at errors. `progress` is told how many images and sounds are done, and
+/// of how many. Errors: kConfig for a path that holds nothing we can read; kData when every row is broken.
 DatasetSummary inspect_dataset(const DatasetConfig& config, const InspectOptions& options,
                                const std::function<void(int64_t done, int64_t total)>& progress);
 

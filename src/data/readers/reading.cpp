@@ -16,6 +16,12 @@ bool is_caption_row(const Record& record) {
          record.text.empty() && record.question.empty() && record.answers.empty() && record.label.empty();
 }
 
+/// Whether `split` is what is wanted, or one of it: "1,2,3".
+bool is_wanted(const std::string& split, const std::string& wanted) {
+  if (wanted.empty() || split == wanted) return true;
+  return !split.empty() && ("," + wanted + ",").find("," + split + ",") != std::string::npos;
+}
+
 std::string describe_splits(const std::map<std::string, int64_t>& rows_of_split) {
   std::string out;
   for (const auto& [split, rows] : rows_of_split) {
@@ -59,7 +65,7 @@ void Reading::attempt(const std::string& source, const std::function<void()>& re
 
 void Reading::accept(Record record, const std::string& split) {
   ++rows_of_split_[split];
-  if (!config_.split.empty() && split != config_.split) return;
+  if (!is_wanted(split, config_.split)) return;
   for (const std::string* path : {&record.image_path, &record.audio_path})
     if (!path->empty() && !media_exists(*path)) fail(ErrorKind::kData, "{}: no such file", *path);
   if (joins_last(record, split)) {

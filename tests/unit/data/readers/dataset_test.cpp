@@ -76,6 +76,10 @@ TEST_F(DatasetTest, SplitAndLimitChooseRows) {
   EXPECT_EQ(open("t.jsonl", {.split = "train"})->size(), 2);
   EXPECT_EQ(open("t.jsonl", {.split = "train", .limit = 1})->record(0).text, "a");
   EXPECT_EQ(open("t.jsonl", {.split = "train", .limit = 1})->size(), 1);
+  EXPECT_EQ(open("t.jsonl", {.split = "val,train"})->size(), 3) << "rows without a split stay out";
+  EXPECT_EQ(open("t.jsonl", {.split = "test,val"})->record(0).text, "b");
+  EXPECT_EQ(open("t.jsonl", {.split = "train,"})->size(), 2);
+  EXPECT_THAT(error_of("t.jsonl", {.split = "tra"}), HasSubstr("no usable rows"));
   EXPECT_THAT(error_of("t.jsonl", {.split = "test"}),
               HasSubstr("no usable rows of split \"test\"; there are 1 rows without a split, \"train\" (2 "
                         "rows), \"val\" (1 rows)"));

@@ -57,6 +57,24 @@ TEST(InspectDataset, CountsAndFindsEveryProblem) {
   EXPECT_THAT(summary.to_text(), HasSubstr("captions.jsonl:5: "));
 }
 
+TEST(InspectDataset, ListensToSounds) {
+  TemporaryFolder folder;
+  const std::string sound = read_file(FATHOM_GOLDENS "/../fuzz/seeds/fuzz_audio/plain.flac");
+  write_file_atomically(folder / "a.flac", sound);
+  write_file_atomically(folder / "cut.flac", sound.substr(0, sound.size() - 100));
+  write_file_atomically(folder / "text.flac", "not a sound at all");
+  write_file_atomically(folder / "clips.jsonl",
+                        "{\"audio\":\"a.flac\"}\n{\"audio\":\"cut.flac\"}\n{\"audio\":\"text.flac\"}\n");
+  const auto summary = inspect_dataset({.path = folder.path()}, {}, [](int64_t, int64_t) {});
+  EXPECT_EQ(summary.num_audio, 3);
+  EXPECT_EQ(summary.audio_seconds.count, 1);
+  EXPECT_DOUBLE_EQ(summary.audio_seconds.most, 0.1);
+  const auto problems = summary.report->problems();
+  ASSERT_EQ(problems.size(), 2U);
+  EXPECT_EQ(problems[0].source, folder / "clips.jsonl:2");
+  EXPECT_THAT(problems[1].reason, HasSubstr("text.flac: expected a WAV, FLAC, Ogg or MP3 file"));
+}
+
 TEST(InspectDataset, SharedDataSetsAreReadWithoutProblems) {
   const char* root = std::getenv("FATHOM_DATA");
   if (!root) GTEST_SKIP() << "set FATHOM_DATA to the folder of shared data sets";
