@@ -21,14 +21,14 @@ struct Batch {
   at::Tensor length_B;    ///< int64: unpadded tokens of each row
   at::Tensor label_B;     ///< int64 class ids, −1 where a sample has none
   at::Tensor prompt_length_B;  ///< int64: leading tokens of each row that are a question
-  at::Tensor target_BT;   ///< int64, for each token but the last: the one to be foretold, −1 for none
+  at::Tensor target_BT;        ///< int64, for each token but the last: the one to be foretold, −1 for none
   /// int64, for each token but the last: the number of its text in the row, −1 padding
   at::Tensor segment_BT;
 
   /// Every tensor, defined or not.
   std::array<at::Tensor*, 10> tensors() {
-    return {&index_B, &image_BCHW, &mel_BFS,   &frames_B,        &tokens_BT,
-            &length_B, &label_B,   &target_BT, &prompt_length_B, &segment_BT};
+    return {&index_B,  &image_BCHW, &mel_BFS,   &frames_B,        &tokens_BT,
+            &length_B, &label_B,    &target_BT, &prompt_length_B, &segment_BT};
   }
   int64_t size() const { return index_B.defined() ? index_B.size(0) : 0; }
 };

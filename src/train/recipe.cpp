@@ -35,13 +35,14 @@ void TokenizerConfig::validate() const {
 }
 
 void RecipeConfig::fields(Fields& f) {
-  f.choice("task", task,
-           "what is learned: which captions fit which images, the next token of text, answers about images, or "
-           "what is hidden of images",
-           {{"contrastive", TaskKind::kContrastive},
-            {"language", TaskKind::kLanguage},
-            {"answers", TaskKind::kAnswers},
-            {"masked_image", TaskKind::kMaskedImage}});
+  f.choice(
+      "task", task,
+      "what is learned: which captions fit which images, the next token of text, answers about images, or "
+      "what is hidden of images",
+      {{"contrastive", TaskKind::kContrastive},
+       {"language", TaskKind::kLanguage},
+       {"answers", TaskKind::kAnswers},
+       {"masked_image", TaskKind::kMaskedImage}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);

@@ -13,8 +13,7 @@ EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace&
 }
 
 std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPlace& place,
-                                    std::shared_ptr<const SampleSource> source,
-                                    const CollateConfig& collate,
+                                    std::shared_ptr<const SampleSource> source, const CollateConfig& collate,
                                     OrderHook order) {
   return std::make_unique<Loader>(
       LoaderSetup{.source = std::move(source),

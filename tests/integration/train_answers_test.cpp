@@ -61,7 +61,8 @@ struct Colour {
   const char* name;
   std::array<int, 3> rgb;
 };
-constexpr std::array<Colour, 3> kColours = {{{"red", {200, 30, 30}}, {"green", {30, 190, 40}}, {"blue", {40, 40, 210}}}};
+constexpr std::array<Colour, 3> kColours = {
+    {{"red", {200, 30, 30}}, {"green", {30, 190, 40}}, {"blue", {40, 40, 210}}}};
 
 /// Pictures of one noisy colour each, and what it is: nothing in the question gives the answer away.
 class AnswersRun : public ::testing::TestWithParam<const char*> {
@@ -73,7 +74,8 @@ class AnswersRun : public ::testing::TestWithParam<const char*> {
       const Colour& colour = kColours[static_cast<size_t>(i) % 3];
       Image image{.height = 16, .width = 16, .pixels = {}};
       for (int j = 0; j < 256; ++j)
-        for (const int value : colour.rgb) image.pixels.push_back(static_cast<uint8_t>(value + random.below(30)));
+        for (const int value : colour.rgb)
+          image.pixels.push_back(static_cast<uint8_t>(value + random.below(30)));
       write_file_atomically(folder_ / fmt::format("{}.png", i), encode_png(image));
       const char* split = i < 42 ? "train" : "val";
       rows += fmt::format(
@@ -87,8 +89,13 @@ class AnswersRun : public ::testing::TestWithParam<const char*> {
     write_file_atomically(folder_ / "recipe.toml", kRecipe);
   }
   ProgramResult train(const std::vector<std::string>& settings) const {
-    std::vector<std::string> words = {"train",  folder_ / "recipe.toml", "--out", folder_ / "run", "--json",
-                                      "--set", "data.train.path=" + folder_.path()};
+    std::vector<std::string> words = {"train",
+                                      folder_ / "recipe.toml",
+                                      "--out",
+                                      folder_ / "run",
+                                      "--json",
+                                      "--set",
+                                      "data.train.path=" + folder_.path()};
     for (const std::string& setting : settings) words.insert(words.end(), {"--set", setting});
     return run_program(words);
   }
@@ -109,14 +116,15 @@ TEST_P(AnswersRun, SeesWhatItIsAskedAbout) {
   EXPECT_EQ(parse_json(trained.out, "train").at("evaluation").at("accuracy").as_double(), 100);
   EXPECT_EQ(accuracy(), 100);
   EXPECT_LE(accuracy("blind_accuracy"), 70);
-  const ProgramResult asked =
-      run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?", "is it blue?"});
+  const ProgramResult asked = run_program(
+      {"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?", "is it blue?"});
   EXPECT_THAT(asked.out, HasSubstr("what colour is it?\n  green"));
   EXPECT_THAT(asked.out, HasSubstr("is it blue?\n  no"));
 }
 
 TEST_P(AnswersRun, GuessesWithoutSeeing) {
-  ASSERT_EQ(train({fmt::format("model.answer={}", GetParam()), "model.fusion=question_only", "training.max_steps=60"})
+  ASSERT_EQ(train({fmt::format("model.answer={}", GetParam()), "model.fusion=question_only",
+                   "training.max_steps=60"})
                 .status,
             0);
   EXPECT_LE(accuracy(), 70);

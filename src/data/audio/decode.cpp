@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "data/audio/resample.h"
+#include "data/media_file.h"
 
 namespace fathom {
 namespace {
@@ -210,7 +211,7 @@ Audio decode_audio(std::span<const std::byte> bytes, const std::string& source, 
 }
 
 Audio load_audio(const std::string& path, int64_t sample_rate, const AudioLimits& limits) {
-  const std::string content = read_file(path);
+  const std::string content = read_media(path);
   return decode_audio(std::as_bytes(std::span(content)), path, sample_rate, limits);
 }
 

@@ -89,9 +89,10 @@ TEST(Answering, ClassesAreAveragedOverThoseThatHaveOne) {
   task.before_step(parts, step);
   const torch::NoGradGuard no_grad;
   const Batch& batch = parts[0].batch;
-  const at::Tensor share_BC =
-      model->class_logits(model->perceive(batch.image_BCHW), {batch.tokens_BT, batch.length_B, batch.prompt_length_B})
-          .log_softmax(1);
+  const at::Tensor share_BC = model
+                                  ->class_logits(model->perceive(batch.image_BCHW),
+                                                 {batch.tokens_BT, batch.length_B, batch.prompt_length_B})
+                                  .log_softmax(1);
   double expected = 0;
   for (const int64_t b : {0, 1, 2, 4, 5, 6, 7})
     expected -= share_BC[b][batch.label_B[b].item<int64_t>()].item<double>() / 7;
