@@ -7,6 +7,7 @@
 #include "cli/data_argument.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
+#include "evaluate/classifier_run.h"
 #include "evaluate/language.h"
 #include "evaluate/retrieval_data.h"
 #include "evaluate/zero_shot.h"
@@ -29,7 +30,7 @@ void add_options(CLI::App& app, EvalOptions& options) {
   add_model_options(app, options.model, /*runs_data=*/true);
   add_data_options(app, options.data);
   app.add_option("--task", options.task, "what to measure; auto goes by model and data")
-      ->check(CLI::IsMember({"auto", "retrieval", "language", "zero_shot", "linear_probe"}))
+      ->check(CLI::IsMember({"auto", "retrieval", "language", "zero_shot", "linear_probe", "classification"}))
       ->capture_default_str();
   app.add_option("--train-split", options.train_split, "linear_probe: the split it learns from")
       ->capture_default_str();
@@ -46,6 +47,7 @@ std::string choose_task(const EvalOptions& options, const OpenedModel& model, co
   if (options.task != "auto") return options.task;
   if (model.loaded.kind == ModelKind::kLanguage) return "language";
   if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
+  if (model.loaded.kind == ModelKind::kClassifier) return "classification";
   return dataset->record(0).captions.empty() ? "zero_shot" : "retrieval";
 }
 
@@ -85,7 +87,7 @@ void print_report(const LanguageReports& reports) {
 }
 
 void print_report(const ClassificationReport& report) {
-  fmt::print("{}: accuracy {:.2f} % on {} images of {} classes (always the most frequent class: {:.2f} %)\n",
+  fmt::print("{}: accuracy {:.2f} % on {} samples of {} classes (always the most frequent class: {:.2f} %)\n",
              report.task, report.accuracy, report.count, report.classes, report.chance);
 }
 
@@ -142,11 +144,21 @@ int eval_linear_probe(const EvalOptions& options, const OpenedModel& model,
       options.as_json);
 }
 
+int eval_classification(const EvalOptions& options, const OpenedModel& model,
+                        std::shared_ptr<const Dataset> dataset) {
+  const Classifier classifier = model.classifier("the task classification");
+  const ClassifierData data(classifier->config(), std::move(dataset), model.inputs,
+                            classifier->text() ? model.require_tokenizer() : nullptr, Phase::kEvaluate,
+                            /*seed=*/0);
+  return show(evaluate_classifier(classifier, data, model.evaluate), options.as_json);
+}
+
 }  // namespace
 
 int run_eval(int argc, const char* const* argv) {
-  VerbApp app("eval",
-              "Measures a model on a data set: retrieval, language, zero-shot classes or a linear probe.");
+  VerbApp app(
+      "eval",
+      "Measures a model on a data set: retrieval, language, classes, zero-shot classes or a linear probe.");
   EvalOptions options;
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
@@ -158,6 +170,7 @@ int run_eval(int argc, const char* const* argv) {
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
+  if (task == "classification") return eval_classification(options, model, dataset);
   if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);
   return show(evaluate_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate),

@@ -33,6 +33,7 @@ struct OpenedModel {
   /// `purpose` needs.
   DualTower dual_tower(const char* purpose) const;
   LanguageModel language(const char* purpose) const;
+  Classifier classifier(const char* purpose) const;
   /// Errors (kCheckpoint): no tokenizer.json in the folder.
   std::shared_ptr<const Tokenizer> require_tokenizer() const;
 };

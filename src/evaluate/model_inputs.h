@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/config.h"
+#include "batch/audio_views.h"
 #include "batch/image_views.h"
 #include "batch/text_encoding.h"
 #include "models/model_folder.h"
@@ -10,6 +11,7 @@ namespace fathom {
 
 struct ModelInputs {
   ImageViewConfig image;
+  AudioViewConfig audio;
   TextEncodingConfig text;
   void fields(Fields& f);
 };

@@ -16,8 +16,14 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kFormat = 1;
-constexpr std::array<std::pair<const char*, ModelKind>, 3> kKinds = {
-    {{"language", ModelKind::kLanguage}, {"swin", ModelKind::kSwin}, {"dual_tower", ModelKind::kDualTower}}};
+constexpr std::array<std::pair<const char*, ModelKind>, 5> kKinds = {
+    {{"language", ModelKind::kLanguage},
+     {"swin", ModelKind::kSwin},
+     {"dual_tower", ModelKind::kDualTower},
+     {"audio", ModelKind::kAudio},
+     {"classifier", ModelKind::kClassifier}}};
+/// An audio encoder's config.json is ours: our configuration under our own name for the architecture.
+constexpr const char* kAudioType = "fathom_audio";
 
 std::string in(const std::string& folder, const char* name) {
   return (fs::path(folder) / name).string();
@@ -32,11 +38,13 @@ std::optional<Json> read_if_there(const std::string& path) {
   return read_json(path);
 }
 
-/// What a dual tower keeps outside its towers, by our own names.
-WeightMap bridge_map(const DualTowerImpl& model) {
+/// What a model keeps outside its encoders, by our own names.
+WeightMap bridge_map(const torch::nn::Module& model) {
   WeightMap map;
   for (const auto& rule : identity_map(model))
-    if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.")) map.push_back(rule);
+    if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.") &&
+        !rule.parameter.starts_with("audio."))
+      map.push_back(rule);
   return map;
 }
 
@@ -74,6 +82,14 @@ void write_vision(const std::string& folder, const Swin& model) {
   write_json_file(in(folder, "preprocessor_config.json"), preprocessing_to_hf(model->config()));
   save_tensors(in(folder, "model.safetensors"), foreign_weights(*model, swin_weight_map_hf(model->config())),
                {{"format", "pt"}});
+}
+
+void write_audio(const std::string& folder, const AudioEncoder& model) {
+  fs::create_directories(folder);
+  Json json = config_to_json(model->config());
+  json["model_type"] = kAudioType;
+  write_json_file(in(folder, "config.json"), json);
+  save_tensors(in(folder, "model.safetensors"), foreign_weights(*model, identity_map(*model)));
 }
 
 /// A configuration may ask for any amount of memory, so it gets little more than the weights can fill. What
@@ -116,6 +132,22 @@ Swin read_vision(const std::string& folder, const LoadOptions& options) {
   return model;
 }
 
+AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = in(folder, "config.json");
+  Json json = read_json(config_path);
+  if (json.is_object())
+    std::erase_if(json.as_object(), [](const auto& key) { return key.first == "model_type"; });
+  const auto config = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<AudioEncoderConfig>({.values = json, .source = config_path});
+  });
+  const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  AudioEncoder model(config);
+  place(model, options);
+  load_weights(*model, identity_map(*model), files);
+  return model;
+}
+
 /// Ranges and relations are those of a recipe.
 DualTowerConfig dual_tower_config(const Json& record, const std::string& path) {
   const Json* config = record.find("config");
@@ -144,6 +176,42 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
   return model;
 }
 
+ClassifierConfig classifier_config(const Json& record, const std::string& path) {
+  const Json* config = record.find("config");
+  if (config == nullptr || !config->is_object())
+    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a classifier", path);
+  const auto read = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<ClassifierConfig>({.values = *config, .source = path});
+  });
+  if (read.classes.size() < 2) fail(ErrorKind::kCheckpoint, "{}: config.classes: fewer than two", path);
+  if (read.encoder == EncoderKind::kText && read.text.vocab_size < 1)
+    fail(ErrorKind::kCheckpoint, "{}: config.text.vocab_size is missing", path);
+  return read;
+}
+
+const char* encoder_folder(EncoderKind kind) {
+  return kind == EncoderKind::kImage ? "vision" : kind == EncoderKind::kText ? "text" : "audio";
+}
+
+Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options) {
+  const std::string record_path = in(folder, "fathom.json");
+  const auto config = classifier_config(record, record_path);
+  const auto encoder = WeightFiles::open(in(folder, encoder_folder(config.encoder))),
+             head = WeightFiles::open(in(folder, "fathom.safetensors"));
+  require_weights(parameter_count(config), encoder.num_elements() + head.num_elements(), record_path);
+  Classifier model(config);
+  place(model, options);
+  if (config.encoder == EncoderKind::kImage)
+    load_weights(*model->vision(), swin_weight_map_for(config.vision, encoder), encoder, swin_ignores);
+  if (config.encoder == EncoderKind::kText)
+    load_weights(*model->text(), language_weight_map(config.text, language_prefix(encoder)), encoder,
+                 language_ignores(config.text));
+  if (config.encoder == EncoderKind::kAudio)
+    load_weights(*model->audio(), identity_map(*model->audio()), encoder);
+  load_weights(*model, bridge_map(*model), head, {}, Coverage::kMapped);
+  return model;
+}
+
 /// The record of `folder`, or one made from config.json for a folder that others wrote.
 Json read_record(const std::string& folder) {
   if (!fs::is_directory(folder)) fail(ErrorKind::kCheckpoint, "{}: no such model folder", folder);
@@ -157,6 +225,8 @@ Json read_record(const std::string& folder) {
     record["kind"] = "language";
   else if (name == "swin")
     record["kind"] = "swin";
+  else if (name == kAudioType)
+    record["kind"] = "audio";
   else
     fail(ErrorKind::kCheckpoint, "{}: model_type '{}' is not supported (llama, qwen2 and swin are)",
          in(folder, "config.json"), name);
@@ -188,6 +258,8 @@ LoadedModel load_model_folder(const std::string& path, const LoadOptions& option
   if (loaded.kind == ModelKind::kLanguage) loaded.language = read_language(path, options);
   if (loaded.kind == ModelKind::kSwin) loaded.vision = read_vision(path, options);
   if (loaded.kind == ModelKind::kDualTower) loaded.dual_tower = read_dual_tower(path, record, options);
+  if (loaded.kind == ModelKind::kAudio) loaded.audio = read_audio(path, options);
+  if (loaded.kind == ModelKind::kClassifier) loaded.classifier = read_classifier(path, record, options);
   if (const Json* extra = record.find("record")) loaded.extras.record = *extra;
   const std::string tokenizer = in(path, "tokenizer.json");
   if (fs::exists(tokenizer)) loaded.extras.tokenizer_json = read_file(tokenizer);
@@ -215,6 +287,25 @@ void save_model_folder(const std::string& path, DualTower model, const ModelExtr
     save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
     write_tokenizer(folder, extras.tokenizer_json);
     write_record(folder, ModelKind::kDualTower, config_to_json(model->config()), extras);
+  });
+}
+
+void save_model_folder(const std::string& path, AudioEncoder model, const ModelExtras& extras) {
+  replace_folder(path, [&](const std::string& folder) {
+    write_audio(folder, model);
+    write_record(folder, ModelKind::kAudio, config_to_json(model->config()), extras);
+  });
+}
+
+void save_model_folder(const std::string& path, Classifier model, const ModelExtras& extras) {
+  replace_folder(path, [&](const std::string& folder) {
+    const std::string encoder = in(folder, encoder_folder(model->config().encoder));
+    if (model->vision()) write_vision(encoder, model->vision());
+    if (model->text()) write_language(encoder, model->text(), extras);
+    if (model->audio()) write_audio(encoder, model->audio());
+    save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
+    write_tokenizer(folder, extras.tokenizer_json);
+    write_record(folder, ModelKind::kClassifier, config_to_json(model->config()), extras);
   });
 }
 

@@ -1,6 +1,7 @@
 // A whole model on disk. A language model or an image encoder alone is a Hugging Face folder (config.json,
 // model.safetensors); a dual tower is `text/` and `vision/`, each such a folder, with what has no foreign
-// home in `fathom.safetensors`. `fathom.json` is our record, tokenizer.json lies at the top and in `text/`.
+// home in `fathom.safetensors`; a classifier likewise, with the one encoder it has. `fathom.json` is our
+// record, tokenizer.json lies at the top and in `text/`.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -9,14 +10,16 @@
 #include <string>
 
 #include "base/json.h"
+#include "models/audio/model.h"
+#include "models/classifier/model.h"
 #include "models/dual_tower/model.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
 
 namespace fathom {
 
-enum class ModelKind { kLanguage, kSwin, kDualTower };
-const char* model_kind_name(ModelKind kind);  ///< "language", "swin", "dual_tower"
+enum class ModelKind { kLanguage, kSwin, kDualTower, kAudio, kClassifier };
+const char* model_kind_name(ModelKind kind);  ///< "language", "swin", "dual_tower", "audio", "classifier"
 
 /// What a model folder carries beside weights.
 struct ModelExtras {
@@ -30,6 +33,8 @@ struct LoadedModel {
   LanguageModel language{nullptr};
   Swin vision{nullptr};
   DualTower dual_tower{nullptr};
+  AudioEncoder audio{nullptr};
+  Classifier classifier{nullptr};
   ModelExtras extras;
 };
 
@@ -49,5 +54,7 @@ LoadedModel load_model_folder(const std::string& path, const LoadOptions& option
 void save_model_folder(const std::string& path, LanguageModel model, const ModelExtras& extras = {});
 void save_model_folder(const std::string& path, Swin model, const ModelExtras& extras = {});
 void save_model_folder(const std::string& path, DualTower model, const ModelExtras& extras = {});
+void save_model_folder(const std::string& path, AudioEncoder model, const ModelExtras& extras = {});
+void save_model_folder(const std::string& path, Classifier model, const ModelExtras& extras = {});
 
 }  // namespace fathom

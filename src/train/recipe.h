@@ -10,18 +10,20 @@
 #include "data/readers/dataset.h"
 #include "data/tokenizer/trainer.h"
 #include "evaluate/model_inputs.h"
+#include "models/classifier/config.h"
 #include "models/dual_tower/config.h"
 #include "models/language/config.h"
+#include "train/task/classification.h"
 #include "train/task/contrastive.h"
 #include "train/trainer_config.h"
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage };
+enum class TaskKind { kContrastive, kLanguage, kClassification };
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
-  DatasetConfig train;                   ///< contrastive: images with captions
+  DatasetConfig train;                   ///< contrastive: images with captions; classification: labelled rows
   DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
   std::vector<std::string> train_files;  ///< language: texts
   std::vector<std::string> val_files;
@@ -52,7 +54,9 @@ struct RecipeConfig {
   TokenizerConfig tokenizer;
   DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
   LanguageModelConfig language;  ///< [model] of a language recipe
+  ClassifierConfig classifier;   ///< [model] of a classification recipe
   ContrastiveConfig contrastive;
+  ClassificationConfig classification;
   TrainingConfig training;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -69,6 +73,11 @@ struct RecipeConfig {
 /// The same for documentation: a recipe whose [model] is a language model's.
 struct LanguageRecipeConfig : RecipeConfig {
   LanguageRecipeConfig() { task = TaskKind::kLanguage; }
+};
+
+/// … or a classifier.
+struct ClassificationRecipeConfig : RecipeConfig {
+  ClassificationRecipeConfig() { task = TaskKind::kClassification; }
 };
 
 /// Fills in what follows from other keys: the image size from the model, the validation path from the

@@ -8,11 +8,11 @@
 #include "models/model_folder.h"
 #include "train/best_model.h"
 #include "train/session_model.h"
+#include "train/session_parts.h"
 #include "train/task/contrastive.h"
 #include "train/task/language.h"
 
 namespace fathom {
-namespace {
 
 EvaluateOptions evaluate_options(const RecipeConfig& recipe, const SessionPlace& place, int64_t batch_size) {
   return {.device = place.runtime.device(),
@@ -32,6 +32,8 @@ std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPla
                   .rank = place.collective.rank(),
                   .num_ranks = place.collective.size()});
 }
+
+namespace {
 
 /// Recall in percent, both ways; `mean_recall` is the mean of all six.
 Metrics retrieval_metrics(const RetrievalReport& report) {
@@ -167,6 +169,8 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   Session session{.recipe = resolve(recipe)};
   if (session.recipe.task == TaskKind::kContrastive)
     open_contrastive(session, place);
+  else if (session.recipe.task == TaskKind::kClassification)
+    open_classification(session, place);
   else
     open_language(session, place);
   session.record["trained_with"] = Json::Object{{"fathom", version()},

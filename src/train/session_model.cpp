@@ -11,6 +11,8 @@ namespace {
 torch::nn::Module& module_of(LoadedModel& loaded) {
   if (loaded.kind == ModelKind::kLanguage) return *loaded.language;
   if (loaded.kind == ModelKind::kSwin) return *loaded.vision;
+  if (loaded.kind == ModelKind::kAudio) return *loaded.audio;
+  if (loaded.kind == ModelKind::kClassifier) return *loaded.classifier;
   return *loaded.dual_tower;
 }
 

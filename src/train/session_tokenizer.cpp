@@ -20,8 +20,10 @@ Tokenizer train_from_files(const RecipeConfig& recipe) {
 Tokenizer train_from_captions(const RecipeConfig& recipe) {
   const std::unique_ptr<Dataset> dataset = open_dataset(recipe.data.train);
   std::vector<std::string_view> texts;
-  for (const Record& record : dataset->records())
+  for (const Record& record : dataset->records()) {
     for (const std::string& caption : record.captions) texts.push_back(caption);
+    if (record.captions.empty() && !record.text.empty()) texts.push_back(record.text);
+  }
   if (texts.empty()) fail(ErrorKind::kData, "{}: no captions to train a tokenizer from", dataset->path());
   return train_tokenizer(texts, recipe.tokenizer.train);
 }
