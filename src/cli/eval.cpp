@@ -8,6 +8,7 @@
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
 #include "evaluate/answering.h"
+#include "evaluate/classifier_run.h"
 #include "evaluate/language.h"
 #include "evaluate/modality_probe.h"
 #include "evaluate/retrieval_data.h"
@@ -31,8 +32,8 @@ void add_options(CLI::App& app, EvalOptions& options) {
   add_model_options(app, options.model, /*runs_data=*/true);
   add_data_options(app, options.data);
   app.add_option("--task", options.task, "what to measure; auto goes by model and data")
-      ->check(CLI::IsMember(
-          {"auto", "retrieval", "answers", "language", "zero_shot", "linear_probe", "modality_probe"}))
+      ->check(CLI::IsMember({"auto", "retrieval", "answers", "language", "zero_shot", "linear_probe",
+                             "modality_probe", "classification"}))
       ->capture_default_str();
   app.add_option("--train-split", options.train_split, "linear_probe: the split it learns from")
       ->capture_default_str();
@@ -50,6 +51,7 @@ std::string choose_task(const EvalOptions& options, const OpenedModel& model, co
   if (model.loaded.kind == ModelKind::kLanguage) return "language";
   if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
   if (model.loaded.kind == ModelKind::kFusion) return "answers";
+  if (model.loaded.kind == ModelKind::kClassifier) return "classification";
   return dataset->record(0).captions.empty() ? "zero_shot" : "retrieval";
 }
 
@@ -96,7 +98,7 @@ void print_report(const ClassificationReport& report) {
                report.task, report.accuracy, report.count, report.chance);
     return;
   }
-  fmt::print("{}: accuracy {:.2f} % on {} images of {} classes (always the most frequent class: {:.2f} %)\n",
+  fmt::print("{}: accuracy {:.2f} % on {} samples of {} classes (always the most frequent class: {:.2f} %)\n",
              report.task, report.accuracy, report.count, report.classes, report.chance);
 }
 
@@ -172,12 +174,22 @@ int eval_linear_probe(const EvalOptions& options, const OpenedModel& model,
       options.as_json);
 }
 
+int eval_classification(const EvalOptions& options, const OpenedModel& model,
+                        std::shared_ptr<const Dataset> dataset) {
+  const Classifier classifier = model.classifier("the task classification");
+  const ClassifierData data(classifier->config(), std::move(dataset), model.inputs,
+                            classifier->text() ? model.require_tokenizer() : nullptr, Phase::kEvaluate,
+                            /*seed=*/0);
+  return show(evaluate_classifier(classifier, data, model.evaluate), options.as_json);
+}
+
 }  // namespace
 
 int run_eval(int argc, const char* const* argv) {
   VerbApp app(
       "eval",
-      "Measures a model on a data set: retrieval, answers, language, zero-shot classes or a linear probe.");
+      "Measures a model on a data set: retrieval, answers, language, classes, zero-shot classes or a linear "
+      "probe.");
   EvalOptions options;
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
@@ -190,6 +202,7 @@ int run_eval(int argc, const char* const* argv) {
   const std::string task = choose_task(options, model, dataset.get());
   if (task == "answers") return eval_answers(options, model, dataset);
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
+  if (task == "classification") return eval_classification(options, model, dataset);
   if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);
   if (task == "modality_probe")

@@ -71,6 +71,11 @@ Fusion OpenedModel::fusion(const char* purpose) const {
   return loaded.fusion;
 }
 
+Classifier OpenedModel::classifier(const char* purpose) const {
+  if (loaded.kind != ModelKind::kClassifier) wrong_kind(*this, purpose, ModelKind::kClassifier);
+  return loaded.classifier;
+}
+
 std::shared_ptr<const Tokenizer> OpenedModel::require_tokenizer() const {
   if (!tokenizer) fail(ErrorKind::kCheckpoint, "{}: no tokenizer.json", folder);
   return tokenizer;

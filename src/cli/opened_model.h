@@ -35,6 +35,7 @@ struct OpenedModel {
   DualTower dual_tower(const char* purpose) const;
   LanguageModel language(const char* purpose) const;
   Fusion fusion(const char* purpose) const;
+  Classifier classifier(const char* purpose) const;
   /// Errors (kCheckpoint): no tokenizer.json in the folder.
   std::shared_ptr<const Tokenizer> require_tokenizer() const;
 };

@@ -43,6 +43,8 @@ int64_t num_parameters(const OpenedModel& model) {
   if (model.loaded.kind == ModelKind::kLanguage) return parameter_count(model.loaded.language->config());
   if (model.loaded.kind == ModelKind::kSwin) return parameter_count(model.loaded.vision->config());
   if (model.loaded.kind == ModelKind::kFusion) return parameter_count(model.loaded.fusion->config());
+  if (model.loaded.kind == ModelKind::kAudio) return parameter_count(model.loaded.audio->config());
+  if (model.loaded.kind == ModelKind::kClassifier) return parameter_count(model.loaded.classifier->config());
   return parameter_count(model.loaded.dual_tower->config());
 }
 
@@ -55,6 +57,12 @@ std::string shape_text(const LanguageModelConfig& config) {
 std::string shape_text(const SwinConfig& config) {
   return fmt::format("Swin, width {}, depths {}, window {}, {} pixels", config.dim,
                      fmt::join(config.depths, "-"), config.window, config.image_size);
+}
+
+std::string shape_text(const AudioEncoderConfig& config) {
+  return fmt::format("{} layers × {}, {} heads, {} mel bands{}", config.layers, config.dim, config.heads,
+                     config.bands,
+                     config.groups() > 1 ? fmt::format(" in {} sub-bands", config.groups()) : "");
 }
 
 /// The keys of the recipe that a reader asks for first; all of it stands below the cards.
@@ -92,6 +100,15 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
     if (config.sees()) facts.emplace_back("image encoder", shape_text(config.vision));
     facts.emplace_back("language model", shape_text(config.text));
     if (config.num_classes() > 0) facts.emplace_back("answers", fmt::format("{}", config.num_classes()));
+  }
+  if (model.loaded.kind == ModelKind::kAudio)
+    facts.emplace_back("audio encoder", shape_text(model.loaded.audio->config()));
+  if (model.loaded.kind == ModelKind::kClassifier) {
+    const ClassifierConfig& config = model.loaded.classifier->config();
+    if (config.encoder == EncoderKind::kAudio) facts.emplace_back("audio encoder", shape_text(config.audio));
+    if (config.encoder == EncoderKind::kImage) facts.emplace_back("image encoder", shape_text(config.vision));
+    if (config.encoder == EncoderKind::kText) facts.emplace_back("text encoder", shape_text(config.text));
+    facts.emplace_back("classes", fmt::format("{}", config.classes.size()));
   }
   facts.emplace_back("parameters",
                      fmt::format("{:.2f} million", static_cast<double>(num_parameters(model)) / 1e6));

@@ -1,4 +1,5 @@
-// Classes of images from frozen embeddings: by their names alone, or by a linear classifier.
+// Classes: of images from frozen embeddings, by their names alone or by a linear classifier; and of a
+// classifier.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,10 +13,10 @@
 namespace fathom {
 
 struct ClassificationReport {
-  std::string task;     ///< "zero_shot", "linear_probe" or "modality_probe"
+  std::string task;     ///< "zero_shot", "linear_probe", "modality_probe" or "classification"
   double accuracy = 0;  ///< percent
   double chance = 0;    ///< percent: always the most frequent class
-  int64_t count = 0;    ///< images
+  int64_t count = 0;    ///< samples
   int64_t classes = 0;
   /// {"task", "accuracy", "count", "classes", "chance"}
   Json to_json() const;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/config.h"
+#include "batch/audio_views.h"
 #include "batch/image_views.h"
 #include "batch/question_source.h"
 #include "batch/text_encoding.h"
@@ -11,6 +12,7 @@ namespace fathom {
 
 struct ModelInputs {
   ImageViewConfig image;
+  AudioViewConfig audio;
   TextEncodingConfig text;
   QuestionConfig question;
   void fields(Fields& f);

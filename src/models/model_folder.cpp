@@ -19,10 +19,15 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kFormat = 1;
-constexpr std::array<std::pair<const char*, ModelKind>, 4> kKinds = {{{"language", ModelKind::kLanguage},
-                                                                      {"swin", ModelKind::kSwin},
-                                                                      {"dual_tower", ModelKind::kDualTower},
-                                                                      {"fusion", ModelKind::kFusion}}};
+constexpr std::array<std::pair<const char*, ModelKind>, 6> kKinds = {
+    {{"language", ModelKind::kLanguage},
+     {"swin", ModelKind::kSwin},
+     {"dual_tower", ModelKind::kDualTower},
+     {"fusion", ModelKind::kFusion},
+     {"audio", ModelKind::kAudio},
+     {"classifier", ModelKind::kClassifier}}};
+/// An audio encoder's config.json is ours: our configuration under our own name for the architecture.
+constexpr const char* kAudioType = "fathom_audio";
 
 std::string in(const std::string& folder, const char* name) {
   return (fs::path(folder) / name).string();
@@ -37,11 +42,13 @@ std::optional<Json> read_if_there(const std::string& path) {
   return read_json(path);
 }
 
-/// What a model keeps outside its towers, by our own names.
+/// What a model keeps outside its encoders, by our own names.
 WeightMap bridge_map(const torch::nn::Module& model) {
   WeightMap map;
   for (const auto& rule : identity_map(model))
-    if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.")) map.push_back(rule);
+    if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.") &&
+        !rule.parameter.starts_with("audio."))
+      map.push_back(rule);
   return map;
 }
 
@@ -83,6 +90,14 @@ void write_vision(const std::string& folder, const Swin& model) {
                {{"format", "pt"}});
 }
 
+void write_audio(const std::string& folder, const AudioEncoder& model) {
+  fs::create_directories(folder);
+  Json json = config_to_json(model->config());
+  json["model_type"] = kAudioType;
+  write_json_file(in(folder, "config.json"), json);
+  save_tensors(in(folder, "model.safetensors"), foreign_weights(*model, identity_map(*model)));
+}
+
 /// A configuration may ask for any amount of memory, so it gets little more than the weights can fill. What
 /// differs less is listed by name once the model is made.
 void require_weights(int64_t wanted, int64_t there, const std::string& config_path) {
@@ -120,6 +135,22 @@ Swin read_vision(const std::string& folder, const LoadOptions& options) {
   Swin model(config);
   place(model, options);
   load_weights(*model, swin_weight_map_for(config, files), files, swin_ignores);
+  return model;
+}
+
+AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = in(folder, "config.json");
+  Json json = read_json(config_path);
+  if (json.is_object())
+    std::erase_if(json.as_object(), [](const auto& key) { return key.first == "model_type"; });
+  const auto config = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<AudioEncoderConfig>({.values = json, .source = config_path});
+  });
+  const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  AudioEncoder model(config);
+  place(model, options);
+  load_weights(*model, identity_map(*model), files);
   return model;
 }
 
@@ -171,6 +202,42 @@ Fusion read_fusion(const std::string& folder, const Json& record, const LoadOpti
   return model;
 }
 
+ClassifierConfig classifier_config(const Json& record, const std::string& path) {
+  const Json* config = record.find("config");
+  if (config == nullptr || !config->is_object())
+    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a classifier", path);
+  const auto read = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<ClassifierConfig>({.values = *config, .source = path});
+  });
+  if (read.classes.size() < 2) fail(ErrorKind::kCheckpoint, "{}: config.classes: fewer than two", path);
+  if (read.encoder == EncoderKind::kText && read.text.vocab_size < 1)
+    fail(ErrorKind::kCheckpoint, "{}: config.text.vocab_size is missing", path);
+  return read;
+}
+
+const char* encoder_folder(EncoderKind kind) {
+  return kind == EncoderKind::kImage ? "vision" : kind == EncoderKind::kText ? "text" : "audio";
+}
+
+Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options) {
+  const std::string record_path = in(folder, "fathom.json");
+  const auto config = classifier_config(record, record_path);
+  const auto encoder = WeightFiles::open(in(folder, encoder_folder(config.encoder))),
+             head = WeightFiles::open(in(folder, "fathom.safetensors"));
+  require_weights(parameter_count(config), encoder.num_elements() + head.num_elements(), record_path);
+  Classifier model(config);
+  place(model, options);
+  if (config.encoder == EncoderKind::kImage)
+    load_weights(*model->vision(), swin_weight_map_for(config.vision, encoder), encoder, swin_ignores);
+  if (config.encoder == EncoderKind::kText)
+    load_weights(*model->text(), language_weight_map(config.text, language_prefix(encoder)), encoder,
+                 language_ignores(config.text));
+  if (config.encoder == EncoderKind::kAudio)
+    load_weights(*model->audio(), identity_map(*model->audio()), encoder);
+  load_weights(*model, bridge_map(*model), head, {}, Coverage::kMapped);
+  return model;
+}
+
 /// The record of `folder`, or one made from config.json for a folder that others wrote.
 Json read_record(const std::string& folder) {
   if (!fs::is_directory(folder)) fail(ErrorKind::kCheckpoint, "{}: no such model folder", folder);
@@ -184,6 +251,8 @@ Json read_record(const std::string& folder) {
     record["kind"] = "language";
   else if (name == "swin")
     record["kind"] = "swin";
+  else if (name == kAudioType)
+    record["kind"] = "audio";
   else
     fail(ErrorKind::kCheckpoint, "{}: model_type '{}' is not supported (llama, qwen2 and swin are)",
          in(folder, "config.json"), name);
@@ -220,6 +289,8 @@ torch::nn::Module& LoadedModel::module() {
   if (kind == ModelKind::kLanguage) return *language;
   if (kind == ModelKind::kSwin) return *vision;
   if (kind == ModelKind::kFusion) return *fusion;
+  if (kind == ModelKind::kAudio) return *audio;
+  if (kind == ModelKind::kClassifier) return *classifier;
   return *dual_tower;
 }
 
@@ -250,6 +321,8 @@ LoadedModel read_model(const std::string& path, const LoadOptions& options) {
   if (loaded.kind == ModelKind::kSwin) loaded.vision = read_vision(path, options);
   if (loaded.kind == ModelKind::kDualTower) loaded.dual_tower = read_dual_tower(path, record, options);
   if (loaded.kind == ModelKind::kFusion) loaded.fusion = read_fusion(path, record, options);
+  if (loaded.kind == ModelKind::kAudio) loaded.audio = read_audio(path, options);
+  if (loaded.kind == ModelKind::kClassifier) loaded.classifier = read_classifier(path, record, options);
   if (const Json* extra = record.find("record")) loaded.extras.record = *extra;
   read_tokenizer(path, loaded);
   return loaded;
@@ -314,6 +387,22 @@ void save_model_folder(const std::string& path, Fusion model, const ModelExtras&
   save_folder(path, model, ModelKind::kFusion, extras, identity_map(*model), [&](const std::string& folder) {
     write_language(in(folder, "text"), model->text(), extras);
     if (model->vision()) write_vision(in(folder, "vision"), model->vision());
+    save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
+    write_tokenizer(folder, extras);
+  });
+}
+
+void save_model_folder(const std::string& path, AudioEncoder model, const ModelExtras& extras) {
+  save_folder(path, model, ModelKind::kAudio, extras, identity_map(*model),
+              [&](const std::string& folder) { write_audio(folder, model); });
+}
+
+void save_model_folder(const std::string& path, Classifier model, const ModelExtras& extras) {
+  save_folder(path, model, ModelKind::kClassifier, extras, identity_map(*model), [&](const std::string& folder) {
+    const std::string encoder = in(folder, encoder_folder(model->config().encoder));
+    if (model->vision()) write_vision(encoder, model->vision());
+    if (model->text()) write_language(encoder, model->text(), extras);
+    if (model->audio()) write_audio(encoder, model->audio());
     save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
     write_tokenizer(folder, extras);
   });

@@ -1,8 +1,8 @@
 // A whole model on disk. A language model or an image encoder alone is a Hugging Face folder (config.json,
 // model.safetensors); a dual tower or a fusion model is `text/` and `vision/`, each such a folder, with what
-// has no foreign home in `fathom.safetensors`. `fathom.json` is our record, tokenizer.json lies at the top
-// and in `text/`. A folder of adapters alone (models/adapter_folder.h) names the folder of the model they
-// belong to.
+// has no foreign home in `fathom.safetensors`; a classifier likewise, with the one encoder it has.
+// `fathom.json` is our record, tokenizer.json lies at the top and in `text/`. A folder of adapters alone
+// (models/adapter_folder.h) names the folder of the model they belong to.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -11,6 +11,8 @@
 #include <string>
 
 #include "base/json.h"
+#include "models/audio/model.h"
+#include "models/classifier/model.h"
 #include "models/dual_tower/model.h"
 #include "models/fusion/model.h"
 #include "models/language/model.h"
@@ -19,8 +21,9 @@
 
 namespace fathom {
 
-enum class ModelKind { kLanguage, kSwin, kDualTower, kFusion };
-const char* model_kind_name(ModelKind kind);  ///< "language", "swin", "dual_tower", "fusion"
+enum class ModelKind { kLanguage, kSwin, kDualTower, kFusion, kAudio, kClassifier };
+/// "language", "swin", "dual_tower", "fusion", "audio", "classifier"
+const char* model_kind_name(ModelKind kind);
 
 /// What a model folder carries beside weights.
 struct ModelExtras {
@@ -37,6 +40,8 @@ struct LoadedModel {
   Swin vision{nullptr};
   DualTower dual_tower{nullptr};
   Fusion fusion{nullptr};
+  AudioEncoder audio{nullptr};
+  Classifier classifier{nullptr};
   ModelExtras extras;
 
   torch::nn::Module& module();
@@ -69,5 +74,7 @@ void save_model_folder(const std::string& path, LanguageModel model, const Model
 void save_model_folder(const std::string& path, Swin model, const ModelExtras& extras = {});
 void save_model_folder(const std::string& path, DualTower model, const ModelExtras& extras = {});
 void save_model_folder(const std::string& path, Fusion model, const ModelExtras& extras = {});
+void save_model_folder(const std::string& path, AudioEncoder model, const ModelExtras& extras = {});
+void save_model_folder(const std::string& path, Classifier model, const ModelExtras& extras = {});
 
 }  // namespace fathom

@@ -24,6 +24,13 @@ double kept_widths(const SwinConfig& config) {
   return sum;
 }
 
+double kept_widths(const ClassifierConfig& config, int64_t length) {
+  if (config.encoder == EncoderKind::kImage) return kept_widths(config.vision);
+  if (config.encoder == EncoderKind::kText) return kept_widths(config.text, length);
+  const int64_t tokens = config.audio.num_moments(length) * config.audio.groups();
+  return static_cast<double>(config.audio.layers * config.audio.dim * tokens);
+}
+
 struct SampleCost {
   int64_t parameters;
   double flops;
@@ -51,6 +58,13 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   if (recipe.task == TaskKind::kMaskedImage)
     return {parameter_count(recipe.vision), 3.0 * static_cast<double>(forward_flops(recipe.vision, 1)),
             per_width * kept_widths(recipe.vision)};
+  if (recipe.task == TaskKind::kClassification) {
+    const ClassifierConfig& model = recipe.classifier;
+    const int64_t length = model.encoder == EncoderKind::kText ? recipe.data.inputs.text.max_tokens
+                                                               : recipe.data.inputs.audio.max_frames();
+    return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, length)),
+            per_width * kept_widths(model, length)};
+  }
   const DualTowerConfig& model = recipe.dual_tower;
   const int64_t tokens = recipe.data.inputs.text.max_tokens;
   const auto views = static_cast<double>(recipe.data.pairing.views_per_image),

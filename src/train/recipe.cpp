@@ -11,14 +11,16 @@ DataConfig::DataConfig() {
   train.split = "train";
   val.split = "val";
   inputs.image.size = 0;  // the model's, by `resolve`
+  inputs.audio.bands = 0;
 }
 
 void DataConfig::fields(Fields& f) {
-  f.group("train", train, "images and captions to train on");
-  f.group("val", val, "held-out images and captions to evaluate on; without a path, that of train");
+  f.group("train", train, "images and captions, or labelled rows, to train on");
+  f.group("val", val, "held-out rows of the same kind to evaluate on; without a path, that of train");
   f("train_files", train_files, "texts to train a language model on");
   f("val_files", val_files, "held-out texts, evaluated each and together");
   f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
+  f.group("audio", inputs.audio, "how sounds become the model's input; bands 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
   f.group("question", inputs.question, "how questions and answers become the model's input");
   f.group("pairing", pairing, "how much of a picture's record one batch holds (contrastive)");
@@ -35,14 +37,14 @@ void TokenizerConfig::validate() const {
 }
 
 void RecipeConfig::fields(Fields& f) {
-  f.choice(
-      "task", task,
-      "what is learned: which captions fit which images, the next token of text, answers about images, or "
-      "what is hidden of images",
-      {{"contrastive", TaskKind::kContrastive},
-       {"language", TaskKind::kLanguage},
-       {"answers", TaskKind::kAnswers},
-       {"masked_image", TaskKind::kMaskedImage}});
+  f.choice("task", task,
+           "what is learned: which captions fit which images, the next token of text, answers about images, "
+           "what is hidden of images, or classes",
+           {{"contrastive", TaskKind::kContrastive},
+            {"language", TaskKind::kLanguage},
+            {"answers", TaskKind::kAnswers},
+            {"masked_image", TaskKind::kMaskedImage},
+            {"classification", TaskKind::kClassification}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);
@@ -58,6 +60,9 @@ void RecipeConfig::fields(Fields& f) {
   } else if (task == TaskKind::kMaskedImage) {
     f.group("model", vision, "the image encoder, a Swin transformer");
     f.group("masked_image", masked_image, "what is hidden");
+  } else if (task == TaskKind::kClassification) {
+    f.group("model", classifier, "the classifier");
+    f.group("classification", classification, "the objective");
   } else {
     f.group("model", language, "the language model");
   }
@@ -81,6 +86,7 @@ void require_path(const std::string& key, const std::string& path) {
 
 const SwinConfig& vision_of(const RecipeConfig& recipe) {
   if (recipe.task == TaskKind::kMaskedImage) return recipe.vision;
+  if (recipe.task == TaskKind::kClassification) return recipe.classifier.vision;
   return recipe.task == TaskKind::kAnswers ? recipe.fusion.vision : recipe.dual_tower.vision;
 }
 
@@ -133,6 +139,29 @@ void check_language(const RecipeConfig& recipe) {
     fail(ErrorKind::kConfig, "model.attention: a language model must be causal");
 }
 
+void check_classification(const RecipeConfig& recipe) {
+  require_path("data.train.path", recipe.data.train.path);
+  if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
+  const ModelInputs& inputs = recipe.data.inputs;
+  const ClassifierConfig& model = recipe.classifier;
+  if (model.encoder == EncoderKind::kAudio) {
+    if (inputs.audio.bands != 0 && inputs.audio.bands != model.audio.bands)
+      fail(ErrorKind::kConfig, "data.audio.bands: {} differs from model.audio.bands = {}", inputs.audio.bands,
+           model.audio.bands);
+    if (inputs.audio.max_frames() > model.audio.max_frames)
+      fail(ErrorKind::kConfig,
+           "data.audio.max_seconds: {:g} are {} frames, more than model.audio.max_frames = {}",
+           inputs.audio.max_seconds, inputs.audio.max_frames(), model.audio.max_frames);
+  }
+  if (model.encoder == EncoderKind::kImage && inputs.image.size != 0 &&
+      inputs.image.size != model.vision.image_size)
+    fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}",
+         inputs.image.size, model.vision.image_size);
+  if (model.encoder == EncoderKind::kText && inputs.text.max_tokens > model.text.max_positions)
+    fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.text.max_positions = {}",
+         inputs.text.max_tokens, model.text.max_positions);
+}
+
 void add_missing(std::vector<std::string>& tokens, const std::string& token) {
   if (!token.empty() && std::find(tokens.begin(), tokens.end(), token) == tokens.end())
     tokens.push_back(token);
@@ -150,12 +179,14 @@ void RecipeConfig::validate() const {
     check_images(*this, "model.image_size");
     check_masking(masked_image, vision);
   }
+  if (task == TaskKind::kClassification) check_classification(*this);
 }
 
 RecipeConfig resolve(RecipeConfig recipe) {
   DataConfig& data = recipe.data;
   if (recipe.task == TaskKind::kLanguage) return recipe;
   data.inputs.image.size = vision_of(recipe).image_size;
+  data.inputs.audio.bands = recipe.classifier.audio.bands;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;
     data.val.format = data.train.format;

@@ -10,21 +10,23 @@
 #include "data/readers/dataset.h"
 #include "data/tokenizer/trainer.h"
 #include "evaluate/model_inputs.h"
+#include "models/classifier/config.h"
 #include "models/dual_tower/config.h"
 #include "models/fusion/config.h"
 #include "models/language/config.h"
 #include "train/task/answering.h"
+#include "train/task/classification.h"
 #include "train/task/contrastive.h"
 #include "train/task/masked_image.h"
 #include "train/trainer_config.h"
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage };
+enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage, kClassification };
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
-  DatasetConfig train;                   ///< contrastive: images with captions; answers: with questions
+  DatasetConfig train;  ///< contrastive: images with captions; answers: with questions; classification: labelled
   DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
   std::vector<std::string> train_files;  ///< language: texts
   std::vector<std::string> val_files;
@@ -57,9 +59,11 @@ struct RecipeConfig {
   LanguageModelConfig language;  ///< [model] of a language recipe
   FusionConfig fusion;           ///< [model] of an answers recipe
   SwinConfig vision;             ///< [model] of a masked-image recipe
+  ClassifierConfig classifier;   ///< [model] of a classification recipe
   ContrastiveConfig contrastive;
   AnsweringConfig answering;
   MaskedImageConfig masked_image;
+  ClassificationConfig classification;
   TrainingConfig training;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -84,6 +88,11 @@ struct AnswersRecipeConfig : RecipeConfig {
 
 struct MaskedImageRecipeConfig : RecipeConfig {
   MaskedImageRecipeConfig() { task = TaskKind::kMaskedImage; }
+};
+
+/// … or a classifier.
+struct ClassificationRecipeConfig : RecipeConfig {
+  ClassificationRecipeConfig() { task = TaskKind::kClassification; }
 };
 
 /// Fills in what follows from other keys: the image size from the model, the validation path from the

@@ -202,6 +202,9 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
     case TaskKind::kAnswers:
       open_answers(session, place);
       break;
+    case TaskKind::kClassification:
+      open_classification(session, place);
+      break;
     case TaskKind::kMaskedImage:
       open_masked_image(session, place);
       break;

@@ -23,5 +23,7 @@ void check_metric(const RecipeConfig& recipe, const Metrics& figures);
 
 /// A session of task = "answers": fills in what `open_session` began.
 void open_answers(Session& session, const SessionPlace& place);
+/// The same of task = "classification".
+void open_classification(Session& session, const SessionPlace& place);
 
 }  // namespace fathom

@@ -22,6 +22,7 @@ Tokenizer train_from_records(const RecipeConfig& recipe) {
   std::vector<std::string_view> texts;
   for (const Record& record : dataset->records()) {
     texts.insert(texts.end(), record.captions.begin(), record.captions.end());
+    if (record.captions.empty() && !record.text.empty()) texts.push_back(record.text);
     if (!record.question.empty()) texts.push_back(record.question);
     texts.insert(texts.end(), record.answers.begin(), record.answers.end());
   }

@@ -73,6 +73,27 @@ TEST_F(Recipe, NamesMissingFiles) {
               HasSubstr("data.train_files: \"/no.txt\" does not exist"));
 }
 
+TEST_F(Recipe, ReadsClassifiersOfEachModality) {
+  const auto classification = [&](const std::string& rest) {
+    return "task = \"classification\"\n[data.train]\npath = \"" + (folder_ / "data.jsonl") +
+           "\"\n[training]\nepochs = 1\nbatch_size = 8\n" + rest;
+  };
+  const RecipeConfig audio = resolve(read(classification("[model.audio]\nbands = 64\n")));
+  EXPECT_EQ(audio.data.inputs.audio.bands, 64);
+  EXPECT_EQ(audio.data.val.path, audio.data.train.path);
+  EXPECT_EQ(config_to_json(read(json_to_toml(config_to_json(audio)))), config_to_json(audio));
+  const RecipeConfig image =
+      resolve(read(classification("[model]\nencoder = \"image\"\n[model.vision]\nimage_size = 96\n")));
+  EXPECT_EQ(image.data.inputs.image.size, 96);
+  EXPECT_THAT(error_of(classification("[model]\nencoder = \"image\"\n[model.audio]\nbands = 64\n")),
+              HasSubstr("model.audio: unknown key"));
+  EXPECT_THAT(
+      error_of(classification("[model.audio]\nmax_frames = 100\n")),
+      HasSubstr("data.audio.max_seconds: 30 are 3000 frames, more than model.audio.max_frames = 100"));
+  EXPECT_THAT(error_of(classification("[model]\nencoder = \"text\"\n[data.text]\nmax_tokens = 129\n")),
+              HasSubstr("data.text.max_tokens: 129 is more than model.text.max_positions = 128"));
+}
+
 TEST_F(Recipe, RefusesImpossibleShapes) {
   EXPECT_THAT(error_of(contrastive("[model.vision]\nheads = [5, 6, 12, 24]\n")),
               HasSubstr("5 heads do not divide"));

@@ -1,0 +1,67 @@
+#include <filesystem>
+
+#include "base/error.h"
+#include "evaluate/classifier_run.h"
+#include "train/best_model.h"
+#include "train/session_model.h"
+#include "train/session_parts.h"
+#include "train/task/classification.h"
+
+namespace fathom {
+namespace {
+
+Metrics classification_metrics(const ClassificationReport& report, double loss) {
+  return {{"accuracy", {report.accuracy, true}}, {"loss", {loss, false}}};
+}
+
+/// Frames or tokens of the longest sample.
+int64_t longest_sample(const RecipeConfig& recipe) {
+  if (recipe.classifier.encoder == EncoderKind::kText) return recipe.data.inputs.text.max_tokens;
+  return recipe.data.inputs.audio.max_frames();
+}
+
+}  // namespace
+
+void open_classification(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  if (!recipe.evaluation.metric.empty())
+    require_metric(recipe.evaluation.metric, classification_metrics({}, 0));
+  const std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
+  ClassifierConfig& config = recipe.classifier;
+  if (config.classes.empty()) config.classes = train->class_names();
+  if (config.classes.size() < 2)
+    fail(ErrorKind::kData, "{}: rows with {} different labels, classification needs at least two",
+         train->path(), config.classes.size());
+  const ModelInputs& inputs = recipe.data.inputs;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (config.encoder == EncoderKind::kText) {
+    tokenizer = make_tokenizer(recipe, place);
+    config.text.vocab_size = tokenizer->vocab_size();
+  }
+  ClassifierData data(config, train, inputs, tokenizer, Phase::kTrain, recipe.seed);
+  if (!place.runtime.device().is_cpu()) {  // equal shapes let a step be recorded
+    data.collate.pad_frames_to = inputs.audio.max_frames();
+    data.collate.pad_to = inputs.text.max_tokens;
+  }
+  session.loader = make_loader(recipe, place, data.source, data.collate);
+  ClassificationTask::Setup setup{.config = recipe.classification, .length = longest_sample(recipe)};
+  if (tokenizer) setup.tokenizer_json = tokenizer->to_json();
+  if (place.collective.rank() == 0) {
+    ModelInputs evaluated = inputs;
+    evaluated.text.mask_probability = 0;
+    const auto val = std::make_shared<const ClassifierData>(config, open_dataset(recipe.data.val), evaluated,
+                                                            tokenizer, Phase::kEvaluate, recipe.seed);
+    setup.evaluate = [val, options = evaluate_options(recipe, place, 128)](Classifier model) {
+      double loss = 0;
+      const ClassificationReport report = evaluate_classifier(std::move(model), *val, options, &loss);
+      return classification_metrics(report, loss);
+    };
+  }
+  setup.model = Classifier(config);
+  place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device());
+  session.record["inputs"] = config_to_json(inputs);
+  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  session.task = std::make_unique<ClassificationTask>(std::move(setup));
+}
+
+}  // namespace fathom
