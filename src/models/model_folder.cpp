@@ -398,14 +398,15 @@ void save_model_folder(const std::string& path, AudioEncoder model, const ModelE
 }
 
 void save_model_folder(const std::string& path, Classifier model, const ModelExtras& extras) {
-  save_folder(path, model, ModelKind::kClassifier, extras, identity_map(*model), [&](const std::string& folder) {
-    const std::string encoder = in(folder, encoder_folder(model->config().encoder));
-    if (model->vision()) write_vision(encoder, model->vision());
-    if (model->text()) write_language(encoder, model->text(), extras);
-    if (model->audio()) write_audio(encoder, model->audio());
-    save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
-    write_tokenizer(folder, extras);
-  });
+  save_folder(path, model, ModelKind::kClassifier, extras, identity_map(*model),
+              [&](const std::string& folder) {
+                const std::string encoder = in(folder, encoder_folder(model->config().encoder));
+                if (model->vision()) write_vision(encoder, model->vision());
+                if (model->text()) write_language(encoder, model->text(), extras);
+                if (model->audio()) write_audio(encoder, model->audio());
+                save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
+                write_tokenizer(folder, extras);
+              });
 }
 
 }  // namespace fathom

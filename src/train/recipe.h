@@ -26,7 +26,8 @@ enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage, kClassifi
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
-  DatasetConfig train;  ///< contrastive: images with captions; answers: with questions; classification: labelled
+  DatasetConfig
+      train;  ///< contrastive: images with captions; answers: with questions; classification: labelled
   DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
   std::vector<std::string> train_files;  ///< language: texts
   std::vector<std::string> val_files;
