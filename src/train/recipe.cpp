@@ -13,11 +13,42 @@ DataConfig::DataConfig() {
   inputs.image.size = 0;  // the model's, by `resolve`
 }
 
+void MixConfig::fields(Fields& f) {
+  f("weight", weight, "share of samples or batches, once divided by the sum of all weights",
+    {.low = 1e-6, .high = 1e6});
+  f.group("data", data, "images and captions (contrastive)");
+  f("files", files, "texts (language)");
+  f("chat_files", chat_files, "conversations (language), read as data.chat says");
+}
+
+std::vector<DatasetConfig> DataConfig::training_sets() const {
+  if (mix.empty()) return {train};
+  std::vector<DatasetConfig> sets;
+  for (const MixConfig& item : mix) sets.push_back(item.data);
+  return sets;
+}
+
+std::vector<std::string> DataConfig::training_texts() const {
+  std::vector<std::string> files = train_files;
+  for (const MixConfig& item : mix) files.insert(files.end(), item.files.begin(), item.files.end());
+  return files;
+}
+
+std::vector<std::string> DataConfig::training_chats() const {
+  std::vector<std::string> files = chat.train_files;
+  for (const MixConfig& item : mix) files.insert(files.end(), item.chat_files.begin(), item.chat_files.end());
+  return files;
+}
+
 void DataConfig::fields(Fields& f) {
   f.group("train", train, "images and captions to train on");
   f.group("val", val, "held-out images and captions to evaluate on; without a path, that of train");
   f("train_files", train_files, "texts to train a language model on");
   f("val_files", val_files, "held-out texts, evaluated each and together");
+  f.list("mix", mix,
+         "several data sets to train on, in the place of train, train_files and chat.train_files");
+  f.group("mixing", mixing, "how they are mixed");
+  f.group("chat", chat, "conversations whose answers a language model learns");
   f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
   f.group("pairing", pairing, "how much of a picture's record one batch holds (contrastive)");
@@ -40,6 +71,7 @@ void RecipeConfig::fields(Fields& f) {
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);
   f("init_from", init_from, "folder of a model of this shape whose weights training begins with");
+  f.list("init", init, "parts of finished models that training begins with, the rest from the seed");
   f.group("data", data, "what is read");
   f.group("tokenizer", tokenizer, "how text becomes tokens");
   if (task == TaskKind::kContrastive) {
@@ -48,6 +80,7 @@ void RecipeConfig::fields(Fields& f) {
   } else {
     f.group("model", language, "the language model");
   }
+  f.group("lora", lora, "low-rank adapters on a model that stays as it is");
   f.group("training", training, "length and size of the run");
   f.group("optimizer", optimizer, "AdamW");
   f.group("schedule", schedule, "learning rate over the run");
@@ -66,8 +99,40 @@ void require_path(const std::string& key, const std::string& path) {
     fail(ErrorKind::kConfig, "{}: \"{}\" does not exist", key, path);
 }
 
+void check_training_sets(const DataConfig& data) {
+  if (data.mix.empty()) return require_path("data.train.path", data.train.path);
+  if (!data.train.path.empty()) fail(ErrorKind::kConfig, "data.train.path and data.mix: give one of them");
+  if (data.val.path.empty()) fail(ErrorKind::kConfig, "data.val.path: not given, which data.mix needs");
+  for (const MixConfig& item : data.mix) {
+    if (!item.files.empty() || !item.chat_files.empty())
+      fail(ErrorKind::kConfig, "data.mix: files and chat_files are for language recipes");
+    require_path("data.mix.data.path", item.data.path);
+  }
+}
+
+void check_training_texts(const DataConfig& data) {
+  const bool plain = !data.train_files.empty() || !data.chat.train_files.empty();
+  if (data.mix.empty() && !plain)
+    fail(ErrorKind::kConfig, "data.train_files: not given (nor data.chat.train_files, nor data.mix)");
+  if (!data.train_files.empty() && !data.chat.train_files.empty())
+    fail(ErrorKind::kConfig,
+         "data.train_files and data.chat.train_files: give one of them, or both in data.mix");
+  if (!data.mix.empty() && plain)
+    fail(ErrorKind::kConfig, "data.mix takes the place of data.train_files and data.chat.train_files");
+  for (const MixConfig& item : data.mix)
+    if (item.files.empty() == item.chat_files.empty() || !item.data.path.empty())
+      fail(ErrorKind::kConfig, "data.mix: a language recipe needs either files or chat_files in each");
+  const auto holds_chats = [](const MixConfig& item) { return !item.chat_files.empty(); };
+  const auto chats = std::count_if(data.mix.begin(), data.mix.end(), holds_chats);
+  if (chats > 0 && chats < static_cast<int64_t>(data.mix.size()) && data.mixing.unit == MixUnit::kSample)
+    fail(ErrorKind::kConfig,
+         "data.mixing.unit: texts and conversations need batches of their own: \"batch\"");
+  for (const std::string& file : data.training_texts()) require_path("data.train_files", file);
+  for (const std::string& file : data.training_chats()) require_path("data.chat.train_files", file);
+}
+
 void check_contrastive(const RecipeConfig& recipe) {
-  require_path("data.train.path", recipe.data.train.path);
+  check_training_sets(recipe.data);
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
   const int64_t image_size = recipe.dual_tower.vision.image_size;
   const int64_t given = recipe.data.inputs.image.size;
@@ -85,9 +150,9 @@ void check_contrastive(const RecipeConfig& recipe) {
 }
 
 void check_language(const RecipeConfig& recipe) {
-  if (recipe.data.train_files.empty()) fail(ErrorKind::kConfig, "data.train_files: not given");
-  for (const std::string& file : recipe.data.train_files) require_path("data.train_files", file);
+  check_training_texts(recipe.data);
   for (const std::string& file : recipe.data.val_files) require_path("data.val_files", file);
+  for (const std::string& file : recipe.data.chat.val_files) require_path("data.chat.val_files", file);
   if (recipe.language.attention != AttentionKind::kCausal)
     fail(ErrorKind::kConfig, "model.attention: a language model must be causal");
 }
@@ -101,6 +166,11 @@ void add_missing(std::vector<std::string>& tokens, const std::string& token) {
 
 void RecipeConfig::validate() const {
   if (!init_from.empty()) require_path("init_from", init_from);
+  if (!init_from.empty() && !init.empty())
+    fail(ErrorKind::kConfig, "init_from takes a whole model, init parts of models: give one of them");
+  for (const InitRule& rule : init) require_path("init.from", rule.from);
+  if (lora.active() && lora.save == AdapterSaving::kAdapter && init_from.empty())
+    fail(ErrorKind::kConfig, "lora.save: adapters alone need init_from, the model that they belong to");
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
   if (task == TaskKind::kContrastive)
     check_contrastive(*this);
@@ -110,7 +180,12 @@ void RecipeConfig::validate() const {
 
 RecipeConfig resolve(RecipeConfig recipe) {
   DataConfig& data = recipe.data;
-  if (recipe.task == TaskKind::kLanguage) return recipe;
+  if (recipe.task == TaskKind::kLanguage) {
+    if (!data.training_chats().empty())
+      for (const std::string& token : chat_tokens(data.chat.chat_template))
+        add_missing(recipe.tokenizer.train.special_tokens, token);
+    return recipe;
+  }
   data.inputs.image.size = recipe.dual_tower.vision.image_size;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;

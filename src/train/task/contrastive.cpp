@@ -79,7 +79,7 @@ ContrastiveTask::Embeddings ContrastiveTask::embed(const MicroBatch& micro_batch
   Embeddings local;
   const at::Tensor pooled_VD =
       setup_.model->vision()->forward(batch.image_BCHW, context_of(batch.image_BCHW));
-  local.image_VD = setup_.model->project_image(pooled_VD);
+  local.image_VD = setup_.model->project_image(pooled_VD, context_of(batch.image_BCHW));
   if (view_head_) local.view_VD = view_head_->forward(pooled_VD);
   local.text_MD = setup_.model->embed_text(batch.tokens_BT, batch.length_B, context_of(batch.tokens_BT));
   local.owner_B = batch.index_B;
@@ -183,7 +183,9 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
 }
 
 void ContrastiveTask::save_model(const std::string& folder, const Json& record) {
-  save_model_folder(folder, setup_.model, {.tokenizer_json = setup_.tokenizer_json, .record = record});
+  save_model_folder(
+      folder, setup_.model,
+      {.tokenizer_json = setup_.tokenizer_json, .record = record, .adapter_base = setup_.adapter_base});
 }
 
 PixelStatistics ContrastiveTask::pixels() const {

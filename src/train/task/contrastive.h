@@ -63,6 +63,7 @@ class ContrastiveTask : public Task {
     int64_t views_per_image = 1;
     int64_t seed = 0;  ///< of the view head's initial weights
     std::string tokenizer_json;
+    std::string adapter_base = {};               ///< keep adapters alone, of this model; empty: whole models
     std::function<Metrics(DualTower)> evaluate;  ///< may be empty
   };
   explicit ContrastiveTask(Setup setup);
