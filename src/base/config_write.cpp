@@ -121,9 +121,7 @@ class DocumentFields : public PathFields {
   void enter_item(const char* name, size_t index) override {
     PathFields::enter_item(name, index);
     open_.push_back(sections_.size());
-    std::string path = join_here();
-    if (const size_t bracket = path.rfind('['); bracket != std::string::npos) path.resize(bracket);
-    begin_section(fmt::format("\n## `[[{}]]`\n\n", path), list_help_);
+    begin_section(fmt::format("\n## `[[{}]]`\n\n", join_here()), list_help_);
   }
   void leave_item() override {
     PathFields::leave_item();
@@ -145,6 +143,9 @@ class DocumentFields : public PathFields {
   std::string join_here() const {
     std::string path = join("");
     if (!path.empty() && path.back() == '.') path.pop_back();
+    // Numbers of list items are no part of TOML's names.
+    for (size_t open; (open = path.find('[')) != std::string::npos;)
+      path.erase(open, path.find(']') - open + 1);
     return path;
   }
   void begin_section(const std::string& title, const std::string& help) {

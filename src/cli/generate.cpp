@@ -10,6 +10,7 @@
 #include "base/utf8_stream.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
+#include "data/chat/chat_template.h"
 
 namespace fathom::cli {
 namespace {
@@ -19,6 +20,9 @@ struct GenerateArguments {
   std::string prompt;
   GenerateOptions generate{.sampling = {.temperature = 0.8, .top_k = 50}};
   bool ignores_end = false;
+  bool is_chat = false;
+  std::string chat_template;  ///< empty: the model's own
+  std::string system;         ///< what the model is told before the prompt, in a chat
   bool as_json = false;
 };
 
@@ -41,6 +45,12 @@ void add_options(CLI::App& app, GenerateArguments& arguments) {
       ->capture_default_str();
   app.add_option("--seed", options.seed, "the same seed gives the same text")->capture_default_str();
   app.add_flag("--ignore-end", arguments.ignores_end, "go on after the end of a text");
+  app.add_flag("--chat", arguments.is_chat,
+               "answer the prompt as a user's turn, by the model's chat template");
+  app.add_option("--template", arguments.chat_template,
+                 "chat template instead of the model's: chatml or llama3")
+      ->check(CLI::IsMember({"chatml", "llama3"}));
+  app.add_option("--system", arguments.system, "what the model is told before a chat")->type_name("TEXT");
   app.add_flag("--json", arguments.as_json, "print one JSON object");
 }
 
@@ -94,6 +104,37 @@ std::string answer_text(const Tokenizer& tokenizer, std::vector<int32_t> prompt,
   return text + stream.finish();
 }
 
+/// Errors (kConfig): a chat with a model that was not trained for one, without --template.
+ChatTemplateKind chat_template_for(const OpenedModel& model, const GenerateArguments& arguments) {
+  if (!arguments.chat_template.empty()) return chat_template_of(arguments.chat_template);
+  const Json* name = model.loaded.extras.record.find("chat_template");
+  if (name == nullptr || !name->is_string())
+    fail(ErrorKind::kConfig, "{}: the model names no chat template: give --template", model.folder);
+  return chat_template_of(name->as_string());
+}
+
+/// What the model reads before it writes.
+struct Prompt {
+  std::vector<int32_t> shown;  ///< as text before the answer; none in a chat
+  std::vector<int32_t> context;
+};
+
+Prompt read_prompt(const OpenedModel& model, GenerateArguments& arguments) {
+  const auto tokenizer = model.require_tokenizer();
+  if (arguments.is_chat || !arguments.chat_template.empty() || !arguments.system.empty()) {
+    const ChatTemplate chat(chat_template_for(model, arguments), tokenizer);
+    std::vector<ChatMessage> messages;
+    if (!arguments.system.empty()) messages.push_back({"system", arguments.system});
+    messages.push_back({"user", arguments.prompt});
+    if (!arguments.ignores_end) arguments.generate.stop_token = chat.end_of_turn();
+    return {{}, chat.prompt(messages)};
+  }
+  Prompt prompt{tokenizer->encode(arguments.prompt), tokenizer->prefix()};
+  prompt.context.insert(prompt.context.end(), prompt.shown.begin(), prompt.shown.end());
+  if (!arguments.ignores_end) arguments.generate.stop_token = tokenizer->end_of_text();
+  return prompt;
+}
+
 }  // namespace
 
 int run_generate(int argc, const char* const* argv) {
@@ -105,13 +146,9 @@ int run_generate(int argc, const char* const* argv) {
   const OpenedModel model = open_model(arguments.model);
   const LanguageModel language = model.language("generate");
   const auto tokenizer = model.require_tokenizer();
-  const std::vector<int32_t> prompt = tokenizer->encode(arguments.prompt);
-  std::vector<int32_t> context = tokenizer->prefix();
-  context.insert(context.end(), prompt.begin(), prompt.end());
+  const auto [prompt, context] = read_prompt(model, arguments);
   require_known_tokens(torch::tensor(context, at::kLong), language->config().vocab_size);
   arguments.generate.compute_dtype = model.evaluate.compute_dtype;
-  if (!arguments.ignores_end) arguments.generate.stop_token = tokenizer->end_of_text();
-
   if (!arguments.as_json) {
     Streamer streamer(*tokenizer, prompt);
     generate(language, context, arguments.generate, [&](int32_t token) { return streamer.show(token); });

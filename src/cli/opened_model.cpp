@@ -1,8 +1,11 @@
 #include "cli/opened_model.h"
 
+#include <charconv>
+#include <cmath>
 #include <filesystem>
 
 #include "base/error.h"
+#include "models/lora.h"
 #include "tensor/device.h"
 #include "train/trainer_config.h"
 
@@ -19,6 +22,25 @@ std::string model_folder_of(const std::string& path) {
   if (std::filesystem::exists(folder / "log.jsonl"))
     fail(ErrorKind::kCheckpoint, "{}: this run has not written a model yet", path);
   return path;
+}
+
+/// "FOLDER" or "FOLDER:WEIGHT".
+std::pair<std::string, double> split_weight(const std::string& adapter) {
+  const size_t colon = adapter.rfind(':');
+  if (colon == std::string::npos) return {adapter, 1.0};
+  double weight = 0;
+  const char* end = adapter.data() + adapter.size();
+  const auto [rest, error] = std::from_chars(adapter.data() + colon + 1, end, weight);
+  if (error != std::errc() || rest != end || !std::isfinite(weight)) return {adapter, 1.0};
+  return {adapter.substr(0, colon), weight};
+}
+
+void add_adapters(LoadedModel& loaded, const std::vector<std::string>& adapters) {
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    const auto [path, weight] = split_weight(adapters[i]);
+    add_adapter_folder(loaded, model_folder_of(path), fmt::format("{}", i), weight);
+  }
+  merge_adapters(loaded.module());
 }
 
 [[noreturn]] void wrong_kind(const OpenedModel& model, const char* purpose, ModelKind needed) {
@@ -43,6 +65,11 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool runs_data) {
   app.add_option("--precision", options.precision, "of activations and matrix products")
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
+  app.add_option("--adapter", options.adapters,
+                 "folder of low-rank adapters to add to the model, FOLDER or FOLDER:WEIGHT; may be repeated")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->type_name("FOLDER");
   if (!runs_data) return;
   app.add_option("--batch-size", options.batch_size, "samples at once")
       ->check(CLI::Range(1, 1 << 20))
@@ -90,6 +117,7 @@ OpenedModel open_model(const ModelOptions& options) {
                     .show_progress = true};
   if (options.precision == "bf16") model.evaluate.compute_dtype = at::kBFloat16;
   model.loaded = load_model_folder(model.folder, {.device = model.evaluate.device});
+  add_adapters(model.loaded, options.adapters);
   model.tokenizer = model_tokenizer(model.loaded, model.folder);
   model.inputs = model_inputs(model.loaded, model.tokenizer.get(), model.folder);
   model.evaluate.rerank = options.rerank >= 0 ? options.rerank : recorded_rerank(model);

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/options.h"
 #include "evaluate/model_inputs.h"
@@ -13,6 +14,7 @@ namespace fathom::cli {
 struct ModelOptions {
   std::string path;
   std::string device = "auto";
+  std::vector<std::string> adapters;  ///< "FOLDER" or "FOLDER:WEIGHT", added to the weights
   std::string precision = "fp32";
   int64_t batch_size = 128;
   int64_t workers = 2;

@@ -14,11 +14,42 @@ DataConfig::DataConfig() {
   inputs.audio.bands = 0;
 }
 
+void MixConfig::fields(Fields& f) {
+  f("weight", weight, "share of samples or batches, once divided by the sum of all weights",
+    {.low = 1e-6, .high = 1e6});
+  f.group("data", data, "images and captions (contrastive)");
+  f("files", files, "texts (language)");
+  f("chat_files", chat_files, "conversations (language), read as data.chat says");
+}
+
+std::vector<DatasetConfig> DataConfig::training_sets() const {
+  if (mix.empty()) return {train};
+  std::vector<DatasetConfig> sets;
+  for (const MixConfig& item : mix) sets.push_back(item.data);
+  return sets;
+}
+
+std::vector<std::string> DataConfig::training_texts() const {
+  std::vector<std::string> files = train_files;
+  for (const MixConfig& item : mix) files.insert(files.end(), item.files.begin(), item.files.end());
+  return files;
+}
+
+std::vector<std::string> DataConfig::training_chats() const {
+  std::vector<std::string> files = chat.train_files;
+  for (const MixConfig& item : mix) files.insert(files.end(), item.chat_files.begin(), item.chat_files.end());
+  return files;
+}
+
 void DataConfig::fields(Fields& f) {
   f.group("train", train, "images and captions, or labelled rows, to train on");
   f.group("val", val, "held-out rows of the same kind to evaluate on; without a path, that of train");
   f("train_files", train_files, "texts to train a language model on");
   f("val_files", val_files, "held-out texts, evaluated each and together");
+  f.list("mix", mix,
+         "several data sets to train on, in the place of train, train_files and chat.train_files");
+  f.group("mixing", mixing, "how they are mixed");
+  f.group("chat", chat, "conversations whose answers a language model learns");
   f.group("image", inputs.image, "how pictures become the model's input; size 0 takes the model's");
   f.group("audio", inputs.audio, "how sounds become the model's input; bands 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
@@ -49,6 +80,7 @@ void RecipeConfig::fields(Fields& f) {
   f("device", device, "auto, cpu, cuda or cuda:N");
   precision_field(f, "precision", precision);
   f("init_from", init_from, "folder of a model of this shape whose weights training begins with");
+  f.list("init", init, "parts of finished models that training begins with, the rest from the seed");
   f.group("data", data, "what is read");
   f.group("tokenizer", tokenizer, "how text becomes tokens");
   if (task == TaskKind::kContrastive) {
@@ -66,6 +98,7 @@ void RecipeConfig::fields(Fields& f) {
   } else {
     f.group("model", language, "the language model");
   }
+  f.group("lora", lora, "low-rank adapters on a model that stays as it is");
   f.group("training", training, "length and size of the run");
   f.group("optimizer", optimizer, "AdamW");
   f.group("schedule", schedule, "learning rate over the run");
@@ -90,8 +123,44 @@ const SwinConfig& vision_of(const RecipeConfig& recipe) {
   return recipe.task == TaskKind::kAnswers ? recipe.fusion.vision : recipe.dual_tower.vision;
 }
 
+void check_training_sets(const DataConfig& data) {
+  if (data.mix.empty()) return require_path("data.train.path", data.train.path);
+  if (!data.train.path.empty()) fail(ErrorKind::kConfig, "data.train.path and data.mix: give one of them");
+  if (data.val.path.empty()) fail(ErrorKind::kConfig, "data.val.path: not given, which data.mix needs");
+  for (const MixConfig& item : data.mix) {
+    if (!item.files.empty() || !item.chat_files.empty())
+      fail(ErrorKind::kConfig, "data.mix: files and chat_files are for language recipes");
+    require_path("data.mix.data.path", item.data.path);
+  }
+}
+
+void check_training_texts(const DataConfig& data) {
+  const bool plain = !data.train_files.empty() || !data.chat.train_files.empty();
+  if (data.mix.empty() && !plain)
+    fail(ErrorKind::kConfig, "data.train_files: not given (nor data.chat.train_files, nor data.mix)");
+  if (!data.train_files.empty() && !data.chat.train_files.empty())
+    fail(ErrorKind::kConfig,
+         "data.train_files and data.chat.train_files: give one of them, or both in data.mix");
+  if (!data.mix.empty() && plain)
+    fail(ErrorKind::kConfig, "data.mix takes the place of data.train_files and data.chat.train_files");
+  for (const MixConfig& item : data.mix)
+    if (item.files.empty() == item.chat_files.empty() || !item.data.path.empty())
+      fail(ErrorKind::kConfig, "data.mix: a language recipe needs either files or chat_files in each");
+  const auto holds_chats = [](const MixConfig& item) { return !item.chat_files.empty(); };
+  const auto chats = std::count_if(data.mix.begin(), data.mix.end(), holds_chats);
+  if (chats > 0 && chats < static_cast<int64_t>(data.mix.size()) && data.mixing.unit == MixUnit::kSample)
+    fail(ErrorKind::kConfig,
+         "data.mixing.unit: texts and conversations need batches of their own: \"batch\"");
+  for (const std::string& file : data.training_texts()) require_path("data.train_files", file);
+  for (const std::string& file : data.training_chats()) require_path("data.chat.train_files", file);
+}
+
+void check_one_training_set(const DataConfig& data) {
+  if (!data.mix.empty()) fail(ErrorKind::kConfig, "data.mix: for contrastive and language recipes only");
+  require_path("data.train.path", data.train.path);
+}
+
 void check_images(const RecipeConfig& recipe, const char* size_key) {
-  require_path("data.train.path", recipe.data.train.path);
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
   const int64_t image_size = vision_of(recipe).image_size;
   const int64_t given = recipe.data.inputs.image.size;
@@ -107,6 +176,7 @@ void check_positions(const LanguageModelConfig& text, int64_t tokens) {
 }
 
 void check_answers(const RecipeConfig& recipe) {
+  check_one_training_set(recipe.data);
   check_images(recipe, "model.vision.image_size");
   const FusionConfig& model = recipe.fusion;
   const ModelInputs& inputs = recipe.data.inputs;
@@ -116,12 +186,15 @@ void check_answers(const RecipeConfig& recipe) {
 
 void check_hard_negatives(const RecipeConfig& recipe) {
   const HardNegativeConfig& config = recipe.contrastive.hard_negatives;
+  if (config.refresh > 0 && !recipe.data.mix.empty())
+    fail(ErrorKind::kConfig, "contrastive.hard_negatives.refresh: data.mix has an order of its own");
   if (recipe.training.batch_size % config.group != 0)
     fail(ErrorKind::kConfig, "contrastive.hard_negatives.group: {} does not divide training.batch_size = {}",
          config.group, recipe.training.batch_size);
 }
 
 void check_contrastive(const RecipeConfig& recipe) {
+  check_training_sets(recipe.data);
   check_images(recipe, "model.vision.image_size");
   check_hard_negatives(recipe);
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
@@ -132,15 +205,15 @@ void check_contrastive(const RecipeConfig& recipe) {
 }
 
 void check_language(const RecipeConfig& recipe) {
-  if (recipe.data.train_files.empty()) fail(ErrorKind::kConfig, "data.train_files: not given");
-  for (const std::string& file : recipe.data.train_files) require_path("data.train_files", file);
+  check_training_texts(recipe.data);
   for (const std::string& file : recipe.data.val_files) require_path("data.val_files", file);
+  for (const std::string& file : recipe.data.chat.val_files) require_path("data.chat.val_files", file);
   if (recipe.language.attention != AttentionKind::kCausal)
     fail(ErrorKind::kConfig, "model.attention: a language model must be causal");
 }
 
 void check_classification(const RecipeConfig& recipe) {
-  require_path("data.train.path", recipe.data.train.path);
+  check_one_training_set(recipe.data);
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
   const ModelInputs& inputs = recipe.data.inputs;
   const ClassifierConfig& model = recipe.classifier;
@@ -171,11 +244,17 @@ void add_missing(std::vector<std::string>& tokens, const std::string& token) {
 
 void RecipeConfig::validate() const {
   if (!init_from.empty()) require_path("init_from", init_from);
+  if (!init_from.empty() && !init.empty())
+    fail(ErrorKind::kConfig, "init_from takes a whole model, init parts of models: give one of them");
+  for (const InitRule& rule : init) require_path("init.from", rule.from);
+  if (lora.active() && lora.save == AdapterSaving::kAdapter && init_from.empty())
+    fail(ErrorKind::kConfig, "lora.save: adapters alone need init_from, the model that they belong to");
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
   if (task == TaskKind::kContrastive) check_contrastive(*this);
   if (task == TaskKind::kLanguage) check_language(*this);
   if (task == TaskKind::kAnswers) check_answers(*this);
   if (task == TaskKind::kMaskedImage) {
+    check_one_training_set(data);
     check_images(*this, "model.image_size");
     check_masking(masked_image, vision);
   }
@@ -184,7 +263,12 @@ void RecipeConfig::validate() const {
 
 RecipeConfig resolve(RecipeConfig recipe) {
   DataConfig& data = recipe.data;
-  if (recipe.task == TaskKind::kLanguage) return recipe;
+  if (recipe.task == TaskKind::kLanguage) {
+    if (!data.training_chats().empty())
+      for (const std::string& token : chat_tokens(data.chat.chat_template))
+        add_missing(recipe.tokenizer.train.special_tokens, token);
+    return recipe;
+  }
   data.inputs.image.size = vision_of(recipe).image_size;
   data.inputs.audio.bands = recipe.classifier.audio.bands;
   if (data.val.path.empty()) {

@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "batch/chat_source.h"
 #include "batch/loader.h"
+#include "batch/mixed_source.h"
 #include "batch/sources.h"
 #include "data/readers/dataset.h"
 #include "data/tokenizer/trainer.h"
@@ -14,6 +16,8 @@
 #include "models/dual_tower/config.h"
 #include "models/fusion/config.h"
 #include "models/language/config.h"
+#include "models/lora.h"
+#include "train/initial_weights.h"
 #include "train/task/answering.h"
 #include "train/task/classification.h"
 #include "train/task/contrastive.h"
@@ -24,6 +28,18 @@ namespace fathom {
 
 enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage, kClassification };
 
+/// One of several data sets to train on: a contrastive recipe's `data`, or a language recipe's `files` or
+/// `chat_files`.
+struct MixConfig {
+  double weight = 1.0;
+  DatasetConfig data;
+  std::vector<std::string> files;
+  std::vector<std::string> chat_files;
+
+  MixConfig() { data.split = "train"; }
+  void fields(Fields& f);
+};
+
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
   DatasetConfig
@@ -31,11 +47,18 @@ struct DataConfig {
   DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
   std::vector<std::string> train_files;  ///< language: texts
   std::vector<std::string> val_files;
+  std::vector<MixConfig> mix;  ///< in the place of train, train_files and chat.train_files
+  MixingConfig mixing;
+  ChatConfig chat;  ///< language: conversations in the place of texts
   ModelInputs inputs;
   PairingConfig pairing;
   LoaderConfig loader;
 
   DataConfig();
+  /// What is trained on, whether mixed or not.
+  std::vector<DatasetConfig> training_sets() const;
+  std::vector<std::string> training_texts() const;
+  std::vector<std::string> training_chats() const;
   void fields(Fields& f);
 };
 
@@ -54,6 +77,7 @@ struct RecipeConfig {
   std::string device = "auto";
   Precision precision = Precision::kFp32;
   std::string init_from;
+  std::vector<InitRule> init;
   DataConfig data;
   TokenizerConfig tokenizer;
   DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
@@ -65,6 +89,7 @@ struct RecipeConfig {
   AnsweringConfig answering;
   MaskedImageConfig masked_image;
   ClassificationConfig classification;
+  LoraConfig lora;
   TrainingConfig training;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;

@@ -2,7 +2,9 @@
 
 #include <filesystem>
 
+#include "base/log.h"
 #include "base/version.h"
+#include "evaluate/chat.h"
 #include "evaluate/language.h"
 #include "evaluate/retrieval_data.h"
 #include "models/model_folder.h"
@@ -14,6 +16,15 @@
 
 namespace fathom {
 namespace {
+
+/// What `make_part` gives for each data set of the mixture, as one source.
+template <typename MakePart>
+std::shared_ptr<const SampleSource> mix(const RecipeConfig& recipe, const MakePart& make_part) {
+  MixedSource::Setup setup{
+      .config = recipe.data.mixing, .batch_size = recipe.training.batch_size, .seed = recipe.seed};
+  for (const MixConfig& item : recipe.data.mix) setup.parts.push_back({make_part(item), item.weight});
+  return std::make_shared<const MixedSource>(std::move(setup));
+}
 
 /// Recall in percent, both ways; `mean_recall` is the mean of all six.
 Metrics retrieval_metrics(const RetrievalReport& report) {
@@ -62,15 +73,21 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   const auto tokenizer = make_tokenizer(recipe, place);
   recipe.dual_tower.text.vocab_size = tokenizer->vocab_size();
   const ModelInputs& inputs = recipe.data.inputs;
-  std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
   const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
   const TextEncoding encoding(tokenizer, inputs.text);
+  const auto source_of = [&](const DatasetConfig& data) -> std::shared_ptr<const SampleSource> {
+    std::shared_ptr<const Dataset> dataset = open_dataset(data);
+    return std::make_shared<const ImageTextSource>(dataset, views, encoding, recipe.seed,
+                                                   recipe.data.pairing);
+  };
   // Equal shapes let a step be recorded.
   const bool on_cpu = place.runtime.device().is_cpu();
-  const auto hard_negatives = make_hard_negatives(recipe, place, train->size());
+  const auto source = recipe.data.mix.empty()
+                          ? source_of(recipe.data.train)
+                          : mix(recipe, [&](const MixConfig& item) { return source_of(item.data); });
+  const auto hard_negatives = make_hard_negatives(recipe, place, source->size());
   session.loader = make_loader(
-      recipe, place,
-      std::make_shared<const ImageTextSource>(train, views, encoding, recipe.seed, recipe.data.pairing),
+      recipe, place, source,
       {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens},
       order_hook(hard_negatives));
   ContrastiveTask::Setup setup{.config = recipe.contrastive,
@@ -79,6 +96,7 @@ void open_contrastive(Session& session, const SessionPlace& place) {
                                .views_per_image = recipe.data.pairing.views_per_image,
                                .seed = recipe.seed,
                                .tokenizer_json = tokenizer->to_json(),
+                               .adapter_base = adapter_base_of(recipe),
                                .hard_negatives = hard_negatives};
   if (place.collective.rank() == 0) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
@@ -90,17 +108,20 @@ void open_contrastive(Session& session, const SessionPlace& place) {
     };
   }
   setup.model = DualTower(recipe.dual_tower);
-  place_model(*setup.model, ModelKind::kDualTower, recipe, place.runtime.device());
+  note_start(
+      session, place,
+      place_model(*setup.model, ModelKind::kDualTower, recipe, place.runtime.device(), setup.tokenizer_json));
   session.record["inputs"] = config_to_json(inputs);
   session.record["rerank"] = recipe.evaluation.rerank;
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<ContrastiveTask>(std::move(setup));
 }
 
-std::shared_ptr<const TokenWindowSource> training_windows(const RecipeConfig& recipe,
-                                                          const Tokenizer& tokenizer) {
+std::shared_ptr<const SampleSource> training_windows(const RecipeConfig& recipe,
+                                                     const std::vector<std::string>& paths,
+                                                     const Tokenizer& tokenizer) {
   std::vector<TokenFile> files;
-  for (const std::string& path : recipe.data.train_files) files.push_back(TokenFile::open(path, tokenizer));
+  for (const std::string& path : paths) files.push_back(TokenFile::open(path, tokenizer));
   return std::make_shared<const TokenWindowSource>(std::move(files), recipe.language.max_positions,
                                                    Phase::kTrain, recipe.seed,
                                                    tokenizer.end_of_text().value_or(0));
@@ -117,20 +138,61 @@ Metrics language_metrics(const LanguageReports& reports) {
   return metrics;
 }
 
+std::shared_ptr<const SampleSource> chat_rows(const RecipeConfig& recipe,
+                                              const std::vector<std::string>& paths,
+                                              const std::shared_ptr<const Tokenizer>& tokenizer,
+                                              const SessionPlace& place) {
+  const auto rows =
+      std::make_shared<const ChatSource>(paths, recipe.data.chat, tokenizer, recipe.language.max_positions);
+  if (place.collective.rank() == 0)
+    log::info("{} conversations in {} rows, {} tokens to learn; {} cut, {} left out without an answer",
+              rows->num_conversations(), rows->size(), rows->num_targets(), rows->num_cut(),
+              rows->num_left_out());
+  return rows;
+}
+
+std::shared_ptr<const SampleSource> language_rows(const RecipeConfig& recipe,
+                                                  const std::shared_ptr<const Tokenizer>& tokenizer,
+                                                  const SessionPlace& place) {
+  const auto rows_of = [&](const std::vector<std::string>& texts, const std::vector<std::string>& chats) {
+    return texts.empty() ? chat_rows(recipe, chats, tokenizer, place)
+                         : training_windows(recipe, texts, *tokenizer);
+  };
+  if (recipe.data.mix.empty()) return rows_of(recipe.data.train_files, recipe.data.chat.train_files);
+  return mix(recipe, [&](const MixConfig& item) { return rows_of(item.files, item.chat_files); });
+}
+
+void add_chat_metrics(Metrics& metrics, const ChatReport& report) {
+  metrics["answer_nats"] = {report.nats_per_token(), false};
+  metrics["answer_accuracy"] = {report.accuracy(), true};
+}
+
+/// Of texts and of conversations, as far as there are any.
 std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& recipe,
-                                                          const Tokenizer& tokenizer,
+                                                          const std::shared_ptr<const Tokenizer>& tokenizer,
                                                           const EvaluateOptions& options) {
-  if (recipe.data.val_files.empty()) return {};
-  const NamedWindows texts = open_texts(recipe.data.val_files, tokenizer, recipe.language.max_positions);
-  return [texts, options](const LanguageModel& model) {
-    return language_metrics(evaluate_language(model, texts, options));
+  const ChatConfig& chat = recipe.data.chat;
+  if (recipe.data.val_files.empty() && chat.val_files.empty()) return {};
+  const NamedWindows texts = open_texts(recipe.data.val_files, *tokenizer, recipe.language.max_positions);
+  std::shared_ptr<const ChatSource> chats;
+  if (!chat.val_files.empty())
+    chats =
+        std::make_shared<const ChatSource>(chat.val_files, chat, tokenizer, recipe.language.max_positions);
+  return [texts, chats, options, padding = tokenizer->padding().value_or(0)](const LanguageModel& model) {
+    Metrics metrics;
+    if (!texts.empty()) metrics = language_metrics(evaluate_language(model, texts, options));
+    if (chats) add_chat_metrics(metrics, evaluate_chat(model, chats, padding, options));
+    return metrics;
   };
 }
 
 void check_language_metric(const RecipeConfig& recipe) {
   LanguageReports reports;
   for (const std::string& name : text_names(recipe.data.val_files)) reports.files[name] = {};
-  if (!reports.files.empty()) check_metric(recipe, language_metrics(reports));
+  Metrics figures;
+  if (!reports.files.empty()) figures = language_metrics(reports);
+  if (!recipe.data.chat.val_files.empty()) add_chat_metrics(figures, {});
+  if (!figures.empty()) check_metric(recipe, figures);
 }
 
 void open_language(Session& session, const SessionPlace& place) {
@@ -138,14 +200,24 @@ void open_language(Session& session, const SessionPlace& place) {
   check_language_metric(recipe);
   const auto tokenizer = make_tokenizer(recipe, place);
   recipe.language.vocab_size = tokenizer->vocab_size();
-  session.loader = make_loader(recipe, place, training_windows(recipe, *tokenizer),
-                               {.padding_id = tokenizer->padding().value_or(0)});
+  CollateConfig collate{.padding_id = tokenizer->padding().value_or(0)};
+  // Equal shapes let a step be recorded.
+  const bool learns_chats = !recipe.data.training_chats().empty();
+  if (learns_chats && !place.runtime.device().is_cpu()) collate.pad_to = recipe.language.max_positions + 1;
+  session.loader = make_loader(recipe, place, language_rows(recipe, tokenizer, place), collate);
   LanguageTask::Setup setup{.num_tokens = recipe.language.max_positions,
-                            .tokenizer_json = tokenizer->to_json()};
+                            .tokenizer_json = tokenizer->to_json(),
+                            .adapter_base = adapter_base_of(recipe)};
   if (place.collective.rank() == 0)
-    setup.evaluate = language_evaluation(recipe, *tokenizer, evaluate_options(recipe, place, 16));
+    setup.evaluate = language_evaluation(recipe, tokenizer, evaluate_options(recipe, place, 16));
+  if (learns_chats) {
+    if (!recipe.data.chat.val_files.empty()) setup.default_metric = "answer_nats";
+    session.record["chat_template"] = chat_template_name(recipe.data.chat.chat_template);
+  }
   setup.model = LanguageModel(recipe.language);
-  place_model(*setup.model, ModelKind::kLanguage, recipe, place.runtime.device());
+  note_start(
+      session, place,
+      place_model(*setup.model, ModelKind::kLanguage, recipe, place.runtime.device(), setup.tokenizer_json));
   for (const std::string& path : recipe.data.val_files)
     session.record["evaluation_data"].push_back(std::filesystem::absolute(path).string());
   session.task = std::make_unique<LanguageTask>(std::move(setup));
@@ -167,7 +239,7 @@ void open_masked_image(Session& session, const SessionPlace& place) {
       return {{"masked_l1", {masked_image_error(std::move(model), config, val, options), false}}};
     };
   setup.model = MaskedImageModel(recipe.vision);
-  place_model(*setup.model, ModelKind::kSwin, recipe, place.runtime.device());
+  note_start(session, place, place_model(*setup.model, ModelKind::kSwin, recipe, place.runtime.device()));
   session.record["inputs"] = config_to_json(inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<MaskedImageTask>(std::move(setup));

@@ -44,7 +44,8 @@ void open_answers(Session& session, const SessionPlace& place) {
   session.loader = make_loader(recipe, place, questions, {.padding_id = questions->encoding().padding_id()});
   AnsweringTask::Setup setup{.config = recipe.answering,
                              .num_tokens = recipe.data.inputs.text.max_tokens,
-                             .tokenizer_json = tokenizer->to_json()};
+                             .tokenizer_json = tokenizer->to_json(),
+                             .adapter_base = adapter_base_of(recipe)};
   if (place.collective.rank() == 0) {
     ModelInputs evaluated = recipe.data.inputs;
     evaluated.text.mask_probability = 0;
@@ -54,7 +55,9 @@ void open_answers(Session& session, const SessionPlace& place) {
     };
   }
   setup.model = Fusion(model);
-  place_model(*setup.model, ModelKind::kFusion, recipe, place.runtime.device());
+  note_start(
+      session, place,
+      place_model(*setup.model, ModelKind::kFusion, recipe, place.runtime.device(), setup.tokenizer_json));
   session.record["inputs"] = config_to_json(recipe.data.inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<AnsweringTask>(std::move(setup));

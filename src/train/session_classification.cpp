@@ -58,7 +58,8 @@ void open_classification(Session& session, const SessionPlace& place) {
     };
   }
   setup.model = Classifier(config);
-  place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device());
+  note_start(session, place,
+             place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device()));
   session.record["inputs"] = config_to_json(inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<ClassificationTask>(std::move(setup));

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "base/error.h"
+#include "models/lora.h"
 #include "nn/init.h"
 
 namespace fathom {
@@ -23,9 +24,12 @@ void copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::str
 
 }  // namespace
 
-void place_model(torch::nn::Module& module, ModelKind kind, const RecipeConfig& recipe, at::Device device) {
+InitReport place_model(torch::nn::Module& module, ModelKind kind, const RecipeConfig& recipe,
+                       at::Device device, const std::string& tokenizer_json) {
+  InitReport report;
   if (recipe.init_from.empty()) {
     init_parameters(module, recipe.seed);
+    if (!recipe.init.empty()) report = take_initial_weights(module, recipe.init, tokenizer_json);
   } else {
     LoadedModel loaded = load_model_folder(recipe.init_from);
     if (loaded.kind != kind)
@@ -33,7 +37,9 @@ void place_model(torch::nn::Module& module, ModelKind kind, const RecipeConfig& 
            recipe.init_from, model_kind_name(loaded.kind), model_kind_name(kind));
     copy_weights(loaded.module(), module, recipe.init_from);
   }
+  if (recipe.lora.active()) add_adapters(module, recipe.lora, recipe.seed);
   module.to(device, parameter_type(recipe.precision));
+  return report;
 }
 
 }  // namespace fathom

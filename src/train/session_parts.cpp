@@ -1,5 +1,6 @@
 #include "train/session_parts.h"
 
+#include "base/log.h"
 #include "train/best_model.h"
 
 namespace fathom {
@@ -17,7 +18,9 @@ std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPla
                                     OrderHook order) {
   return std::make_unique<Loader>(
       LoaderSetup{.source = std::move(source),
-                  .sampler = {.batch_size = recipe.training.batch_size, .seed = recipe.seed},
+                  .sampler = {.batch_size = recipe.training.batch_size,
+                              .seed = recipe.seed,
+                              .shuffle = recipe.data.mix.empty()},  // a mixture has an order of its own
                   .loader = recipe.data.loader,
                   .collate = collate,
                   .order = std::move(order),
@@ -27,6 +30,16 @@ std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPla
 
 void check_metric(const RecipeConfig& recipe, const Metrics& figures) {
   if (!recipe.evaluation.metric.empty()) require_metric(recipe.evaluation.metric, figures);
+}
+
+std::string adapter_base_of(const RecipeConfig& recipe) {
+  return recipe.lora.active() && recipe.lora.save == AdapterSaving::kAdapter ? recipe.init_from : "";
+}
+
+void note_start(Session& session, const SessionPlace& place, const InitReport& report) {
+  if (report.loaded.empty()) return;
+  if (place.collective.rank() == 0) log::info("init: {}", report.to_text());
+  session.record["init"] = report.to_json();
 }
 
 }  // namespace fathom

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "batch/loader.h"
 #include "evaluate/options.h"
+#include "train/initial_weights.h"
 #include "train/session.h"
 #include "train/task.h"
 
@@ -20,6 +22,12 @@ std::unique_ptr<Loader> make_loader(const RecipeConfig& recipe, const SessionPla
 /// `figures`: what an evaluation of this recipe will give. Errors (kConfig): a metric that it will not have
 /// is said now, not hours later.
 void check_metric(const RecipeConfig& recipe, const Metrics& figures);
+
+/// The folder whose adapters alone are to be kept; empty: whole models are.
+std::string adapter_base_of(const RecipeConfig& recipe);
+
+/// Says what training begins with, in the log and in the models it will leave.
+void note_start(Session& session, const SessionPlace& place, const InitReport& report);
 
 /// A session of task = "answers": fills in what `open_session` began.
 void open_answers(Session& session, const SessionPlace& place);

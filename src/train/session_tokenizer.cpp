@@ -13,21 +13,32 @@ namespace {
 Tokenizer train_from_files(const RecipeConfig& recipe) {
   std::vector<MappedFile> files;
   std::vector<std::string_view> texts;
-  for (const std::string& path : recipe.data.train_files) texts.push_back(files.emplace_back(path).text());
+  for (const std::string& path : recipe.data.training_texts())
+    texts.push_back(files.emplace_back(path).text());
+  std::vector<Conversation> conversations;
+  DataReport report;
+  for (const std::string& path : recipe.data.training_chats())
+    for (Conversation& conversation : read_conversations(path, recipe.data.chat.on_error, report))
+      conversations.push_back(std::move(conversation));
+  for (const Conversation& conversation : conversations)
+    for (const ChatMessage& message : conversation.messages) texts.push_back(message.content);
   return train_tokenizer(texts, recipe.tokenizer.train);
 }
 
 Tokenizer train_from_records(const RecipeConfig& recipe) {
-  const std::unique_ptr<Dataset> dataset = open_dataset(recipe.data.train);
+  std::vector<std::unique_ptr<Dataset>> sets;
   std::vector<std::string_view> texts;
-  for (const Record& record : dataset->records()) {
-    texts.insert(texts.end(), record.captions.begin(), record.captions.end());
-    if (record.captions.empty() && !record.text.empty()) texts.push_back(record.text);
-    if (!record.question.empty()) texts.push_back(record.question);
-    texts.insert(texts.end(), record.answers.begin(), record.answers.end());
+  for (const DatasetConfig& config : recipe.data.training_sets()) {
+    sets.push_back(open_dataset(config));
+    for (const Record& record : sets.back()->records()) {
+      texts.insert(texts.end(), record.captions.begin(), record.captions.end());
+      if (record.captions.empty() && !record.text.empty()) texts.push_back(record.text);
+      if (!record.question.empty()) texts.push_back(record.question);
+      texts.insert(texts.end(), record.answers.begin(), record.answers.end());
+    }
   }
   if (texts.empty())
-    fail(ErrorKind::kData, "{}: no captions or questions to train a tokenizer from", dataset->path());
+    fail(ErrorKind::kData, "{}: no captions or questions to train a tokenizer from", sets.front()->path());
   return train_tokenizer(texts, recipe.tokenizer.train);
 }
 

@@ -110,7 +110,7 @@ ContrastiveTask::Embeddings ContrastiveTask::embed(const MicroBatch& micro_batch
   Embeddings local;
   const at::Tensor region_VPD =
       setup_.model->vision()->features(batch.image_BCHW, context_of(batch.image_BCHW));
-  local.image = setup_.model->encode_regions(region_VPD);
+  local.image = setup_.model->encode_regions(region_VPD, context_of(batch.image_BCHW));
   if (view_head_) local.view_VD = view_head_->forward(region_VPD.mean(1));
   local.text = setup_.model->encode_text(batch.tokens_BT, batch.length_B, context_of(batch.tokens_BT));
   local.owner_B = batch.index_B;
@@ -306,7 +306,9 @@ void ContrastiveTask::load_state(const TensorMap& state) {
 }
 
 void ContrastiveTask::save_model(const std::string& folder, const Json& record) {
-  save_model_folder(folder, setup_.model, {.tokenizer_json = setup_.tokenizer_json, .record = record});
+  save_model_folder(
+      folder, setup_.model,
+      {.tokenizer_json = setup_.tokenizer_json, .record = record, .adapter_base = setup_.adapter_base});
 }
 
 PixelStatistics ContrastiveTask::pixels() const {

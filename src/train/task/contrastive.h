@@ -75,6 +75,7 @@ class ContrastiveTask : public Task {
     int64_t views_per_image = 1;
     int64_t seed = 0;  ///< of the view head's initial weights
     std::string tokenizer_json;
+    std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
     std::shared_ptr<HardNegatives> hard_negatives;  ///< may be null; also the hook of the loader's order
     std::function<Metrics(DualTower)> evaluate;     ///< may be empty
   };

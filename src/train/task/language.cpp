@@ -12,6 +12,7 @@ namespace {
 
 /// The next token at each place, −1 where there is none.
 at::Tensor targets(const Batch& batch) {
+  if (batch.target_BT.defined()) return batch.target_BT;
   const at::Tensor next_BT = batch.tokens_BT.slice(1, 1);
   if (!batch.length_B.defined()) return next_BT;
   const at::Tensor place_T = at::arange(1, batch.tokens_BT.size(1), next_BT.options());
@@ -37,14 +38,18 @@ at::Tensor LanguageTask::loss(const MicroBatch& micro_batch, const StepContext&)
   const at::Tensor input_BT = batch.tokens_BT.slice(1, 0, -1);
   const at::Tensor length_B =
       batch.length_B.defined() ? batch.length_B.clamp_max(input_BT.size(1)) : at::Tensor();
-  const at::Tensor hidden_BTD = setup_.model->hidden(input_BT, length_B, micro_batch.forward);
+  ForwardContext context = micro_batch.forward;
+  context.segment_BT = batch.segment_BT;
+  const at::Tensor hidden_BTD = setup_.model->hidden(input_BT, length_B, context);
   const at::Tensor sum =
       linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->head_weight(), targets(batch).reshape(-1));
   return sum / num_targets_.clamp_min(1);
 }
 
 void LanguageTask::save_model(const std::string& folder, const Json& record) {
-  save_model_folder(folder, setup_.model, {.tokenizer_json = setup_.tokenizer_json, .record = record});
+  save_model_folder(
+      folder, setup_.model,
+      {.tokenizer_json = setup_.tokenizer_json, .record = record, .adapter_base = setup_.adapter_base});
 }
 
 double LanguageTask::flops_per_sample() const {

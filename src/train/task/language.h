@@ -9,15 +9,18 @@
 
 namespace fathom {
 
-/// Trains a language model on windows of T + 1 tokens: token t + 1 is the target of token t. The objective is
-/// the mean negative log probability (nats) over all targets of the step, padding left out.
+/// Trains a language model on rows of T + 1 tokens: token t + 1 is the target of token t, unless the batch
+/// brings targets of its own (the answers of conversations) and segments (several of them in a row). The
+/// objective is the mean negative log probability (nats) over all targets of the step, padding left out.
 class LanguageTask : public Task {
  public:
   struct Setup {
     LanguageModel model{nullptr};
     int64_t num_tokens = 0;  ///< targets of a sample, for figures
     std::string tokenizer_json;
+    std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
     std::function<Metrics(LanguageModel)> evaluate;  ///< may be empty
+    std::string default_metric = "bits_per_byte";
   };
   explicit LanguageTask(Setup setup) : setup_(std::move(setup)) {}
 
@@ -25,7 +28,7 @@ class LanguageTask : public Task {
   void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
-  std::string default_metric() const override { return "bits_per_byte"; }
+  std::string default_metric() const override { return setup_.default_metric; }
   bool launches_alike() const override { return true; }
   void save_model(const std::string& folder, const Json& record) override;
   double flops_per_sample() const override;

@@ -107,5 +107,50 @@ TEST_F(Recipe, RefusesImpossibleShapes) {
   check_ranks(read(contrastive()), 4);
 }
 
+TEST_F(Recipe, AdaptersAloneNeedTheModelTheyBelongTo) {
+  EXPECT_THAT(error_of(contrastive("[lora]\nrank = 4\nsave = \"adapter\"\n")),
+              HasSubstr("lora.save: adapters alone need init_from"));
+  EXPECT_THAT(error_of(contrastive("[lora]\nrank = 4\nsave = \"adapter\"\nalso_train = [\"log_scale\"]\n")),
+              HasSubstr("lora: also_train: an adapter folder has no place"));
+  EXPECT_EQ(read(contrastive("[lora]\nrank = 4\n")).lora.rank, 4);
+}
+
+TEST_F(Recipe, TakesAWholeModelOrParts) {
+  const std::string init = "[[init]]\nfrom = \"" + folder_.path() + "\"\nas = \"vision.*\"\n";
+  EXPECT_EQ(read(contrastive(init)).init.at(0).as, "vision.*");
+  EXPECT_THAT(error_of("init_from = \"" + folder_.path() + "\"\n" + contrastive(init)),
+              HasSubstr("give one of them"));
+  EXPECT_THAT(error_of(contrastive("[[init]]\nfrom = \"gone\"\n")),
+              HasSubstr("init.from: \"gone\" does not exist"));
+}
+
+TEST_F(Recipe, MixesDataSets) {
+  const std::string path = folder_ / "data.jsonl";
+  const std::string rest = "[training]\nepochs = 1\nbatch_size = 8\n";
+  const std::string one = "[[data.mix]]\nweight = 2\ndata = {path = \"" + path + "\"}\n";
+  const std::string contrastive_mix = "task = \"contrastive\"\n" + one + one + rest;
+  EXPECT_THAT(error_of(contrastive_mix), HasSubstr("data.val.path: not given, which data.mix needs"));
+  const std::string val = "[data.val]\npath = \"" + path + "\"\n";
+  const RecipeConfig recipe = resolve(read(contrastive_mix + val));
+  EXPECT_EQ(recipe.data.training_sets().size(), 2u);
+  EXPECT_EQ(recipe.data.mix[1].data.split, "train");
+  EXPECT_EQ(config_to_json(read(json_to_toml(config_to_json(recipe)))), config_to_json(recipe));
+  EXPECT_THAT(error_of(contrastive_mix + val + "[data.train]\npath = \"" + path + "\"\n"),
+              HasSubstr("data.train.path and data.mix: give one of them"));
+
+  const std::string texts = "[[data.mix]]\nfiles = [\"" + path + "\"]\n";
+  const std::string chats = "[[data.mix]]\nchat_files = [\"" + path + "\"]\n";
+  const std::string language = "task = \"language\"\n" + rest;
+  EXPECT_THAT(error_of(language), HasSubstr("data.train_files: not given"));
+  EXPECT_THAT(error_of(language + texts + chats),
+              HasSubstr("data.mixing.unit: texts and conversations need batches"));
+  const RecipeConfig mixed = resolve(read(language + texts + chats + "[data.mixing]\nunit = \"batch\"\n"));
+  EXPECT_EQ(mixed.data.training_chats().size(), 1u);
+  EXPECT_THAT(mixed.tokenizer.train.special_tokens, ::testing::Contains("<|im_start|>"));
+  EXPECT_THAT(error_of(language + one), HasSubstr("needs either files or chat_files"));
+  EXPECT_THAT(error_of(language + texts + "[data]\ntrain_files = [\"" + path + "\"]\n"),
+              HasSubstr("data.mix takes the place of"));
+}
+
 }  // namespace
 }  // namespace fathom
