@@ -86,10 +86,10 @@ void open_contrastive(Session& session, const SessionPlace& place) {
                           ? source_of(recipe.data.train)
                           : mix(recipe, [&](const MixConfig& item) { return source_of(item.data); });
   const auto hard_negatives = make_hard_negatives(recipe, place, source->size());
-  session.loader = make_loader(
-      recipe, place, source,
-      {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens},
-      order_hook(hard_negatives));
+  session.loader =
+      make_loader(recipe, place, source,
+                  {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens},
+                  order_hook(hard_negatives));
   ContrastiveTask::Setup setup{.config = recipe.contrastive,
                                .num_tokens = inputs.text.max_tokens,
                                .captions_per_image = recipe.data.pairing.captions_per_image,

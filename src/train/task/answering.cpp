@@ -58,9 +58,9 @@ at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext&
 }
 
 void AnsweringTask::save_model(const std::string& folder, const Json& record) {
-  save_model_folder(folder, setup_.model, {.tokenizer_json = setup_.tokenizer_json,
-                                            .record = record,
-                                            .adapter_base = setup_.adapter_base});
+  save_model_folder(
+      folder, setup_.model,
+      {.tokenizer_json = setup_.tokenizer_json, .record = record, .adapter_base = setup_.adapter_base});
 }
 
 PixelStatistics AnsweringTask::pixels() const {

@@ -25,7 +25,7 @@ class AnsweringTask : public Task {
     AnsweringConfig config;
     int64_t num_tokens = 0;  ///< of question and answer, for figures
     std::string tokenizer_json;
-    std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
+    std::string adapter_base = {};            ///< keep adapters alone, of this model; empty: whole models
     std::function<Metrics(Fusion)> evaluate;  ///< may be empty
   };
   explicit AnsweringTask(Setup setup) : setup_(std::move(setup)) {}
