@@ -50,7 +50,7 @@ heads = 2
 max_positions = 40
 [training]
 batch_size = 16
-max_steps = 150
+max_steps = 400
 [optimizer]
 learning_rate = 3e-3
 [schedule]
