@@ -249,6 +249,9 @@ void RecipeConfig::validate() const {
   for (const InitRule& rule : init) require_path("init.from", rule.from);
   if (lora.active() && lora.save == AdapterSaving::kAdapter && init_from.empty())
     fail(ErrorKind::kConfig, "lora.save: adapters alone need init_from, the model that they belong to");
+  if (lora.active() && lora.save == AdapterSaving::kAdapter &&
+      (task == TaskKind::kMaskedImage || task == TaskKind::kClassification))
+    fail(ErrorKind::kConfig, "lora.save: this task keeps whole models: \"merged\"");
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
   if (task == TaskKind::kContrastive) check_contrastive(*this);
   if (task == TaskKind::kLanguage) check_language(*this);

@@ -2,7 +2,6 @@
 
 #include "base/error.h"
 #include "evaluate/classifier_run.h"
-#include "train/best_model.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/classification.h"
@@ -24,8 +23,7 @@ int64_t longest_sample(const RecipeConfig& recipe) {
 
 void open_classification(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
-  if (!recipe.evaluation.metric.empty())
-    require_metric(recipe.evaluation.metric, classification_metrics({}, 0));
+  check_metric(recipe, classification_metrics({}, 0));
   const std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
   ClassifierConfig& config = recipe.classifier;
   if (config.classes.empty()) config.classes = train->class_names();
@@ -59,7 +57,8 @@ void open_classification(Session& session, const SessionPlace& place) {
   }
   setup.model = Classifier(config);
   note_start(session, place,
-             place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device()));
+             place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device(),
+                         setup.tokenizer_json));
   session.record["inputs"] = config_to_json(inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<ClassificationTask>(std::move(setup));
