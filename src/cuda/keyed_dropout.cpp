@@ -11,25 +11,10 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "cuda/element_type_of.h"
 
 namespace fathom::cuda {
 namespace {
-
-DropoutType type_of(const at::Tensor& x) {
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      return DropoutType::kFloat;
-    case at::kDouble:
-      return DropoutType::kDouble;
-    case at::kHalf:
-      return DropoutType::kHalf;
-    case at::kBFloat16:
-      return DropoutType::kBFloat16;
-    default:
-      fail(ErrorKind::kInternal, "[keyed_dropout] expected a floating type, got {}",
-           c10::toString(x.scalar_type()));
-  }
-}
 
 at::Tensor keyed_dropout(const at::Tensor& x_in, const at::Tensor& key_B_in, int64_t stream,
                          double probability) {
@@ -48,7 +33,7 @@ at::Tensor keyed_dropout(const at::Tensor& x_in, const at::Tensor& key_B_in, int
                             .stream = stream,
                             .threshold = static_cast<uint32_t>(std::ldexp(probability, 32)),
                             .scale = 1.0 / (1.0 - probability)};
-  C10_CUDA_CHECK(launch_keyed_dropout(type_of(x), args, c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(launch_keyed_dropout(element_type_of(x, "keyed_dropout"), args, c10::cuda::getCurrentCUDAStream()));
   return y;
 }
 

@@ -65,15 +65,15 @@ cudaError_t launch(const DropoutArgs& args, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t launch_keyed_dropout(DropoutType type, const DropoutArgs& args, cudaStream_t stream) {
+cudaError_t launch_keyed_dropout(ElementType type, const DropoutArgs& args, cudaStream_t stream) {
   switch (type) {
-    case DropoutType::kFloat:
+    case ElementType::kFloat:
       return launch<float>(args, stream);
-    case DropoutType::kDouble:
+    case ElementType::kDouble:
       return launch<double>(args, stream);
-    case DropoutType::kHalf:
+    case ElementType::kHalf:
       return launch<__half>(args, stream);
-    case DropoutType::kBFloat16:
+    case ElementType::kBFloat16:
       return launch<__nv_bfloat16>(args, stream);
   }
   return cudaErrorInvalidValue;

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-namespace fathom::cuda {
+#include "cuda/element_type.h"
 
-enum class DropoutType { kFloat, kDouble, kHalf, kBFloat16 };
+namespace fathom::cuda {
 
 /// `x`, `y`: [samples, size]; `key`: [samples], on the device. An element stays, times `scale`, where its
 /// bits are at least `threshold`.
@@ -22,6 +22,6 @@ struct DropoutArgs {
   double scale;
 };
 
-cudaError_t launch_keyed_dropout(DropoutType type, const DropoutArgs& args, cudaStream_t stream);
+cudaError_t launch_keyed_dropout(ElementType type, const DropoutArgs& args, cudaStream_t stream);
 
 }  // namespace fathom::cuda

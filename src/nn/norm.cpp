@@ -1,5 +1,6 @@
 #include "nn/norm.h"
 
+#include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 
 namespace fathom {
@@ -22,7 +23,7 @@ LayerNormImpl::LayerNormImpl(int64_t dim, double eps) : eps_(eps) {
 }
 
 at::Tensor LayerNormImpl::forward(const at::Tensor& x) const {
-  return at::layer_norm(x, weight_.sizes(), weight_.to(x.scalar_type()), bias_.to(x.scalar_type()), eps_);
+  return kernels::layer_norm(x, weight_, bias_, eps_);
 }
 
 void LayerNormImpl::initialise(ParameterInit& init) const {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
 #include "nn/checkpointing.h"
 #include "nn/residual.h"
@@ -37,6 +38,8 @@ at::Tensor WindowAttentionImpl::forward(const at::Tensor& x, const ForwardContex
                             .view({places, places, options_.heads})
                             .permute({2, 0, 1})
                             .contiguous();
+  if (kernels::has_shifted_window_attention(x, plan.shape, options_.dim / options_.heads))
+    return output_(kernels::shifted_window_attention(qkv_(x, context), bias_HTT, plan.shape), context);
   const auto windows = kernels::window_partition(x, plan.shape);
   const auto attended = kernels::window_attention(qkv_(windows, context), bias_HTT, plan.mask_WTT);
   return kernels::window_merge(output_(attended, context), plan.shape);

@@ -7,7 +7,13 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+
 #include "kernels/keyed_dropout.h"
+#include "kernels/layer_norm.h"
+#include "kernels/linear.h"
+#include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
 #include "tensor/device.h"
 
@@ -52,6 +58,95 @@ TEST_F(CudaKernels, WindowAttentionAndItsGradients) {
   const auto expected = run(at::kCPU, qkv, bias, mask), got = run(device_, qkv, bias, mask);
   for (size_t i = 0; i < expected.size(); ++i)
     EXPECT_TRUE(at::allclose(got[i], expected[i], 1e-6, 1e-9)) << i;
+}
+
+/// The largest difference, over the largest expected value.
+double error_of(const at::Tensor& got, const at::Tensor& expected) {
+  const at::Tensor x = got.cpu().to(at::kDouble), y = expected.cpu().to(at::kDouble);
+  return ((x - y).abs().max() / y.abs().max()).item<double>();
+}
+
+TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
+  for (const auto type : {at::kBFloat16, at::kHalf})
+    for (const kernels::WindowShape& shape :
+         {kernels::WindowShape{2, 2, 2, 0}, kernels::WindowShape{10, 15, 5, 2}, kernels::WindowShape{5, 10, 5, 0},
+          kernels::WindowShape{14, 14, 7, 3}, kernels::WindowShape{6, 12, 6, 3},
+          kernels::WindowShape{16, 8, 8, 4}, kernels::WindowShape{40, 40, 5, 2}}) {
+      const int64_t heads = 3, places = shape.side * shape.side;
+      const std::string where = c10::toString(type) + std::string(" side ") + std::to_string(shape.side);
+      const at::Tensor qkv = at::randn({3, shape.height, shape.width, 3 * heads * 32}).to(type),
+                       bias = at::randn({heads, places, places}),
+                       grad = at::randn({3, shape.height, shape.width, heads * 32}).to(type);
+      ASSERT_TRUE(kernels::has_shifted_window_attention(qkv.to(device_), shape, 32)) << where;
+      const at::Tensor x = qkv.to(device_).requires_grad_(), b = bias.to(device_).requires_grad_();
+      const at::Tensor y = kernels::shifted_window_attention(x, b, shape);
+      y.backward(grad.to(device_));
+      const at::Tensor expected = kernels::shifted_window_attention_ref::forward(
+          qkv.to(at::kDouble), bias.to(at::kDouble), shape.side, shape.shift);
+      const auto [grad_qkv, grad_bias] = kernels::shifted_window_attention_ref::backward(
+          grad.to(at::kDouble), qkv.to(at::kDouble), bias.to(at::kDouble), shape.side, shape.shift);
+      const double tolerance = type == at::kHalf ? 4e-3 : 2e-2;
+      EXPECT_LT(error_of(y.detach(), expected), tolerance) << where;
+      for (int64_t part = 0; part < 3; ++part)
+        EXPECT_LT(error_of(x.grad().chunk(3, -1)[static_cast<size_t>(part)],
+                           grad_qkv.chunk(3, -1)[static_cast<size_t>(part)]),
+                  tolerance)
+            << where << ", part " << part;
+      EXPECT_LT(error_of(b.grad(), grad_bias), tolerance) << where;
+    }
+}
+
+TEST_F(CudaKernels, LayerNormAndItsGradients) {
+  for (const auto type : {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble})
+    for (const auto& [rows, dim] : {std::pair<int64_t, int64_t>{1, 8},
+                                    {5, 24},
+                                    {1000, 96},
+                                    {40001, 192},
+                                    {77, 768},
+                                    {33, 1536},
+                                    {9, 2048},
+                                    {6, 4096},
+                                    {6, 33}}) {
+      const std::string where = c10::toString(type) + std::string(" width ") + std::to_string(dim);
+      const at::Tensor x = (at::randn({rows, dim}) + 0.5).to(type), grad = at::randn({rows, dim}).to(type);
+      const at::Tensor weight = at::randn({dim}), bias = at::randn({dim});
+      const auto run = [&](at::Device device, at::ScalarType precision) {
+        const auto leaf = [&](const at::Tensor& t, at::ScalarType as) {
+          return t.to(at::TensorOptions(device).dtype(as)).clone().requires_grad_();
+        };
+        const at::Tensor a = leaf(x, precision);
+        const auto parameters = precision == at::kDouble ? at::kDouble : at::kFloat;
+        const at::Tensor w = leaf(weight, parameters), b = leaf(bias, parameters);
+        const at::Tensor y = kernels::layer_norm(a, w, b, 1e-5);
+        y.backward(grad.to(at::TensorOptions(device).dtype(precision)));
+        return std::vector<at::Tensor>{y.detach(), a.grad(), w.grad(), b.grad()};
+      };
+      const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
+      const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_LT(error_of(got[i], expected[i]), tolerance) << where << ", part " << i;
+    }
+}
+
+TEST_F(CudaKernels, LinearAndItsGradients) {
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble})
+    for (const auto& [rows, dim] :
+         {std::pair<int64_t, int64_t>{1, 8}, {1001, 96}, {300, 3072}, {70000, 40}, {5, 7}}) {
+      const at::Tensor x = at::randn({rows, 16}).to(type), grad = at::randn({rows, dim}).to(type);
+      const at::Tensor weight = at::randn({dim, 16}), bias = at::randn({dim});
+      const auto run = [&](at::Device device, at::ScalarType precision) {
+        const auto options = at::TensorOptions(device).dtype(precision);
+        const at::Tensor a = x.to(options).clone().requires_grad_();
+        const at::Tensor w = weight.to(options).clone().requires_grad_(),
+                         b = bias.to(options).clone().requires_grad_();
+        const at::Tensor y = kernels::linear(a, w, b);
+        y.backward(grad.to(options));
+        return std::vector<at::Tensor>{y.detach(), a.grad(), w.grad(), b.grad()};
+      };
+      const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_LT(error_of(got[i], expected[i]), type == at::kBFloat16 ? 2e-2 : 2e-3) << dim << ", part " << i;
+    }
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// rms_norm, swiglu and linear: CPU against reference, per type and odd shape; gradients by finite
+// rms_norm, layer_norm, swiglu and linear: CPU against reference, per type and odd shape; gradients by finite
 // differences.
 #include <ATen/Parallel.h>
 
 #include "base/error.h"
 #include "gradcheck.h"
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
@@ -54,6 +55,35 @@ TEST(RmsNorm, GradientsByFiniteDifferences) {
   at::manual_seed(2);
   expect_gradients([](const auto& in) { return kernels::rms_norm(in[0], in[1], 1e-5); },
                    {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble)});
+}
+
+TEST(LayerNorm, EqualsTheFormulaWithParametersOfEitherType) {
+  at::manual_seed(21);
+  for (const auto type : {at::kDouble, at::kBFloat16}) {
+    const auto x = random_tensor({4, 33}, type);
+    for (const auto parameters : {type, at::kFloat}) {
+      const auto weight = random_tensor({33}, at::kDouble).to(parameters),
+                 bias = random_tensor({33}, at::kDouble).to(parameters);
+      const auto wide = x.to(at::kDouble), centred = wide - wide.mean(-1, true);
+      const auto expected =
+          centred / (centred.square().mean(-1, true) + 1e-5).sqrt() * weight.to(at::kDouble) + bias.to(at::kDouble);
+      const auto y = kernels::layer_norm(x, weight, bias, 1e-5);
+      EXPECT_EQ(y.scalar_type(), type);
+      EXPECT_LT(relative_error(y, expected), type == at::kDouble && parameters == at::kDouble ? 1e-12 : 1e-2);
+    }
+  }
+  EXPECT_THROW(kernels::layer_norm(at::ones({2, 3}), at::ones({2}), at::ones({2}), 1e-5), Error);
+}
+
+TEST(LayerNorm, GradientsByFiniteDifferences) {
+  at::manual_seed(22);
+  expect_gradients([](const auto& in) { return kernels::layer_norm(in[0], in[1], in[2], 1e-5); },
+                   {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble), at::randn({5}, at::kDouble)});
+}
+
+TEST(ColumnSum, SumsAllButTheLastDimension) {
+  const auto x = at::arange(24, at::kFloat).view({2, 3, 4});
+  EXPECT_TRUE(at::equal(kernels::column_sum(x), x.view({6, 4}).sum(0)));
 }
 
 TEST(RmsNorm, WeightGradientDoesNotDependOnThreads) {

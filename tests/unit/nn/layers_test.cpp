@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "gradcheck.h"
+#include "kernels/shifted_window_attention.h"
+#include "kernels/window_attention.h"
 #include "nn/attention.h"
 #include "nn/block.h"
 #include "nn/checkpointing.h"
@@ -206,6 +208,28 @@ TEST(WindowPlan, MaskSeparatesWhatTheShiftJoined) {
   EXPECT_TRUE(at::equal(mask.lt(0), apart));
   EXPECT_FALSE(apart[0].any().item<bool>());
   EXPECT_TRUE(apart[3].any().item<bool>());
+}
+
+TEST(ShiftedWindowAttention, EqualsItsThreePartsWithGradients) {
+  at::manual_seed(5);
+  for (const auto& shape : {kernels::WindowShape{4, 6, 2, 1}, kernels::WindowShape{3, 3, 3, 0},
+                            kernels::WindowShape{6, 9, 3, 1}}) {
+    const int64_t places = shape.side * shape.side, heads = 2, size = 3;
+    const auto mask = shape.shift > 0 ? shift_mask(shape).to(at::kDouble) : at::Tensor();
+    const auto parts = [&](const auto& in) {
+      const auto windows = kernels::window_partition(in[0], shape);
+      return kernels::window_merge(kernels::window_attention(windows, in[1], mask), shape);
+    };
+    const auto whole = [&](const auto& in) { return kernels::shifted_window_attention(in[0], in[1], shape); };
+    const std::vector<at::Tensor> inputs = {
+        at::randn({2, shape.height, shape.width, 3 * heads * size}, at::kDouble),
+        at::randn({heads, places, places}, at::kDouble)};
+    EXPECT_LT(relative_error(whole(inputs), parts(inputs)), 1e-12);
+    if (shape.height == 4) testing::expect_gradients(whole, inputs);
+  }
+  EXPECT_FALSE(kernels::has_shifted_window_attention(at::ones({1, 4, 4, 32}), {4, 4, 2, 1}, 32));  // a CPU
+  EXPECT_THROW(
+      kernels::shifted_window_attention(at::ones({1, 5, 4, 6}), at::ones({2, 4, 4}), {5, 4, 2, 0}), Error);
 }
 
 TEST(Patches, EmbedIsAConvolution) {

@@ -1,0 +1,41 @@
+// fathom::column_sum on a GPU: checks and registration. What the kernel does not take goes to LibTorch's.
+#include "cuda/column_sum.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "cuda/element_type_of.h"
+
+namespace fathom::cuda {
+namespace {
+
+at::Tensor column_sum(const at::Tensor& x_in) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous();
+  const ElementType type = element_type_of(x, "column_sum");
+  const int64_t dim = x.size(-1), width = 16 / static_cast<int64_t>(x.element_size());
+  if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 ||
+      reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 != 0)
+    return at::sum(x.view({-1, dim}), {0});
+  const int64_t rows = x.numel() / dim, blocks = column_sum_blocks(type, rows, dim);
+  auto partial = at::empty({blocks, dim}, x.options().dtype(at::kFloat));
+  const ColumnSumArgs args = {.x = x.const_data_ptr(),
+                              .partial = partial.mutable_data_ptr<float>(),
+                              .rows = rows,
+                              .dim = dim,
+                              .blocks = blocks};
+  C10_CUDA_CHECK(launch_column_sum(type, args, c10::cuda::getCurrentCUDAStream()));
+  return at::sum(partial, {0}).to(x.scalar_type());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+  library.impl("column_sum", column_sum);
+}
+
+}  // namespace fathom::cuda

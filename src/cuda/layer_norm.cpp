@@ -1,0 +1,89 @@
+// fathom::layer_norm on a GPU: checks and registration. What the kernel does not take goes to LibTorch's.
+#include "cuda/layer_norm.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/native_layer_norm.h>
+#include <ATen/ops/native_layer_norm_backward.h>
+#include <ATen/ops/sum.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "cuda/element_type_of.h"
+
+namespace fathom::cuda {
+namespace {
+
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+bool is_aligned(const at::Tensor& x) {
+  return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+}
+
+Three forward(const at::Tensor& x_in, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous();
+  const ElementType type = element_type_of(x, "layer_norm");
+  const int64_t dim = x.size(-1);
+  if (!layer_norm_fits(type, dim) || !is_aligned(x))
+    return at::native_layer_norm(x, {dim}, weight.to(x.scalar_type()), bias.to(x.scalar_type()), eps);
+  auto shape = x.sizes().vec();
+  shape.back() = 1;
+  auto y = at::empty_like(x), mean = at::empty(shape, x.options().dtype(at::kFloat)),
+       scale = at::empty_like(mean);
+  if (x.numel() == 0) return {y, mean, scale};
+  const auto w = weight.to(at::kFloat).contiguous(), b = bias.to(at::kFloat).contiguous();
+  const LayerNormForwardArgs args = {.x = x.const_data_ptr(),
+                                     .weight = w.const_data_ptr<float>(),
+                                     .bias = b.const_data_ptr<float>(),
+                                     .y = y.mutable_data_ptr(),
+                                     .mean = mean.mutable_data_ptr<float>(),
+                                     .scale = scale.mutable_data_ptr<float>(),
+                                     .rows = x.numel() / dim,
+                                     .dim = dim,
+                                     .eps = static_cast<float>(eps)};
+  C10_CUDA_CHECK(launch_layer_norm(type, args, c10::cuda::getCurrentCUDAStream()));
+  return {y, mean, scale};
+}
+
+Three backward(const at::Tensor& grad_in, const at::Tensor& x_in, const at::Tensor& weight,
+               const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous(), grad = grad_in.contiguous();
+  const ElementType type = element_type_of(x, "layer_norm");
+  const int64_t dim = x.size(-1), rows = x.numel() / dim;
+  if (!layer_norm_fits(type, dim) || !is_aligned(x) || !is_aligned(grad) || rows == 0) {
+    const auto w = weight.to(x.scalar_type()), b = bias.to(x.scalar_type());
+    auto [grad_x, grad_weight, grad_bias] =
+        at::native_layer_norm_backward(grad, x, {dim}, mean, scale, w, b, {true, true, true});
+    return {grad_x, grad_weight.to(weight.scalar_type()), grad_bias.to(bias.scalar_type())};
+  }
+  const auto w = weight.to(at::kFloat).contiguous();
+  auto grad_x = at::empty_like(x);
+  const int64_t blocks = layer_norm_blocks(type, rows, dim);
+  auto partial = at::empty({blocks, 2, dim}, x.options().dtype(at::kFloat));
+  const LayerNormBackwardArgs args = {.grad = grad.const_data_ptr(),
+                                      .x = x.const_data_ptr(),
+                                      .weight = w.const_data_ptr<float>(),
+                                      .mean = mean.const_data_ptr<float>(),
+                                      .scale = scale.const_data_ptr<float>(),
+                                      .grad_x = grad_x.mutable_data_ptr(),
+                                      .partial = partial.mutable_data_ptr<float>(),
+                                      .rows = rows,
+                                      .dim = dim,
+                                      .blocks = blocks};
+  C10_CUDA_CHECK(launch_layer_norm_backward(type, args, c10::cuda::getCurrentCUDAStream()));
+  const auto sums = at::sum(partial, {0});
+  return {grad_x, sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+  library.impl("layer_norm", forward);
+  library.impl("layer_norm_backward", backward);
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,81 @@
+// fathom::shifted_window_attention on a GPU: checks and registration.
+#include "cuda/shifted_window_attention.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/sum.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <limits>
+
+#include "cuda/element_type_of.h"
+
+namespace fathom::cuda {
+namespace {
+
+constexpr const char* kOp = "shifted_window_attention";
+
+/// `out` is left empty.
+ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64_t side, int64_t shift) {
+  const int64_t heads = bias.size(0);
+  FATHOM_CHECK(qkv.size(3) == 3 * heads * kShiftedWindowHeadSize && side * side <= kShiftedWindowMaxPlaces &&
+                   qkv.size(1) % side == 0 && qkv.size(2) % side == 0,
+               "[{}] expected heads of {} and windows of at most {} places that divide the map", kOp,
+               kShiftedWindowHeadSize, kShiftedWindowMaxPlaces);
+  FATHOM_CHECK(qkv.numel() / qkv.size(3) <= std::numeric_limits<int>::max() &&
+                   reinterpret_cast<uintptr_t>(qkv.const_data_ptr()) % 16 == 0,
+               "[{}] expected aligned queries, keys and values of fewer than 2^31 places", kOp);
+  return {.qkv = qkv.const_data_ptr(),
+          .bias = bias.const_data_ptr<float>(),
+          .out = nullptr,
+          .images = qkv.size(0),
+          .height = static_cast<int>(qkv.size(1)),
+          .width = static_cast<int>(qkv.size(2)),
+          .heads = static_cast<int>(heads),
+          .side = static_cast<int>(side),
+          .shift = static_cast<int>(shift),
+          .scale = 1.0f / std::sqrt(static_cast<float>(kShiftedWindowHeadSize))};
+}
+
+at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t side, int64_t shift) {
+  const c10::cuda::CUDAGuard guard(qkv_in.device());
+  const auto qkv = qkv_in.contiguous(), bias = bias_in.to(at::kFloat).contiguous();
+  ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
+  auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2), qkv.size(3) / 3}, qkv.options());
+  args.out = out.mutable_data_ptr();
+  if (qkv.numel() > 0)
+    C10_CUDA_CHECK(launch_shifted_window_attention(element_type_of(qkv, kOp), args,
+                                                   c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at::Tensor& qkv_in,
+                                            const at::Tensor& bias_in, int64_t side, int64_t shift) {
+  const c10::cuda::CUDAGuard guard(qkv_in.device());
+  const auto qkv = qkv_in.contiguous(), bias = bias_in.to(at::kFloat).contiguous();
+  auto grad = grad_in.contiguous();
+  if (reinterpret_cast<uintptr_t>(grad.const_data_ptr()) % 16 != 0) grad = grad.clone();
+  ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
+  args.blocks = shifted_window_blocks(args.forward);
+  auto grad_qkv = at::empty_like(qkv);
+  auto partial = at::empty({args.blocks, bias.size(0), bias.size(1), bias.size(2)}, bias.options());
+  args.grad = grad.const_data_ptr();
+  args.grad_qkv = grad_qkv.mutable_data_ptr();
+  args.partial = partial.mutable_data_ptr<float>();
+  C10_CUDA_CHECK(launch_shifted_window_attention_backward(element_type_of(qkv, kOp), args,
+                                                          c10::cuda::getCurrentCUDAStream()));
+  return {grad_qkv, at::sum(partial, {0}).to(bias_in.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+  library.impl("shifted_window_attention", forward);
+  library.impl("shifted_window_attention_backward", backward);
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,47 @@
+// What the registration of shifted window attention hands to its kernels: raw pointers and a stream.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "cuda/element_type.h"
+
+namespace fathom::cuda {
+
+/// `qkv`: [images, height, width, 3, heads, 32]; `bias`: float32 [heads, T, T], T = side²; `out`: [images,
+/// height, width, heads, 32]. Windows divide the map.
+struct ShiftedWindowArgs {
+  const void* qkv;
+  const float* bias;
+  void* out;
+  int64_t images;
+  int height;
+  int width;
+  int heads;
+  int side;
+  int shift;
+  float scale;
+};
+
+/// `grad`: like the forward pass's `out`; `grad_qkv` like qkv; `partial`: float32 [blocks, heads, T, T].
+struct ShiftedWindowBackwardArgs {
+  ShiftedWindowArgs forward;  ///< its `out` is not read
+  const void* grad;
+  void* grad_qkv;
+  float* partial;
+  int64_t blocks;
+};
+
+constexpr int kShiftedWindowHeadSize = 32;
+constexpr int kShiftedWindowMaxPlaces = 64;
+
+/// Blocks a head in the backward pass: the same for the same sizes, so that sums do not change between runs.
+int64_t shifted_window_blocks(const ShiftedWindowArgs& args);
+/// `type`: half or bfloat16.
+cudaError_t launch_shifted_window_attention(ElementType type, const ShiftedWindowArgs& args,
+                                            cudaStream_t stream);
+cudaError_t launch_shifted_window_attention_backward(ElementType type, const ShiftedWindowBackwardArgs& args,
+                                                     cudaStream_t stream);
+
+}  // namespace fathom::cuda
