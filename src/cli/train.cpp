@@ -102,7 +102,8 @@ void train(const TrainOptions& options, const RecipeConfig& recipe, Collective& 
   const Session session = open_session(recipe, {.collective = collective,
                                                 .runtime = runtime,
                                                 .run_folder = options.dry_run ? "" : folder.path,
-                                                .goes_on = options.resume && folder.has_state()});
+                                                .goes_on = options.resume && folder.has_state(),
+                                                .without_model = options.dry_run});
   if (options.dry_run) {
     if (is_main)
       print_estimate(

@@ -33,7 +33,8 @@ at::Tensor keyed_dropout(const at::Tensor& x_in, const at::Tensor& key_B_in, int
                             .stream = stream,
                             .threshold = static_cast<uint32_t>(std::ldexp(probability, 32)),
                             .scale = 1.0 / (1.0 - probability)};
-  C10_CUDA_CHECK(launch_keyed_dropout(element_type_of(x, "keyed_dropout"), args, c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(
+      launch_keyed_dropout(element_type_of(x, "keyed_dropout"), args, c10::cuda::getCurrentCUDAStream()));
   return y;
 }
 

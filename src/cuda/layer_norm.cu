@@ -68,8 +68,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(LayerNormForwardArgs 
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       const int column = place * kWidth + i;
-      vector.values[i] =
-          from_float<T>((values[v][i] - mean) * scale * __ldg(args.weight + column) + __ldg(args.bias + column));
+      vector.values[i] = from_float<T>((values[v][i] - mean) * scale * __ldg(args.weight + column) +
+                                       __ldg(args.bias + column));
     }
     y[place] = vector;
   }
@@ -109,7 +109,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(LayerNormBackwardArg
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const float normed = (to_float(x_vector[v].values[i]) - mean) * scale,
-                    g = to_float(grad_vector[v].values[i]), inner = g * __ldg(args.weight + place * kWidth + i);
+                    g = to_float(grad_vector[v].values[i]),
+                    inner = g * __ldg(args.weight + place * kWidth + i);
         weight_sum[v][i] += g * normed;
         bias_sum[v][i] += g;
         sum += inner;
@@ -172,8 +173,9 @@ cudaError_t with_shape(int64_t vectors, const Run& run) {
     case 16:
       return run(std::integral_constant<int, 16>(), std::integral_constant<int, 4>());
     default:
-      return vectors <= 128 ? run(std::integral_constant<int, 32>(), std::integral_constant<int, 4>())
-                            : run(std::integral_constant<int, 32>(), std::integral_constant<int, kMaxVectors>());
+      return vectors <= 128
+                 ? run(std::integral_constant<int, 32>(), std::integral_constant<int, 4>())
+                 : run(std::integral_constant<int, 32>(), std::integral_constant<int, kMaxVectors>());
   }
 }
 

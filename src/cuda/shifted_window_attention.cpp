@@ -48,8 +48,8 @@ at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t 
   auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2), qkv.size(3) / 3}, qkv.options());
   args.out = out.mutable_data_ptr();
   if (qkv.numel() > 0)
-    C10_CUDA_CHECK(launch_shifted_window_attention(element_type_of(qkv, kOp), args,
-                                                   c10::cuda::getCurrentCUDAStream()));
+    C10_CUDA_CHECK(
+        launch_shifted_window_attention(element_type_of(qkv, kOp), args, c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 

@@ -1,8 +1,8 @@
 // Attention inside shifted windows, straight on the feature map: one warp a window and head, all of whose
 // scores stay in registers. No copy into windows, no mask in memory, no score ever stored.
 //
-// The products are mma.m16n8k16 (rows g = lane / 4, column pairs t = lane % 4). The order of a sum's terms and
-// of a result's columns is free, so operands are laid out for 16-byte accesses: in products over the head
+// The products are mma.m16n8k16 (rows g = lane / 4, column pairs t = lane % 4). The order of a sum's terms
+// and of a result's columns is free, so operands are laid out for 16-byte accesses: in products over the head
 // size lane t holds elements 8t … 8t+7; in products over places the columns of a result are 4g + tile.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -73,7 +73,7 @@ __device__ inline float max_of_four(float x) {
 template <int kTiles>  // of 16 places
 struct Places {
   int position[kTiles <= 2 ? 1 : 2];  ///< in pixels of the batch, of places `lane` and `lane` + 32; −1: none
-  bool last_row, last_column;  ///< of windows, where the shift joined what was apart
+  bool last_row, last_column;         ///< of windows, where the shift joined what was apart
 
   __device__ Places(const ShiftedWindowArgs& args, int64_t window, int lane) {
     const int rows = args.height / args.side, columns = args.width / args.side;
@@ -184,7 +184,11 @@ struct Warp {
   uint32_t seams[2] = {0, 0};  ///< two bits for each of the lane's columns: 8 · tile + 2t + {0, 1}
 
   __device__ Warp(const ShiftedWindowArgs& args_in, const float* bias_in)
-      : args(args_in), bias(bias_in), lane(threadIdx.x % 32), g(lane / 4), t(lane % 4),
+      : args(args_in),
+        bias(bias_in),
+        lane(threadIdx.x % 32),
+        g(lane / 4),
+        t(lane % 4),
         places(args_in.side * args_in.side) {
 #pragma unroll
     for (int i = 0; i < kTiles * 4; ++i)
@@ -354,9 +358,10 @@ __global__ void __launch_bounds__(kWarps * 32) backward_kernel(ShiftedWindowBack
         const uint32_t columns[4] = {transposed(rows[0]), transposed(rows[2]), transposed(rows[1]),
                                      transposed(rows[3])};
         multiply_places<T>(dk[n], columns, queries);
-        const uint32_t weights[4] = {
-            transposed(pack<T>(p[2 * n][0], p[2 * n][1])), transposed(pack<T>(p[2 * n + 1][0], p[2 * n + 1][1])),
-            transposed(pack<T>(p[2 * n][2], p[2 * n][3])), transposed(pack<T>(p[2 * n + 1][2], p[2 * n + 1][3]))};
+        const uint32_t weights[4] = {transposed(pack<T>(p[2 * n][0], p[2 * n][1])),
+                                     transposed(pack<T>(p[2 * n + 1][0], p[2 * n + 1][1])),
+                                     transposed(pack<T>(p[2 * n][2], p[2 * n][3])),
+                                     transposed(pack<T>(p[2 * n + 1][2], p[2 * n + 1][3]))};
         multiply_places<T>(dv[n], weights, gradients);
       }
       store_rows(grad_q, dq, low, high, stride, warp.t, args.scale, args.scale);
@@ -386,8 +391,7 @@ cudaError_t forward(const ShiftedWindowArgs& args, cudaStream_t stream) {
   const int area = args.side * args.side * args.side * args.side;
   const int64_t blocks = std::min<int64_t>((windows_of(args) + kWarps - 1) / kWarps, 4096);
   const dim3 grid(static_cast<unsigned>(args.heads), static_cast<unsigned>(blocks));
-  forward_kernel<T, kTiles>
-      <<<grid, kWarps * 32, static_cast<size_t>(area) * sizeof(float), stream>>>(args);
+  forward_kernel<T, kTiles><<<grid, kWarps * 32, static_cast<size_t>(area) * sizeof(float), stream>>>(args);
   return cudaGetLastError();
 }
 

@@ -14,8 +14,8 @@ using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight, const at::Tensor& bias, double eps) {
-    static const auto op = find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>(
-        "fathom::layer_norm");
+    static const auto op =
+        find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>("fathom::layer_norm");
     at::AutoDispatchBelowADInplaceOrView below;
     auto [y, mean, scale] = op.call(x, weight, bias, eps);
     context->save_for_backward({x, weight, bias, mean, scale});
@@ -36,10 +36,10 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
 }  // namespace
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  FATHOM_CHECK(x.dim() > 0 && weight.dim() == 1 && weight.size(0) == x.size(-1) &&
-                   bias.sizes() == weight.sizes(),
-               "[layer_norm] expected a weight and a bias of the last dimension, got {} and {} for {}",
-               weight.numel(), bias.numel(), x.dim() > 0 ? x.size(-1) : 0);
+  FATHOM_CHECK(
+      x.dim() > 0 && weight.dim() == 1 && weight.size(0) == x.size(-1) && bias.sizes() == weight.sizes(),
+      "[layer_norm] expected a weight and a bias of the last dimension, got {} and {} for {}", weight.numel(),
+      bias.numel(), x.dim() > 0 ? x.size(-1) : 0);
   return LayerNormFunction::apply(x, weight, bias, eps);
 }
 

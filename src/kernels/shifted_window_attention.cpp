@@ -25,8 +25,8 @@ struct ShiftedWindowFunction : torch::autograd::Function<ShiftedWindowFunction> 
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(
-        const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t)>(
+    static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
+                                                                      const at::Tensor&, int64_t, int64_t)>(
         "fathom::shifted_window_attention_backward");
     const auto saved = context->get_saved_variables();
     auto [grad_qkv, grad_bias] = op.call(grads[0], saved[0], saved[1], context->saved_data["side"].toInt(),
@@ -38,7 +38,8 @@ struct ShiftedWindowFunction : torch::autograd::Function<ShiftedWindowFunction> 
 }  // namespace
 
 bool has_shifted_window_attention(const at::Tensor& x, const WindowShape& shape, int64_t head_size) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::shifted_window_attention", "");
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("fathom::shifted_window_attention", "");
   return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
          head_size == kFusedHeadSize && shape.side * shape.side <= kFusedMaxPlaces &&
          shape.height % shape.side == 0 && shape.width % shape.side == 0 &&
@@ -47,9 +48,9 @@ bool has_shifted_window_attention(const at::Tensor& x, const WindowShape& shape,
 
 at::Tensor shifted_window_attention(const at::Tensor& qkv, const at::Tensor& bias_HTT,
                                     const WindowShape& shape) {
-  FATHOM_CHECK(qkv.dim() == 4 && qkv.size(1) == shape.height && qkv.size(2) == shape.width && shape.side > 0 &&
-                   shape.height % shape.side == 0 && shape.width % shape.side == 0 && shape.shift >= 0 &&
-                   shape.shift < shape.side,
+  FATHOM_CHECK(qkv.dim() == 4 && qkv.size(1) == shape.height && qkv.size(2) == shape.width &&
+                   shape.side > 0 && shape.height % shape.side == 0 && shape.width % shape.side == 0 &&
+                   shape.shift >= 0 && shape.shift < shape.side,
                "[shifted_window_attention] expected [B, {}, {}, D] and windows that divide it, got {} "
                "dimensions, side {}, shift {}",
                shape.height, shape.width, qkv.dim(), shape.side, shape.shift);

@@ -40,8 +40,8 @@ Parts make_parts(const at::Tensor& qkv, const at::Tensor& bias_HTT, const Window
                   .view({qkv.size(0), shape.count(), shape.side * shape.side, 3, heads, size})
                   .permute({3, 0, 1, 4, 2, 5})
                   .unbind(0);
-  auto scores = at::matmul(parts.qkv[0], parts.qkv[1].transpose(-1, -2)) * parts.scale +
-                bias_HTT.to(qkv.scalar_type());
+  auto scores =
+      at::matmul(parts.qkv[0], parts.qkv[1].transpose(-1, -2)) * parts.scale + bias_HTT.to(qkv.scalar_type());
   if (shape.shift > 0) scores = scores + seam_mask(shape, qkv.options());
   parts.p = at::softmax(scores, -1);
   return parts;

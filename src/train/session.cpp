@@ -107,6 +107,7 @@ void open_contrastive(Session& session, const SessionPlace& place) {
       return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
     };
   }
+  if (place.without_model) return;
   setup.model = DualTower(recipe.dual_tower);
   note_start(
       session, place,
@@ -214,6 +215,7 @@ void open_language(Session& session, const SessionPlace& place) {
     if (!recipe.data.chat.val_files.empty()) setup.default_metric = "answer_nats";
     session.record["chat_template"] = chat_template_name(recipe.data.chat.chat_template);
   }
+  if (place.without_model) return;
   setup.model = LanguageModel(recipe.language);
   note_start(
       session, place,
@@ -238,6 +240,7 @@ void open_masked_image(Session& session, const SessionPlace& place) {
                       options = evaluate_options(recipe, place, 128)](MaskedImageModel model) -> Metrics {
       return {{"masked_l1", {masked_image_error(std::move(model), config, val, options), false}}};
     };
+  if (place.without_model) return;
   setup.model = MaskedImageModel(recipe.vision);
   note_start(session, place, place_model(*setup.model, ModelKind::kSwin, recipe, place.runtime.device()));
   session.record["inputs"] = config_to_json(inputs);

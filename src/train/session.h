@@ -17,7 +17,8 @@ struct SessionPlace {
   Collective& collective;
   DeviceRuntime& runtime;
   std::string run_folder;
-  bool goes_on = false;  ///< from a training state in the run folder, with the tokenizer kept there
+  bool goes_on = false;        ///< from a training state in the run folder, with the tokenizer kept there
+  bool without_model = false;  ///< only the recipe and the loader are wanted: the session has no task
 };
 
 /// What a run needs; the loader and the task must not outlive it.

@@ -54,6 +54,7 @@ void open_answers(Session& session, const SessionPlace& place) {
       return answer_metrics(evaluate_answers(std::move(trained), data, options, /*blind=*/false));
     };
   }
+  if (place.without_model) return;
   setup.model = Fusion(model);
   note_start(
       session, place,

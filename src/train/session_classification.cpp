@@ -55,6 +55,7 @@ void open_classification(Session& session, const SessionPlace& place) {
       return classification_metrics(report, loss);
     };
   }
+  if (place.without_model) return;
   setup.model = Classifier(config);
   note_start(session, place,
              place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device(),

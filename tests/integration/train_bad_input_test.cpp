@@ -269,6 +269,13 @@ TEST_F(BadInput, OutOfMemorySaysWhatToLower) {
                  1, advice);
 }
 
+TEST_F(BadInput, DryRunCountsAModelThatNoMemoryHolds) {
+  const ProgramResult result =
+      train({"model.text.dim=65536", "model.text.layers=1000"}, {"--dry-run", "--json"});
+  ASSERT_EQ(result.status, 0) << result.error;
+  EXPECT_GT(parse_json(result.out, "standard output").at("parameters").as_int(), int64_t{10} << 40);
+}
+
 TEST_F(BadInput, DryRunCountsAndWritesNothing) {
   const ProgramResult result = train({"training.max_steps=50"}, {"--dry-run", "--json"});
   ASSERT_EQ(result.status, 0) << result.error;

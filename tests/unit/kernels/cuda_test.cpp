@@ -69,9 +69,10 @@ double error_of(const at::Tensor& got, const at::Tensor& expected) {
 TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
   for (const auto type : {at::kBFloat16, at::kHalf})
     for (const kernels::WindowShape& shape :
-         {kernels::WindowShape{2, 2, 2, 0}, kernels::WindowShape{10, 15, 5, 2}, kernels::WindowShape{5, 10, 5, 0},
-          kernels::WindowShape{14, 14, 7, 3}, kernels::WindowShape{6, 12, 6, 3},
-          kernels::WindowShape{16, 8, 8, 4}, kernels::WindowShape{40, 40, 5, 2}}) {
+         {kernels::WindowShape{2, 2, 2, 0}, kernels::WindowShape{10, 15, 5, 2},
+          kernels::WindowShape{5, 10, 5, 0}, kernels::WindowShape{14, 14, 7, 3},
+          kernels::WindowShape{6, 12, 6, 3}, kernels::WindowShape{16, 8, 8, 4},
+          kernels::WindowShape{40, 40, 5, 2}}) {
       const int64_t heads = 3, places = shape.side * shape.side;
       const std::string where = c10::toString(type) + std::string(" side ") + std::to_string(shape.side);
       const at::Tensor qkv = at::randn({3, shape.height, shape.width, 3 * heads * 32}).to(type),
@@ -145,7 +146,8 @@ TEST_F(CudaKernels, LinearAndItsGradients) {
       };
       const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
       for (size_t i = 0; i < got.size(); ++i)
-        EXPECT_LT(error_of(got[i], expected[i]), type == at::kBFloat16 ? 2e-2 : 2e-3) << dim << ", part " << i;
+        EXPECT_LT(error_of(got[i], expected[i]), type == at::kBFloat16 ? 2e-2 : 2e-3)
+            << dim << ", part " << i;
     }
 }
 

@@ -66,7 +66,8 @@ TEST(LayerNorm, EqualsTheFormulaWithParametersOfEitherType) {
                  bias = random_tensor({33}, at::kDouble).to(parameters);
       const auto wide = x.to(at::kDouble), centred = wide - wide.mean(-1, true);
       const auto expected =
-          centred / (centred.square().mean(-1, true) + 1e-5).sqrt() * weight.to(at::kDouble) + bias.to(at::kDouble);
+          centred / (centred.square().mean(-1, true) + 1e-5).sqrt() * weight.to(at::kDouble) +
+          bias.to(at::kDouble);
       const auto y = kernels::layer_norm(x, weight, bias, 1e-5);
       EXPECT_EQ(y.scalar_type(), type);
       EXPECT_LT(relative_error(y, expected), type == at::kDouble && parameters == at::kDouble ? 1e-12 : 1e-2);
@@ -77,8 +78,9 @@ TEST(LayerNorm, EqualsTheFormulaWithParametersOfEitherType) {
 
 TEST(LayerNorm, GradientsByFiniteDifferences) {
   at::manual_seed(22);
-  expect_gradients([](const auto& in) { return kernels::layer_norm(in[0], in[1], in[2], 1e-5); },
-                   {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble), at::randn({5}, at::kDouble)});
+  expect_gradients(
+      [](const auto& in) { return kernels::layer_norm(in[0], in[1], in[2], 1e-5); },
+      {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble), at::randn({5}, at::kDouble)});
 }
 
 TEST(ColumnSum, SumsAllButTheLastDimension) {

@@ -228,8 +228,8 @@ TEST(ShiftedWindowAttention, EqualsItsThreePartsWithGradients) {
     if (shape.height == 4) testing::expect_gradients(whole, inputs);
   }
   EXPECT_FALSE(kernels::has_shifted_window_attention(at::ones({1, 4, 4, 32}), {4, 4, 2, 1}, 32));  // a CPU
-  EXPECT_THROW(
-      kernels::shifted_window_attention(at::ones({1, 5, 4, 6}), at::ones({2, 4, 4}), {5, 4, 2, 0}), Error);
+  EXPECT_THROW(kernels::shifted_window_attention(at::ones({1, 5, 4, 6}), at::ones({2, 4, 4}), {5, 4, 2, 0}),
+               Error);
 }
 
 TEST(Patches, EmbedIsAConvolution) {
