@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/random.h"
 
 namespace fathom {
@@ -20,6 +21,7 @@ namespace {
 
 constexpr int64_t kSamplesPerTask = 4;
 constexpr int64_t kMaxReplacements = 100;
+constexpr int64_t kMaxWarnings = 20;
 constexpr uint64_t kReplacementStream = 0x7e;
 
 /// One batch on its way: the slots are filled by workers in any order.
@@ -56,6 +58,10 @@ class Loader::Pipeline {
   SamplerState state() const { return delivered_; }
   double wait_seconds() const { return wait_seconds_; }
   const Sampler& sampler() const { return sampler_; }
+  int64_t num_replaced() {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int64_t>(problems_.size());
+  }
 
  private:
   void fill();
@@ -200,7 +206,11 @@ Sample Loader::Pipeline::load_or_replace(int64_t index, int64_t epoch) {
 void Loader::Pipeline::count_problem(int64_t index, const Error& error) {
   DataReport* report = setup_.source->report();
   const std::lock_guard lock(mutex_);
-  if (problems_.insert(index).second && report) report->add("", error.what());
+  if (!problems_.insert(index).second) return;
+  if (report) report->add("", error.what());
+  const auto count = static_cast<int64_t>(problems_.size());
+  if (count <= kMaxWarnings) log::warning("left out: {}", error.what());
+  if (count == kMaxWarnings) log::warning("further samples that cannot be read are counted only");
 }
 
 void Loader::Pipeline::finish(Pending& pending) {
@@ -243,6 +253,9 @@ int64_t Loader::batches_per_epoch() const {
 }
 int64_t Loader::num_samples() const {
   return pipeline_->sampler().num_samples();
+}
+int64_t Loader::num_replaced() const {
+  return pipeline_->num_replaced();
 }
 double Loader::wait_seconds() const {
   return pipeline_->wait_seconds();

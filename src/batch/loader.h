@@ -43,8 +43,9 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   /// The next batch, or nothing after the last epoch. Errors of workers surface here, in order, with the
-  /// file's name. Under OnError::kSkip a sample that fails with kData is counted in the source's report and
-  /// replaced by another, chosen by (seed, epoch, index) alone.
+  /// file's name. Under OnError::kSkip a sample that fails with kData is named in a warning (the first
+  /// twenty), counted, also in the source's report, and replaced by another, chosen by (seed, epoch, index)
+  /// alone.
   std::optional<Batch> next();
 
   /// The place after the batches delivered so far; a loader resumed there delivers what this one would.
@@ -55,6 +56,8 @@ class Loader {
   int64_t num_samples() const;
   /// Seconds that `next` has waited for data since construction.
   double wait_seconds() const;
+  /// Different samples of this process that could not be read and were replaced, since construction.
+  int64_t num_replaced() const;
 
  private:
   class Pipeline;

@@ -68,6 +68,12 @@ Json describe_disk() {
 Json describe_missing(const CudaAvailability& cuda, const Json& features) {
   Json missing = Json::array();
   if (cuda.num_devices == 0) missing.push_back("GPU: " + cuda.reason);
+  for (int64_t i = 0; i < cuda.num_devices; ++i) {
+    const at::Device card(at::kCUDA, static_cast<c10::DeviceIndex>(i));
+    if (const std::string reason = make_device_runtime(card)->missing_kernels(); !reason.empty())
+      missing.push_back(
+          fmt::format("kernels of ours on {}: {}; LibTorch's run, more slowly", card.str(), reason));
+  }
   if (!features.at("avx2").as_bool())
     missing.push_back("AVX2: this processor lacks it; images are decoded more slowly");
   if (!features.at("bf16").as_bool()) {

@@ -80,6 +80,8 @@ void print_summary(const TrainingSummary& summary, const RunFolder& folder, bool
   }
   fmt::print("{} after {} steps and {}: loss {:.4f}\n", stop_reason_name(summary.reason), summary.steps,
              format_duration(summary.seconds), summary.last_loss);
+  if (summary.replaced > 0)
+    fmt::print("{} samples could not be read and were replaced by others\n", summary.replaced);
   if (!summary.metrics.empty()) fmt::print("evaluation after {} steps:\n", summary.evaluated_step);
   for (const auto& [name, metric] : summary.metrics) fmt::print("  {:<24} {:.4f}\n", name, metric.value);
   fmt::print("model: {}\n", folder.model());

@@ -9,17 +9,18 @@
 #include <torch/library.h>
 
 #include "cuda/element_type_of.h"
+#include "cuda/registration.h"
 
 namespace fathom::cuda {
 namespace {
 
 at::Tensor column_sum(const at::Tensor& x_in) {
   const c10::cuda::CUDAGuard guard(x_in.device());
+  FATHOM_CHECK(x_in.dim() > 0, "[column_sum] expected rows, got a number");
   const auto x = x_in.contiguous();
   const ElementType type = element_type_of(x, "column_sum");
   const int64_t dim = x.size(-1), width = 16 / static_cast<int64_t>(x.element_size());
-  if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 ||
-      reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 != 0)
+  if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 || !is_aligned16(x.const_data_ptr()))
     return at::sum(x.view({-1, dim}), {0});
   const int64_t rows = x.numel() / dim, blocks = column_sum_blocks(type, rows, dim);
   auto partial = at::empty({blocks, dim}, x.options().dtype(at::kFloat));
@@ -34,7 +35,7 @@ at::Tensor column_sum(const at::Tensor& x_in) {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+void register_column_sum(torch::Library& library) {
   library.impl("column_sum", column_sum);
 }
 

@@ -61,8 +61,8 @@ cudaError_t launch(const ColumnSumArgs& args, cudaStream_t stream) {
 int64_t column_sum_blocks(ElementType type, int64_t rows, int64_t dim) {
   const int64_t vectors = dim / (type == ElementType::kFloat ? 4 : 8), lanes = lanes_of(vectors);
   const int64_t columns = (vectors + lanes - 1) / lanes, rows_a_turn = kThreads / lanes;
-  return std::max<int64_t>(
-      1, std::min<int64_t>((rows + 4 * rows_a_turn - 1) / (4 * rows_a_turn), 132 * 8 / columns));
+  return std::max<int64_t>(1, std::min<int64_t>((rows + 4 * rows_a_turn - 1) / (4 * rows_a_turn),
+                                                int64_t{kMultiprocessors} * 8 / columns));
 }
 
 cudaError_t launch_column_sum(ElementType type, const ColumnSumArgs& args, cudaStream_t stream) {

@@ -1,7 +1,9 @@
-// The element type of a tensor. For files that see LibTorch.
+// What a kernel must know of a tensor. For files that see LibTorch.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "base/error.h"
 #include "cuda/element_type.h"
@@ -22,6 +24,11 @@ inline ElementType element_type_of(const at::Tensor& x, const char* op) {
     default:
       fail(ErrorKind::kInternal, "[{}] expected a floating type, got {}", op, c10::toString(x.scalar_type()));
   }
+}
+
+/// Whether 16-byte accesses may begin at `pointer`.
+inline bool is_aligned16(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
 }  // namespace fathom::cuda

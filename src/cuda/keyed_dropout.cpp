@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "cuda/element_type_of.h"
+#include "cuda/registration.h"
 
 namespace fathom::cuda {
 namespace {
@@ -40,7 +41,7 @@ at::Tensor keyed_dropout(const at::Tensor& x_in, const at::Tensor& key_B_in, int
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+void register_keyed_dropout(torch::Library& library) {
   library.impl("keyed_dropout", keyed_dropout);
 }
 

@@ -65,6 +65,11 @@ cudaError_t launch(const DropoutArgs& args, cudaStream_t stream) {
 
 }  // namespace
 
+cudaError_t probe_kernel() {
+  cudaFuncAttributes attributes;
+  return cudaFuncGetAttributes(&attributes, keyed_dropout_kernel<float, 1>);
+}
+
 cudaError_t launch_keyed_dropout(ElementType type, const DropoutArgs& args, cudaStream_t stream) {
   switch (type) {
     case ElementType::kFloat:

@@ -22,6 +22,8 @@ struct DropoutArgs {
   double scale;
 };
 
+/// Whether the current device can run this file's code: cudaErrorNoKernelImageForDevice if not.
+cudaError_t probe_kernel();
 cudaError_t launch_keyed_dropout(ElementType type, const DropoutArgs& args, cudaStream_t stream);
 
 }  // namespace fathom::cuda

@@ -12,22 +12,28 @@
 #include <torch/library.h>
 
 #include "cuda/element_type_of.h"
+#include "cuda/registration.h"
 
 namespace fathom::cuda {
 namespace {
 
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
-bool is_aligned(const at::Tensor& x) {
-  return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  FATHOM_CHECK(x.dim() > 0 && weight.dim() == 1 && weight.size(0) == x.size(-1) &&
+                   bias.sizes() == weight.sizes() && weight.device() == x.device() &&
+                   bias.device() == x.device(),
+               "[layer_norm] expected a weight and a bias of {} elements on {}", x.dim() > 0 ? x.size(-1) : 0,
+               x.device().str());
 }
 
 Three forward(const at::Tensor& x_in, const at::Tensor& weight, const at::Tensor& bias, double eps) {
   const c10::cuda::CUDAGuard guard(x_in.device());
+  check(x_in, weight, bias);
   const auto x = x_in.contiguous();
   const ElementType type = element_type_of(x, "layer_norm");
   const int64_t dim = x.size(-1);
-  if (!layer_norm_fits(type, dim) || !is_aligned(x))
+  if (!layer_norm_fits(type, dim) || !is_aligned16(x.const_data_ptr()))
     return at::native_layer_norm(x, {dim}, weight.to(x.scalar_type()), bias.to(x.scalar_type()), eps);
   auto shape = x.sizes().vec();
   shape.back() = 1;
@@ -51,10 +57,16 @@ Three forward(const at::Tensor& x_in, const at::Tensor& weight, const at::Tensor
 Three backward(const at::Tensor& grad_in, const at::Tensor& x_in, const at::Tensor& weight,
                const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
   const c10::cuda::CUDAGuard guard(x_in.device());
+  check(x_in, weight, bias);
+  FATHOM_CHECK(grad_in.sizes() == x_in.sizes() && grad_in.scalar_type() == x_in.scalar_type() &&
+                   grad_in.device() == x_in.device() && mean.numel() == scale.numel() &&
+                   mean.numel() * x_in.size(-1) == x_in.numel(),
+               "[layer_norm] expected a gradient like the input and figures of each of its rows");
   const auto x = x_in.contiguous(), grad = grad_in.contiguous();
   const ElementType type = element_type_of(x, "layer_norm");
   const int64_t dim = x.size(-1), rows = x.numel() / dim;
-  if (!layer_norm_fits(type, dim) || !is_aligned(x) || !is_aligned(grad) || rows == 0) {
+  if (!layer_norm_fits(type, dim) || !is_aligned16(x.const_data_ptr()) ||
+      !is_aligned16(grad.const_data_ptr()) || rows == 0) {
     const auto w = weight.to(x.scalar_type()), b = bias.to(x.scalar_type());
     auto [grad_x, grad_weight, grad_bias] =
         at::native_layer_norm_backward(grad, x, {dim}, mean, scale, w, b, {true, true, true});
@@ -81,7 +93,7 @@ Three backward(const at::Tensor& grad_in, const at::Tensor& x_in, const at::Tens
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+void register_layer_norm(torch::Library& library) {
   library.impl("layer_norm", forward);
   library.impl("layer_norm_backward", backward);
 }

@@ -1,5 +1,8 @@
 // Layer norm: memory-bound. A row is kept in the registers of a few neighbouring lanes of one warp, so each
 // element is read once and written once.
+#include <algorithm>
+#include <type_traits>
+
 #include "cuda/layer_norm.h"
 #include "cuda/vectors.cuh"
 
@@ -214,7 +217,7 @@ bool layer_norm_fits(ElementType type, int64_t dim) {
 
 int64_t layer_norm_blocks(ElementType type, int64_t rows, int64_t dim) {
   const int64_t groups = kThreads / lanes_of(vectors_of(type, dim));
-  return std::max<int64_t>(1, std::min<int64_t>((rows + groups - 1) / groups, 132 * 4));
+  return std::max<int64_t>(1, std::min<int64_t>((rows + groups - 1) / groups, int64_t{kMultiprocessors} * 4));
 }
 
 cudaError_t launch_layer_norm(ElementType type, const LayerNormForwardArgs& args, cudaStream_t stream) {

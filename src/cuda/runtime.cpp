@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cuda/plugin.h"
+#include "cuda/registration.h"
 
 namespace fathom::cuda {
 namespace {
@@ -19,10 +20,12 @@ class CudaRuntime final : public DeviceRuntime {
   explicit CudaRuntime(at::Device device) : device_(device) {
     at::globalContext().lazyInitDevice(at::kCUDA);
     activate();
+    missing_kernels_ = register_kernels();
   }
 
   at::Device device() const override { return device_; }
   std::string name() const override { return properties().name; }
+  std::string missing_kernels() const override { return missing_kernels_; }
 
   DeviceMemory memory() const override {
     constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
@@ -68,6 +71,7 @@ class CudaRuntime final : public DeviceRuntime {
   const cudaDeviceProp& properties() const { return *at::cuda::getDeviceProperties(device_.index()); }
 
   const at::Device device_;
+  std::string missing_kernels_;
 };
 
 }  // namespace

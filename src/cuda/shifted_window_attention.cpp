@@ -13,22 +13,38 @@
 #include <limits>
 
 #include "cuda/element_type_of.h"
+#include "cuda/registration.h"
 
 namespace fathom::cuda {
 namespace {
 
 constexpr const char* kOp = "shifted_window_attention";
 
+/// Contiguous, at an address that 16-byte accesses may begin at.
+at::Tensor aligned(const at::Tensor& x) {
+  const auto dense = x.contiguous();
+  return is_aligned16(dense.const_data_ptr()) ? dense : dense.clone();
+}
+
 /// `out` is left empty.
 ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64_t side, int64_t shift) {
+  FATHOM_CHECK(
+      qkv.dim() == 4 && bias.dim() == 3 && bias.size(0) > 0 && side > 0 && shift >= 0 && shift < side &&
+          bias.size(1) == side * side && bias.size(2) == side * side,
+      "[{0}] expected [B, height, width, D], a bias [H, {1}, {1}] and 0 <= shift < side = {2}, got {3} and "
+      "{4} dimensions, shift {5}",
+      kOp, side * side, side, qkv.dim(), bias.dim(), shift);
+  FATHOM_CHECK(
+      qkv.device() == bias.device() && (qkv.scalar_type() == at::kHalf || qkv.scalar_type() == at::kBFloat16),
+      "[{}] expected half or bfloat16 on the bias's device, got {} on {}", kOp,
+      c10::toString(qkv.scalar_type()), qkv.device().str());
   const int64_t heads = bias.size(0);
   FATHOM_CHECK(qkv.size(3) == 3 * heads * kShiftedWindowHeadSize && side * side <= kShiftedWindowMaxPlaces &&
                    qkv.size(1) % side == 0 && qkv.size(2) % side == 0,
                "[{}] expected heads of {} and windows of at most {} places that divide the map", kOp,
                kShiftedWindowHeadSize, kShiftedWindowMaxPlaces);
-  FATHOM_CHECK(qkv.numel() / qkv.size(3) <= std::numeric_limits<int>::max() &&
-                   reinterpret_cast<uintptr_t>(qkv.const_data_ptr()) % 16 == 0,
-               "[{}] expected aligned queries, keys and values of fewer than 2^31 places", kOp);
+  FATHOM_CHECK(qkv.numel() / qkv.size(3) <= std::numeric_limits<int>::max(),
+               "[{}] expected fewer than 2^31 places", kOp);
   return {.qkv = qkv.const_data_ptr(),
           .bias = bias.const_data_ptr<float>(),
           .out = nullptr,
@@ -43,7 +59,7 @@ ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64
 
 at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t side, int64_t shift) {
   const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = qkv_in.contiguous(), bias = bias_in.to(at::kFloat).contiguous();
+  const auto qkv = aligned(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
   ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
   auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2), qkv.size(3) / 3}, qkv.options());
   args.out = out.mutable_data_ptr();
@@ -56,9 +72,11 @@ at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t 
 std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at::Tensor& qkv_in,
                                             const at::Tensor& bias_in, int64_t side, int64_t shift) {
   const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = qkv_in.contiguous(), bias = bias_in.to(at::kFloat).contiguous();
-  auto grad = grad_in.contiguous();
-  if (reinterpret_cast<uintptr_t>(grad.const_data_ptr()) % 16 != 0) grad = grad.clone();
+  const auto qkv = aligned(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
+  FATHOM_CHECK(grad_in.dim() == 4 && grad_in.scalar_type() == qkv.scalar_type() &&
+                   grad_in.device() == qkv.device() && grad_in.numel() * 3 == qkv.numel(),
+               "[{}] expected a gradient like the result", kOp);
+  const auto grad = aligned(grad_in);
   ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
   args.blocks = shifted_window_blocks(args.forward);
   auto grad_qkv = at::empty_like(qkv);
@@ -73,7 +91,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at:
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
+void register_shifted_window_attention(torch::Library& library) {
   library.impl("shifted_window_attention", forward);
   library.impl("shifted_window_attention_backward", backward);
 }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "cuda/shifted_window_attention.h"
 
@@ -181,7 +182,7 @@ struct Warp {
   const ShiftedWindowArgs& args;
   const float* bias;  ///< shared, [T, T]
   int lane, g, t, places;
-  uint32_t seams[2] = {0, 0};  ///< two bits for each of the lane's columns: 8 · tile + 2t + {0, 1}
+  uint32_t seams = 0;  ///< two bits for each of the lane's columns: 8 · tile + 2t + {0, 1}
 
   __device__ Warp(const ShiftedWindowArgs& args_in, const float* bias_in)
       : args(args_in),
@@ -192,7 +193,7 @@ struct Warp {
         places(args_in.side * args_in.side) {
 #pragma unroll
     for (int i = 0; i < kTiles * 4; ++i)
-      seams[i / 16] |= static_cast<uint32_t>(seam_of(args, 8 * (i / 2) + 2 * t + i % 2)) << (2 * (i % 16));
+      seams |= static_cast<uint32_t>(seam_of(args, 8 * (i / 2) + 2 * t + i % 2)) << (2 * i);
   }
 
   /// Scores of sixteen queries become probabilities before division; `sum`: by what to divide rows g, g + 8.
@@ -211,7 +212,7 @@ struct Warp {
           const int key = 8 * n + 2 * t + j, i = 2 * n + j;
           float& x = s[n][2 * half + j];
           if (key < places) {
-            const int other = static_cast<int>(seams[i / 16] >> (2 * (i % 16))) & 3;
+            const int other = static_cast<int>(seams >> (2 * i)) & 3;
             x = x * args.scale + row[key] + (((seam ^ other) & active) != 0 ? -100.0f : 0.0f);
           } else {
             x = -INFINITY;
@@ -435,7 +436,7 @@ cudaError_t with_type_and_tiles(ElementType type, int side, const Run& run) {
 
 int64_t shifted_window_blocks(const ShiftedWindowArgs& args) {
   const int64_t most = (windows_of(args) + kWarps - 1) / kWarps;
-  return std::max<int64_t>(1, std::min<int64_t>(most, 132 * 4 / args.heads));
+  return std::max<int64_t>(1, std::min<int64_t>(most, int64_t{kMultiprocessors} * 4 / args.heads));
 }
 
 cudaError_t launch_shifted_window_attention(ElementType type, const ShiftedWindowArgs& args,

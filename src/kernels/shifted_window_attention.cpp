@@ -9,7 +9,7 @@
 namespace fathom::kernels {
 namespace {
 
-constexpr int64_t kFusedHeadSize = 32;
+constexpr int64_t kFusedHeadSize = 32;  // what src/cuda/shifted_window_attention.h takes
 constexpr int64_t kFusedMaxPlaces = 64;
 
 struct ShiftedWindowFunction : torch::autograd::Function<ShiftedWindowFunction> {
@@ -54,7 +54,7 @@ at::Tensor shifted_window_attention(const at::Tensor& qkv, const at::Tensor& bia
                "[shifted_window_attention] expected [B, {}, {}, D] and windows that divide it, got {} "
                "dimensions, side {}, shift {}",
                shape.height, shape.width, qkv.dim(), shape.side, shape.shift);
-  FATHOM_CHECK(bias_HTT.dim() == 3 && bias_HTT.size(1) == shape.side * shape.side &&
+  FATHOM_CHECK(bias_HTT.dim() == 3 && bias_HTT.size(0) > 0 && bias_HTT.size(1) == shape.side * shape.side &&
                    bias_HTT.size(2) == bias_HTT.size(1) && qkv.size(3) % (3 * bias_HTT.size(0)) == 0,
                "[shifted_window_attention] expected a bias [H, {0}, {0}] with 3·H a divisor of {1}",
                shape.side * shape.side, qkv.size(3));

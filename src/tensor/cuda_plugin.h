@@ -22,7 +22,7 @@ class DeviceRuntime;
 /// lifetime.
 struct CudaPlugin {
   static constexpr const char* kEntry = "fathom_cuda_plugin";
-  static constexpr int64_t kVersion = 2;  ///< raised with every change of this struct or of DeviceRuntime
+  static constexpr int64_t kVersion = 3;  ///< raised with every change of this struct or of DeviceRuntime
 
   using Entry = const CudaPlugin* (*)();
 

@@ -35,6 +35,8 @@ class DeviceRuntime {
   virtual ~DeviceRuntime() = default;
   virtual at::Device device() const = 0;
   virtual std::string name() const = 0;
+  /// Why kernels of ours do not run on this device, in a few words; empty where they do.
+  virtual std::string missing_kernels() const { return ""; }
   virtual DeviceMemory memory() const = 0;
   virtual void reset_peak_memory() = 0;
   /// Returns memory that is cached but unused to the system.

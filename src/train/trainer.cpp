@@ -42,6 +42,7 @@ Json TrainingSummary::to_json() const {
   json["reason"] = stop_reason_name(reason);
   json["loss"] = last_loss;
   json["seconds"] = seconds;
+  json["replaced"] = replaced;
   json["evaluation"] = figures_json(metrics);
   json["evaluated_step"] = metrics.empty() ? Json() : Json(evaluated_step);
   json["best"] = best;
@@ -77,6 +78,7 @@ TrainingSummary Trainer::run() {
                           .reason = reason,
                           .last_loss = monitor_->last_loss(),
                           .seconds = monitor_->seconds(),
+                          .replaced = parts_.loader.num_replaced(),
                           .metrics = metrics_,
                           .evaluated_step = evaluated_step_};
   if (best_.value()) {

@@ -34,6 +34,7 @@ struct TrainingSummary {
   StopReason reason = StopReason::kFinished;
   double last_loss = 0;
   double seconds = 0;
+  int64_t replaced = 0;         ///< samples of this process that could not be read (OnError::kSkip)
   Metrics metrics;              ///< of the last evaluation, former parts of the run included
   int64_t evaluated_step = -1;  ///< after which it was; −1 without one
   Json best = Json::object();   ///< {"metric", "value", "step"}, empty when nothing was evaluated

@@ -131,8 +131,11 @@ TEST_F(BadInput, APictureThatIsCutOffStopsTheRunOrIsSkipped) {
   expect_failure(train(settings), 1, {"cut.png: "});
   auto skipping = settings;
   skipping.emplace_back("data.loader.on_error=skip");
-  const ProgramResult skipped = train(skipping, {"--resume"});
+  const ProgramResult skipped = train(skipping, {"--resume", "--json"});
   EXPECT_EQ(skipped.status, 0) << skipped.error;
+  EXPECT_EQ(parse_json(skipped.out, "standard output").at("replaced").as_int(), 1);
+  EXPECT_NE(skipped.error.find("left out: "), std::string::npos);
+  EXPECT_NE(skipped.error.find("cut.png: "), std::string::npos);
   EXPECT_EQ(timeless_log(run()).back().at("step").as_int(), 8);
 }
 

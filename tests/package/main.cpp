@@ -8,7 +8,8 @@
 #include "nn/init.h"
 
 int main() {
-  fathom::LanguageModel model(fathom::LanguageModelConfig{.vocab_size = 16, .dim = 8, .layers = 1, .heads = 2});
+  fathom::LanguageModel model(
+      fathom::LanguageModelConfig{.vocab_size = 16, .dim = 8, .layers = 1, .heads = 2});
   fathom::init_parameters(*model, 1);
   const at::Tensor logits = model->forward(torch::zeros({1, 3}, torch::kLong));
   std::printf("Fathom %s: logits of %lld tokens over %lld ids\n", fathom::version(),

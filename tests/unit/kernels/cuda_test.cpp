@@ -2,20 +2,25 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ne.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
 #include "tensor/device.h"
+#include "tensor/device_runtime.h"
 
 namespace fathom {
 namespace {
@@ -26,6 +31,8 @@ class CudaKernels : public testing::Test {
     const CudaAvailability cuda = cuda_availability();
     if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
     device_ = select_device("cuda:0");
+    const auto runtime = make_device_runtime(device_);  // registers the kernels
+    ASSERT_EQ(runtime->missing_kernels(), "");
   }
   at::Device device_ = at::kCPU;
 };
@@ -129,8 +136,34 @@ TEST_F(CudaKernels, LayerNormAndItsGradients) {
     }
 }
 
+TEST_F(CudaKernels, SumsAreTheSameInEveryRunAndForAnyLayout) {
+  const kernels::WindowShape shape = {10, 10, 5, 2};
+  const auto half = at::TensorOptions(device_).dtype(at::kHalf);
+  const at::Tensor odd =
+      at::randn({2 * 10 * 10 * 3 * 64 + 1}, half).narrow(0, 1, 2 * 10 * 10 * 3 * 64);  // misaligned
+  const at::Tensor bias = at::randn({2, 25, 25}, at::TensorOptions(device_));
+  const auto run = [&](const at::Tensor& flat) {
+    const at::Tensor x = flat.view({2, 10, 10, 192}).detach().requires_grad_(),
+                     b = bias.detach().clone().requires_grad_();
+    kernels::shifted_window_attention(x, b, shape).square().sum().backward();
+    const at::Tensor rows = x.grad().transpose(1, 2), w = at::ones({192}, b.options()).requires_grad_(),
+                     c = at::zeros({192}, b.options()).requires_grad_();
+    kernels::layer_norm(rows.to(at::kFloat), w, c, 1e-5).square().sum().backward();
+    return std::vector<at::Tensor>{x.grad(), b.grad(), w.grad(), kernels::column_sum(rows)};
+  };
+  const auto first = run(odd), second = run(odd.clone());
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], second[i])) << i;
+  EXPECT_EQ(kernels::layer_norm(at::empty({0, 192}, half), at::ones({192}, half), at::ones({192}, half), 1e-5)
+                .numel(),
+            0);
+  EXPECT_THROW(
+      kernels::shifted_window_attention(at::ones({1, 5, 5, 96}, at::TensorOptions(device_)),
+                                        at::ones({1, 25, 25}, at::TensorOptions(device_)), {5, 5, 5, 0}),
+      Error);  // float32 has no kernel
+}
+
 TEST_F(CudaKernels, LinearAndItsGradients) {
-  for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble})
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble})
     for (const auto& [rows, dim] :
          {std::pair<int64_t, int64_t>{1, 8}, {1001, 96}, {300, 3072}, {70000, 40}, {5, 7}}) {
       const at::Tensor x = at::randn({rows, 16}).to(type), grad = at::randn({rows, dim}).to(type);

@@ -1,0 +1,27 @@
+#include "cuda/registration.h"
+
+#include <fmt/format.h>
+#include <torch/library.h>
+
+#include "cuda/keyed_dropout.h"
+
+namespace fathom::cuda {
+
+std::string register_kernels() {
+  if (const cudaError_t error = probe_kernel(); error != cudaSuccess) {
+    (void)cudaGetLastError();
+    return fmt::format("this plug-in was not built for the card ({})", cudaGetErrorString(error));
+  }
+  static const bool registered = [] {
+    static torch::Library library(torch::Library::IMPL, "fathom", c10::DispatchKey::CUDA, __FILE__, __LINE__);
+    register_keyed_dropout(library);
+    register_layer_norm(library);
+    register_shifted_window_attention(library);
+    register_column_sum(library);
+    return true;
+  }();
+  (void)registered;
+  return "";
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,21 @@
+// Our kernels as implementations of the op library `fathom` on CUDA.
+#pragma once
+
+#include <string>
+
+namespace torch {
+class Library;
+}
+
+namespace fathom::cuda {
+
+void register_keyed_dropout(torch::Library& library);
+void register_layer_norm(torch::Library& library);
+void register_shifted_window_attention(torch::Library& library);
+void register_column_sum(torch::Library& library);
+
+/// Registers all of them, once, if the current card can run the code in this plug-in; otherwise the plain
+/// references run. Returns why not, or nothing.
+std::string register_kernels();
+
+}  // namespace fathom::cuda
