@@ -4,10 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <torch/torch.h>
+
 #include <cmath>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "byte_tokenizer.h"
+#include "data/image/encode.h"
 #include "temporary_folder.h"
 
 namespace fathom {
@@ -186,6 +190,35 @@ TEST(SampleResults, AreRefusedWithFileAndLine) {
   EXPECT_THAT(
       refusal("{\"measure\":\"t2i\",\"sample\":0,\"query\":\"q\",\"cluster\":\"c\",\"right\":true}\n"),
       HasSubstr("rows.jsonl:1"));
+}
+
+TEST(SampleResults, OfRetrievalAreTheRanksByPicture) {
+  const TemporaryFolder folder;
+  std::vector<Record> records;
+  for (const char* name : {"0.png", "1.png"}) {
+    write_file_atomically(folder / name,
+                          encode_png({.height = 4, .width = 4, .pixels = std::vector<uint8_t>(48, 90)}));
+    Record& record = records.emplace_back();
+    record.id = record.source = name;
+    record.image_path = folder / name;
+    record.captions = {std::string("of ") + name, std::string("see ") + name};
+    record.tags["unseen"] = name[0] == '0' ? "true" : "false";
+  }
+  const RetrievalData data(std::make_shared<const Dataset>(folder.path(), DataFormat::kImageCaptions, records,
+                                                           std::make_shared<DataReport>()),
+                           ModelInputs{}, std::make_shared<const Tokenizer>(byte_tokenizer()));
+  MeasuredData measured;
+  measured.ranks = {.t2i = {1, 2, 2, 1}, .i2t = {3, 1}};
+  const auto results = sample_results(measured, data);
+  ASSERT_EQ(results.size(), 6);
+  EXPECT_EQ(results[2].measure, "t2i");
+  EXPECT_EQ(results[2].query, "of 1.png");
+  EXPECT_EQ(results[2].cluster, "1.png");
+  EXPECT_EQ(results[2].rank, 2);
+  EXPECT_EQ(results[4].measure, "i2t");
+  EXPECT_EQ(results[4].rank, 3);
+  EXPECT_EQ(results[4].cluster, results[0].cluster);
+  EXPECT_EQ(results[4].groups, std::vector<std::string>{"unseen=true"});
 }
 
 }  // namespace
