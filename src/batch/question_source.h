@@ -17,6 +17,7 @@ namespace fathom {
 struct QuestionConfig {
   int64_t max_answer_tokens = 8;
   std::string caption_prompt = "describe the picture";
+  std::string captions;
   void fields(Fields& f);
 };
 
@@ -29,10 +30,12 @@ std::vector<std::string> answer_names(const Dataset& dataset);
 /// `answers_follow` the answer's tokens and an end mark stand behind the question, for a model that
 /// generates; the label is always the answer's class, −1 where it has none. A record without a question is a
 /// captioning one: the question is `caption_prompt`, the answer one of its captions (training: drawn anew
-/// each epoch).
+/// each epoch). `with_captions` adds a second row of tokens, a caption of the picture (training: drawn anew
+/// each epoch, otherwise the first): one of the record's own, or of those that the data set
+/// `QuestionConfig::captions` has for the same picture.
 ///
-/// Errors (kData) at construction: a record without a picture, without an answer, or (kConfig) without an end
-/// mark where answers follow.
+/// Errors (kData) at construction: a record without a picture, without an answer or without a caption where
+/// one is needed, or (kConfig) without an end mark where answers follow.
 class QuestionSource : public SampleSource {
  public:
   struct Setup {
@@ -42,6 +45,7 @@ class QuestionSource : public SampleSource {
     QuestionConfig config;
     std::vector<std::string> answers;  ///< classes; may be empty
     bool answers_follow = false;
+    bool with_captions = false;
     Phase phase = Phase::kTrain;
     int64_t seed = 0;
   };
@@ -55,8 +59,11 @@ class QuestionSource : public SampleSource {
   const QuestionConfig& config() const { return setup_.config; }
 
  private:
+  const std::vector<std::string>& captions_of(const Record& record) const;
+
   Setup setup_;
   std::map<std::string, int64_t> class_ids_;
+  std::map<std::string, std::vector<std::string>> captions_;  ///< by the picture's path
 };
 
 }  // namespace fathom

@@ -11,6 +11,7 @@
 #include "evaluate/classifier_run.h"
 #include "evaluate/language.h"
 #include "evaluate/modality_probe.h"
+#include "evaluate/per_sample.h"
 #include "evaluate/retrieval_data.h"
 #include "evaluate/zero_shot.h"
 
@@ -25,6 +26,7 @@ struct EvalOptions {
   std::string group_tag = "unseen";
   int64_t window = 0;
   std::vector<std::string> templates;
+  std::string per_sample;
   bool as_json = false;
 };
 
@@ -43,6 +45,9 @@ void add_options(CLI::App& app, EvalOptions& options) {
       ->check(at_least(0));
   app.add_option("--template", options.templates,
                  "zero_shot: a prompt with {} for the class; may be repeated");
+  app.add_option("--per-sample", options.per_sample,
+                 "retrieval, answers, classification: write what became of each sample, for `fathom compare`")
+      ->type_name("FILE");
   app.add_flag("--json", options.as_json, "print one JSON object");
 }
 
@@ -110,7 +115,14 @@ void print_report(const AnswerReport& report) {
   fmt::print("right answers\n");
   print_answers("all", report.all);
   if (report.blind.count > 0) print_answers("the same, blind", report.blind);
+  if (report.agreement.count > 0) {
+    print_answers("by the picture alone", report.image_only);
+    print_answers("by the caption alone", report.caption_only);
+    print_answers("where these two agree", report.agreement);
+  }
   for (const auto& [name, figures] : report.groups) print_answers(name, figures);
+  for (const auto& [name, share] : report.modality_weight)
+    fmt::print("  {:<24} {:>6.3f}\n", "weight of the " + name, share);
 }
 
 template <typename Report>
@@ -140,7 +152,9 @@ int eval_answers(const EvalOptions& options, const OpenedModel& model,
   const Fusion fusion = model.fusion("the task answers");
   const AnswerData data(std::move(dataset), fusion->config(), model.inputs, model.require_tokenizer(),
                         {options.group_tag, "kind"});
-  return show(evaluate_answers(fusion, data, model.evaluate), options.as_json);
+  const AnswerReport report = evaluate_answers(fusion, data, model.evaluate);
+  if (!options.per_sample.empty()) write_sample_results(options.per_sample, sample_results(report, data));
+  return show(report, options.as_json);
 }
 
 int eval_zero_shot(const EvalOptions& options, const OpenedModel& model,
@@ -177,10 +191,12 @@ int eval_linear_probe(const EvalOptions& options, const OpenedModel& model,
 int eval_classification(const EvalOptions& options, const OpenedModel& model,
                         std::shared_ptr<const Dataset> dataset) {
   const Classifier classifier = model.classifier("the task classification");
-  const ClassifierData data(classifier->config(), std::move(dataset), model.inputs,
+  const ClassifierData data(classifier->config(), dataset, model.inputs,
                             classifier->text() ? model.require_tokenizer() : nullptr, Phase::kEvaluate,
                             /*seed=*/0);
-  return show(evaluate_classifier(classifier, data, model.evaluate), options.as_json);
+  const ClassificationReport report = evaluate_classifier(classifier, data, model.evaluate);
+  if (!options.per_sample.empty()) write_sample_results(options.per_sample, sample_results(report, *dataset));
+  return show(report, options.as_json);
 }
 
 }  // namespace
@@ -194,12 +210,17 @@ int run_eval(int argc, const char* const* argv) {
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
   const OpenedModel model = open_model(options.model);
+  const auto keeps_samples = [&](const std::string& task) {
+    if (!options.per_sample.empty() && task != "retrieval" && task != "answers" && task != "classification")
+      fail(ErrorKind::kUsage, "--per-sample: for the tasks retrieval, answers and classification");
+  };
   if (model.loaded.kind == ModelKind::kLanguage && (options.task == "auto" || options.task == "language"))
-    return eval_language(options, model);
+    return keeps_samples("language"), eval_language(options, model);
   if (options.task == "language") model.language("the task language");
 
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());
+  keeps_samples(task);
   if (task == "answers") return eval_answers(options, model, dataset);
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "classification") return eval_classification(options, model, dataset);
@@ -209,8 +230,10 @@ int run_eval(int argc, const char* const* argv) {
     return show(
         modality_probe(embed_retrieval(model.dual_tower("the task modality_probe"), data, model.evaluate)),
         options.as_json);
-  return show(evaluate_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate),
-              options.as_json);
+  const MeasuredData measured =
+      measure_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate);
+  if (!options.per_sample.empty()) write_sample_results(options.per_sample, sample_results(measured, data));
+  return show(measured.report, options.as_json);
 }
 
 }  // namespace fathom::cli

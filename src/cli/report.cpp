@@ -127,12 +127,15 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
 
 CardFacts data_card(const Dataset& dataset, const DataOptions& options) {
   const bool has_split = options.split_given || dataset.record(0).tags.contains("split");
-  int64_t captions = 0;
-  for (const Record& record : dataset.records()) captions += static_cast<int64_t>(record.captions.size());
+  int64_t captions = 0, questions = 0;
+  for (const Record& record : dataset.records()) {
+    captions += static_cast<int64_t>(record.captions.size());
+    questions += !record.question.empty();
+  }
   return {{"evaluated on", std::filesystem::path(dataset.path()).lexically_normal().string()},
           {"format", format_name(dataset.format())},
           {"split", has_split ? options.split : "all"},
-          {"images", fmt::format("{}", dataset.size())},
+          {questions > 0 ? "questions" : "images", fmt::format("{}", dataset.size())},
           {"captions", fmt::format("{}", captions)},
           {"problems skipped", fmt::format("{}", dataset.report().count())}};
 }
@@ -197,6 +200,15 @@ void add_language(const ReportOptions& options, const OpenedModel& model, RunRep
   content.samples = write_samples(model, read_file(paths.front()).substr(0, 400));
 }
 
+void add_answers(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
+  const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
+  const Fusion fusion = model.fusion("report");
+  const AnswerData data(dataset, fusion->config(), model.inputs, model.require_tokenizer());
+  content.answers = evaluate_answers(fusion, data, model.evaluate);
+  content.asked = exhibit_answers(fusion, data, *content.answers, model.evaluate, options.exhibits);
+  content.data_card = data_card(*dataset, options.data);
+}
+
 }  // namespace
 
 int run_report(int argc, const char* const* argv) {
@@ -215,6 +227,7 @@ int run_report(int argc, const char* const* argv) {
     content.recipe = read_file((run / "recipe.toml").string());
   if (model.loaded.kind == ModelKind::kDualTower) add_retrieval(options, model, content);
   if (model.loaded.kind == ModelKind::kLanguage) add_language(options, model, content);
+  if (model.loaded.kind == ModelKind::kFusion) add_answers(options, model, content);
   add_training_data(model.loaded.extras.record, content.data_card);
   content.model_card = model_card(model, content.history);
   std::string kind = model_kind_name(model.loaded.kind);

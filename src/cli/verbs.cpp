@@ -9,6 +9,7 @@ constexpr Verb kVerbs[] = {
     {"train", "train a model by a recipe", run_train},
     {"launch", "run a command as several local processes that train together", run_launch},
     {"eval", "measure a model or a run on a data set", run_eval},
+    {"compare", "say how sure the difference of two runs is", run_compare},
     {"embed", "write the embeddings of a data set", run_embed},
     {"search", "find pictures by words, or captions by a picture", run_search},
     {"ask", "answer questions about a picture", run_ask},

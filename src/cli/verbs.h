@@ -10,6 +10,7 @@ int run_tokenizer(int argc, const char* const* argv);
 int run_train(int argc, const char* const* argv);
 int run_launch(int argc, const char* const* argv);
 int run_eval(int argc, const char* const* argv);
+int run_compare(int argc, const char* const* argv);
 int run_embed(int argc, const char* const* argv);
 int run_search(int argc, const char* const* argv);
 int run_ask(int argc, const char* const* argv);

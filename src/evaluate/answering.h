@@ -29,12 +29,31 @@ struct AnswerReport {
   AnswerCount all;
   AnswerCount blind;  ///< the same questions with every picture replaced by a grey one
   std::map<std::string, AnswerCount> groups;  ///< by "TAG=VALUE"
-  std::vector<std::string> answers;           ///< what the model said, question by question
+  /// Where the model reads captions: with the picture alone and with the caption alone, and how often the two
+  /// agree (right counts agreements).
+  AnswerCount image_only, caption_only, agreement;
+  /// Where it weighs them: the mean share of each modality, by its name.
+  std::map<std::string, double> modality_weight;
+  std::vector<std::string> answers;  ///< what the model said, question by question
 
-  /// {"task": "answers", "accuracy", "count", "blind_accuracy" (where there are pictures), "groups": {NAME:
-  /// {"accuracy", "count"}}}
+  /// {"task": "answers", "accuracy", "count", "blind_accuracy" (where there are pictures),
+  /// "image_only_accuracy", "caption_only_accuracy", "agreement" (where there are captions),
+  /// "modality_weight": {NAME: share}, "groups": {NAME: {"accuracy", "count"}}}
   Json to_json() const;
 };
+
+/// A batch's words: its questions, and the captions that stand behind them (undefined where none do).
+struct AskedTexts {
+  PromptedTokens question;
+  PromptedTokens caption;
+};
+AskedTexts asked_texts(const Batch& batch);
+
+/// All that the model perceives of a batch: pictures, and captions where it reads them.
+Percept perceive(Fusion model, const Batch& batch, const ForwardContext& context = {});
+
+/// What a `FusionTrace` of a pass over this weighs, in its order: "image", "caption", "question".
+std::vector<std::string> modality_names(const Percept& percept);
 
 /// A model's answers to the questions of a batch on its device: as classes, or generated token by token,
 /// always the most probable one, until an end mark or `max_answer_tokens`. The model is in evaluation mode.
@@ -61,8 +80,12 @@ struct AnswerData {
              std::vector<std::string> group_tags = {"unseen", "kind"});
 };
 
-/// An answer is right when it equals the record's, a list when the set is equal. `blind` asks everything once
-/// more without the pictures. The model is put into evaluation mode and must live on `options.device`.
+/// An answer is right when it equals the record's, a list when the set is equal.
+bool is_right(const Record& record, const std::string& answer);
+
+/// `blind` asks everything once
+/// more without the pictures, and, where the model reads captions, with each modality alone. The model is put
+/// into evaluation mode and must live on `options.device`.
 AnswerReport evaluate_answers(Fusion model, const AnswerData& data, const EvaluateOptions& options = {},
                               bool blind = true);
 

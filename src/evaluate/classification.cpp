@@ -43,9 +43,11 @@ at::Tensor class_embeddings(const at::Tensor& prompt_PD, int64_t num_classes) {
 ClassificationReport score_classes(const at::Tensor& score_NK, const at::Tensor& label_N) {
   const auto label_N1 = label_N.to(score_NK.device()).unsqueeze(1);
   const auto beaten_NK = score_NK.lt(score_NK.gather(1, label_N1));
-  const auto right = beaten_NK.sum(1).eq(score_NK.size(1) - 1).sum().item<int64_t>();
+  const auto right_N = beaten_NK.sum(1).eq(score_NK.size(1) - 1).to(at::kCPU).contiguous();
   ClassificationReport report{.count = label_N.size(0), .classes = score_NK.size(1)};
   if (report.count == 0) return report;
+  report.right.assign(right_N.const_data_ptr<bool>(), right_N.const_data_ptr<bool>() + report.count);
+  const auto right = std::count(report.right.begin(), report.right.end(), true);
   const double share = 100.0 / static_cast<double>(report.count);
   report.accuracy = share * static_cast<double>(right);
   report.chance = share * static_cast<double>(at::bincount(label_N).max().item<int64_t>());

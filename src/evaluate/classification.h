@@ -18,6 +18,7 @@ struct ClassificationReport {
   double chance = 0;    ///< percent: always the most frequent class
   int64_t count = 0;    ///< samples
   int64_t classes = 0;
+  std::vector<bool> right = {};  ///< sample by sample, where the task tells
   /// {"task", "accuracy", "count", "classes", "chance"}
   Json to_json() const;
 };

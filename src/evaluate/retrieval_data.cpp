@@ -55,8 +55,8 @@ MeasuredData measure_reranked(DualTower model, const RetrievalData& data, const 
   const auto score = [&](const at::Tensor& text_index, const at::Tensor& image_index) {
     return rerank_logits(model, select_side(text, text_index), select_side(image, image_index)).flatten();
   };
-  measured.report =
-      evaluate_retrieval(measured.input, reranked(measured.input, measured.global, options.rerank, score));
+  measured.ranks = reranked(measured.input, measured.global, options.rerank, score);
+  measured.report = evaluate_retrieval(measured.input, measured.ranks);
   measured.report.rerank = options.rerank;
   measured.report.global = evaluate_retrieval(measured.input, measured.global).all;
   return measured;
@@ -75,7 +75,8 @@ MeasuredData measure_retrieval(DualTower model, const RetrievalData& data, const
   if (options.rerank > 0 && !model->region().is_empty()) return measure_reranked(model, data, options);
   MeasuredData measured{.input = embed_retrieval(std::move(model), data, options)};
   measured.global = retrieval_ranks(measured.input);
-  measured.report = evaluate_retrieval(measured.input, measured.global);
+  measured.ranks = measured.global;
+  measured.report = evaluate_retrieval(measured.input, measured.ranks);
   return measured;
 }
 

@@ -33,6 +33,7 @@ RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data,
 struct MeasuredData {
   RetrievalInput input;
   RetrievalRanks global;  ///< by the embeddings alone
+  RetrievalRanks ranks;   ///< that the report is of
   RetrievalReport report;
 };
 

@@ -15,8 +15,8 @@ AdapterImpl::AdapterImpl(const AdapterOptions& options) {
       "up", Linear(LinearOptions{.in = options.bottleneck, .out = options.dim, .init_deviation = 0.0}));
 }
 
-at::Tensor AdapterImpl::forward(const at::Tensor& x) {
-  return x + up_(at::gelu(down_(x)));
+at::Tensor AdapterImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  return x + up_(at::gelu(down_(x, context)), context);
 }
 
 }  // namespace fathom

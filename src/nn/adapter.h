@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "nn/forward_context.h"
 #include "nn/linear.h"
 
 namespace fathom {
@@ -20,7 +21,7 @@ class AdapterImpl : public torch::nn::Module {
  public:
   explicit AdapterImpl(const AdapterOptions& options);
   /// [..., D] → [..., D].
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
 
  private:
   Linear down_{nullptr};

@@ -20,8 +20,8 @@ BottleneckImpl::BottleneckImpl(const BottleneckOptions& options) {
   up_ = register_module("up", Linear(options_of(options.inner, options.out)));
 }
 
-at::Tensor BottleneckImpl::forward(const at::Tensor& x) {
-  return up_(at::gelu(down_(norm_(x))));
+at::Tensor BottleneckImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  return up_(at::gelu(down_(norm_(x), context)), context);
 }
 
 }  // namespace fathom

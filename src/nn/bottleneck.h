@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "nn/forward_context.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
 
@@ -23,7 +24,7 @@ class BottleneckImpl : public torch::nn::Module {
  public:
   explicit BottleneckImpl(const BottleneckOptions& options);
   /// [..., in] → [..., out].
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
 
  private:
   LayerNorm norm_{nullptr};

@@ -2,9 +2,22 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "kernels/attention.h"
 
 namespace fathom {
+namespace {
+
+at::Tensor mean_shares(const at::Tensor& q_BHTE, const at::Tensor& k_BHSE, const at::Tensor& mask) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(q_BHTE.size(3)));
+  at::Tensor score_BHTS = at::matmul(q_BHTE, k_BHSE.transpose(2, 3)) * scale;
+  score_BHTS = score_BHTS.to(at::promote_types(score_BHTS.scalar_type(), at::kFloat));
+  if (mask.defined()) score_BHTS = score_BHTS.masked_fill(mask.logical_not(), -INFINITY);
+  return score_BHTS.softmax(3).mean(1);
+}
+
+}  // namespace
 
 CrossAttentionImpl::CrossAttentionImpl(const CrossAttentionOptions& options) : options_(options) {
   const int64_t width = options.heads * options.head_dim;
@@ -20,12 +33,17 @@ at::Tensor CrossAttentionImpl::heads_of(const at::Tensor& x) const {
   return x.unflatten(2, {options_.heads, options_.head_dim}).transpose(1, 2);
 }
 
-at::Tensor CrossAttentionImpl::forward(const at::Tensor& x_BTD, const at::Tensor& states_BSD,
-                                       const at::Tensor& mask) {
-  const auto key_value = key_value_(states_BSD).chunk(2, 2);
-  const auto y_BHTE = kernels::attention(heads_of(query_(x_BTD)), heads_of(key_value[0]),
-                                         heads_of(key_value[1]), mask, /*causal=*/false);
-  return output_(y_BHTE.transpose(1, 2).flatten(2));
+at::Tensor CrossAttentionImpl::forward(const at::Tensor& x_BTD, const AttendedStates& attended,
+                                       const ForwardContext& context, at::Tensor* attention_BTS) {
+  const auto key_value = key_value_(attended.state_BSD, context).chunk(2, 2);
+  at::Tensor value_BSD = key_value[1];
+  if (attended.weight_BS.defined())
+    value_BSD = value_BSD * attended.weight_BS.to(value_BSD.scalar_type()).unsqueeze(2);
+  const auto q_BHTE = heads_of(query_(x_BTD, context)), k_BHSE = heads_of(key_value[0]);
+  if (attention_BTS) *attention_BTS = mean_shares(q_BHTE, k_BHSE, attended.mask);
+  const auto y_BHTE =
+      kernels::attention(q_BHTE, k_BHSE, heads_of(value_BSD), attended.mask, /*causal=*/false);
+  return output_(y_BHTE.transpose(1, 2).flatten(2), context);
 }
 
 GatedCrossAttentionImpl::GatedCrossAttentionImpl(const CrossAttentionOptions& options)
@@ -36,10 +54,12 @@ GatedCrossAttentionImpl::GatedCrossAttentionImpl(const CrossAttentionOptions& op
   gate_ = register_parameter("gate", at::empty({}));
 }
 
-at::Tensor GatedCrossAttentionImpl::forward(const at::Tensor& x_BTD, const at::Tensor& states_BSD,
-                                            const at::Tensor& mask) {
-  return x_BTD +
-         gate_.tanh().to(x_BTD.scalar_type()) * attention_(norm_(x_BTD), state_norm_(states_BSD), mask);
+at::Tensor GatedCrossAttentionImpl::forward(const at::Tensor& x_BTD, const AttendedStates& attended,
+                                            const ForwardContext& context, at::Tensor* attention_BTS) {
+  AttendedStates normed = attended;
+  normed.state_BSD = state_norm_(attended.state_BSD);
+  return x_BTD + gate_.tanh().to(x_BTD.scalar_type()) *
+                     attention_->forward(norm_(x_BTD), normed, context, attention_BTS);
 }
 
 void GatedCrossAttentionImpl::initialise(ParameterInit& init) const {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "nn/forward_context.h"
 #include "nn/init.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
@@ -22,13 +23,23 @@ struct CrossAttentionOptions {
   double initial_gate = 0.0;       ///< of a gated one
 };
 
+/// What is attended to.
+struct AttendedStates {
+  at::Tensor state_BSD;
+  /// Bool, true where a query may look, broadcast to [B, H, T, S]; undefined: everywhere. A row that may look
+  /// nowhere gives no number: see to it that there is none.
+  at::Tensor mask = {};
+  at::Tensor weight_BS = {};  ///< what each state's value is multiplied with; undefined: 1
+};
+
 /// Queries from x, keys and values from other states of the same width; no positions of its own.
 class CrossAttentionImpl : public torch::nn::Module {
  public:
   explicit CrossAttentionImpl(const CrossAttentionOptions& options);
-  /// [B, T, D] and [B, S, D] → [B, T, D]. `mask`: bool, true where a query may look, broadcast to [B, H, T,
-  /// S]; undefined: everywhere. A row that may look nowhere gives no number: see to it that there is none.
-  at::Tensor forward(const at::Tensor& x_BTD, const at::Tensor& states_BSD, const at::Tensor& mask = {});
+  /// [B, T, D]. `attention_BTS`, where given, receives the mean over heads of each query's shares, in float32
+  /// or wider, which costs the first of the two products once more.
+  at::Tensor forward(const at::Tensor& x_BTD, const AttendedStates& attended,
+                     const ForwardContext& context = {}, at::Tensor* attention_BTS = nullptr);
 
  private:
   at::Tensor heads_of(const at::Tensor& x) const;
@@ -46,8 +57,9 @@ TORCH_MODULE(CrossAttention);
 class GatedCrossAttentionImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit GatedCrossAttentionImpl(const CrossAttentionOptions& options);
-  /// [B, T, D] and [B, S, D] → [B, T, D].
-  at::Tensor forward(const at::Tensor& x_BTD, const at::Tensor& states_BSD, const at::Tensor& mask = {});
+  /// As `CrossAttentionImpl::forward`, with x added.
+  at::Tensor forward(const at::Tensor& x_BTD, const AttendedStates& attended,
+                     const ForwardContext& context = {}, at::Tensor* attention_BTS = nullptr);
   void initialise(ParameterInit& init) const override;
 
  private:

@@ -11,18 +11,13 @@
 #include "report/html.h"
 
 namespace fathom {
-namespace {
-
-/// `count` of [0, size), drawn by the seed.
-std::vector<int64_t> draw(int64_t size, int64_t count, uint64_t seed) {
+std::vector<int64_t> draw_examples(int64_t size, int64_t count, uint64_t seed) {
   std::vector<int64_t> all(static_cast<size_t>(size));
   std::iota(all.begin(), all.end(), 0);
   Random({seed}).shuffle(all);
   all.resize(static_cast<size_t>(std::min(size, count)));
   return all;
 }
-
-}  // namespace
 
 std::string thumbnail_uri(const std::string& path, int64_t longer_side) {
   const Image image = load_image(path);
@@ -38,7 +33,7 @@ std::string thumbnail_uri(const std::string& path, int64_t longer_side) {
 
 std::vector<Exhibit> exhibit_text_to_image(const MeasuredRetrieval& measured, const ExhibitOptions& options) {
   const auto& [data, embeddings, ranks] = measured;
-  const auto chosen = draw(data.texts->size(), options.count, static_cast<uint64_t>(options.seed));
+  const auto chosen = draw_examples(data.texts->size(), options.count, static_cast<uint64_t>(options.seed));
   const auto query_QD =
       embeddings.text_CD.index_select(0, torch::tensor(chosen, at::kLong).to(embeddings.text_CD.device()));
   const auto found = FlatIndex(embeddings.image_ID).search(query_QD, options.top);
@@ -60,7 +55,8 @@ std::vector<Exhibit> exhibit_text_to_image(const MeasuredRetrieval& measured, co
 
 std::vector<Exhibit> exhibit_image_to_text(const MeasuredRetrieval& measured, const ExhibitOptions& options) {
   const auto& [data, embeddings, ranks] = measured;
-  const auto chosen = draw(data.dataset->size(), options.count, static_cast<uint64_t>(options.seed) + 1);
+  const auto chosen =
+      draw_examples(data.dataset->size(), options.count, static_cast<uint64_t>(options.seed) + 1);
   const auto query_QD =
       embeddings.image_ID.index_select(0, torch::tensor(chosen, at::kLong).to(embeddings.image_ID.device()));
   const auto found = FlatIndex(embeddings.text_CD).search(query_QD, options.top);

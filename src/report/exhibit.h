@@ -45,6 +45,9 @@ std::vector<Exhibit> exhibit_text_to_image(const MeasuredRetrieval& measured,
 std::vector<Exhibit> exhibit_image_to_text(const MeasuredRetrieval& measured,
                                            const ExhibitOptions& options = {});
 
+/// `count` of [0, size), or all there are, drawn by the seed.
+std::vector<int64_t> draw_examples(int64_t size, int64_t count, uint64_t seed);
+
 /// "data:image/jpeg;base64,…" of the image at `path`, scaled down. Errors (kData) name the file.
 std::string thumbnail_uri(const std::string& path, int64_t longer_side);
 

@@ -31,6 +31,13 @@ void write_tiles(HtmlWriter& page, const RunReportContent& content) {
     write_recall_tile(page, "image → text: first hit right", found.i2t.r1, chance.i2t.r1);
     write_recall_tile(page, "image → text: in the first 10", found.i2t.r10, chance.i2t.r10);
   }
+  if (content.answers) {
+    write_tile(page, fmt::format("{:.1f} %", content.answers->all.accuracy()), "right answers",
+               fmt::format("of {} questions", content.answers->all.count));
+    if (content.answers->blind.count > 0)
+      write_tile(page, fmt::format("{:.1f} %", content.answers->blind.accuracy()), "right without seeing",
+                 "every picture grey");
+  }
   if (content.language) {
     const LanguageReport all = content.language->all();
     write_tile(page, fmt::format("{:.3f}", all.bits_per_byte()), "bits per byte");
@@ -49,6 +56,7 @@ struct PlotPlan {
   std::vector<std::pair<std::string, std::string>> keys;
   bool log_y = false;
   bool from_zero = true;
+  bool parts = true;  ///< also "KEY/PART", each a curve
 };
 
 LinePlot make_plot(const PlotPlan& plan, const std::map<std::string, std::vector<PlotPoint>>& curves) {
@@ -57,7 +65,8 @@ LinePlot make_plot(const PlotPlan& plan, const std::map<std::string, std::vector
     if (const auto curve = curves.find(key); curve != curves.end())
       plot.series.push_back({name, curve->second});
     for (const auto& [part, curve] : curves)  // "bits_per_byte/FILE"
-      if (part.starts_with(key + "/")) plot.series.push_back({part.substr(key.size() + 1), curve});
+      if (plan.parts && part.starts_with(key + "/"))
+        plot.series.push_back({part.substr(key.size() + 1), curve});
   }
   return plot;
 }
@@ -75,6 +84,8 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
       {"Recall, text → image (percent)", {{"t2i_r1", "R@1"}, {"t2i_r5", "R@5"}, {"t2i_r10", "R@10"}}},
       {"Recall, image → text (percent)", {{"i2t_r1", "R@1"}, {"i2t_r5", "R@5"}, {"i2t_r10", "R@10"}}},
       {"Bits per byte on held-out text", {{"bits_per_byte", "all"}}, false, false},
+      {"Right answers (percent)", {{"accuracy", "all"}}, false, false, /*parts=*/false},
+      {"Weight of each modality", {{"modality_weight", ""}}},
       {"Loss on held-out data", {{"loss", "loss"}}, false, false},
   };
   std::vector<std::string> drawn;
@@ -136,6 +147,63 @@ void write_language_table(HtmlWriter& page, const LanguageReports& reports) {
   for (const auto& [name, report] : reports.files) write_row(page, name, report);
   write_row(page, "together", reports.all());
   page.close().close();
+}
+
+void write_row(HtmlWriter& page, const std::string& name, const AnswerCount& figures, const char* kind = "") {
+  page.open("tr", *kind ? Attributes{{"class", kind}} : Attributes{}).element("td", name);
+  page.element("td", fmt::format("{:.2f}", figures.accuracy()))
+      .element("td", fmt::format("{}", figures.count))
+      .close();
+}
+
+void write_answers_table(HtmlWriter& page, const AnswerReport& report) {
+  page.element("h2", "Answers");
+  page.element("p", "Percent of questions answered as the data says; a list counts when the set is equal.",
+               {{"class", "note"}});
+  page.open("div", {{"class", "card table"}}).open("table").open("tr");
+  for (const char* name : {"", "right", "questions"}) page.element("th", name);
+  page.close();
+  write_row(page, "all", report.all);
+  for (const auto& [name, figures] : report.groups) write_row(page, name, figures);
+  if (report.agreement.count > 0) {
+    write_row(page, "by the picture alone", report.image_only);
+    write_row(page, "by the caption alone", report.caption_only);
+    write_row(page, "where these two agree", report.agreement);
+  }
+  if (report.blind.count > 0) write_row(page, "with every picture grey", report.blind, "chance");
+  page.close().close();
+}
+
+void write_lit_picture(HtmlWriter& page, const std::string& picture, const char* caption) {
+  if (picture.empty()) return;
+  page.open("figure");
+  page.empty("img", {{"src", picture}, {"alt", caption}, {"loading", "lazy"}});
+  page.element("figcaption", caption).close();
+}
+
+void write_asked(HtmlWriter& page, const std::vector<AnswerExhibit>& exhibits) {
+  if (exhibits.empty()) return;
+  page.element("h2", "Questions and answers");
+  page.element(
+      "p",
+      "Questions drawn at random. Beside the picture, where the model has attention over its regions, the "
+      "same lit by it: that of the question's words in the first layers, and that of the memory slots.",
+      {{"class", "note"}});
+  page.open("div", {{"class", "card"}});
+  for (const AnswerExhibit& exhibit : exhibits) {
+    page.open("div", {{"class", "query"}}).open("div");
+    page.element("span", exhibit.question, {{"class", "words"}});
+    page.element("span",
+                 exhibit.right ? exhibit.said : fmt::format("{} (right: {})", exhibit.said, exhibit.expected),
+                 {{"class", exhibit.right ? "rank first" : "rank"}});
+    if (!exhibit.weights.empty()) page.element("span", exhibit.weights, {{"class", "rank"}});
+    page.close().open("div", {{"class", "found"}});
+    write_lit_picture(page, exhibit.picture, "the picture");
+    write_lit_picture(page, exhibit.reading, "read by the question");
+    write_lit_picture(page, exhibit.memory, "kept in memory");
+    page.close().close();
+  }
+  page.close();
 }
 
 std::string rank_text(int64_t rank) {
@@ -238,8 +306,10 @@ std::string render_run_report(const RunReportContent& content) {
   write_tiles(page, content);
   if (content.retrieval) write_retrieval_table(page, *content.retrieval);
   if (content.language) write_language_table(page, *content.language);
+  if (content.answers) write_answers_table(page, *content.answers);
   write_found_pictures(page, content.text_to_image);
   write_found_words(page, content.image_to_text);
+  write_asked(page, content.asked);
   write_samples(page, content.samples);
   write_plots(page, content.history);
   write_cards(page, content);

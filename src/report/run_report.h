@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "base/json.h"
+#include "evaluate/answering.h"
 #include "evaluate/language.h"
 #include "evaluate/retrieval.h"
+#include "report/answer_exhibit.h"
 #include "report/exhibit.h"
 #include "report/run_history.h"
 
@@ -29,8 +31,10 @@ struct RunReportContent {
   RunHistory history;
   std::optional<RetrievalReport> retrieval;
   std::optional<LanguageReports> language;
+  std::optional<AnswerReport> answers;
   std::vector<Exhibit> text_to_image;
   std::vector<Exhibit> image_to_text;
+  std::vector<AnswerExhibit> asked;
   std::vector<TextSample> samples;
   CardFacts model_card;
   CardFacts data_card;

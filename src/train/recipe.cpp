@@ -182,6 +182,14 @@ void check_answers(const RecipeConfig& recipe) {
   const ModelInputs& inputs = recipe.data.inputs;
   const int64_t answer = model.answer == AnswerKind::kGenerated ? inputs.question.max_answer_tokens : 0;
   check_positions(model.text, model.prefix_tokens() + inputs.text.max_tokens + answer);
+  if (!inputs.question.captions.empty()) require_path("data.question.captions", inputs.question.captions);
+  const AnsweringConfig& objective = recipe.answering;
+  if (!model.captions &&
+      (objective.modality_dropout > 0 || objective.consistency > 0 || objective.reversal > 0))
+    fail(ErrorKind::kConfig, "answering.{}: needs two modalities: model.captions = true",
+         objective.modality_dropout > 0 ? "modality_dropout"
+         : objective.consistency > 0    ? "consistency"
+                                        : "reversal");
 }
 
 void check_hard_negatives(const RecipeConfig& recipe) {

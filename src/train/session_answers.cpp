@@ -10,6 +10,7 @@ namespace {
 
 Metrics answer_metrics(const AnswerReport& report) {
   Metrics metrics{{"accuracy", {report.all.accuracy(), true}}};
+  for (const auto& [name, share] : report.modality_weight) metrics["modality_weight/" + name] = {share, true};
   for (const auto& [name, figures] : report.groups) metrics["accuracy/" + name] = {figures.accuracy(), true};
   return metrics;
 }
@@ -24,6 +25,7 @@ std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& rec
                               .config = inputs.question,
                               .answers = recipe.fusion.answers,
                               .answers_follow = recipe.fusion.answer == AnswerKind::kGenerated,
+                              .with_captions = recipe.fusion.captions,
                               .phase = Phase::kTrain,
                               .seed = recipe.seed};
   if (recipe.fusion.sees()) setup.images = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
@@ -36,6 +38,8 @@ void open_answers(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
   check_metric(recipe, answer_metrics({}));
   const auto tokenizer = make_tokenizer(recipe, place);
+  if (std::string& captions = recipe.data.inputs.question.captions; !captions.empty())
+    captions = std::filesystem::absolute(captions).string();
   FusionConfig& model = recipe.fusion;
   model.text.vocab_size = tokenizer->vocab_size();
   std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
@@ -44,6 +48,7 @@ void open_answers(Session& session, const SessionPlace& place) {
   session.loader = make_loader(recipe, place, questions, {.padding_id = questions->encoding().padding_id()});
   AnsweringTask::Setup setup{.config = recipe.answering,
                              .num_tokens = recipe.data.inputs.text.max_tokens,
+                             .seed = recipe.seed,
                              .tokenizer_json = tokenizer->to_json(),
                              .adapter_base = adapter_base_of(recipe)};
   if (place.collective.rank() == 0) {

@@ -68,7 +68,7 @@ constexpr std::array<Colour, 3> kColours = {
 class AnswersRun : public ::testing::TestWithParam<const char*> {
  protected:
   AnswersRun() {
-    std::string rows;
+    std::string rows, captions;
     Random random(5);
     for (int i = 0; i < 60; ++i) {
       const Colour& colour = kColours[static_cast<size_t>(i) % 3];
@@ -77,6 +77,8 @@ class AnswersRun : public ::testing::TestWithParam<const char*> {
         for (const int value : colour.rgb)
           image.pixels.push_back(static_cast<uint8_t>(value + random.below(30)));
       write_file_atomically(folder_ / fmt::format("{}.png", i), encode_png(image));
+      captions +=
+          fmt::format("{{\"image\":\"{}.png\",\"captions\":[\"all of it is {}\"]}}\n", i, colour.name);
       const char* split = i < 42 ? "train" : "val";
       rows += fmt::format(
           R"({{"image":"{0}.png","question":"what colour is it?","answer":"{1}","split":"{2}","kind":"colour"}})"
@@ -86,6 +88,7 @@ class AnswersRun : public ::testing::TestWithParam<const char*> {
           i, colour.name, split, colour.name == std::string("blue") ? "yes" : "no");
     }
     write_file_atomically(folder_ / "qa.jsonl", rows);
+    write_file_atomically(folder_ / "words.jsonl", captions);
     write_file_atomically(folder_ / "recipe.toml", kRecipe);
   }
   ProgramResult train(const std::vector<std::string>& settings) const {
@@ -120,6 +123,50 @@ TEST_P(AnswersRun, SeesWhatItIsAskedAbout) {
       {"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?", "is it blue?"});
   EXPECT_THAT(asked.out, HasSubstr("what colour is it?\n  green"));
   EXPECT_THAT(asked.out, HasSubstr("is it blue?\n  no"));
+
+  ASSERT_EQ(run_program({"report", folder_ / "run"}).status, 0);
+  const std::string page = read_file(folder_ / "run/report.html");
+  EXPECT_THAT(page, HasSubstr("Questions and answers"));
+  EXPECT_THAT(page, HasSubstr("read by the question"));
+  EXPECT_THAT(page, HasSubstr("Weight of each modality"));
+
+  const std::string kept = folder_ / "seen.jsonl", guessed = folder_ / "guessed.jsonl";
+  ASSERT_EQ(run_program({"eval", folder_ / "run", "--per-sample", kept}).status, 0);
+  std::string wrong = read_file(kept);  // a run that is always wrong about blue
+  for (size_t place; (place = wrong.find(R"("groups":["kind=blue"])")) != std::string::npos;) {
+    wrong.replace(place, 22, R"("groups":["kind=Blue"])");
+    wrong.replace(wrong.find(R"("right":true)", place), 12, R"("right":false)");
+  }
+  for (size_t place; (place = wrong.find("Blue")) != std::string::npos;) wrong.replace(place, 4, "blue");
+  write_file_atomically(guessed, wrong);
+  const ProgramResult compared = run_program({"compare", kept, "--against", guessed, "--json"});
+  ASSERT_EQ(compared.status, 0) << compared.error;
+  const Json report = parse_json(compared.out, "compare");
+  EXPECT_EQ(report.at("clusters").as_int(), 18);
+  const Json& metrics = report.at("metrics");
+  EXPECT_EQ(metrics.at("accuracy").at("difference").as_double(), 50);
+  EXPECT_EQ(metrics.at("accuracy").at("count").as_int(), 36);
+  EXPECT_EQ(metrics.at("accuracy/kind=blue").at("low").as_double(), 100);
+  EXPECT_EQ(metrics.at("accuracy/kind=colour").at("high").as_double(), 0);
+  expect_failure(run_program({"compare", kept, "--against", folder_ / "qa.jsonl"}), 1,
+                 {"qa.jsonl:1", "measure"});
+}
+
+TEST_P(AnswersRun, KnowsFromPictureOrCaption) {
+  const ProgramResult trained =
+      train({fmt::format("model.answer={}", GetParam()), "model.captions=true",
+             "data.question.captions=" + (folder_ / "words.jsonl"), "answering.modality_dropout=0.6",
+             "answering.consistency=0.1", "answering.reversal=0.1"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  for (const char* key : {"accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"})
+    EXPECT_GE(accuracy(key), 97) << key;
+  const Json evaluation = parse_json(trained.out, "train").at("evaluation");
+  const double sum = evaluation.at("modality_weight/image").as_double() +
+                     evaluation.at("modality_weight/caption").as_double() +
+                     evaluation.at("modality_weight/question").as_double();
+  EXPECT_NEAR(sum, 1, 1e-5);
+  EXPECT_THAT(run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?"}).out,
+              HasSubstr("green"));
 }
 
 TEST_P(AnswersRun, GuessesWithoutSeeing) {
@@ -131,6 +178,8 @@ TEST_P(AnswersRun, GuessesWithoutSeeing) {
 }
 
 TEST_P(AnswersRun, SaysWhatIsWrong) {
+  expect_failure(train({"answering.consistency=1"}), 1, {"answering.consistency", "model.captions"});
+  expect_failure(train({"model.captions=true"}), 1, {"qa.jsonl", "caption"});
   ASSERT_EQ(train({"training.max_steps=1"}).status, 0);
   expect_failure(run_program({"ask", folder_ / "run", "what colour is it?"}), 2, {"--image"});
   expect_failure(run_program({"ask", folder_ / "run", "--image", folder_ / "no.png", "why?"}), 1, {"no.png"});

@@ -69,7 +69,10 @@ void DatasetConfig::fields(Fields& f) {
             {"vqa", DataFormat::kVqa},
             {"webdataset", DataFormat::kWebDataset},
             {"text", DataFormat::kText}});
-  f("split", split, "rows of this split only, or of several (\"1,2,3\"); empty for all rows");
+  f("split", split,
+    "rows of this split only, or of several (\"1,2,3\"), or of some of N equal parts by a hash of the "
+    "picture's "
+    "name (\"0 of 5\", \"1,2,3,4 of 5\"); empty for all rows");
   f("columns", columns, "\"theirs=ours\" for manifests whose keys have other names, e.g. \"filepath=image\"");
   f("images", images, "folder of the pictures that a COCO or VQA file names; empty: that file's own");
   f("annotations", annotations, "the file with the answers to VQA's questions; empty: without answers");

@@ -1,10 +1,13 @@
 #include "data/readers/reading.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <utility>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/random.h"
 #include "data/media_file.h"
 
 namespace fathom {
@@ -32,10 +35,45 @@ std::string describe_splits(const std::map<std::string, int64_t>& rows_of_split)
   return out;
 }
 
+std::optional<int64_t> parse_number(std::string_view text) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 0) return std::nullopt;
+  return number;
+}
+
 }  // namespace
 
+std::optional<Folds> parse_folds(const std::string& split) {
+  const size_t place = split.find(" of ");
+  if (place == std::string::npos) return std::nullopt;
+  const auto count = parse_number(std::string_view(split).substr(place + 4));
+  if (!count || *count < 1) return std::nullopt;
+  Folds folds{.taken = split.substr(0, place), .count = *count};
+  for (size_t start = 0; start <= folds.taken.size();) {
+    const size_t end = std::min(folds.taken.find(',', start), folds.taken.size());
+    const auto number = parse_number(std::string_view(folds.taken).substr(start, end - start));
+    if (!number) return std::nullopt;
+    if (*number >= *count)
+      fail(ErrorKind::kConfig, "split \"{}\": parts are numbered from 0 to {}", split, *count - 1);
+    start = end + 1;
+  }
+  return folds;
+}
+
+std::string fold_of(const Record& record, int64_t count) {
+  std::string name = std::filesystem::path(record.image_path).filename().string();
+  if (name.empty()) name = std::filesystem::path(record.audio_path).filename().string();
+  if (name.empty()) name = record.text + record.question;
+  const uint64_t key = checksum64(std::as_bytes(std::span(name)));
+  return std::to_string(Random({key}).below(count));
+}
+
 Reading::Reading(const DatasetConfig& config, std::string path)
-    : config_(config), path_(std::move(path)), report_(std::make_shared<DataReport>()) {}
+    : config_(config),
+      path_(std::move(path)),
+      folds_(parse_folds(config.split)),
+      report_(std::make_shared<DataReport>()) {}
 
 bool Reading::media_exists(const std::string& path) {
   const auto [place, is_new] = media_.try_emplace(path, false);
@@ -64,8 +102,9 @@ void Reading::attempt(const std::string& source, const std::function<void()>& re
 }
 
 void Reading::accept(Record record, const std::string& split) {
-  ++rows_of_split_[split];
-  if (!is_wanted(split, config_.split)) return;
+  const std::string part = folds_ ? fold_of(record, folds_->count) : split;
+  ++rows_of_split_[part];
+  if (!is_wanted(part, folds_ ? folds_->taken : config_.split)) return;
   for (const std::string* path : {&record.image_path, &record.audio_path})
     if (!path->empty() && !media_exists(*path)) fail(ErrorKind::kData, "{}: no such file", *path);
   if (joins_last(record, split)) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,6 +12,17 @@
 #include "data/readers/dataset.h"
 
 namespace fathom {
+
+/// Some of `count` parts of a data set of about equal size: "0,2 of 5".
+struct Folds {
+  std::string taken;  ///< their numbers from 0, between commas
+  int64_t count = 0;
+};
+/// Nothing for a split of another form. Errors (kConfig): a number that is not below the count.
+std::optional<Folds> parse_folds(const std::string& split);
+/// A record's part, "0" … "count − 1": by a hash of its picture's (or sound's) file name, or of its words, so
+/// that all rows of one picture fall into one.
+std::string fold_of(const Record& record, int64_t count);
 
 /// Collects the records of one data set: keeps those of the split, checks that media exist, joins the
 /// captions of one image, reports what is broken. Used by one thread.
@@ -42,6 +54,7 @@ class Reading {
 
   const DatasetConfig& config_;
   std::string path_;
+  std::optional<Folds> folds_;  ///< in the place of splits
   std::shared_ptr<DataReport> report_;
   std::vector<Record> records_;
   std::string last_split_;

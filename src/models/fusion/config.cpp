@@ -40,6 +40,11 @@ void FusionConfig::fields(Fields& f) {
     "is for one "
     "that is trained already",
     {.low = 0, .high = 10});
+  f("modality_weight", modality_weight,
+    "progressive: what each modality brings into the memory slots is multiplied with the attention that the "
+    "question pays it");
+  f("captions", captions,
+    "progressive: a caption of the picture is one more modality, read by the language model itself");
   f.choice("answer", answer, "one of the training data's answers, or text",
            {{"classes", AnswerKind::kClasses}, {"generated", AnswerKind::kGenerated}});
   f("answers", answers, "the answers to choose from; empty: all those of the training data");
@@ -57,6 +62,8 @@ void FusionConfig::validate() const {
     fail(ErrorKind::kConfig,
          "model.early_layers: {} early and {} late layers are more than model.text.layers = {}", early_layers,
          late_layers, text.layers);
+  if (captions && !progressive())
+    fail(ErrorKind::kConfig, "model.captions: for model.fusion = \"progressive\" only");
   if (answer == AnswerKind::kGenerated && text.attention != AttentionKind::kCausal)
     fail(ErrorKind::kConfig, "model.answer: generated answers need model.text.attention = \"causal\"");
 }
@@ -73,20 +80,41 @@ int64_t progressive_parameters(const FusionConfig& config) {
   int64_t total = (config.early_layers + config.late_layers) * gated;
   if (config.late_layers > 0)
     total += config.memory_slots * dim + cross_attention_parameters(config) + 2 * dim;
+  if (config.weighs()) total += 2 * dim * config.cross_head_dim;
   return total;
 }
 
+int64_t bottleneck_parameters(int64_t in, int64_t inner, int64_t out) {
+  return 2 * in + (in + 1) * inner + (inner + 1) * out;
+}
+
 int64_t adapter_parameters(const FusionConfig& config) {
-  const int64_t in = config.vision.output_dim(), inner = config.adapter_dim, out = config.text.dim;
+  const int64_t out = config.text.dim;
   const int64_t positions =
       config.fusion == FusionKind::kConcatPooled ? 0 : config.vision.num_regions() * out;
-  return 2 * in + (in + 1) * inner + (inner + 1) * out + positions;
+  const int64_t caption = config.captions ? bottleneck_parameters(out, config.adapter_dim, out) : 0;
+  return bottleneck_parameters(config.vision.output_dim(), config.adapter_dim, out) + positions + caption;
 }
 
 /// Queries and output for T tokens, keys and values for S states, and the two products between.
 int64_t cross_attention_flops(const FusionConfig& config, int64_t tokens, int64_t states) {
   const int64_t width = config.cross_heads * config.cross_head_dim;
   return 4 * width * (config.text.dim * (tokens + states) + tokens * states);
+}
+
+int64_t progressive_flops(const FusionConfig& config, int64_t tokens, int64_t regions) {
+  const int64_t dim = config.text.dim, captions = config.captions ? tokens : 0;
+  const int64_t seen = regions + captions, all = seen + tokens;
+  int64_t each = config.early_layers * cross_attention_flops(config, tokens, seen) +
+                 config.late_layers * cross_attention_flops(config, tokens, config.memory_slots);
+  if (config.late_layers > 0) each += cross_attention_flops(config, config.memory_slots, all);
+  if (config.weighs()) each += 2 * config.cross_head_dim * (dim * (tokens + all) + tokens * all);
+  if (config.captions) {
+    LanguageModelConfig headless = config.text;
+    headless.vocab_size = 0;
+    each += forward_flops(headless, 1, captions) + 4 * captions * config.adapter_dim * dim;
+  }
+  return each;
 }
 
 }  // namespace
@@ -108,12 +136,7 @@ int64_t forward_flops(const FusionConfig& config, int64_t samples, int64_t token
     const int64_t regions = config.fusion == FusionKind::kConcatPooled ? 1 : config.vision.num_regions();
     each += forward_flops(config.vision, 1) +
             2 * regions * config.adapter_dim * (config.vision.output_dim() + config.text.dim);
-    if (config.progressive()) {
-      each += config.early_layers * cross_attention_flops(config, tokens, regions) +
-              config.late_layers * cross_attention_flops(config, tokens, config.memory_slots);
-      if (config.late_layers > 0)
-        each += cross_attention_flops(config, config.memory_slots, regions + tokens);
-    }
+    if (config.progressive()) each += progressive_flops(config, tokens, regions);
   }
   return samples * each;
 }

@@ -33,18 +33,23 @@ struct FusionConfig {
   int64_t cross_heads = 4;
   int64_t cross_head_dim = 32;
   double initial_gate = 0.0;
+  bool modality_weight = true;
+  bool captions = false;
   AnswerKind answer = AnswerKind::kClasses;
   std::vector<std::string>
       answers;  ///< the classes, in the order of their ids; empty in a recipe: the data's
 
   bool sees() const { return fusion != FusionKind::kQuestionOnly; }
   bool progressive() const { return fusion == FusionKind::kProgressive; }
+  /// Whether memory weighs the modalities.
+  bool weighs() const { return progressive() && late_layers > 0 && modality_weight; }
   int64_t num_classes() const { return static_cast<int64_t>(answers.size()); }
   /// States that stand before the question.
   int64_t prefix_tokens() const;
 
   void fields(Fields& f);
-  /// Errors (kConfig): early and late layers that overlap, an answer kind that the attention cannot give.
+  /// Errors (kConfig): early and late layers that overlap, an answer kind that the attention cannot give,
+  /// captions where they have no way in.
   void validate() const;
 };
 

@@ -6,6 +6,8 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
+#include <vector>
+
 #include "models/fusion/config.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
@@ -13,6 +15,7 @@
 #include "nn/cross_attention.h"
 #include "nn/forward_context.h"
 #include "nn/init.h"
+#include "nn/modality_weight.h"
 
 namespace fathom {
 
@@ -23,12 +26,41 @@ struct PromptedTokens {
   at::Tensor prompt_length_B{};  ///< int64: those of the question; undefined: all of them
 };
 
-/// Learned queries that gather regions and question into memory slots, once.
+/// What one modality brings, in the language model's width.
+struct ModalityTokens {
+  at::Tensor token_BSD;  ///< undefined: there is nothing of it
+  at::Tensor mask_BS{};  ///< bool, which of them count; undefined: all
+  bool defined() const { return token_BSD.defined(); }
+};
+
+/// What is known of a question beside its words.
+struct Percept {
+  ModalityTokens image;
+  ModalityTokens caption{};
+};
+
+/// What a pass did inside, for whoever asks for it.
+struct FusionTrace {
+  bool with_attention = false;  ///< the two below cost some products more
+  /// Float32: picture (where there is one), caption (likewise), question. Undefined: the model does not
+  /// weigh.
+  at::Tensor weight_BN = {};
+  /// Attention of the tokens to regions (and, behind them, a caption's tokens), mean over early layers and
+  /// heads.
+  at::Tensor reading_BTS = {};
+  at::Tensor memory_BMS = {};  ///< attention of the memory slots to the same and, behind them, the question
+};
+
+/// Learned queries that gather all modalities and the question into memory slots, once. What a modality
+/// brings is multiplied with N times its weight, N the modalities that a sample has, so that even weights
+/// change nothing.
 class MemoryAggregatorImpl : public torch::nn::Module, public HasInitialValues {
  public:
-  MemoryAggregatorImpl(const CrossAttentionOptions& options, int64_t slots);
-  /// `mask_B11S`: which of `states_BSD` may be looked at. [B, M, D].
-  at::Tensor forward(const at::Tensor& states_BSD, const at::Tensor& mask_B11S);
+  /// `weight_width`: that of the modality weight's queries and keys; 0: modalities are not weighed.
+  MemoryAggregatorImpl(const CrossAttentionOptions& options, int64_t slots, int64_t weight_width);
+  /// The question stands last. [B, M, D].
+  at::Tensor forward(const std::vector<ModalityTokens>& modalities, const ForwardContext& context = {},
+                     FusionTrace* trace = nullptr);
   void initialise(ParameterInit& init) const override;
 
  private:
@@ -36,6 +68,7 @@ class MemoryAggregatorImpl : public torch::nn::Module, public HasInitialValues {
   RMSNorm query_norm_{nullptr};
   RMSNorm state_norm_{nullptr};
   CrossAttention attention_{nullptr};
+  ModalityWeight weight_{nullptr};
 };
 TORCH_MODULE(MemoryAggregator);
 
@@ -46,16 +79,18 @@ class FusionImpl : public torch::nn::Module, public HasInitialValues {
   /// `FusionConfig::validate`, classes without answers.
   explicit FusionImpl(const FusionConfig& config);
 
-  /// Regions in the language model's width: [B, P, D] (P = 1 where they are pooled), or undefined for a model
-  /// that sees nothing. `image_BCHW` is normalised.
-  at::Tensor perceive(const at::Tensor& image_BCHW, const ForwardContext& context = {});
-  /// States of the tokens: [B, T, D]. Those of an answer depend on picture, question and the answer's tokens
-  /// up to them, no further. `region_BPD` undefined: without a picture.
-  at::Tensor hidden(const at::Tensor& region_BPD, const PromptedTokens& text,
-                    const ForwardContext& context = {});
+  /// The picture's regions (one where they are pooled); nothing for a model that sees nothing. `image_BCHW`
+  /// is normalised.
+  Percept perceive(const at::Tensor& image_BCHW, const ForwardContext& context = {});
+  /// A caption's tokens. REQUIRES `config().captions`.
+  ModalityTokens read(const PromptedTokens& caption, const ForwardContext& context = {});
+  /// States of the tokens: [B, T, D]. Those of an answer depend on what is perceived, the question and the
+  /// answer's tokens up to them, no further. A modality may be missing, also in single samples (by its mask).
+  at::Tensor hidden(const Percept& percept, const PromptedTokens& text, const ForwardContext& context = {},
+                    FusionTrace* trace = nullptr);
   /// Scores of the answers: [B, C]. REQUIRES AnswerKind::kClasses.
-  at::Tensor class_logits(const at::Tensor& region_BPD, const PromptedTokens& text,
-                          const ForwardContext& context = {});
+  at::Tensor class_logits(const Percept& percept, const PromptedTokens& text,
+                          const ForwardContext& context = {}, FusionTrace* trace = nullptr);
 
   LanguageModel text() const { return text_; }
   /// Null for a model that sees nothing.
@@ -64,13 +99,14 @@ class FusionImpl : public torch::nn::Module, public HasInitialValues {
   void initialise(ParameterInit& init) const override;
 
  private:
-  Conditioning progressive_conditioning(const at::Tensor& region_BPD, const PromptedTokens& text);
-  at::Tensor remember(const at::Tensor& region_BPD, const at::Tensor& x_BTD, const PromptedTokens& text);
+  struct Pass;
+  Conditioning progressive_conditioning(const Pass& pass);
 
   FusionConfig config_;
   Swin vision_{nullptr};
   LanguageModel text_{nullptr};
   Bottleneck adapter_{nullptr};
+  Bottleneck caption_adapter_{nullptr};
   at::Tensor position_PD_;  ///< undefined where regions are pooled
   torch::nn::ModuleList early_;
   torch::nn::ModuleList late_;

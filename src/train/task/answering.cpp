@@ -3,30 +3,83 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "evaluate/embedding.h"
 #include "models/model_folder.h"
+#include "nn/grad_reversal.h"
+#include "nn/temperature.h"
+#include "tensor/random_keys.h"
+#include "train/losses/contrastive_losses.h"
 #include "train/losses/linear_cross_entropy.h"
 #include "train/task/module_parameters.h"
 
 namespace fathom {
+namespace {
+
+/// Tells this use of a sample's key from those of layers, whose streams are small, and of adapters, whose
+/// have bit 60 set.
+constexpr int64_t kModalityStream = int64_t{1} << 40;
+
+/// Mean of the tokens that count, of unit length: [B, D].
+at::Tensor mean_token(const ModalityTokens& tokens) {
+  const at::Tensor wide_BSD =
+      tokens.token_BSD.to(at::promote_types(tokens.token_BSD.scalar_type(), at::kFloat));
+  if (!tokens.mask_BS.defined()) return unit_length(wide_BSD.mean(1));
+  return unit_length(wide_BSD.masked_fill(tokens.mask_BS.logical_not().unsqueeze(2), 0).sum(1) /
+                     tokens.mask_BS.sum(1, /*keepdim=*/true).clamp_min(1));
+}
+
+ModalityTokens without(const ModalityTokens& tokens, const at::Tensor& left_out_B) {
+  const at::Tensor keep_B1 = left_out_B.logical_not().unsqueeze(1);
+  return {tokens.token_BSD, tokens.mask_BS.defined()
+                                ? tokens.mask_BS & keep_B1
+                                : keep_B1.expand({-1, tokens.token_BSD.size(1)}).contiguous()};
+}
+
+}  // namespace
 
 void AnsweringConfig::fields(Fields& f) {
   f("label_smoothing", label_smoothing, "part of the target spread over all answers (classes)",
     {.low = 0, .high = 0.99});
+  f("modality_dropout", modality_dropout,
+    "share of samples that are learned without their picture, or without their caption (model.captions)",
+    {.low = 0, .high = 1});
+  f("consistency", consistency,
+    "weight of the symmetric divergence between the answers from the picture alone and from the caption "
+    "alone (model.captions); 0 for none",
+    {.low = 0});
+  f("reversal", reversal,
+    "weight of a discriminator that tells the picture's tokens from the caption's, whose gradient reaches "
+    "the model reversed, times 2/(1 + exp(-10 p)) - 1 at progress p (model.captions); 0 for none",
+    {.low = 0});
+}
+
+AnsweringTask::AnsweringTask(Setup setup) : setup_(std::move(setup)) {
+  if (setup_.config.reversal == 0) return;
+  const at::Tensor like = setup_.model->parameters().front();
+  discriminator_ = ModalityDiscriminator(setup_.model->config().text.dim);
+  init_parameters(*discriminator_, setup_.seed);
+  discriminator_->to(like.device(), like.scalar_type());
 }
 
 NamedParameters AnsweringTask::parameters() const {
-  return module_parameters(*setup_.model);
+  NamedParameters all = module_parameters(*setup_.model);
+  if (discriminator_)
+    for (auto& [name, parameter] : module_parameters(*discriminator_))
+      all.emplace_back("discriminator." + name, parameter);
+  return all;
 }
 
 /// Classes: [B]. Generated: [B, T − 1], the token behind each place where that is an answer's. −1: not
 /// learned.
 at::Tensor AnsweringTask::targets(const Batch& batch) const {
   if (setup_.model->config().answer == AnswerKind::kClasses) return batch.label_B;
-  const at::Tensor next_BT = batch.tokens_BT.slice(1, 1);
-  const at::Tensor place_1T = at::arange(1, batch.tokens_BT.size(1), next_BT.options()).unsqueeze(0);
+  const PromptedTokens text = asked_texts(batch).question;
+  const at::Tensor next_BT = text.tokens_BT.slice(1, 1);
+  const at::Tensor place_1T = at::arange(1, text.tokens_BT.size(1), next_BT.options()).unsqueeze(0);
   const at::Tensor learned_BT =
-      place_1T.ge(batch.prompt_length_B.unsqueeze(1)) & place_1T.lt(batch.length_B.unsqueeze(1));
+      place_1T.ge(text.prompt_length_B.unsqueeze(1)) & place_1T.lt(text.length_B.unsqueeze(1));
   return next_BT.masked_fill(~learned_BT, -1);
 }
 
@@ -38,23 +91,73 @@ void AnsweringTask::before_step(std::span<const MicroBatch> micro_batches, const
   step.collective.all_reduce(num_targets_);
 }
 
-at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext&) {
-  const Batch& batch = micro_batch.batch;
+at::Tensor AnsweringTask::answer_loss(const Percept& percept, const MicroBatch& micro_batch) {
   const ForwardContext& context = micro_batch.forward;
-  const at::Tensor region_BPD = setup_.model->perceive(batch.image_BCHW, context);
-  const PromptedTokens text{batch.tokens_BT, batch.length_B, batch.prompt_length_B};
-  const at::Tensor target = targets(batch);
+  const PromptedTokens text = asked_texts(micro_batch.batch).question;
+  const at::Tensor target = targets(micro_batch.batch);
   if (setup_.model->config().answer == AnswerKind::kClasses) {
-    const at::Tensor logits_BC = setup_.model->class_logits(region_BPD, text, context);
+    const at::Tensor logits_BC = setup_.model->class_logits(percept, text, context);
     const auto wide = at::promote_types(logits_BC.scalar_type(), at::kFloat);
     return at::cross_entropy_loss(logits_BC.to(wide), target, {}, at::Reduction::Sum, /*ignore_index=*/-1,
                                   setup_.config.label_smoothing) /
            num_targets_.clamp_min(1);
   }
-  const at::Tensor hidden_BTD = setup_.model->hidden(region_BPD, text, context).slice(1, 0, -1);
+  const at::Tensor hidden_BTD = setup_.model->hidden(percept, text, context).slice(1, 0, -1);
   const at::Tensor sum =
       linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(), target.reshape(-1));
   return sum / num_targets_.clamp_min(1);
+}
+
+/// What is chosen among, one row a target: classes [B, C], or tokens at the places of answers [N, V].
+at::Tensor AnsweringTask::answer_logits(const Percept& percept, const MicroBatch& micro_batch) {
+  const PromptedTokens text = asked_texts(micro_batch.batch).question;
+  at::Tensor logits_RC;
+  if (setup_.model->config().answer == AnswerKind::kClasses) {
+    logits_RC = setup_.model->class_logits(percept, text, micro_batch.forward);
+  } else {
+    const at::Tensor place_N = targets(micro_batch.batch).reshape(-1).ge(0).nonzero().squeeze(1);
+    const at::Tensor hidden_BTD = setup_.model->hidden(percept, text, micro_batch.forward).slice(1, 0, -1);
+    logits_RC = setup_.model->text()->logits(hidden_BTD.flatten(0, 1).index_select(0, place_N));
+  }
+  return logits_RC.to(at::promote_types(logits_RC.scalar_type(), at::kFloat));
+}
+
+at::Tensor AnsweringTask::consistency_loss(const Percept& percept, const MicroBatch& micro_batch,
+                                           int64_t samples) {
+  const at::Tensor by_image_RC = answer_logits({.image = percept.image}, micro_batch);
+  const at::Tensor by_caption_RC = answer_logits({.image = {}, .caption = percept.caption}, micro_batch);
+  const at::Tensor sum = symmetric_divergence(
+      by_image_RC, by_caption_RC, at::ones_like(by_image_RC, by_image_RC.options().dtype(at::kBool)));
+  if (setup_.model->config().answer == AnswerKind::kClasses) return sum / static_cast<double>(samples);
+  return sum / num_targets_.clamp_min(1);
+}
+
+/// Of the samples that modality dropout draws, one half loses its picture, the other its caption.
+void AnsweringTask::leave_out(Percept& percept, const ForwardContext& context) const {
+  const double share = setup_.config.modality_dropout;
+  if (share == 0 || !context.drops() || !percept.caption.defined()) return;
+  const at::Tensor draw_B = keyed_uniform(context.key_B, {1}, kModalityStream).squeeze(1);
+  percept.image = without(percept.image, draw_B.lt(share / 2));
+  percept.caption = without(percept.caption, draw_B.ge(share / 2) & draw_B.lt(share));
+}
+
+at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext& step) {
+  const Percept percept = perceive(setup_.model, micro_batch.batch, micro_batch.forward);
+  Percept given = percept;
+  leave_out(given, micro_batch.forward);
+  at::Tensor loss = answer_loss(given, micro_batch);
+  if (!percept.caption.defined()) return loss;
+  if (setup_.config.consistency > 0)
+    loss = loss + setup_.config.consistency * consistency_loss(percept, micro_batch, step.global_samples);
+  if (discriminator_) {
+    const double progress =
+        static_cast<double>(step.step) / static_cast<double>(std::max<int64_t>(1, step.total_steps));
+    loss = loss + setup_.config.reversal *
+                      discriminator_->adversarial_loss(mean_token(percept.image), mean_token(percept.caption),
+                                                       step.global_samples, step.global_samples,
+                                                       reversal_strength(progress));
+  }
+  return loss;
 }
 
 void AnsweringTask::save_model(const std::string& folder, const Json& record) {

@@ -5,30 +5,41 @@
 #include <string>
 
 #include "base/config.h"
+#include "evaluate/answering.h"
 #include "models/fusion/model.h"
 #include "train/task.h"
+#include "train/task/modality_discriminator.h"
 
 namespace fathom {
 
 struct AnsweringConfig {
   double label_smoothing = 0.0;
+  double modality_dropout = 0.0;
+  double consistency = 0.0;
+  double reversal = 0.0;
   void fields(Fields& f);
 };
 
 /// Trains a fusion model. As classes: cross-entropy of the answer's class, averaged over the samples of the
 /// step that have one. Generated: mean negative log probability (nats) of the answers' tokens, end marks
 /// included; the question's are not learned.
+///
+/// Where the model reads captions (docs/design.md, section 7, modal consistency and gradient reversal): the
+/// symmetric divergence between the answers from the picture alone and those from the caption alone is added
+/// by its weight, and the loss of a discriminator that tells a sample's mean picture token from its mean
+/// caption token, whose gradient reaches the model reversed.
 class AnsweringTask : public Task {
  public:
   struct Setup {
     Fusion model{nullptr};
     AnsweringConfig config;
     int64_t num_tokens = 0;  ///< of question and answer, for figures
+    int64_t seed = 0;        ///< of the discriminator's first weights
     std::string tokenizer_json;
     std::string adapter_base = {};            ///< keep adapters alone, of this model; empty: whole models
     std::function<Metrics(Fusion)> evaluate;  ///< may be empty
   };
-  explicit AnsweringTask(Setup setup) : setup_(std::move(setup)) {}
+  explicit AnsweringTask(Setup setup);
 
   NamedParameters parameters() const override;
   void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
@@ -41,8 +52,13 @@ class AnsweringTask : public Task {
 
  private:
   at::Tensor targets(const Batch& batch) const;
+  at::Tensor answer_loss(const Percept& percept, const MicroBatch& micro_batch);
+  at::Tensor answer_logits(const Percept& percept, const MicroBatch& micro_batch);
+  at::Tensor consistency_loss(const Percept& percept, const MicroBatch& micro_batch, int64_t samples);
+  void leave_out(Percept& percept, const ForwardContext& context) const;
 
   Setup setup_;
+  ModalityDiscriminator discriminator_{nullptr};
   at::Tensor num_targets_;  ///< float scalar: targets of this step over all ranks
 };
 

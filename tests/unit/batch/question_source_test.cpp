@@ -68,6 +68,33 @@ TEST_F(QuestionSourceTest, ClassesHaveTheQuestionAlone) {
   EXPECT_EQ(sample.images.size(), 1);
 }
 
+TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
+  auto parts = setup(kRows);
+  parts.with_captions = true;
+  try {
+    const QuestionSource source(parts);
+    ADD_FAILURE() << "there are no captions";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("qa.jsonl:1: no caption"));
+  }
+  write_file_atomically(folder_ / "captions.jsonl",
+                        "{\"image\":\"0.png\",\"captions\":[\"a cup\",\"a red cup\"]}\n");
+  parts.config.captions = folder_ / "captions.jsonl";
+  parts.phase = Phase::kTrain;
+  const QuestionSource source(parts);
+  std::set<std::string> captions;
+  for (int64_t epoch = 0; epoch < 20; ++epoch) {
+    const Sample sample = source.load(0, epoch);
+    ASSERT_EQ(sample.token_rows.size(), 2);
+    EXPECT_EQ(decode(sample.token_rows[0]), "what is red?<|endoftext|>");
+    EXPECT_EQ(sample.prompt_length, static_cast<int64_t>(sample.token_rows[0].size()));
+    captions.insert(decode(sample.token_rows[1]));
+  }
+  EXPECT_THAT(captions, ElementsAre("a cup<|endoftext|>", "a red cup<|endoftext|>"));
+  parts.phase = Phase::kEvaluate;
+  EXPECT_EQ(decode(QuestionSource(parts).load(0, 3).token_rows[1]), "a cup<|endoftext|>");
+}
+
 TEST_F(QuestionSourceTest, AnAnswerThatIsNoClassHasNoLabel) {
   auto parts = setup(kRows);
   parts.answers = {"yes"};

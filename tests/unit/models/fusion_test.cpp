@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "model_fixture.h"
+#include "models/lora.h"
 #include "models/model_folder.h"
 #include "nn/init.h"
 
@@ -161,18 +162,167 @@ TEST(Progressive, RemembersTheQuestionAndNotTheAnswer) {
   EXPECT_GT(difference(before, model->hidden({}, shorter)), 1e-9);
 }
 
-TEST(Progressive, HasFewMoreParametersThanPooledConcatenation) {
+/// The same weights as far as both have them.
+Fusion copy_without(const Fusion& model, const FusionConfig& config) {
+  Fusion other = make_fusion(config);
+  const at::NoGradGuard no_grad;
+  for (auto& item : other->named_parameters()) item.value().copy_(model->named_parameters()[item.key()]);
+  return other;
+}
+
+TEST(Progressive, WeighsWhatEachModalityBrings) {
   auto config = small_fusion(FusionKind::kProgressive);
-  const int64_t progressive = parameter_count(config);
-  config.fusion = FusionKind::kConcatPooled;
-  EXPECT_GT(progressive, parameter_count(config));
+  auto model = make_fusion(config);
+  const at::NoGradGuard no_grad;
+  FusionTrace trace;
+  const auto weighed = model->hidden(model->perceive(picture()), question(), {}, &trace);
+  EXPECT_EQ(trace.weight_BN.sizes(), at::IntArrayRef({2, 2}));
+  EXPECT_LT(difference(trace.weight_BN.sum(1), at::ones({2}, at::kDouble)), 1e-12);
+  EXPECT_GT(difference(trace.weight_BN, at::full({2, 2}, 0.5)), 1e-3);
+  config.modality_weight = false;
+  auto even = copy_without(model, config);
+  EXPECT_GT(difference(weighed, even->hidden(even->perceive(picture()), question())), 1e-6);
+}
+
+TEST(Progressive, OneModalityAloneIsNotWeighed) {
+  auto config = small_fusion(FusionKind::kProgressive);
+  auto model = make_fusion(config);
+  config.modality_weight = false;
+  auto even = copy_without(model, config);
+  const at::NoGradGuard no_grad;
+  EXPECT_LT(difference(model->hidden({}, question()), even->hidden({}, question())), 1e-12);
+}
+
+template <typename Layer>
+Layer& child(MemoryAggregator& aggregator, const char* name) {
+  return *aggregator->named_children()[name]->as<Layer>();
+}
+
+TEST(Progressive, MemoryIsAttentionToWeighedModalities) {
+  MemoryAggregator aggregator(CrossAttentionOptions{.dim = 24, .heads = 2, .head_dim = 6}, 3,
+                              /*weight_width=*/6);
+  fill_by_formula(aggregator);
+  aggregator->to(at::kDouble);
+  const at::NoGradGuard no_grad;
+  const auto states = [](int64_t count, double offset) {
+    return at::arange(2 * count * 24, at::kDouble).mul(0.7).add(offset).sin().view({2, count, 24});
+  };
+  // The second sample has no picture, and a shorter question.
+  at::Tensor seen_BP = at::ones({2, 5}, at::kBool), asks_BT = at::ones({2, 4}, at::kBool);
+  seen_BP[1].fill_(false);
+  asks_BT[1][3].fill_(false);
+  FusionTrace trace{.with_attention = true};
+  const auto memory = aggregator->forward({{states(5, 0), seen_BP}, {states(4, 1), asks_BT}}, {}, &trace);
+  const auto query_BMD = aggregator->named_parameters()["query"].expand({2, 3, 24});
+  const at::Tensor modalities_B1 = at::tensor({2.0, 1.0}, at::kDouble).unsqueeze(1);
+  const auto scale_BN = trace.weight_BN * modalities_B1;
+  const auto weight_BS =
+      at::cat({scale_BN.slice(1, 0, 1).expand({2, 5}), scale_BN.slice(1, 1).expand({2, 4})}, 1);
+  const auto expected =
+      query_BMD + child<CrossAttentionImpl>(aggregator, "attention")
+                      .forward(child<RMSNormImpl>(aggregator, "query_norm").forward(query_BMD.contiguous()),
+                               {.state_BSD = child<RMSNormImpl>(aggregator, "state_norm")
+                                                 .forward(at::cat({states(5, 0), states(4, 1)}, 1)),
+                                .mask = at::cat({seen_BP, asks_BT}, 1).unsqueeze(1).unsqueeze(1),
+                                .weight_BS = weight_BS});
+  EXPECT_LT(difference(memory, expected), 1e-12);
+  EXPECT_GT(difference(memory, query_BMD), 1e-3);
+  EXPECT_EQ(trace.weight_BN[1][0].item<double>(), 0);
+  EXPECT_LT(difference(trace.memory_BMS.sum(2), at::ones({2, 3})), 1e-6);
+}
+
+TEST(Progressive, TracesWhereItsQuestionLooks) {
+  auto config = small_fusion(FusionKind::kProgressive);
+  config.early_layers = 2;
+  auto model = make_fusion(config);
+  const at::NoGradGuard no_grad;
+  FusionTrace trace{.with_attention = true};
+  const auto percept = model->perceive(picture());
+  const auto traced = model->hidden(percept, question(), {}, &trace);
+  EXPECT_TRUE(at::equal(traced, model->hidden(percept, question())));
+  const int64_t regions = config.vision.num_regions();
+  EXPECT_EQ(trace.reading_BTS.sizes(), at::IntArrayRef({2, kTokens, regions}));
+  EXPECT_LT(difference(trace.reading_BTS.sum(2), at::ones({2, kTokens})), 1e-6);
+  EXPECT_EQ(trace.memory_BMS.sizes(), at::IntArrayRef({2, 3, regions + kTokens}));
+  EXPECT_EQ(trace.memory_BMS.slice(2, regions + kPrompt).abs().max().item<double>(), 0);
+}
+
+FusionConfig reading_fusion(AnswerKind answer = AnswerKind::kGenerated) {
+  auto config = small_fusion(FusionKind::kProgressive, answer);
+  config.captions = true;
+  return config;
+}
+
+PromptedTokens caption(int64_t first = 3) {
+  const auto tokens = formula_tokens({2, 6}, 31).add(first).remainder(31);
+  return {tokens, at::tensor({6, 4}, at::kLong)};
+}
+
+TEST(Captions, AreReadAndTheirPaddingIsNot) {
+  auto model = make_fusion(reading_fusion());
+  const at::NoGradGuard no_grad;
+  const auto answers = [&](const PromptedTokens& words) {
+    return model->hidden({.image = model->perceive(picture()).image, .caption = model->read(words)},
+                         question());
+  };
+  const auto before = answers(caption());
+  EXPECT_GT(difference(before, answers(caption(4))), 1e-6);
+  auto padded = caption();
+  padded.tokens_BT[1].slice(0, 4).fill_(1);
+  EXPECT_LT(difference(before, answers(padded)), 1e-12);
+}
+
+TEST(Captions, AMaskedModalityIsAMissingOne) {
+  auto model = make_fusion(reading_fusion());
+  const at::NoGradGuard no_grad;
+  Percept both{.image = model->perceive(picture()).image, .caption = model->read(caption())};
+  const auto regions = both.image.token_BSD.size(1);
+  Percept masked = both;
+  masked.image.mask_BS = at::zeros({2, regions}, at::kBool);
+  EXPECT_LT(difference(model->hidden(masked, question()),
+                       model->hidden({.image = {}, .caption = both.caption}, question())),
+            1e-12);
+  masked = both;
+  masked.caption.mask_BS = at::zeros_like(both.caption.mask_BS);
+  const auto by_image = model->hidden({.image = both.image}, question());
+  EXPECT_LT(difference(model->hidden(masked, question()), by_image), 1e-12);
+  EXPECT_GT(difference(model->hidden(both, question()), by_image), 1e-6);
+}
+
+TEST(Captions, CountTheirParameters) {
+  const FusionConfig config = reading_fusion(AnswerKind::kClasses);
+  int64_t count = 0;
+  for (const auto& parameter : Fusion(config)->parameters()) count += parameter.numel();
+  EXPECT_EQ(parameter_count(config), count);
+}
+
+TEST(Fusion, EveryAdaptedLayerDropsOutInTraining) {
+  const FusionConfig config = reading_fusion(AnswerKind::kClasses);
+  auto plain = make_fusion(config);
+  for (const auto& [layer, unused] : linear_layers(*plain)) {
+    auto model = make_fusion(config);
+    add_adapters(*model, {.rank = 2, .alpha = 4, .dropout = 0.5, .patterns = {layer}}, 7);
+    const at::NoGradGuard no_grad;
+    for (auto& item : model->named_parameters())
+      if (item.key().find(".lora_") != std::string::npos)
+        item.value().copy_(formula_weight(item.key() + ".matrix", item.value().sizes()));
+    const auto logits = [&](const ForwardContext& context) {
+      return model->class_logits(
+          {.image = model->perceive(picture(), context).image, .caption = model->read(caption(), context)},
+          question(), context);
+    };
+    EXPECT_GT(difference(logits({}), logits({.training = true, .key_B = sample_keys(2)})), 1e-9) << layer;
+  }
 }
 
 TEST(Fusion, GradientsReachEveryParameter) {
-  auto model = make_fusion(small_fusion(FusionKind::kProgressive, AnswerKind::kClasses));
+  auto model = make_fusion(reading_fusion(AnswerKind::kClasses));
   auto text = question();
   text.prompt_length_B = at::Tensor();
-  model->class_logits(model->perceive(picture()), text).pow(2).sum().backward();
+  model->class_logits({.image = model->perceive(picture()).image, .caption = model->read(caption())}, text)
+      .pow(2)
+      .sum()
+      .backward();
   for (const auto& item : model->named_parameters()) {
     ASSERT_TRUE(item.value().grad().defined()) << item.key();
     EXPECT_GT(item.value().grad().abs().max().item<double>(), 0) << item.key();
@@ -189,6 +339,8 @@ TEST(Fusion, RefusesShapesThatCannotBe) {
   config = small_fusion(FusionKind::kConcatTokens, AnswerKind::kClasses);
   config.answers.clear();
   EXPECT_THAT(error_of([&] { Fusion{config}; }, ErrorKind::kConfig), HasSubstr("model.answers"));
+  config.captions = true;
+  EXPECT_THAT(error_of([&] { config.validate(); }, ErrorKind::kConfig), HasSubstr("model.captions"));
 }
 
 }  // namespace

@@ -3,13 +3,16 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
+
 #include "nn/init.h"
 #include "tensor/random_keys.h"
 
 namespace fathom {
 namespace {
 
-AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr) {
+AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr, const AnsweringConfig& objective = {},
+                        bool captions = false) {
   FusionConfig config;
   config.vision = {.image_size = 16,
                    .patch_size = 2,
@@ -22,12 +25,13 @@ AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr) {
   config.early_layers = 1;
   config.initial_gate = 1;
   config.answer = answer;
+  config.captions = captions;
   if (answer == AnswerKind::kClasses) config.answers = {"a", "b", "c"};
   Fusion fusion(config);
   init_parameters(*fusion, 1);
   fusion->to(at::kDouble);
   if (model) *model = fusion;
-  return AnsweringTask({.model = fusion, .num_tokens = 10});
+  return AnsweringTask({.model = fusion, .config = objective, .num_tokens = 10, .seed = 3});
 }
 
 /// Eight questions of different lengths, the fourth with an answer that is no class.
@@ -40,6 +44,16 @@ Batch make_batch() {
   batch.prompt_length_B = torch::tensor({3, 4, 5, 6, 7, 3, 4, 5}, at::kLong);
   batch.length_B = batch.prompt_length_B + torch::tensor({1, 2, 3, 1, 2, 3, 1, 2}, at::kLong);
   batch.label_B = torch::tensor({0, 1, 2, -1, 0, 1, 2, 0}, at::kLong);
+  return batch;
+}
+
+/// The same with a caption behind each question.
+Batch make_captioned_batch() {
+  Batch batch = make_batch();
+  const at::Tensor caption_BT = torch::randint(0, 50, {8, 10}, at::kLong);
+  const at::Tensor length_B = torch::tensor({5, 9, 2, 10, 4, 4, 7, 8}, at::kLong);
+  batch.tokens_BT = at::stack({batch.tokens_BT, caption_BT}, 1).flatten(0, 1);
+  batch.length_B = at::stack({batch.length_B, length_B}, 1).flatten(0, 1);
   return batch;
 }
 
@@ -58,11 +72,13 @@ struct StepResult {
   std::vector<at::Tensor> gradients;
 };
 
-StepResult run_step(AnswerKind answer, int64_t micro_batch) {
-  AnsweringTask task = make_task(answer);
+StepResult run_step(AnswerKind answer, int64_t micro_batch, const AnsweringConfig& objective = {},
+                    bool captions = false) {
+  AnsweringTask task = make_task(answer, nullptr, objective, captions);
   const auto solo = make_solo_collective();
-  const StepContext step{.global_samples = 8, .collective = *solo, .expect_last_backward = [] {}};
-  const auto parts = split(make_batch(), micro_batch);
+  const StepContext step{
+      .step = 3, .total_steps = 10, .global_samples = 8, .collective = *solo, .expect_last_backward = [] {}};
+  const auto parts = split(captions ? make_captioned_batch() : make_batch(), micro_batch);
   task.before_step(parts, step);
   StepResult result{.loss = task.forward_backward(parts, step).item<double>()};
   for (const auto& [name, parameter] : task.parameters())
@@ -78,6 +94,113 @@ TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatch) {
   EXPECT_NEAR(whole.loss, parts.loss, 1e-12);
   for (size_t i = 0; i < whole.gradients.size(); ++i)
     EXPECT_LT((whole.gradients[i] - parts.gradients[i]).abs().max().item<double>(), 1e-12);
+}
+
+TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatchWithTwoModalities) {
+  const AnsweringConfig objective{.modality_dropout = 0.6, .consistency = 0.5, .reversal = 0.7};
+  const StepResult whole = run_step(GetParam(), 8, objective, true);
+  const StepResult parts = run_step(GetParam(), 2, objective, true);
+  EXPECT_NEAR(whole.loss, parts.loss, 1e-12);
+  for (size_t i = 0; i < whole.gradients.size(); ++i)
+    EXPECT_LT((whole.gradients[i] - parts.gradients[i]).abs().max().item<double>(), 1e-12);
+  EXPECT_GT(std::abs(whole.loss - run_step(GetParam(), 8, {}, true).loss), 1e-6);
+}
+
+/// A task, its model, and one loss in evaluation.
+struct Trial {
+  explicit Trial(const AnsweringConfig& objective, AnswerKind answer = AnswerKind::kClasses)
+      : task(make_task(answer, &model, objective, true)) {}
+  at::Tensor loss(const MicroBatch& part) {
+    const auto solo = make_solo_collective();
+    const StepContext step{.step = 3, .total_steps = 10, .global_samples = 8, .collective = *solo};
+    task.before_step(std::span(&part, 1), step);
+    return task.loss(part, step);
+  }
+  Fusion model{nullptr};
+  AnsweringTask task;
+};
+
+TEST(Answering, ConsistencyIsTheDivergenceOfBothAnswers) {
+  Trial with({.consistency = 2}), without({});
+  const MicroBatch part{make_captioned_batch(), {}};
+  const torch::NoGradGuard no_grad;
+  const Percept percept = perceive(with.model, part.batch);
+  const PromptedTokens text = asked_texts(part.batch).question;
+  const auto log_shares = [&](const Percept& seen) {
+    return with.model->class_logits(seen, text).log_softmax(1);
+  };
+  const auto p = log_shares({.image = percept.image}),
+             q = log_shares({.image = {}, .caption = percept.caption});
+  const double divergence = ((p.exp() - q.exp()) * (p - q)).sum().item<double>() / 2 / 8;
+  EXPECT_GT(divergence, 1e-6);
+  EXPECT_NEAR((with.loss(part) - without.loss(part)).item<double>(), 2 * divergence, 1e-12);
+}
+
+/// Gradients of the model's parameters, zeros where there are none.
+std::vector<at::Tensor> gradients_of(const Trial& trial) {
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : trial.model->parameters())
+    gradients.push_back(parameter.grad().defined() ? parameter.grad().clone() : at::zeros_like(parameter));
+  return gradients;
+}
+
+TEST(Answering, ReversalTurnsWhatTheDiscriminatorWants) {
+  const MicroBatch part{make_captioned_batch(), {}};
+  Trial with({.reversal = 0.5}), without({}), wanted({});
+  with.loss(part).backward();
+  without.loss(part).backward();
+  ModalityDiscriminator discriminator(16);
+  discriminator->to(at::kDouble);
+  {
+    const torch::NoGradGuard no_grad;
+    for (const auto& [name, parameter] : with.task.parameters())
+      if (name.starts_with("discriminator."))
+        discriminator->named_parameters()[name.substr(14)].copy_(parameter);
+  }
+  const Percept percept = perceive(wanted.model, part.batch);
+  const at::Tensor caption_BD = percept.caption.token_BSD.sum(1) / percept.caption.mask_BS.sum(1, true);
+  const auto unit = [](const at::Tensor& x) { return x / x.norm(2, {1}, true); };
+  const double strength = 2 / (1 + std::exp(-10 * 0.3)) - 1;
+  discriminator
+      ->adversarial_loss(unit(percept.image.token_BSD.mean(1)), unit(caption_BD), 8, 8, /*strength=*/-1)
+      .backward();
+  const auto all = gradients_of(with), answers = gradients_of(without), wish = gradients_of(wanted);
+  double largest = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_LT((all[i] - answers[i] + 0.5 * strength * wish[i]).abs().max().item<double>(), 1e-10);
+    largest = std::max(largest, wish[i].abs().max().item<double>());
+  }
+  EXPECT_GT(largest, 1e-6);
+  for (const auto& [name, parameter] : with.task.parameters())
+    if (name.starts_with("discriminator."))
+      EXPECT_LT((parameter.grad() - 0.5 * discriminator->named_parameters()[name.substr(14)].grad())
+                    .abs()
+                    .max()
+                    .item<double>(),
+                1e-10);
+}
+
+TEST(Answering, ModalityDropoutLeavesOneOfTwo) {
+  Trial with({.modality_dropout = 1}), without({});
+  int64_t blind = 0, deaf = 0;
+  const torch::NoGradGuard no_grad;
+  for (const MicroBatch& part : split(make_captioned_batch(), 1)) {
+    if (part.batch.label_B.item<int64_t>() < 0) continue;
+    ForwardContext context = part.forward;
+    const PromptedTokens text = asked_texts(part.batch).question;
+    const auto loss_of = [&](const Percept& seen) {
+      return at::cross_entropy_loss(with.model->class_logits(seen, text, context), part.batch.label_B)
+          .item<double>();
+    };
+    const Percept percept = perceive(with.model, part.batch, context);
+    const double loss = with.loss(part).item<double>();
+    blind += std::abs(loss - loss_of({.image = {}, .caption = percept.caption})) < 1e-12;
+    deaf += std::abs(loss - loss_of({.image = percept.image})) < 1e-12;
+    EXPECT_GT(std::abs(loss - without.loss(part).item<double>()), 1e-9);
+  }
+  EXPECT_EQ(blind + deaf, 7);
+  EXPECT_GT(blind, 0);
+  EXPECT_GT(deaf, 0);
 }
 
 TEST(Answering, ClassesAreAveragedOverThoseThatHaveOne) {

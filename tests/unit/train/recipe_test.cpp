@@ -152,5 +152,20 @@ TEST_F(Recipe, MixesDataSets) {
               HasSubstr("data.mix takes the place of"));
 }
 
+class AnswersRecipe : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(All, AnswersRecipe, ::testing::Values("easy-vqa", "scenes-vqa", "daquar"));
+
+TEST_P(AnswersRecipe, ProgressiveFusionHasAtMost12PercentMoreParametersThanPooledConcatenation) {
+  ConfigTree tree = read_toml_file(std::string(FATHOM_GOLDENS "/../../recipes/") + GetParam() + ".toml");
+  apply_override(tree, "data.train.path=.");
+  RecipeConfig recipe = read_config<RecipeConfig>(tree);
+  EXPECT_TRUE(recipe.fusion.weighs());
+  recipe.fusion.text.vocab_size = recipe.tokenizer.train.vocab_size;
+  recipe.fusion.answers = {"no", "yes"};
+  const auto progressive = static_cast<double>(parameter_count(recipe.fusion));
+  recipe.fusion.fusion = FusionKind::kConcatPooled;
+  EXPECT_LE(progressive, 1.12 * static_cast<double>(parameter_count(recipe.fusion)));
+}
+
 }  // namespace
 }  // namespace fathom

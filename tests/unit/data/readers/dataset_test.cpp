@@ -1,5 +1,6 @@
 #include "data/readers/dataset.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -218,6 +219,33 @@ TEST_F(DatasetTest, PathsThatHoldNothingReadable) {
   EXPECT_THAT(error_of(""), HasSubstr("several manifests (a.jsonl and b.jsonl)"));
   write("empty.jsonl");
   EXPECT_THAT(error_of("empty.jsonl"), HasSubstr("no usable rows"));
+}
+
+TEST_F(DatasetTest, FoldsAreEqualPartsThatKeepAPictureTogether) {
+  std::string rows;
+  for (int i = 0; i < 500; ++i) {
+    write(fmt::format("{}.png", i));
+    for (const char* split : {"train", "val"})
+      rows += fmt::format(R"({{"image":"{0}.png","question":"what?","answer":"{0}","split":"{1}"}})"
+                          "\n",
+                          i, split);
+  }
+  write("qa.jsonl", rows);
+  std::map<std::string, int> fold_of_picture;
+  for (int fold = 0; fold < 5; ++fold) {
+    const auto part = open("", {.split = fmt::format("{} of 5", fold)});
+    EXPECT_NEAR(static_cast<double>(part->size()), 200, 40) << fold;
+    for (const Record& record : part->records()) {
+      const auto [place, is_new] = fold_of_picture.try_emplace(record.id, fold);
+      EXPECT_EQ(place->second, fold) << record.id;
+      EXPECT_EQ(record.tags.count("split"), 1);
+    }
+  }
+  EXPECT_EQ(fold_of_picture.size(), 500);
+  EXPECT_EQ(open("", {.split = "0,1,3,4 of 5"})->size() + open("", {.split = "2 of 5"})->size(), 1000);
+  EXPECT_THAT(error_of("", {.split = "5 of 5"}),
+              HasSubstr("split \"5 of 5\": parts are numbered from 0 to 4"));
+  EXPECT_THAT(error_of("", {.split = "one of us"}), HasSubstr("\"train\" (500 rows)"));
 }
 
 }  // namespace

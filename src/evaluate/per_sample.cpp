@@ -1,0 +1,134 @@
+#include "evaluate/per_sample.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+
+namespace fathom {
+namespace {
+
+std::string cluster_of(const Record& record) {
+  return record.id.empty() ? record.source : record.id;
+}
+
+bool is_ranked(const std::string& measure) {
+  return measure == "t2i" || measure == "i2t";
+}
+
+bool is_measure(const std::string& name) {
+  return is_ranked(name) || name == "answers" || name == "classification";
+}
+
+Json to_json(const SampleResult& result) {
+  Json row = Json::Object{{"measure", result.measure},
+                          {"sample", result.sample},
+                          {"query", result.query},
+                          {"cluster", result.cluster}};
+  for (const std::string& group : result.groups) row["groups"].push_back(group);
+  if (!result.said.empty()) row["said"] = result.said;
+  if (is_ranked(result.measure))
+    row["rank"] = result.rank;
+  else
+    row["right"] = result.rank == 1;
+  return row;
+}
+
+SampleResult from_json(const Json& row) {
+  SampleResult result{.measure = row.at("measure").as_string(),
+                      .sample = row.at("sample").as_int(),
+                      .query = row.at("query").as_string(),
+                      .cluster = row.at("cluster").as_string()};
+  if (!is_measure(result.measure)) fail(ErrorKind::kData, "unknown measure \"{}\"", result.measure);
+  if (const Json* groups = row.find("groups"))
+    for (const Json& group : groups->as_array()) result.groups.push_back(group.as_string());
+  if (const Json* said = row.find("said")) result.said = said->as_string();
+  result.rank = is_ranked(result.measure) ? row.at("rank").as_int() : row.at("right").as_bool();
+  return result;
+}
+
+}  // namespace
+
+std::vector<SampleResult> sample_results(const AnswerReport& report, const AnswerData& data) {
+  const Dataset& dataset = data.source->dataset();
+  std::vector<SampleResult> results;
+  for (size_t i = 0; i < report.answers.size(); ++i) {
+    const auto place = static_cast<int64_t>(i);
+    const Record& record = dataset.record(place);
+    SampleResult result{.measure = "answers",
+                        .sample = place,
+                        .query = record.question,
+                        .cluster = record.image_path.empty() ? cluster_of(record) : record.image_path,
+                        .said = report.answers[i],
+                        .rank = is_right(record, report.answers[i])};
+    for (const std::string& tag : data.group_tags)
+      if (const auto value = record.tags.find(tag); value != record.tags.end())
+        result.groups.push_back(tag + "=" + value->second);
+    results.push_back(std::move(result));
+  }
+  return results;
+}
+
+std::vector<SampleResult> sample_results(const MeasuredData& measured, const RetrievalData& data) {
+  std::vector<SampleResult> results;
+  const auto add = [&](const char* measure, int64_t place, int64_t image, std::string query, int64_t rank) {
+    if (rank == 0) return;  // no query
+    SampleResult result{.measure = measure,
+                        .sample = place,
+                        .query = std::move(query),
+                        .cluster = cluster_of(data.dataset->record(image)),
+                        .rank = rank};
+    if (!data.group_of_image.empty())
+      result.groups.push_back(data.group_of_image[static_cast<size_t>(image)]);
+    results.push_back(std::move(result));
+  };
+  for (int64_t c = 0; c < data.texts->size(); ++c)
+    add("t2i", c, data.texts->record_of(c), data.texts->sentence(c),
+        measured.ranks.t2i[static_cast<size_t>(c)]);
+  for (int64_t i = 0; i < data.dataset->size(); ++i)
+    add("i2t", i, i, cluster_of(data.dataset->record(i)), measured.ranks.i2t[static_cast<size_t>(i)]);
+  return results;
+}
+
+std::vector<SampleResult> sample_results(const ClassificationReport& report, const Dataset& dataset) {
+  std::vector<SampleResult> results;
+  for (size_t i = 0; i < report.right.size(); ++i) {
+    const auto place = static_cast<int64_t>(i);
+    const Record& record = dataset.record(place);
+    results.push_back({.measure = "classification",
+                       .sample = place,
+                       .query = cluster_of(record),
+                       .cluster = cluster_of(record),
+                       .rank = report.right[i]});
+  }
+  return results;
+}
+
+void write_sample_results(const std::string& path, const std::vector<SampleResult>& results) {
+  std::string rows;
+  for (const SampleResult& result : results) rows += to_json(result).dump() + "\n";
+  write_file_atomically(path, rows);
+}
+
+std::vector<SampleResult> read_sample_results(const std::string& path) {
+  const std::string content = read_file(path);
+  std::vector<SampleResult> results;
+  int64_t line = 0;
+  for (size_t start = 0; start < content.size();) {
+    const size_t end = std::min(content.find('\n', start), content.size());
+    const std::string_view text = std::string_view(content).substr(start, end - start);
+    const std::string place = path + ":" + std::to_string(++line);
+    start = end + 1;
+    if (text.empty()) continue;
+    try {
+      results.push_back(from_json(parse_json(text, place)));
+    } catch (const Error& error) {
+      const std::string reason = error.what();
+      fail(ErrorKind::kData, "{}", reason.starts_with(place) ? reason : place + ": " + reason);
+    }
+  }
+  if (results.empty())
+    fail(ErrorKind::kData, "{}: no results (`fathom eval --per-sample` writes them)", path);
+  return results;
+}
+
+}  // namespace fathom

@@ -1,0 +1,35 @@
+// What became of each sample of an evaluation, on disk: what two runs are compared by.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "evaluate/answering.h"
+#include "evaluate/classification.h"
+#include "evaluate/retrieval_data.h"
+
+namespace fathom {
+
+/// One query of an evaluation.
+struct SampleResult {
+  std::string measure;              ///< "answers", "classification", "t2i" or "i2t"
+  int64_t sample = 0;               ///< the query's number among those of its measure
+  std::string query;                ///< what was asked, by which it is told from other data's
+  std::string cluster;              ///< queries of one picture share it: they are no independent draws
+  std::vector<std::string> groups;  ///< "TAG=VALUE"
+  std::string said;                 ///< the answer, where there is one
+  int64_t rank = 0;                 ///< of what is right; 1 is right, for answers and classes 0 wrong
+};
+
+std::vector<SampleResult> sample_results(const AnswerReport& report, const AnswerData& data);
+std::vector<SampleResult> sample_results(const MeasuredData& measured, const RetrievalData& data);
+std::vector<SampleResult> sample_results(const ClassificationReport& report, const Dataset& dataset);
+
+/// JSON Lines: {"measure", "sample", "query", "cluster", "groups"?, "said"?, and "right" or "rank"} a query.
+/// Errors (kData) name the file.
+void write_sample_results(const std::string& path, const std::vector<SampleResult>& results);
+/// Errors (kData): "FILE:LINE: reason".
+std::vector<SampleResult> read_sample_results(const std::string& path);
+
+}  // namespace fathom
