@@ -60,15 +60,23 @@ void print_direction(const char* name, const RecallFigures& figures) {
              figures.median_rank);
 }
 
+/// "t2i" → "text → image".
+std::string direction_name(const std::string& direction) {
+  const auto modality = [](char letter) {
+    return letter == 't' ? "text" : letter == 'i' ? "image" : "audio";
+  };
+  return fmt::format("{} → {}", modality(direction.front()), modality(direction.back()));
+}
+
 void print_directions(const std::string& title, const RetrievalDirections& directions) {
   fmt::print("{}\n", title);
-  print_direction("text → image", directions.t2i);
-  print_direction("image → text", directions.i2t);
+  for (const auto& [name, figures] : directions.named())
+    print_direction(direction_name(name).c_str(), figures);
 }
 
 void print_report(const RetrievalReport& report) {
-  fmt::print("retrieval among {} images and {} captions (percent; ties count against us)\n", report.images,
-             report.captions);
+  fmt::print("retrieval among {} images{} and {} captions (percent; ties count against us)\n", report.images,
+             report.sounds > 0 ? fmt::format(", {} sounds", report.sounds) : "", report.captions);
   fmt::print("  {:<14} {:>6} {:>6} {:>6} {:>12}\n", "", "R@1", "R@5", "R@10", "median rank");
   print_directions("all", report.all);
   for (const auto& [name, figures] : report.groups) print_directions(name, figures);
@@ -204,13 +212,12 @@ int run_eval(int argc, const char* const* argv) {
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "classification") return eval_classification(options, model, dataset);
   if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
-  const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);
-  if (task == "modality_probe")
-    return show(
-        modality_probe(embed_retrieval(model.dual_tower("the task modality_probe"), data, model.evaluate)),
-        options.as_json);
-  return show(evaluate_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate),
-              options.as_json);
+  const bool probes = task == "modality_probe";
+  const DualTower tower = model.dual_tower(probes ? "the task modality_probe" : "the task retrieval");
+  const RetrievalData data(dataset, model.inputs, model.require_tokenizer(),
+                           {.group_tag = options.group_tag, .hears = tower->config().hears});
+  if (probes) return show(modality_probe(embed_retrieval(tower, data, model.evaluate)), options.as_json);
+  return show(evaluate_retrieval(tower, data, model.evaluate), options.as_json);
 }
 
 }  // namespace fathom::cli

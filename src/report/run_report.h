@@ -11,6 +11,7 @@
 #include "evaluate/retrieval.h"
 #include "report/exhibit.h"
 #include "report/run_history.h"
+#include "report/sound_exhibit.h"
 
 namespace fathom {
 
@@ -29,8 +30,10 @@ struct RunReportContent {
   RunHistory history;
   std::optional<RetrievalReport> retrieval;
   std::optional<LanguageReports> language;
+  std::optional<ClassificationReport> classification;
   std::vector<Exhibit> text_to_image;
   std::vector<Exhibit> image_to_text;
+  std::vector<SoundExhibit> sounds;
   std::vector<TextSample> samples;
   CardFacts model_card;
   CardFacts data_card;

@@ -17,7 +17,7 @@ DataConfig::DataConfig() {
 void MixConfig::fields(Fields& f) {
   f("weight", weight, "share of samples or batches, once divided by the sum of all weights",
     {.low = 1e-6, .high = 1e6});
-  f.group("data", data, "images and captions (contrastive)");
+  f.group("data", data, "images, captions and sounds (contrastive)");
   f("files", files, "texts (language)");
   f("chat_files", chat_files, "conversations (language), read as data.chat says");
 }
@@ -42,7 +42,7 @@ std::vector<std::string> DataConfig::training_chats() const {
 }
 
 void DataConfig::fields(Fields& f) {
-  f.group("train", train, "images and captions, or labelled rows, to train on");
+  f.group("train", train, "images and captions (and sounds), or labelled rows, to train on");
   f.group("val", val, "held-out rows of the same kind to evaluate on; without a path, that of train");
   f("train_files", train_files, "texts to train a language model on");
   f("val_files", val_files, "held-out texts, evaluated each and together");
@@ -193,10 +193,21 @@ void check_hard_negatives(const RecipeConfig& recipe) {
          config.group, recipe.training.batch_size);
 }
 
+void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model) {
+  if (inputs.bands != 0 && inputs.bands != model.bands)
+    fail(ErrorKind::kConfig, "data.audio.bands: {} differs from model.audio.bands = {}", inputs.bands,
+         model.bands);
+  if (inputs.max_frames() > model.max_frames)
+    fail(ErrorKind::kConfig,
+         "data.audio.max_seconds: {:g} are {} frames, more than model.audio.max_frames = {}",
+         inputs.max_seconds, inputs.max_frames(), model.max_frames);
+}
+
 void check_contrastive(const RecipeConfig& recipe) {
   check_training_sets(recipe.data);
   check_images(recipe, "model.vision.image_size");
   check_hard_negatives(recipe);
+  if (recipe.dual_tower.hears) check_sounds(recipe.data.inputs.audio, recipe.dual_tower.audio);
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
     fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
@@ -217,15 +228,7 @@ void check_classification(const RecipeConfig& recipe) {
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
   const ModelInputs& inputs = recipe.data.inputs;
   const ClassifierConfig& model = recipe.classifier;
-  if (model.encoder == EncoderKind::kAudio) {
-    if (inputs.audio.bands != 0 && inputs.audio.bands != model.audio.bands)
-      fail(ErrorKind::kConfig, "data.audio.bands: {} differs from model.audio.bands = {}", inputs.audio.bands,
-           model.audio.bands);
-    if (inputs.audio.max_frames() > model.audio.max_frames)
-      fail(ErrorKind::kConfig,
-           "data.audio.max_seconds: {:g} are {} frames, more than model.audio.max_frames = {}",
-           inputs.audio.max_seconds, inputs.audio.max_frames(), model.audio.max_frames);
-  }
+  if (model.encoder == EncoderKind::kAudio) check_sounds(inputs.audio, model.audio);
   if (model.encoder == EncoderKind::kImage && inputs.image.size != 0 &&
       inputs.image.size != model.vision.image_size)
     fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}",
@@ -273,7 +276,8 @@ RecipeConfig resolve(RecipeConfig recipe) {
     return recipe;
   }
   data.inputs.image.size = vision_of(recipe).image_size;
-  data.inputs.audio.bands = recipe.classifier.audio.bands;
+  data.inputs.audio.bands =
+      recipe.task == TaskKind::kContrastive ? recipe.dual_tower.audio.bands : recipe.classifier.audio.bands;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;
     data.val.format = data.train.format;
