@@ -87,8 +87,8 @@ std::vector<SoundExhibit> exhibit_sounds(const RetrievalData& data, const Measur
     const auto place = std::find(data.record_of_image.begin(), data.record_of_image.end(), own);
     if (place != data.record_of_image.end())
       exhibit.rank = rank_of(image_ID, measured.sound_AD[chosen], place - data.record_of_image.begin());
-    for (const SearchHit& hit :
-         pictures.search(measured.sound_AD.slice(0, chosen, chosen + 1), options.top).front()) {
+    const auto nearest = pictures.search(measured.sound_AD.slice(0, chosen, chosen + 1), options.top).front();
+    for (const SearchHit& hit : nearest) {
       const int64_t found = data.record_of_image[static_cast<size_t>(hit.index)];
       const Record& record = data.dataset->record(found);
       exhibit.hits.push_back({.picture = thumbnail_uri(record.image_path, options.thumbnail_pixels),
