@@ -61,6 +61,11 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   if (recipe.task == TaskKind::kMaskedImage)
     return {parameter_count(recipe.vision), 3.0 * static_cast<double>(forward_flops(recipe.vision, 1)),
             per_width * kept_widths(recipe.vision)};
+  if (recipe.task == TaskKind::kMaskedAudio) {
+    const int64_t frames = recipe.data.inputs.audio.max_frames();
+    return {parameter_count(recipe.audio), 3.0 * static_cast<double>(forward_flops(recipe.audio, 1, frames)),
+            per_width * kept_widths(recipe.audio, frames)};
+  }
   if (recipe.task == TaskKind::kClassification) {
     const ClassifierConfig& model = recipe.classifier;
     const int64_t length = model.encoder == EncoderKind::kText ? recipe.data.inputs.text.max_tokens

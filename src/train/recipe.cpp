@@ -70,11 +70,12 @@ void TokenizerConfig::validate() const {
 void RecipeConfig::fields(Fields& f) {
   f.choice("task", task,
            "what is learned: which captions fit which images, the next token of text, answers about images, "
-           "what is hidden of images, or classes",
+           "what is hidden of images or sounds, or classes",
            {{"contrastive", TaskKind::kContrastive},
             {"language", TaskKind::kLanguage},
             {"answers", TaskKind::kAnswers},
             {"masked_image", TaskKind::kMaskedImage},
+            {"masked_audio", TaskKind::kMaskedAudio},
             {"classification", TaskKind::kClassification}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
@@ -92,6 +93,9 @@ void RecipeConfig::fields(Fields& f) {
   } else if (task == TaskKind::kMaskedImage) {
     f.group("model", vision, "the image encoder, a Swin transformer");
     f.group("masked_image", masked_image, "what is hidden");
+  } else if (task == TaskKind::kMaskedAudio) {
+    f.group("model", audio, "the audio encoder");
+    f.group("masked_audio", masked_audio, "what is hidden");
   } else if (task == TaskKind::kClassification) {
     f.group("model", classifier, "the classifier");
     f.group("classification", classification, "the objective");
@@ -193,14 +197,15 @@ void check_hard_negatives(const RecipeConfig& recipe) {
          config.group, recipe.training.batch_size);
 }
 
-void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model) {
+/// `keys`: where the model's keys stand.
+void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model,
+                  const char* keys = "model.audio") {
   if (inputs.bands != 0 && inputs.bands != model.bands)
-    fail(ErrorKind::kConfig, "data.audio.bands: {} differs from model.audio.bands = {}", inputs.bands,
+    fail(ErrorKind::kConfig, "data.audio.bands: {} differs from {}.bands = {}", inputs.bands, keys,
          model.bands);
   if (inputs.max_frames() > model.max_frames)
-    fail(ErrorKind::kConfig,
-         "data.audio.max_seconds: {:g} are {} frames, more than model.audio.max_frames = {}",
-         inputs.max_seconds, inputs.max_frames(), model.max_frames);
+    fail(ErrorKind::kConfig, "data.audio.max_seconds: {:g} are {} frames, more than {}.max_frames = {}",
+         inputs.max_seconds, inputs.max_frames(), keys, model.max_frames);
 }
 
 void check_contrastive(const RecipeConfig& recipe) {
@@ -253,7 +258,7 @@ void RecipeConfig::validate() const {
   if (lora.active() && lora.save == AdapterSaving::kAdapter && init_from.empty())
     fail(ErrorKind::kConfig, "lora.save: adapters alone need init_from, the model that they belong to");
   if (lora.active() && lora.save == AdapterSaving::kAdapter &&
-      (task == TaskKind::kMaskedImage || task == TaskKind::kClassification))
+      (task == TaskKind::kMaskedImage || task == TaskKind::kMaskedAudio || task == TaskKind::kClassification))
     fail(ErrorKind::kConfig, "lora.save: this task keeps whole models: \"merged\"");
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
   if (task == TaskKind::kContrastive) check_contrastive(*this);
@@ -263,6 +268,11 @@ void RecipeConfig::validate() const {
     check_one_training_set(data);
     check_images(*this, "model.image_size");
     check_masking(masked_image, vision);
+  }
+  if (task == TaskKind::kMaskedAudio) {
+    check_one_training_set(data);
+    if (!data.val.path.empty()) require_path("data.val.path", data.val.path);
+    check_sounds(data.inputs.audio, audio, "model");
   }
   if (task == TaskKind::kClassification) check_classification(*this);
 }
@@ -283,7 +293,8 @@ RecipeConfig resolve(RecipeConfig recipe) {
     data.val.format = data.train.format;
     data.val.columns = data.train.columns;
   }
-  if (recipe.task == TaskKind::kMaskedImage) return recipe;
+  if (recipe.task == TaskKind::kMaskedAudio) data.inputs.audio.bands = recipe.audio.bands;
+  if (recipe.task == TaskKind::kMaskedImage || recipe.task == TaskKind::kMaskedAudio) return recipe;
   std::vector<std::string>& special = recipe.tokenizer.train.special_tokens;
   add_missing(special, data.inputs.text.begin_token);
   add_missing(special, data.inputs.text.end_token);

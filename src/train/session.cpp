@@ -327,6 +327,9 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
     case TaskKind::kMaskedImage:
       open_masked_image(session, place);
       break;
+    case TaskKind::kMaskedAudio:
+      open_masked_audio(session, place);
+      break;
   }
   session.record["trained_with"] = Json::Object{{"fathom", version()},
                                                 {"commit", commit()},

@@ -151,8 +151,65 @@ TEST_F(SoundWorld, EveryVerbListens) {
   EXPECT_THAT(page, HasSubstr("audio → text"));
 }
 
+TEST_F(SoundWorld, MaskedAudioLeavesAnEncoderThatTheThirdTowerBeginsWith) {
+  const std::string recipe = world_ / "masked.toml", towers = world_ / "towers.toml";
+  write_file_atomically(recipe, R"(
+task = "masked_audio"
+device = "cpu"
+[data.audio]
+max_seconds = 1.8
+[masked_audio]
+mask_frames = 10
+[model]
+bands = 20
+dim = 16
+layers = 1
+heads = 2
+max_frames = 180
+[training]
+batch_size = 8
+log_every = 1
+[checkpoint]
+every = 1
+[schedule]
+shape = "constant"
+warmup_steps = 2
+)");
+  const auto masked = [&](const std::string& run, int64_t steps) {
+    const ProgramResult result =
+        run_program({"train", recipe, "--out", run, "--resume", "--set", "data.train.path=" + data(), "--set",
+                     "training.max_steps=" + std::to_string(steps)});
+    EXPECT_EQ(result.status, 0) << result.error;
+  };
+  masked(world_ / "masked", 24);
+  masked(world_ / "parts", 7);
+  masked(world_ / "parts", 24);
+  EXPECT_EQ(read_file(newest_state(world_ / "parts") + "/model.safetensors"),
+            read_file(newest_state(world_ / "masked") + "/model.safetensors"));
+  const std::vector<Json> log = timeless_log(world_ / "masked");
+  EXPECT_LT(log[22].at("loss").as_double(), 0.9 * log[0].at("loss").as_double());
+  const Json record = read_json_file(world_ / "masked/model/fathom.json");
+  EXPECT_EQ(record.at("kind").as_string(), "audio");
+  EXPECT_GT(record.at("record").at("evaluation").at("masked_l1").as_double(), 0);
+
+  write_file_atomically(towers, read_file(world_ / "recipe.toml") + "\n[[init]]\nfrom = \"" +
+                                    (world_ / "masked/model") + "\"\nas = \"audio.*\"\n");
+  std::vector<std::string> words =
+      arguments(world_ / "run", {"training.max_steps=2", "model.audio.dropout=0"});
+  words[1] = towers;
+  const ProgramResult result = run_program(words);
+  ASSERT_EQ(result.status, 0) << result.error;
+  const Json init = read_json_file(world_ / "run/model/fathom.json").at("record").at("init");
+  EXPECT_GT(init.at("loaded").size(), 5u);
+  for (const Json& loaded : init.at("loaded").as_array())
+    EXPECT_TRUE(loaded.at("parameter").as_string().starts_with("audio.")) << loaded.dump();
+  for (const Json& left : init.at("left").as_array())
+    EXPECT_FALSE(left.at("name").as_string().starts_with("audio.")) << left.dump();
+}
+
 TEST_F(SoundWorld, SaysWhatIsWrong) {
   const auto reason = [&](const std::vector<std::string>& more) {
+    std::filesystem::remove_all(world_ / "bad");
     const ProgramResult result = run_program(arguments(world_ / "bad", more));
     EXPECT_EQ(result.status, 1);
     return result.error;
