@@ -47,9 +47,10 @@ struct ContrastiveRows {
 /// their owners.
 ///
 /// Each kind of pairs (pictures with texts; with a third tower, pictures with sounds and texts with sounds)
-/// has a loss of its own, over the samples that have both: InfoNCE both ways or the pairwise sigmoid, divided
-/// by the number of such samples' rows over all ranks. The objective is their mean, weighed by
-/// `config.pairs`; a kind that the batch has no pair of counts 0. So two towers are the case of one kind.
+/// has a loss of its own. Its queries are the samples that have both, its candidates all that have the other:
+/// InfoNCE both ways, or the pairwise sigmoid, divided by the number of queries' rows over all ranks. The
+/// objective is the mean over kinds, weighed by `config.pairs`; a kind that the batch has no pair of counts
+/// 0. So two towers are the case of one kind.
 ///
 /// Where the model has region scores, the same loss of pictures with texts over them is added with
 /// `region_weight`. Each rank scores its own texts with all pictures; scores, not tokens, then go to the

@@ -212,6 +212,88 @@ TEST(SoundContrast, WithoutSoundsIsTheDualTower) {
   EXPECT_NEAR(3 * loss(silent, {}), loss({kAll, kAll, kAll}, {}, /*hears=*/false), 1e-12);
 }
 
+/// The samples of a batch that an index names.
+Batch chosen(Batch batch, const std::vector<int64_t>& samples) {
+  const int64_t size = batch.size();
+  const at::Tensor index = torch::tensor(samples, at::kLong);
+  for (at::Tensor* tensor : batch.tensors()) {
+    if (!tensor->defined()) continue;
+    const int64_t each = tensor->size(0) / size;
+    const at::Tensor rows = (index.unsqueeze(1) * each + torch::arange(each)).flatten();
+    *tensor = tensor->index_select(0, rows);
+  }
+  return batch;
+}
+
+double loss_of(const Batch& batch, const ContrastiveConfig& config, int64_t views = 1) {
+  ContrastiveTask task(
+      {.model = make_model(true), .config = config, .views_per_image = views, .missing = true, .seed = 6});
+  const auto collective = make_solo_collective();
+  return task.loss({batch, {}}, {.step = 30, .total_steps = 100, .collective = *collective}).item<double>();
+}
+
+TEST(SoundContrast, ConsistencyIsAmongThoseThatHaveBoth) {
+  // Without pictures against texts, that of samples without a sound counts for nothing.
+  ContrastiveConfig config{.pairs = {.image_text = 0}, .consistency = 0.7};
+  Batch batch = make_batch({.image = kAll, .text = kAll, .sound = kMixed.sound});
+  std::vector<int64_t> sounding;
+  for (int64_t i = 0; i < kSamples; ++i)
+    if (kMixed.sound[static_cast<size_t>(i)]) sounding.push_back(i);
+  Batch part = chosen(batch, sounding);
+  part.has_sound_B = at::Tensor();
+  ContrastiveConfig without = config;
+  without.consistency = 0;
+  const auto added = [&](const Batch& of) { return loss_of(of, config) - loss_of(of, without); };
+  EXPECT_GT(added(part), 0.01);
+  EXPECT_NEAR(added(batch), added(part), 1e-9);
+}
+
+TEST(SoundContrast, ViewsOfMissingPicturesAreNotCompared) {
+  Batch batch = make_batch({.image = kMixed.image, .text = kAll, .sound = kAll});
+  torch::manual_seed(8);
+  batch.image_BCHW = torch::randn({2 * kSamples, 3, 16, 16}, at::kDouble);
+  std::vector<int64_t> seen;
+  for (int64_t i = 0; i < kSamples; ++i)
+    if (kMixed.image[static_cast<size_t>(i)]) seen.push_back(i);
+  Batch part = chosen(batch, seen);
+  part.has_image_B = at::Tensor();
+  const auto added = [](const Batch& of) {
+    return loss_of(of, {.self_weight = 0.7}, 2) - loss_of(of, {}, 2);
+  };
+  EXPECT_GT(added(part), 0.1);
+  EXPECT_NEAR(added(batch), added(part), 1e-9);
+}
+
+TEST(SoundContrast, TheDiscriminatorTellsThreeApart) {
+  const torch::NoGradGuard no_grad;
+  ContrastiveTask task({.model = make_model(true), .config = {.reversal = 0.5}, .missing = true, .seed = 6});
+  std::map<std::string, at::Tensor> weights;
+  for (const auto& [name, parameter] : task.parameters()) weights[name] = parameter;
+  const Batch batch = make_batch(kMixed);
+  DualTower model = make_model(true);
+  const at::Tensor rows[] = {model->embed_image(batch.image_BCHW),
+                             model->embed_text(batch.tokens_BT, batch.length_B.clamp_min(1)),
+                             model->embed_sound(batch.mel_BFS, batch.frames_B.clamp_min(1))};
+  const std::vector<int>* has[] = {&kMixed.image, &kMixed.text, &kMixed.sound};
+  double expected = 0;
+  for (int64_t m = 0; m < 3; ++m) {
+    double sum = 0;
+    int count = 0;
+    for (int64_t i = 0; i < kSamples; ++i) {
+      if (!(*has[m])[static_cast<size_t>(i)]) continue;
+      const at::Tensor hidden =
+          at::gelu(at::mv(weights.at("discriminator.hidden.weight"), rows[m][i] * std::sqrt(12.0)) +
+                   weights.at("discriminator.hidden.bias"));
+      const at::Tensor logits =
+          at::mv(weights.at("discriminator.out.weight"), hidden) + weights.at("discriminator.out.bias");
+      sum -= logits.log_softmax(0)[m].item<double>();
+      ++count;
+    }
+    expected += sum / count / 3;
+  }
+  EXPECT_NEAR(loss_of(batch, {.reversal = 0.5}) - loss_of(batch, {}), 0.5 * expected, 1e-6);
+}
+
 TEST(SoundContrast, TeachesEveryTower) {
   const StepResult step = run_step({"", RegionScore::kNone, {}}, kMixed, kSamples);
   for (const char* name :
