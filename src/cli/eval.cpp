@@ -1,6 +1,7 @@
 // fathom eval MODEL [--data PATH] [--split S] [--task T] [--json]
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -52,7 +53,9 @@ std::string choose_task(const EvalOptions& options, const OpenedModel& model, co
   if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
   if (model.loaded.kind == ModelKind::kFusion) return "answers";
   if (model.loaded.kind == ModelKind::kClassifier) return "classification";
-  return dataset->record(0).captions.empty() ? "zero_shot" : "retrieval";
+  const bool has_captions = std::any_of(dataset->records().begin(), dataset->records().end(),
+                                        [](const Record& record) { return !record.captions.empty(); });
+  return has_captions ? "retrieval" : "zero_shot";
 }
 
 void print_direction(const char* name, const RecallFigures& figures) {

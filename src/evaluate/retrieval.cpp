@@ -183,7 +183,8 @@ void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std:
   };
   add(report.all, found.all);
   add(report.chance, found.chance);
-  for (const auto& [name, figures] : found.groups) add(report.groups[name], figures);
+  for (auto& [name, figures] : report.groups)
+    if (const auto group = found.groups.find(name); group != found.groups.end()) add(figures, group->second);
 }
 
 std::vector<std::pair<std::string, RecallFigures>> RetrievalDirections::named() const {

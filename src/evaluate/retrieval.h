@@ -78,7 +78,7 @@ RetrievalReport evaluate_retrieval(const RetrievalInput& input);
 RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalRanks& ranks);
 
 /// Adds what a second input of the same kind says about sounds under two names: `part_to_whole` from its
-/// "captions", `whole_to_part` from its "images".
+/// "captions", `whole_to_part` from its "images". Groups are those that the report has.
 void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std::string& part_to_whole,
                 const std::string& whole_to_part);
 

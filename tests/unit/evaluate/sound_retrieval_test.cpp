@@ -127,6 +127,7 @@ TEST_F(SoundRetrieval, NamesAllDirectionsInJson) {
     EXPECT_TRUE(json.at("groups").at("unseen=true").at(direction).at("median_rank").as_double() >= 1)
         << direction;
   }
+  EXPECT_EQ(json.at("groups").size(), 2u) << "no group of sounds without a picture";
   // Of five pictures at random; four sounds with a picture each.
   EXPECT_NEAR(json.at("chance").at("a2i").at("r1").as_double(), 20, 1e-9);
   EXPECT_NEAR(json.at("chance").at("i2a").at("r1").as_double(), 25, 1e-9);
