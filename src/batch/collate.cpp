@@ -23,14 +23,36 @@ void check_rows(const char* what, size_t got, size_t expected) {
   FATHOM_CHECK(got == expected, "[collate] expected {} {} in every sample, got {}", expected, what, got);
 }
 
+/// The first sample that has the modality. REQUIRES one.
+template <typename HasModality>
+const Sample& first_with(std::span<const Sample> samples, const HasModality& has) {
+  return *std::find_if(samples.begin(), samples.end(), has);
+}
+
+bool has_image(const Sample& sample) {
+  return !sample.images.empty();
+}
+bool has_sound(const Sample& sample) {
+  return sample.spectrogram.has_value();
+}
+bool has_text(const Sample& sample) {
+  return !sample.token_rows.empty();
+}
+
 at::Tensor stack_images(std::span<const Sample> samples) {
-  const size_t num_views = samples[0].images.size();
-  const int64_t height = samples[0].images[0].height;
-  const int64_t width = samples[0].images[0].width;
+  const Sample& first = first_with(samples, has_image);
+  const size_t num_views = first.images.size();
+  const int64_t height = first.images[0].height;
+  const int64_t width = first.images[0].width;
   const int64_t bytes = height * width * 3;
   at::Tensor out = at::empty({static_cast<int64_t>(samples.size() * num_views), height, width, 3}, at::kByte);
   uint8_t* data = out.mutable_data_ptr<uint8_t>();
   for (const Sample& sample : samples) {
+    if (!has_image(sample)) {
+      std::memset(data, 0, num_views * static_cast<size_t>(bytes));
+      data += num_views * static_cast<size_t>(bytes);
+      continue;
+    }
     check_rows("views", sample.images.size(), num_views);
     for (const Image& image : sample.images) {
       FATHOM_CHECK(image.height == height && image.width == width &&
@@ -56,14 +78,19 @@ int64_t padded_length(std::span<const Sample> samples, const CollateConfig& conf
 }
 
 void stack_tokens(std::span<const Sample> samples, const CollateConfig& config, Batch& batch) {
-  const size_t rows_each = samples[0].token_rows.size();
+  const size_t rows_each = first_with(samples, has_text).token_rows.size();
   const int64_t num_rows = static_cast<int64_t>(samples.size() * rows_each);
   const int64_t length = padded_length(samples, config);
   batch.tokens_BT = at::full({num_rows, length}, config.padding_id, at::kLong);
-  batch.length_B = at::empty({num_rows}, at::kLong);
+  batch.length_B = at::zeros({num_rows}, at::kLong);
   int64_t* tokens = batch.tokens_BT.mutable_data_ptr<int64_t>();
   int64_t* lengths = batch.length_B.mutable_data_ptr<int64_t>();
   for (const Sample& sample : samples) {
+    if (!has_text(sample)) {
+      tokens += length * static_cast<int64_t>(rows_each);
+      lengths += rows_each;
+      continue;
+    }
     check_rows("sentences", sample.token_rows.size(), rows_each);
     for (const auto& row : sample.token_rows) {
       std::copy(row.begin(), row.end(), tokens);
@@ -88,17 +115,24 @@ at::Tensor stack_numbers(std::span<const Sample> samples, std::vector<int32_t> S
 }
 
 void stack_spectrograms(std::span<const Sample> samples, const CollateConfig& config, Batch& batch) {
-  const int64_t bands = samples[0].spectrogram->num_bands, count = static_cast<int64_t>(samples.size());
+  const int64_t bands = first_with(samples, has_sound).spectrogram->num_bands,
+                count = static_cast<int64_t>(samples.size());
   int64_t longest = 1;
-  for (const Sample& sample : samples) longest = std::max(longest, sample.spectrogram->num_frames);
+  for (const Sample& sample : samples)
+    if (has_sound(sample)) longest = std::max(longest, sample.spectrogram->num_frames);
   FATHOM_CHECK(config.pad_frames_to == 0 || longest <= config.pad_frames_to,
                "[collate] expected at most {} frames, got {}", config.pad_frames_to, longest);
   if (config.pad_frames_to > 0) longest = config.pad_frames_to;
   batch.mel_BFS = at::zeros({count, bands, longest}, at::kFloat);
-  batch.frames_B = at::empty({count}, at::kLong);
+  batch.frames_B = at::zeros({count}, at::kLong);
   float* row = batch.mel_BFS.mutable_data_ptr<float>();
   int64_t* frames = batch.frames_B.mutable_data_ptr<int64_t>();
   for (const Sample& sample : samples) {
+    if (!has_sound(sample)) {
+      row += bands * longest;
+      ++frames;
+      continue;
+    }
     const Spectrogram& clip = *sample.spectrogram;
     FATHOM_CHECK(clip.num_bands == bands, "[collate] expected {} mel bands, got {} ({})", bands,
                  clip.num_bands, sample.record.source);
@@ -117,6 +151,18 @@ bool present(std::span<const Sample> samples, const char* modality, const HasMod
   return count > 0;
 }
 
+/// The same of a modality that some samples may lack: `has_B` says which have it, unless all do.
+template <typename HasModality>
+bool present(std::span<const Sample> samples, const char* modality, const HasModality& has, bool missing,
+             at::Tensor& has_B) {
+  if (!missing) return present(samples, modality, has);
+  const auto count = std::count_if(samples.begin(), samples.end(), has);
+  if (count == 0 || count == static_cast<int64_t>(samples.size())) return count > 0;
+  has_B = at::empty({static_cast<int64_t>(samples.size())}, at::kBool);
+  std::transform(samples.begin(), samples.end(), has_B.mutable_data_ptr<bool>(), has);
+  return true;
+}
+
 }  // namespace
 
 Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
@@ -124,11 +170,11 @@ Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
   Batch batch;
   batch.index_B = stack_numbers(samples, &Sample::index);
   batch.label_B = stack_numbers(samples, &Sample::label);
-  if (present(samples, "an image", [](const Sample& sample) { return !sample.images.empty(); }))
+  if (present(samples, "an image", has_image, config.missing, batch.has_image_B))
     batch.image_BCHW = stack_images(samples);
-  if (present(samples, "sound", [](const Sample& sample) { return sample.spectrogram.has_value(); }))
+  if (present(samples, "sound", has_sound, config.missing, batch.has_sound_B))
     stack_spectrograms(samples, config, batch);
-  if (present(samples, "tokens", [](const Sample& sample) { return !sample.token_rows.empty(); }))
+  if (present(samples, "tokens", has_text, config.missing, batch.has_text_B))
     stack_tokens(samples, config, batch);
   if (present(samples, "a question", [](const Sample& sample) { return sample.prompt_length > 0; }))
     batch.prompt_length_B = stack_numbers(samples, &Sample::prompt_length);
@@ -168,6 +214,9 @@ Batch slice_batch(const Batch& batch, int64_t start, int64_t count) {
           .frames_B = cut(batch.frames_B),
           .tokens_BT = cut(batch.tokens_BT),
           .length_B = cut(batch.length_B),
+          .has_image_B = cut(batch.has_image_B),
+          .has_sound_B = cut(batch.has_sound_B),
+          .has_text_B = cut(batch.has_text_B),
           .label_B = cut(batch.label_B),
           .prompt_length_B = cut(batch.prompt_length_B),
           .target_BT = cut(batch.target_BT),

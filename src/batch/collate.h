@@ -18,9 +18,11 @@ struct CollateConfig {
   int64_t pad_multiple = 1;   ///< the padded length is rounded up to a multiple of this
   int64_t pad_to = 0;         ///< pad to exactly this many tokens (0: to the longest)
   int64_t pad_frames_to = 0;  ///< the same for the frames of clips
+  bool missing = false;       ///< samples may lack pictures, sounds or texts that others have
 };
 
-/// Stacks samples; a modality is present when every sample has it. Images must be of one size,
+/// Stacks samples; a modality is present when every sample has it, or with `missing` when one has it: rows of
+/// the others are zeros (padding, no tokens), and `has_…_B` tells them apart. Images must be of one size,
 /// spectrograms of one number of bands.
 /// Shapes: B = samples.size(); image_BCHW is uint8 with channels-last strides (the samples' own layout).
 /// Errors (kInternal): no samples, a modality in some samples only, images of different sizes, rows beyond

@@ -38,6 +38,11 @@ void require(bool condition, const Record& record, const char* what) {
   if (!condition) fail(ErrorKind::kData, "{}: no {}", record.source, what);
 }
 
+/// Of image, captions and sound.
+int num_modalities(const Record& record) {
+  return !record.image_path.empty() + !record.captions.empty() + !record.audio_path.empty();
+}
+
 }  // namespace
 
 void PairingConfig::fields(Fields& f) {
@@ -46,36 +51,42 @@ void PairingConfig::fields(Fields& f) {
   f("views_per_image", views_per_image, "augmented views of a picture in one batch", {.low = 1, .high = 8});
 }
 
-ImageTextSource::ImageTextSource(std::shared_ptr<const Dataset> dataset,
-                                 std::shared_ptr<const ImageViews> images, TextEncoding text, int64_t seed,
-                                 const PairingConfig& pairing)
-    : dataset_(std::move(dataset)),
-      images_(std::move(images)),
-      text_(std::move(text)),
-      seed_(seed),
-      pairing_(images_->phase() == Phase::kTrain ? pairing : PairingConfig{}) {
-  for (const Record& record : dataset_->records()) {
-    require(!record.image_path.empty(), record, "image");
-    require(!record.captions.empty(), record, "caption");
+PairedSource::PairedSource(Setup setup) : setup_(std::move(setup)) {
+  if (setup_.images->phase() != Phase::kTrain) setup_.pairing = PairingConfig{};
+  for (const Record& record : setup_.dataset->records()) {
+    if (!setup_.clips) {
+      require(!record.image_path.empty(), record, "image");
+      require(!record.captions.empty(), record, "caption");
+    } else if (num_modalities(record) < 2) {
+      fail(ErrorKind::kData, "{}: expected two at least of image, captions and audio", record.source);
+    }
   }
 }
 
-Sample ImageTextSource::load(int64_t index, int64_t epoch) const {
-  const Record& record = dataset_->record(index);
-  const uint64_t key = sample_key(seed_, epoch, index);
-  const bool training = images_->phase() == Phase::kTrain;
+const Record* PairedSource::first_incomplete() const {
+  for (const Record& record : setup_.dataset->records())
+    if (setup_.clips && num_modalities(record) < 3) return &record;
+  return nullptr;
+}
+
+Sample PairedSource::load(int64_t index, int64_t epoch) const {
+  const Record& record = setup_.dataset->record(index);
+  const uint64_t key = sample_key(setup_.seed, epoch, index);
+  const bool training = setup_.images->phase() == Phase::kTrain;
   Sample sample{.index = index, .record = record};
   Random view_random(key, kViewStream);
-  for (int64_t view = 0; view < pairing_.views_per_image; ++view)
-    sample.images.push_back(images_->view(record.image_path, view_random));
+  for (int64_t view = 0; view < setup_.pairing.views_per_image && !record.image_path.empty(); ++view)
+    sample.images.push_back(setup_.images->view(record.image_path, view_random));
+  if (setup_.clips && !record.audio_path.empty())
+    sample.spectrogram = setup_.clips->view(record.audio_path, mix_seed({key, kClipStream}));
   std::vector<size_t> order(record.captions.size());
   std::iota(order.begin(), order.end(), size_t{0});
   if (training) Random(key, kCaptionStream).shuffle(order);
   Random mask_random(key, kMaskStream);
-  for (int64_t k = 0; k < pairing_.captions_per_image; ++k) {
+  for (int64_t k = 0; k < setup_.pairing.captions_per_image && !order.empty(); ++k) {
     const std::string& caption = record.captions[order[static_cast<size_t>(k) % order.size()]];
-    sample.token_rows.push_back(text_.encode(caption));
-    if (training) text_.mask(sample.token_rows.back(), mask_random);
+    sample.token_rows.push_back(setup_.text.encode(caption));
+    if (training) setup_.text.mask(sample.token_rows.back(), mask_random);
   }
   return sample;
 }

@@ -1,4 +1,5 @@
-// The sample sources: image–caption pairs, images, clips or sentences alone, windows of a token stream.
+// The sample sources: images with captions and sounds, images, clips or sentences alone, windows of a token
+// stream.
 #pragma once
 
 #include <cstdint>
@@ -24,23 +25,29 @@ struct PairingConfig {
   void fields(Fields& f);
 };
 
-/// One sample a record: its image and its captions (training: `pairing` views and captions, drawn anew each
-/// epoch, tokens masked; evaluation: the centre view and the first caption). Errors (kData) at construction:
-/// a record without image or caption.
-class ImageTextSource : public SampleSource {
+/// One sample a record: its image, its captions and, with `clips`, its sound (training: `pairing` views and
+/// captions, drawn anew each epoch, tokens masked, sounds augmented; evaluation: the centre view, the first
+/// caption, the middle of the sound). With `clips` a record may lack any one of the three. Errors (kData) at
+/// construction: a record without image or caption; with `clips`, one that has fewer than two of the three.
+class PairedSource : public SampleSource {
  public:
-  ImageTextSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images,
-                  TextEncoding text, int64_t seed, const PairingConfig& pairing = {});
-  int64_t size() const override { return dataset_->size(); }
+  struct Setup {
+    std::shared_ptr<const Dataset> dataset;
+    std::shared_ptr<const ImageViews> images;
+    TextEncoding text;
+    int64_t seed = 0;
+    PairingConfig pairing = {};
+    std::shared_ptr<const AudioViews> clips = nullptr;  ///< null: sounds are left out
+  };
+  explicit PairedSource(Setup setup);
+  int64_t size() const override { return setup_.dataset->size(); }
   Sample load(int64_t index, int64_t epoch) const override;
-  DataReport* report() const override { return &dataset_->report(); }
+  DataReport* report() const override { return &setup_.dataset->report(); }
+  /// The first record that lacks one of the three; null when none does, and without `clips`.
+  const Record* first_incomplete() const;
 
  private:
-  std::shared_ptr<const Dataset> dataset_;
-  std::shared_ptr<const ImageViews> images_;
-  TextEncoding text_;
-  int64_t seed_;
-  PairingConfig pairing_;
+  Setup setup_;
 };
 
 /// One sample a record: its image, and its label as a class id (−1 without one).

@@ -36,6 +36,7 @@ void add_make(CLI::App& app, MakeOptions& options) {
   make->add_option("--val", options.config.val, "validation scenes")->capture_default_str();
   make->add_option("--seed", options.config.seed, "which scenes")->capture_default_str();
   make->add_option("--size", options.config.size, "pixels a side, usually 64 or 96")->capture_default_str();
+  make->add_flag("--sounds", options.config.sounds, "a sound for every scene, which tells of its objects");
   make->add_flag("--json", options.json, "print one JSON object");
 }
 
@@ -64,9 +65,10 @@ int make_world(const MakeOptions& options) {
     print_json(marker);
     return 0;
   }
-  fmt::print("{}: {} train and {} val scenes, {} captions, {} questions{}\n", options.folder,
+  fmt::print("{}: {} train and {} val scenes, {} captions, {} questions{}{}\n", options.folder,
              options.config.train, options.config.val, marker.at("captions").as_int(),
-             marker.at("questions").as_int(), written ? "" : " (already complete)");
+             marker.at("questions").as_int(), options.config.sounds ? ", with sounds" : "",
+             written ? "" : " (already complete)");
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "cli/data_argument.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
+#include "data/readers/dataset_part.h"
 #include "evaluate/npy.h"
 #include "evaluate/retrieval_data.h"
 #include "tensor/tensor_file.h"
@@ -29,13 +30,15 @@ void add_options(CLI::App& app, EmbedOptions& options) {
   app.add_option("--out", options.out, "file to write: .safetensors, or .npy for one array")
       ->required()
       ->type_name("FILE");
-  app.add_option("--what", options.what, "image, text or all (text: captions in the order of the rows)")
-      ->check(CLI::IsMember({"image", "text", "all"}))
+  app.add_option("--what", options.what,
+                 "image, text, audio or all (text: captions in the order of the rows)")
+      ->check(CLI::IsMember({"image", "text", "audio", "all"}))
       ->capture_default_str();
   app.add_flag("--json", options.as_json, "print one JSON object");
 }
 
-/// "image" [I, D], "text" [C, D] and "image_of_caption" [C] as far as they are wanted and there.
+/// "image" [I, D], "text" [C, D] and "image_of_caption" [C], "audio" [A, D] as far as they are wanted and
+/// there; "record_of_image" [I] and "record_of_audio" [A] where not every row has one.
 TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
                 std::shared_ptr<const Dataset> dataset) {
   TensorMap found;
@@ -43,14 +46,30 @@ TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
   const auto& records = dataset->records();
   const bool has_images =
       std::any_of(records.begin(), records.end(), [](const Record& r) { return !r.image_path.empty(); });
+  const auto note_places = [&](const char* name, const DatasetPart& part) {
+    if (part.dataset->size() < dataset->size()) found[name] = torch::tensor(part.places, at::kLong);
+  };
+  const bool hears = tower->config().hears;
   if (options.what == "image" || (options.what == "all" && has_images)) {
     const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
-    found["image"] =
-        embed_images(tower, std::make_shared<const ImageSource>(dataset, views, 0), model.evaluate);
+    const DatasetPart pictures = hears ? records_with(dataset, &Record::image_path) : DatasetPart{dataset};
+    if (pictures.dataset->size() > 0)
+      found["image"] = embed_images(tower, std::make_shared<const ImageSource>(pictures.dataset, views, 0),
+                                    model.evaluate);
+    note_places("record_of_image", pictures);
+  }
+  if (options.what == "audio" && !hears)
+    fail(ErrorKind::kCheckpoint, "{}: the model has no tower for sounds", model.folder);
+  const DatasetPart sounds = records_with(dataset, &Record::audio_path);
+  if (hears && (options.what == "audio" || options.what == "all") && sounds.dataset->size() > 0) {
+    const auto views = std::make_shared<const AudioViews>(model.inputs.audio, Phase::kEvaluate);
+    found["audio"] =
+        embed_sounds(tower, std::make_shared<const AudioSource>(sounds.dataset, views, 0), model.evaluate);
+    note_places("record_of_audio", sounds);
   }
   const bool has_texts = std::any_of(records.begin(), records.end(),
                                      [](const Record& r) { return !r.captions.empty() || !r.text.empty(); });
-  if (options.what != "image" && has_texts) {
+  if ((options.what == "text" || options.what == "all") && has_texts) {
     const auto texts = std::make_shared<const TextSource>(
         dataset, TextEncoding(model.require_tokenizer(), model.inputs.text));
     found["text"] = embed_texts(tower, texts, model.evaluate);
@@ -64,12 +83,17 @@ TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
 void write(const EmbedOptions& options, const TensorMap& found, const Dataset& dataset) {
   if (found.empty() || (options.what != "all" && !found.contains(options.what)))
     fail(ErrorKind::kData, "{}: there is no {} to embed", dataset.path(),
-         options.what == "all" ? "image or text" : options.what);
+         options.what == "all" ? "image, text or audio" : options.what);
   if (std::filesystem::path(options.out).extension() == ".npy")
     return write_npy(options.out, found.at(options.what));
-  Json paths = Json::array();
-  for (const Record& record : dataset.records()) paths.push_back(record.image_path);
-  save_tensors(options.out, found, {{"image_paths", paths.dump()}, {"data", dataset.path()}});
+  Json pictures = Json::array(), sounds = Json::array();
+  for (const Record& record : dataset.records()) {
+    pictures.push_back(record.image_path);
+    sounds.push_back(record.audio_path);
+  }
+  std::map<std::string, std::string> notes{{"image_paths", pictures.dump()}, {"data", dataset.path()}};
+  if (found.contains("audio")) notes["audio_paths"] = sounds.dump();
+  save_tensors(options.out, found, notes);
 }
 
 }  // namespace

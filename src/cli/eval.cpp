@@ -1,6 +1,7 @@
 // fathom eval MODEL [--data PATH] [--split S] [--task T] [--json]
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -57,7 +58,9 @@ std::string choose_task(const EvalOptions& options, const OpenedModel& model, co
   if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
   if (model.loaded.kind == ModelKind::kFusion) return "answers";
   if (model.loaded.kind == ModelKind::kClassifier) return "classification";
-  return dataset->record(0).captions.empty() ? "zero_shot" : "retrieval";
+  const bool has_captions = std::any_of(dataset->records().begin(), dataset->records().end(),
+                                        [](const Record& record) { return !record.captions.empty(); });
+  return has_captions ? "retrieval" : "zero_shot";
 }
 
 void print_direction(const char* name, const RecallFigures& figures) {
@@ -65,15 +68,23 @@ void print_direction(const char* name, const RecallFigures& figures) {
              figures.median_rank);
 }
 
+/// "t2i" → "text → image".
+std::string direction_name(const std::string& direction) {
+  const auto modality = [](char letter) {
+    return letter == 't' ? "text" : letter == 'i' ? "image" : "audio";
+  };
+  return fmt::format("{} → {}", modality(direction.front()), modality(direction.back()));
+}
+
 void print_directions(const std::string& title, const RetrievalDirections& directions) {
   fmt::print("{}\n", title);
-  print_direction("text → image", directions.t2i);
-  print_direction("image → text", directions.i2t);
+  for (const auto& [name, figures] : directions.named())
+    print_direction(direction_name(name).c_str(), figures);
 }
 
 void print_report(const RetrievalReport& report) {
-  fmt::print("retrieval among {} images and {} captions (percent; ties count against us)\n", report.images,
-             report.captions);
+  fmt::print("retrieval among {} images{} and {} captions (percent; ties count against us)\n", report.images,
+             report.sounds > 0 ? fmt::format(", {} sounds", report.sounds) : "", report.captions);
   fmt::print("  {:<14} {:>6} {:>6} {:>6} {:>12}\n", "", "R@1", "R@5", "R@10", "median rank");
   print_directions("all", report.all);
   for (const auto& [name, figures] : report.groups) print_directions(name, figures);
@@ -225,13 +236,12 @@ int run_eval(int argc, const char* const* argv) {
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "classification") return eval_classification(options, model, dataset);
   if (task == "linear_probe") return eval_linear_probe(options, model, dataset);
-  const RetrievalData data(dataset, model.inputs, model.require_tokenizer(), options.group_tag);
-  if (task == "modality_probe")
-    return show(
-        modality_probe(embed_retrieval(model.dual_tower("the task modality_probe"), data, model.evaluate)),
-        options.as_json);
-  const MeasuredData measured =
-      measure_retrieval(model.dual_tower("the task retrieval"), data, model.evaluate);
+  const bool probes = task == "modality_probe";
+  const DualTower tower = model.dual_tower(probes ? "the task modality_probe" : "the task retrieval");
+  const RetrievalData data(dataset, model.inputs, model.require_tokenizer(),
+                           {.group_tag = options.group_tag, .hears = tower->config().hears});
+  if (probes) return show(modality_probe(embed_retrieval(tower, data, model.evaluate)), options.as_json);
+  const MeasuredData measured = measure_retrieval(tower, data, model.evaluate);
   if (!options.per_sample.empty()) write_sample_results(options.per_sample, sample_results(measured, data));
   return show(measured.report, options.as_json);
 }

@@ -103,6 +103,8 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
   }
   if (model.loaded.kind == ModelKind::kAudio)
     facts.emplace_back("audio encoder", shape_text(model.loaded.audio->config()));
+  if (model.loaded.kind == ModelKind::kDualTower && model.loaded.dual_tower->config().hears)
+    facts.emplace_back("audio encoder", shape_text(model.loaded.dual_tower->config().audio));
   if (model.loaded.kind == ModelKind::kClassifier) {
     const ClassifierConfig& config = model.loaded.classifier->config();
     if (config.encoder == EncoderKind::kAudio) facts.emplace_back("audio encoder", shape_text(config.audio));
@@ -135,7 +137,7 @@ CardFacts data_card(const Dataset& dataset, const DataOptions& options) {
   return {{"evaluated on", std::filesystem::path(dataset.path()).lexically_normal().string()},
           {"format", format_name(dataset.format())},
           {"split", has_split ? options.split : "all"},
-          {questions > 0 ? "questions" : "images", fmt::format("{}", dataset.size())},
+          {questions > 0 ? "questions" : "rows", fmt::format("{}", dataset.size())},
           {"captions", fmt::format("{}", captions)},
           {"problems skipped", fmt::format("{}", dataset.report().count())}};
 }
@@ -154,12 +156,28 @@ void add_training_data(const Json& record, CardFacts& facts) {
 
 void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
-  const RetrievalData data(dataset, model.inputs, model.require_tokenizer());
-  const MeasuredData measured = measure_retrieval(model.dual_tower("report"), data, model.evaluate);
+  const DualTower tower = model.dual_tower("report");
+  const RetrievalData data(dataset, model.inputs, model.require_tokenizer(),
+                           {.hears = tower->config().hears});
+  const MeasuredData measured = measure_retrieval(tower, data, model.evaluate);
   content.retrieval = measured.report;
   const MeasuredRetrieval shown{data, measured.input, measured.global};
   content.text_to_image = exhibit_text_to_image(shown, options.exhibits);
   content.image_to_text = exhibit_image_to_text(shown, options.exhibits);
+  content.sounds = exhibit_sounds(data, measured, options.exhibits);
+  content.data_card = data_card(*dataset, options.data);
+}
+
+/// Accuracy; sounds as the model hears them.
+void add_classification(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
+  const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
+  const Classifier classifier = model.classifier("report");
+  const ClassifierData data(classifier->config(), dataset, model.inputs,
+                            classifier->text() ? model.require_tokenizer() : nullptr, Phase::kEvaluate,
+                            /*seed=*/0);
+  content.classification = evaluate_classifier(classifier, data, model.evaluate);
+  if (classifier->audio())
+    content.sounds = exhibit_classified_sounds(classifier, data, model.evaluate, options.exhibits);
   content.data_card = data_card(*dataset, options.data);
 }
 
@@ -226,6 +244,7 @@ int run_report(int argc, const char* const* argv) {
   if (std::filesystem::exists(run / "recipe.toml"))
     content.recipe = read_file((run / "recipe.toml").string());
   if (model.loaded.kind == ModelKind::kDualTower) add_retrieval(options, model, content);
+  if (model.loaded.kind == ModelKind::kClassifier) add_classification(options, model, content);
   if (model.loaded.kind == ModelKind::kLanguage) add_language(options, model, content);
   if (model.loaded.kind == ModelKind::kFusion) add_answers(options, model, content);
   add_training_data(model.loaded.extras.record, content.data_card);

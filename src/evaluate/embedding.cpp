@@ -128,6 +128,15 @@ at::Tensor embed_texts(DualTower model, const TextEncoding& encoding, const std:
   return embed_texts(std::move(model), source_of(encoding, texts), without_progress(options));
 }
 
+at::Tensor embed_sounds(DualTower model, std::shared_ptr<const AudioSource> source,
+                        const EvaluateOptions& options) {
+  model->eval();
+  return embed_all({.label = "sounds", .source = std::move(source)}, options,
+                   [&](const Batch& batch, const ForwardContext& context) {
+                     return model->embed_sound(batch.mel_BFS, batch.frames_B, context);
+                   });
+}
+
 PairSide encode_images(DualTower model, std::shared_ptr<const SampleSource> source,
                        const EvaluateOptions& options) {
   model->eval();

@@ -27,6 +27,9 @@ at::Tensor embed_texts(DualTower model, std::shared_ptr<const TextSource> source
 /// Texts that are no part of a data set: queries, prompts.
 at::Tensor embed_texts(DualTower model, const TextEncoding& encoding, const std::vector<std::string>& texts,
                        const EvaluateOptions& options = {});
+/// Clips. REQUIRES model->config().hears.
+at::Tensor embed_sounds(DualTower model, std::shared_ptr<const AudioSource> source,
+                        const EvaluateOptions& options = {});
 /// What region scores compare as well, where the model has them: all parts of all samples, texts padded to
 /// the longest. Memory is N · (1 + 2 · parts) · D numbers.
 PairSide encode_images(DualTower model, std::shared_ptr<const SampleSource> source,

@@ -15,6 +15,7 @@ ModelInputs inputs_by_shape(const LoadedModel& model, const Tokenizer* tokenizer
   if (model.kind == ModelKind::kDualTower) {
     inputs.image.size = model.dual_tower->config().vision.image_size;
     inputs.text.max_tokens = model.dual_tower->config().text.max_positions;
+    inputs.audio.bands = model.dual_tower->config().audio.bands;
   }
   if (model.kind == ModelKind::kFusion) inputs.image.size = model.fusion->config().vision.image_size;
   if (model.kind == ModelKind::kAudio) inputs.audio.bands = model.audio->config().bands;
@@ -30,8 +31,11 @@ ModelInputs inputs_by_shape(const LoadedModel& model, const Tokenizer* tokenizer
 
 void require_positions(const LoadedModel& model, const ModelInputs& inputs, const std::string& folder) {
   const bool classifies = model.kind == ModelKind::kClassifier;
-  if (classifies && model.classifier->audio()) {
-    const AudioEncoderConfig& config = model.classifier->audio()->config();
+  const AudioEncoder audio = classifies                            ? model.classifier->audio()
+                             : model.kind == ModelKind::kDualTower ? model.dual_tower->audio()
+                                                                   : AudioEncoder(nullptr);
+  if (audio) {
+    const AudioEncoderConfig& config = audio->config();
     if (inputs.audio.bands != config.bands || inputs.audio.max_frames() > config.max_frames)
       fail(ErrorKind::kCheckpoint, "{}/fathom.json: audio: {} bands and {} frames, the model takes {} and {}",
            folder, inputs.audio.bands, inputs.audio.max_frames(), config.bands, config.max_frames);

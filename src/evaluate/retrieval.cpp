@@ -82,7 +82,9 @@ RecallFigures mean_chance(const std::vector<int64_t>& right_of_query, int64_t ca
 }
 
 Json directions_json(const RetrievalDirections& directions) {
-  return Json::Object{{"t2i", directions.t2i.to_json()}, {"i2t", directions.i2t.to_json()}};
+  Json json = Json::object();
+  for (const auto& [name, figures] : directions.named()) json[name] = figures.to_json();
+  return json;
 }
 
 }  // namespace
@@ -172,14 +174,36 @@ RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalR
   return report;
 }
 
+void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std::string& part_to_whole,
+                const std::string& whole_to_part) {
+  const RetrievalReport found = evaluate_retrieval(input);
+  const auto add = [&](RetrievalDirections& to, const RetrievalDirections& from) {
+    to.sound[part_to_whole] = from.t2i;
+    to.sound[whole_to_part] = from.i2t;
+  };
+  add(report.all, found.all);
+  add(report.chance, found.chance);
+  for (auto& [name, figures] : report.groups)
+    if (const auto group = found.groups.find(name); group != found.groups.end()) add(figures, group->second);
+}
+
+std::vector<std::pair<std::string, RecallFigures>> RetrievalDirections::named() const {
+  std::vector<std::pair<std::string, RecallFigures>> all{{"t2i", t2i}, {"i2t", i2t}};
+  all.insert(all.end(), sound.begin(), sound.end());
+  return all;
+}
+
 Json RecallFigures::to_json() const {
   return Json::Object{{"r1", r1}, {"r5", r5}, {"r10", r10}, {"median_rank", median_rank}};
 }
 
 Json RetrievalReport::to_json() const {
-  Json json =
-      Json::Object{{"task", "retrieval"}, {"t2i", all.t2i.to_json()}, {"i2t", all.i2t.to_json()},
-                   {"images", images},    {"captions", captions},     {"chance", directions_json(chance)}};
+  Json json = Json::Object{{"task", "retrieval"}};
+  for (const auto& [name, figures] : all.named()) json[name] = figures.to_json();
+  json["images"] = images;
+  json["captions"] = captions;
+  if (sounds > 0) json["sounds"] = sounds;
+  json["chance"] = directions_json(chance);
   for (const auto& [name, figures] : groups) json["groups"][name] = directions_json(figures);
   if (rerank > 0) {
     json["rerank"] = rerank;

@@ -1,4 +1,5 @@
-// Image ↔ text retrieval: recall and median rank both ways, ties against us, chance beside them.
+// Retrieval among images, texts and sounds: recall and median rank both ways, ties against us, chance beside
+// them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,11 +35,18 @@ struct RecallFigures {
 struct RetrievalDirections {
   RecallFigures t2i;  ///< text → image: each caption has one right image
   RecallFigures i2t;  ///< image → text: every caption of the image is right, the best of them counts
+  /// Where there are sounds: "a2i", "i2a", "a2t" and "t2a" (a: audio), the last two as far as captions have
+  /// sounds.
+  std::map<std::string, RecallFigures> sound = {};
+
+  /// All of them by name, "t2i" and "i2t" first.
+  std::vector<std::pair<std::string, RecallFigures>> named() const;
 };
 
 struct RetrievalReport {
   int64_t images = 0;
   int64_t captions = 0;
+  int64_t sounds = 0;
   RetrievalDirections all;
   RetrievalDirections chance;  ///< what candidates in random order give
   std::map<std::string, RetrievalDirections> groups;
@@ -46,7 +54,8 @@ struct RetrievalReport {
   RetrievalDirections global;  ///< where they did: the figures before
 
   /// {"task": "retrieval", "t2i", "i2t", "images", "captions", "chance": {"t2i", "i2t"}, "groups"?: {NAME:
-  /// …}, "rerank"?, "global"?: {"t2i", "i2t"}}
+  /// …}, "rerank"?, "global"?: {"t2i", "i2t"}}; with sounds also "a2i", "i2a", "a2t", "t2a" wherever "t2i"
+  /// stands, and "sounds".
   Json to_json() const;
 };
 
@@ -67,6 +76,11 @@ RetrievalRanks retrieval_ranks(const RetrievalInput& input, int64_t block = 2048
 RetrievalReport evaluate_retrieval(const RetrievalInput& input);
 /// The same from ranks that are already there. REQUIRES those of this input.
 RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalRanks& ranks);
+
+/// Adds what a second input of the same kind says about sounds under two names: `part_to_whole` from its
+/// "captions", `whole_to_part` from its "images". Groups are those that the report has.
+void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std::string& part_to_whole,
+                const std::string& whole_to_part);
 
 /// Recalls and median of these ranks; zeros are left out.
 RecallFigures recall_figures(const std::vector<int64_t>& ranks);

@@ -1,4 +1,4 @@
-// A captioned data set, ready to be embedded and measured.
+// A data set of pictures, captions and sounds, ready to be embedded and measured.
 #pragma once
 
 #include <memory>
@@ -11,21 +11,28 @@
 
 namespace fathom {
 
-/// Every image of the data set and every caption of each. Immutable; made once, measured often (decoded
-/// images stay in memory as far as `ImageViewConfig::cache_mb` allows).
+/// Every image of the data set, every caption of each, and every sound where the model hears. Immutable; made
+/// once, measured often (decoded media stay in memory as far as `cache_mb` of their views allows).
 struct RetrievalData {
   std::shared_ptr<const Dataset> dataset;
   std::shared_ptr<const ImageSource> images;
   std::shared_ptr<const TextSource> texts;
-  std::vector<std::string> group_of_image;  ///< empty: no groups
+  std::shared_ptr<const AudioSource> sounds;  ///< null without any
+  std::vector<std::string> group_of_image;    ///< empty: no groups
+  std::vector<int64_t> record_of_image, record_of_sound;
+  std::vector<int64_t> captions_with_image;  ///< places among `texts`: the rows of RetrievalInput::text_CD
 
-  /// `group_tag`: the tag whose values are shown apart; ignored where no record has it. Errors (kData): a
-  /// record without image or caption.
+  struct Options {
+    std::string group_tag = "unseen";  ///< whose values are shown apart; ignored where no record has it
+    bool hears = false;                ///< the model's config().hears
+  };
+  /// Errors (kData): a record without image or caption; where the model hears, one that has fewer than two of
+  /// image, captions and sound, or no record with both image and captions.
   RetrievalData(std::shared_ptr<const Dataset> dataset, const ModelInputs& inputs,
-                std::shared_ptr<const Tokenizer> tokenizer, const std::string& group_tag = "unseen");
+                std::shared_ptr<const Tokenizer> tokenizer, const Options& options);
 };
 
-/// Embeddings of all images and captions; `group_of_image` is filled in.
+/// Embeddings of all images and of the captions that have one; `group_of_image` is filled in.
 RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data,
                                const EvaluateOptions& options = {});
 
@@ -34,11 +41,13 @@ struct MeasuredData {
   RetrievalInput input;
   RetrievalRanks global;  ///< by the embeddings alone
   RetrievalRanks ranks;   ///< that the report is of
+  at::Tensor sound_AD;    ///< undefined without sounds
   RetrievalReport report;
 };
 
-/// Where the model has region scores and `options.rerank` is not 0, the report is of rankings whose heads
-/// they have ordered anew (evaluate/rerank.h).
+/// With sounds in all six directions: each sound is one of its record's picture and captions, and all of a
+/// kind are candidates. Where the model has region scores and `options.rerank` is not 0, the report is of
+/// rankings whose heads they have ordered anew (evaluate/rerank.h).
 MeasuredData measure_retrieval(DualTower model, const RetrievalData& data,
                                const EvaluateOptions& options = {});
 RetrievalReport evaluate_retrieval(DualTower model, const RetrievalData& data,

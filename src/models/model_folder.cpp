@@ -171,13 +171,18 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
   const auto config = towers_config<DualTowerConfig>(record, record_path, "dual tower");
   const auto text = WeightFiles::open(in(folder, "text")), vision = WeightFiles::open(in(folder, "vision")),
              bridge = WeightFiles::open(in(folder, "fathom.safetensors"));
+  std::optional<WeightFiles> audio;
+  if (config.hears) audio = WeightFiles::open(in(folder, "audio"));
   require_weights(parameter_count(config),
-                  text.num_elements() + vision.num_elements() + bridge.num_elements(), record_path);
+                  text.num_elements() + vision.num_elements() + bridge.num_elements() +
+                      (audio ? audio->num_elements() : 0),
+                  record_path);
   DualTower model(config);
   place(model, options);
   load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
                language_ignores(config.text));
   load_weights(*model->vision(), swin_weight_map_for(config.vision, vision), vision, swin_ignores);
+  if (audio) load_weights(*model->audio(), identity_map(*model->audio()), *audio);
   load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
   return model;
 }
@@ -378,6 +383,7 @@ void save_model_folder(const std::string& path, DualTower model, const ModelExtr
               [&](const std::string& folder) {
                 write_language(in(folder, "text"), model->text(), extras);
                 write_vision(in(folder, "vision"), model->vision());
+                if (model->audio()) write_audio(in(folder, "audio"), model->audio());
                 save_tensors(in(folder, "fathom.safetensors"), foreign_weights(*model, bridge_map(*model)));
                 write_tokenizer(folder, extras);
               });

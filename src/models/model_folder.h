@@ -1,8 +1,8 @@
 // A whole model on disk. A language model or an image encoder alone is a Hugging Face folder (config.json,
-// model.safetensors); a dual tower or a fusion model is `text/` and `vision/`, each such a folder, with what
-// has no foreign home in `fathom.safetensors`; a classifier likewise, with the one encoder it has.
-// `fathom.json` is our record, tokenizer.json lies at the top and in `text/`. A folder of adapters alone
-// (models/adapter_folder.h) names the folder of the model they belong to.
+// model.safetensors); a dual tower or a fusion model is `text/` and `vision/`, each such a folder (and
+// `audio/`, ours, where it hears), with what has no foreign home in `fathom.safetensors`; a classifier
+// likewise, with the one encoder it has. `fathom.json` is our record, tokenizer.json lies at the top and in
+// `text/`. A folder of adapters alone (models/adapter_folder.h) names the folder of the model they belong to.
 #pragma once
 
 #include <c10/core/Device.h>

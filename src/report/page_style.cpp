@@ -65,6 +65,7 @@ svg.plot { display: block; width: 100%; height: auto; overflow: visible; }
 .rank { color: var(--soft); font-size: 13px; margin-left: 8px; font-weight: 400; white-space: nowrap; }
 .rank.first { color: var(--right); font-weight: 600; }
 .found { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; margin-top: 12px; }
+.spectrogram { display: block; width: 100%; height: 112px; margin-top: 12px; border-radius: 8px; }
 figure { margin: 0; min-width: 0; }
 .found img { display: block; width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 8px; background: var(--faint);
   border: 3px solid transparent; }

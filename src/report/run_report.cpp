@@ -38,6 +38,9 @@ void write_tiles(HtmlWriter& page, const RunReportContent& content) {
       write_tile(page, fmt::format("{:.1f} %", content.answers->blind.accuracy()), "right without seeing",
                  "every picture grey");
   }
+  if (content.classification)
+    write_tile(page, fmt::format("{:.2f} %", content.classification->accuracy), "right classes",
+               fmt::format("always the most frequent: {:.2f} %", content.classification->chance));
   if (content.language) {
     const LanguageReport all = content.language->all();
     write_tile(page, fmt::format("{:.3f}", all.bits_per_byte()), "bits per byte");
@@ -83,8 +86,10 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
   const std::vector<PlotPlan> evaluation = {
       {"Recall, text → image (percent)", {{"t2i_r1", "R@1"}, {"t2i_r5", "R@5"}, {"t2i_r10", "R@10"}}},
       {"Recall, image → text (percent)", {{"i2t_r1", "R@1"}, {"i2t_r5", "R@5"}, {"i2t_r10", "R@10"}}},
+      {"Recall, audio → image (percent)", {{"a2i_r1", "R@1"}, {"a2i_r5", "R@5"}, {"a2i_r10", "R@10"}}},
+      {"Recall, audio → text (percent)", {{"a2t_r1", "R@1"}, {"a2t_r5", "R@5"}, {"a2t_r10", "R@10"}}},
+      {"Accuracy on held-out data (percent)", {{"accuracy", "all"}}, false, false, /*parts=*/false},
       {"Bits per byte on held-out text", {{"bits_per_byte", "all"}}, false, false},
-      {"Right answers (percent)", {{"accuracy", "all"}}, false, false, /*parts=*/false},
       {"Weight of each modality", {{"modality_weight", ""}}},
       {"Loss on held-out data", {{"loss", "loss"}}, false, false},
   };
@@ -109,26 +114,33 @@ void write_row(HtmlWriter& page, const std::string& name, const RecallFigures& f
       .close();
 }
 
+/// "t2i" → "text → image".
+std::string direction_text(const std::string& direction) {
+  const auto modality = [](char letter) {
+    return letter == 't' ? "text" : letter == 'i' ? "image" : "audio";
+  };
+  return fmt::format("{} → {}", modality(direction.front()), modality(direction.back()));
+}
+
 void write_retrieval_table(HtmlWriter& page, const RetrievalReport& report) {
   page.element("h2", "Retrieval");
   page.element(
       "p",
-      fmt::format("Among {} images and {} captions. Percent of queries whose right "
+      fmt::format("Among {} images{} and {} captions. Percent of queries whose right "
                   "answer is among the first 1, 5 or 10; every caption of an image counts as right, and ties "
                   "count against the model.",
-                  report.images, report.captions),
+                  report.images, report.sounds > 0 ? fmt::format(", {} sounds", report.sounds) : "",
+                  report.captions),
       {{"class", "note"}});
   page.open("div", {{"class", "card table"}}).open("table").open("tr");
   for (const char* name : {"", "R@1", "R@5", "R@10", "median rank", "queries"}) page.element("th", name);
   page.close();
-  write_row(page, "text → image", report.all.t2i);
-  write_row(page, "image → text", report.all.i2t);
-  for (const auto& [name, figures] : report.groups) {
-    write_row(page, "text → image, " + name, figures.t2i);
-    write_row(page, "image → text, " + name, figures.i2t);
-  }
-  write_row(page, "chance, text → image", report.chance.t2i, "chance");
-  write_row(page, "chance, image → text", report.chance.i2t, "chance");
+  for (const auto& [name, figures] : report.all.named()) write_row(page, direction_text(name), figures);
+  for (const auto& [group, directions] : report.groups)
+    for (const auto& [name, figures] : directions.named())
+      write_row(page, direction_text(name) + ", " + group, figures);
+  for (const auto& [name, figures] : report.chance.named())
+    write_row(page, "chance, " + direction_text(name), figures, "chance");
   page.close().close();
 }
 
@@ -310,6 +322,7 @@ std::string render_run_report(const RunReportContent& content) {
   write_found_pictures(page, content.text_to_image);
   write_found_words(page, content.image_to_text);
   write_asked(page, content.asked);
+  write_sounds(page, content.sounds);
   write_samples(page, content.samples);
   write_plots(page, content.history);
   write_cards(page, content);

@@ -13,6 +13,7 @@
 #include "report/answer_exhibit.h"
 #include "report/exhibit.h"
 #include "report/run_history.h"
+#include "report/sound_exhibit.h"
 
 namespace fathom {
 
@@ -32,8 +33,10 @@ struct RunReportContent {
   std::optional<RetrievalReport> retrieval;
   std::optional<LanguageReports> language;
   std::optional<AnswerReport> answers;
+  std::optional<ClassificationReport> classification;
   std::vector<Exhibit> text_to_image;
   std::vector<Exhibit> image_to_text;
+  std::vector<SoundExhibit> sounds;
   std::vector<AnswerExhibit> asked;
   std::vector<TextSample> samples;
   CardFacts model_card;

@@ -24,11 +24,14 @@ double kept_widths(const SwinConfig& config) {
   return sum;
 }
 
+double kept_widths(const AudioEncoderConfig& config, int64_t frames) {
+  return static_cast<double>(config.layers * config.dim * config.num_moments(frames) * config.groups());
+}
+
 double kept_widths(const ClassifierConfig& config, int64_t length) {
   if (config.encoder == EncoderKind::kImage) return kept_widths(config.vision);
   if (config.encoder == EncoderKind::kText) return kept_widths(config.text, length);
-  const int64_t tokens = config.audio.num_moments(length) * config.audio.groups();
-  return static_cast<double>(config.audio.layers * config.audio.dim * tokens);
+  return kept_widths(config.audio, length);
 }
 
 struct SampleCost {
@@ -58,6 +61,11 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   if (recipe.task == TaskKind::kMaskedImage)
     return {parameter_count(recipe.vision), 3.0 * static_cast<double>(forward_flops(recipe.vision, 1)),
             per_width * kept_widths(recipe.vision)};
+  if (recipe.task == TaskKind::kMaskedAudio) {
+    const int64_t frames = recipe.data.inputs.audio.max_frames();
+    return {parameter_count(recipe.audio), 3.0 * static_cast<double>(forward_flops(recipe.audio, 1, frames)),
+            per_width * kept_widths(recipe.audio, frames)};
+  }
   if (recipe.task == TaskKind::kClassification) {
     const ClassifierConfig& model = recipe.classifier;
     const int64_t length = model.encoder == EncoderKind::kText ? recipe.data.inputs.text.max_tokens
@@ -71,8 +79,12 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
              captions = static_cast<double>(recipe.data.pairing.captions_per_image);
   const auto image_flops = static_cast<double>(forward_flops(model, 1, 0)),
              pair_flops = static_cast<double>(forward_flops(model, 1, tokens));
-  return {parameter_count(model), 3.0 * (views * image_flops + captions * (pair_flops - image_flops)),
-          per_width * (views * kept_widths(model.vision) + captions * kept_widths(model.text, tokens))};
+  const int64_t frames = model.hears ? recipe.data.inputs.audio.max_frames() : 0;
+  const auto clip_flops = static_cast<double>(sound_flops(model, 1, frames));
+  return {parameter_count(model),
+          3.0 * (views * image_flops + captions * (pair_flops - image_flops) + clip_flops),
+          per_width * (views * kept_widths(model.vision) + captions * kept_widths(model.text, tokens) +
+                       (model.hears ? kept_widths(model.audio, frames) : 0))};
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ DataConfig::DataConfig() {
 void MixConfig::fields(Fields& f) {
   f("weight", weight, "share of samples or batches, once divided by the sum of all weights",
     {.low = 1e-6, .high = 1e6});
-  f.group("data", data, "images and captions (contrastive)");
+  f.group("data", data, "images, captions and sounds (contrastive)");
   f("files", files, "texts (language)");
   f("chat_files", chat_files, "conversations (language), read as data.chat says");
 }
@@ -42,7 +42,7 @@ std::vector<std::string> DataConfig::training_chats() const {
 }
 
 void DataConfig::fields(Fields& f) {
-  f.group("train", train, "images and captions, or labelled rows, to train on");
+  f.group("train", train, "images and captions (and sounds), or labelled rows, to train on");
   f.group("val", val, "held-out rows of the same kind to evaluate on; without a path, that of train");
   f("train_files", train_files, "texts to train a language model on");
   f("val_files", val_files, "held-out texts, evaluated each and together");
@@ -70,11 +70,12 @@ void TokenizerConfig::validate() const {
 void RecipeConfig::fields(Fields& f) {
   f.choice("task", task,
            "what is learned: which captions fit which images, the next token of text, answers about images, "
-           "what is hidden of images, or classes",
+           "what is hidden of images or sounds, or classes",
            {{"contrastive", TaskKind::kContrastive},
             {"language", TaskKind::kLanguage},
             {"answers", TaskKind::kAnswers},
             {"masked_image", TaskKind::kMaskedImage},
+            {"masked_audio", TaskKind::kMaskedAudio},
             {"classification", TaskKind::kClassification}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
@@ -92,6 +93,9 @@ void RecipeConfig::fields(Fields& f) {
   } else if (task == TaskKind::kMaskedImage) {
     f.group("model", vision, "the image encoder, a Swin transformer");
     f.group("masked_image", masked_image, "what is hidden");
+  } else if (task == TaskKind::kMaskedAudio) {
+    f.group("model", audio, "the audio encoder");
+    f.group("masked_audio", masked_audio, "what is hidden");
   } else if (task == TaskKind::kClassification) {
     f.group("model", classifier, "the classifier");
     f.group("classification", classification, "the objective");
@@ -201,10 +205,22 @@ void check_hard_negatives(const RecipeConfig& recipe) {
          config.group, recipe.training.batch_size);
 }
 
+/// `keys`: where the model's keys stand.
+void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model,
+                  const char* keys = "model.audio") {
+  if (inputs.bands != 0 && inputs.bands != model.bands)
+    fail(ErrorKind::kConfig, "data.audio.bands: {} differs from {}.bands = {}", inputs.bands, keys,
+         model.bands);
+  if (inputs.max_frames() > model.max_frames)
+    fail(ErrorKind::kConfig, "data.audio.max_seconds: {:g} are {} frames, more than {}.max_frames = {}",
+         inputs.max_seconds, inputs.max_frames(), keys, model.max_frames);
+}
+
 void check_contrastive(const RecipeConfig& recipe) {
   check_training_sets(recipe.data);
   check_images(recipe, "model.vision.image_size");
   check_hard_negatives(recipe);
+  if (recipe.dual_tower.hears) check_sounds(recipe.data.inputs.audio, recipe.dual_tower.audio);
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
     fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
@@ -225,15 +241,7 @@ void check_classification(const RecipeConfig& recipe) {
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
   const ModelInputs& inputs = recipe.data.inputs;
   const ClassifierConfig& model = recipe.classifier;
-  if (model.encoder == EncoderKind::kAudio) {
-    if (inputs.audio.bands != 0 && inputs.audio.bands != model.audio.bands)
-      fail(ErrorKind::kConfig, "data.audio.bands: {} differs from model.audio.bands = {}", inputs.audio.bands,
-           model.audio.bands);
-    if (inputs.audio.max_frames() > model.audio.max_frames)
-      fail(ErrorKind::kConfig,
-           "data.audio.max_seconds: {:g} are {} frames, more than model.audio.max_frames = {}",
-           inputs.audio.max_seconds, inputs.audio.max_frames(), model.audio.max_frames);
-  }
+  if (model.encoder == EncoderKind::kAudio) check_sounds(inputs.audio, model.audio);
   if (model.encoder == EncoderKind::kImage && inputs.image.size != 0 &&
       inputs.image.size != model.vision.image_size)
     fail(ErrorKind::kConfig, "data.image.size: {} differs from model.vision.image_size = {}",
@@ -258,7 +266,7 @@ void RecipeConfig::validate() const {
   if (lora.active() && lora.save == AdapterSaving::kAdapter && init_from.empty())
     fail(ErrorKind::kConfig, "lora.save: adapters alone need init_from, the model that they belong to");
   if (lora.active() && lora.save == AdapterSaving::kAdapter &&
-      (task == TaskKind::kMaskedImage || task == TaskKind::kClassification))
+      (task == TaskKind::kMaskedImage || task == TaskKind::kMaskedAudio || task == TaskKind::kClassification))
     fail(ErrorKind::kConfig, "lora.save: this task keeps whole models: \"merged\"");
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
   if (task == TaskKind::kContrastive) check_contrastive(*this);
@@ -268,6 +276,11 @@ void RecipeConfig::validate() const {
     check_one_training_set(data);
     check_images(*this, "model.image_size");
     check_masking(masked_image, vision);
+  }
+  if (task == TaskKind::kMaskedAudio) {
+    check_one_training_set(data);
+    if (!data.val.path.empty()) require_path("data.val.path", data.val.path);
+    check_sounds(data.inputs.audio, audio, "model");
   }
   if (task == TaskKind::kClassification) check_classification(*this);
 }
@@ -281,13 +294,15 @@ RecipeConfig resolve(RecipeConfig recipe) {
     return recipe;
   }
   data.inputs.image.size = vision_of(recipe).image_size;
-  data.inputs.audio.bands = recipe.classifier.audio.bands;
+  data.inputs.audio.bands =
+      recipe.task == TaskKind::kContrastive ? recipe.dual_tower.audio.bands : recipe.classifier.audio.bands;
   if (data.val.path.empty()) {
     data.val.path = data.train.path;
     data.val.format = data.train.format;
     data.val.columns = data.train.columns;
   }
-  if (recipe.task == TaskKind::kMaskedImage) return recipe;
+  if (recipe.task == TaskKind::kMaskedAudio) data.inputs.audio.bands = recipe.audio.bands;
+  if (recipe.task == TaskKind::kMaskedImage || recipe.task == TaskKind::kMaskedAudio) return recipe;
   std::vector<std::string>& special = recipe.tokenizer.train.special_tokens;
   add_missing(special, data.inputs.text.begin_token);
   add_missing(special, data.inputs.text.end_token);

@@ -21,12 +21,13 @@
 #include "train/task/answering.h"
 #include "train/task/classification.h"
 #include "train/task/contrastive.h"
+#include "train/task/masked_audio.h"
 #include "train/task/masked_image.h"
 #include "train/trainer_config.h"
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage, kClassification };
+enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage, kMaskedAudio, kClassification };
 
 /// One of several data sets to train on: a contrastive recipe's `data`, or a language recipe's `files` or
 /// `chat_files`.
@@ -84,10 +85,12 @@ struct RecipeConfig {
   LanguageModelConfig language;  ///< [model] of a language recipe
   FusionConfig fusion;           ///< [model] of an answers recipe
   SwinConfig vision;             ///< [model] of a masked-image recipe
+  AudioEncoderConfig audio;      ///< [model] of a masked-audio recipe
   ClassifierConfig classifier;   ///< [model] of a classification recipe
   ContrastiveConfig contrastive;
   AnsweringConfig answering;
   MaskedImageConfig masked_image;
+  MaskedAudioConfig masked_audio;
   ClassificationConfig classification;
   LoraConfig lora;
   TrainingConfig training;
@@ -114,6 +117,10 @@ struct AnswersRecipeConfig : RecipeConfig {
 
 struct MaskedImageRecipeConfig : RecipeConfig {
   MaskedImageRecipeConfig() { task = TaskKind::kMaskedImage; }
+};
+
+struct MaskedAudioRecipeConfig : RecipeConfig {
+  MaskedAudioRecipeConfig() { task = TaskKind::kMaskedAudio; }
 };
 
 /// … or a classifier.

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "evaluate/chat.h"
@@ -26,21 +27,28 @@ std::shared_ptr<const SampleSource> mix(const RecipeConfig& recipe, const MakePa
   return std::make_shared<const MixedSource>(std::move(setup));
 }
 
-/// Recall in percent, both ways; `mean_recall` is the mean of all six.
+/// Recall in percent in every direction; `mean_recall` is the mean of all.
 Metrics retrieval_metrics(const RetrievalReport& report) {
   Metrics metrics;
   double sum = 0;
-  const auto add = [&](const std::string& direction, const RecallFigures& figures) {
+  const auto directions = report.all.named();
+  for (const auto& [direction, figures] : directions) {
     metrics[direction + "_r1"] = {figures.r1, true};
     metrics[direction + "_r5"] = {figures.r5, true};
     metrics[direction + "_r10"] = {figures.r10, true};
     metrics[direction + "_median_rank"] = {figures.median_rank, false};
     sum += figures.r1 + figures.r5 + figures.r10;
-  };
-  add("t2i", report.all.t2i);
-  add("i2t", report.all.i2t);
-  metrics["mean_recall"] = {sum / 6, true};
+  }
+  metrics["mean_recall"] = {sum / (3 * static_cast<double>(directions.size())), true};
   return metrics;
+}
+
+/// The names of the figures that an evaluation will give.
+Metrics expected_metrics(const DualTowerConfig& model) {
+  RetrievalReport report;
+  if (model.hears)
+    for (const char* direction : {"a2i", "i2a", "a2t", "t2a"}) report.all.sound[direction] = {};
+  return retrieval_metrics(report);
 }
 
 /// Null without a bank. A loader may prefetch no further than orders are fixed ahead.
@@ -67,33 +75,71 @@ OrderHook order_hook(const std::shared_ptr<HardNegatives>& hard_negatives) {
   };
 }
 
+/// What the training data of a model that hears has and lacks.
+struct SourceFacts {
+  bool missing = false;      ///< some sample lacks a modality
+  bool has_sound = false;    ///< any has one
+  std::string without_text;  ///< the first record without captions
+  std::string path;          ///< the last data set
+
+  void add(const Dataset& dataset, const PairedSource& source) {
+    path = dataset.path();
+    missing = missing || source.first_incomplete() != nullptr;
+    for (const Record& record : dataset.records()) {
+      has_sound = has_sound || !record.audio_path.empty();
+      if (record.captions.empty() && without_text.empty()) without_text = record.source;
+    }
+  }
+  /// Errors (kData): no sound at all; hard negatives where samples lack the texts they are known by.
+  void check(const RecipeConfig& recipe) const {
+    if (!has_sound) fail(ErrorKind::kData, "{}: model.hears, but no row has audio", path);
+    if (recipe.contrastive.hard_negatives.refresh > 0 && !without_text.empty())
+      fail(ErrorKind::kData, "{}: contrastive.hard_negatives needs captions in every row", without_text);
+  }
+};
+
 void open_contrastive(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
-  check_metric(recipe, retrieval_metrics({}));
+  check_metric(recipe, expected_metrics(recipe.dual_tower));
   const auto tokenizer = make_tokenizer(recipe, place);
   recipe.dual_tower.text.vocab_size = tokenizer->vocab_size();
   const ModelInputs& inputs = recipe.data.inputs;
   const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
   const TextEncoding encoding(tokenizer, inputs.text);
+  const bool hears = recipe.dual_tower.hears;
+  const auto clips = hears ? std::make_shared<const AudioViews>(inputs.audio, Phase::kTrain) : nullptr;
+  SourceFacts facts;
   const auto source_of = [&](const DatasetConfig& data) -> std::shared_ptr<const SampleSource> {
     std::shared_ptr<const Dataset> dataset = open_dataset(data);
-    return std::make_shared<const ImageTextSource>(dataset, views, encoding, recipe.seed,
-                                                   recipe.data.pairing);
+    const auto source =
+        std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = dataset,
+                                                                 .images = views,
+                                                                 .text = encoding,
+                                                                 .seed = recipe.seed,
+                                                                 .pairing = recipe.data.pairing,
+                                                                 .clips = clips});
+    facts.add(*dataset, *source);
+    return source;
   };
   // Equal shapes let a step be recorded.
   const bool on_cpu = place.runtime.device().is_cpu();
   const auto source = recipe.data.mix.empty()
                           ? source_of(recipe.data.train)
                           : mix(recipe, [&](const MixConfig& item) { return source_of(item.data); });
+  if (hears) facts.check(recipe);
   const auto hard_negatives = make_hard_negatives(recipe, place, source->size());
-  session.loader =
-      make_loader(recipe, place, source,
-                  {.padding_id = encoding.padding_id(), .pad_to = on_cpu ? 0 : inputs.text.max_tokens},
-                  order_hook(hard_negatives));
+  session.loader = make_loader(recipe, place, source,
+                               {.padding_id = encoding.padding_id(),
+                                .pad_to = on_cpu ? 0 : inputs.text.max_tokens,
+                                .pad_frames_to = on_cpu || !hears ? 0 : inputs.audio.max_frames(),
+                                .missing = facts.missing},
+                               order_hook(hard_negatives));
   ContrastiveTask::Setup setup{.config = recipe.contrastive,
                                .num_tokens = inputs.text.max_tokens,
+                               .num_frames = hears ? inputs.audio.max_frames() : 0,
                                .captions_per_image = recipe.data.pairing.captions_per_image,
                                .views_per_image = recipe.data.pairing.views_per_image,
+                               .missing = facts.missing,
                                .seed = recipe.seed,
                                .tokenizer_json = tokenizer->to_json(),
                                .adapter_base = adapter_base_of(recipe),
@@ -102,7 +148,8 @@ void open_contrastive(Session& session, const SessionPlace& place) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
     ModelInputs evaluated = inputs;
     evaluated.text.mask_probability = 0;
-    const auto data = std::make_shared<const RetrievalData>(val, evaluated, tokenizer);
+    const auto data = std::make_shared<const RetrievalData>(val, evaluated, tokenizer,
+                                                            RetrievalData::Options{.hears = hears});
     setup.evaluate = [data, options = evaluate_options(recipe, place, 128)](DualTower model) {
       return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
     };
@@ -282,6 +329,9 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
       break;
     case TaskKind::kMaskedImage:
       open_masked_image(session, place);
+      break;
+    case TaskKind::kMaskedAudio:
+      open_masked_audio(session, place);
       break;
   }
   session.record["trained_with"] = Json::Object{{"fathom", version()},

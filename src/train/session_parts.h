@@ -33,5 +33,7 @@ void note_start(Session& session, const SessionPlace& place, const InitReport& r
 void open_answers(Session& session, const SessionPlace& place);
 /// The same of task = "classification".
 void open_classification(Session& session, const SessionPlace& place);
+/// The same of task = "masked_audio".
+void open_masked_audio(Session& session, const SessionPlace& place);
 
 }  // namespace fathom

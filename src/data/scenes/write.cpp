@@ -10,11 +10,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/parallel.h"
+#include "data/audio/encode.h"
 #include "data/image/encode.h"
 #include "data/scenes/captions.h"
 #include "data/scenes/questions.h"
 #include "data/scenes/render.h"
 #include "data/scenes/scene.h"
+#include "data/scenes/sound.h"
 
 namespace fathom::scenes {
 namespace {
@@ -32,11 +34,15 @@ Json marker(const WorldConfig& config) {
   out["val"] = config.val;
   out["seed"] = config.seed;
   out["size"] = config.size;
+  if (config.sounds) out["sounds"] = kSoundsVersion;
   return out;
 }
 
 bool same_world(const Json& a, const Json& b) {
   constexpr std::array kKeys = {"world", "version", "train", "val", "seed", "size"};
+  const auto* sounds_a = a.find("sounds");
+  const auto* sounds_b = b.find("sounds");
+  if ((sounds_a ? *sounds_a : Json()) != (sounds_b ? *sounds_b : Json())) return false;
   return std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) {
     return a.find(key) && b.find(key) && *a.find(key) == *b.find(key);
   });
@@ -86,9 +92,10 @@ Json texts_to_json(const std::vector<std::string>& texts) {
   return list;
 }
 
-Json caption_row(const Scene& scene, const std::string& image) {
+Json caption_row(const Scene& scene, const std::string& image, const std::string& sound) {
   Json row;
   row["image"] = image;
+  if (!sound.empty()) row["audio"] = sound;
   row["captions"] = texts_to_json(make_captions(scene));
   row["split"] = split_name(scene.split);
   row["unseen"] = scene.unseen;
@@ -109,14 +116,20 @@ Json question_row(const Question& question, const Scene& scene, const std::strin
   return row;
 }
 
-Written write_scene(const Scene& scene, int64_t size, const std::string& folder) {
-  const std::string image = fmt::format("images/{}-{:06}.png", split_name(scene.split), scene.index);
-  const std::string path = folder + "/" + image;
+void write_media(const std::string& path, const std::string& bytes) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out << encode_png(render(scene, size));
+  out << bytes;
   out.close();
   if (!out) fail(ErrorKind::kData, "{}: cannot write: {}", path, std::strerror(errno));
-  Written written{.caption_line = caption_row(scene, image).dump() + "\n"};
+}
+
+Written write_scene(const Scene& scene, const WorldConfig& config, const std::string& folder) {
+  const std::string name = fmt::format("{}-{:06}", split_name(scene.split), scene.index);
+  const std::string image = "images/" + name + ".png";
+  const std::string sound = config.sounds ? "sounds/" + name + ".wav" : "";
+  write_media(folder + "/" + image, encode_png(render(scene, config.size)));
+  if (config.sounds) write_media(folder + "/" + sound, encode_wav(make_sound(scene)));
+  Written written{.caption_line = caption_row(scene, image, sound).dump() + "\n"};
   for (const Question& question : make_questions(scene)) {
     written.question_lines += question_row(question, scene, image).dump() + "\n";
     ++written.num_questions;
@@ -141,6 +154,7 @@ bool prepare_folder(const WorldConfig& config, const std::string& folder) {
            folder, name);
   std::error_code error;
   fs::create_directories(folder + "/images", error);
+  if (config.sounds && !error) fs::create_directories(folder + "/sounds", error);
   if (error) fail(ErrorKind::kData, "{}: cannot make the folder: {}", folder, error.message());
   write_json_file(folder + "/" + kMarker, ours);
   return false;
@@ -175,7 +189,7 @@ bool write_world(const WorldConfig& config, const std::string& folder,
       const bool is_train = number < config.train;
       const Scene scene = make_scene(is_train ? Split::kTrain : Split::kVal, config.seed,
                                      is_train ? number : number - config.train);
-      part[static_cast<size_t>(i)] = write_scene(scene, config.size, folder);
+      part[static_cast<size_t>(i)] = write_scene(scene, config, folder);
     });
     for (const Written& written : part) {
       captions.write(written.caption_line);
@@ -187,6 +201,7 @@ bool write_world(const WorldConfig& config, const std::string& folder,
   captions.finish();
   questions.finish();
   sync_path(folder + "/images");
+  if (config.sounds) sync_path(folder + "/sounds");
   Json finished = marker(config);
   finished["complete"] = true;
   finished["captions"] = total * kCaptionsPerScene;

@@ -14,22 +14,23 @@ struct WorldConfig {
   int64_t val = 500;     ///< scenes, every other one with unseen combinations of shape and colour
   int64_t seed = 0;
   int64_t size = 64;        ///< pixels a side
+  bool sounds = false;      ///< a sound for every scene as well (data/scenes/sound.h)
   int64_t num_threads = 0;  ///< 0: all of the machine's
 
   /// Errors (kUsage): negative counts, no scene at all, a size outside 32 … 512.
   void validate() const;
 };
 
-/// Writes `folder`/images/SPLIT-NUMBER.png, captions.jsonl, questions.jsonl and, last, scenes.json
-/// (arguments, version, counts), so that an interrupted run is told from a finished one. `progress` is told
-/// how many scenes are done, on the caller's thread. Returns false when the folder already holds this very
-/// world, complete. Errors (kConfig): the folder holds another world, or manifests that are none of ours.
-/// (kData): it cannot be written.
+/// Writes `folder`/images/SPLIT-NUMBER.png (and sounds/SPLIT-NUMBER.wav), captions.jsonl, questions.jsonl
+/// and, last, scenes.json (arguments, version, counts), so that an interrupted run is told from a finished
+/// one. `progress` is told how many scenes are done, on the caller's thread. Returns false when the folder
+/// already holds this very world, complete. Errors (kConfig): the folder holds another world, or manifests
+/// that are none of ours. (kData): it cannot be written.
 bool write_world(const WorldConfig& config, const std::string& folder,
                  const std::function<void(int64_t)>& progress);
 
 /// What scenes.json says: {"world", "version", "train", "val", "seed", "size", "complete", "captions",
-/// "questions"}.
+/// "questions"}, with sounds also "sounds", their version.
 Json read_world_marker(const std::string& folder);
 
 }  // namespace fathom::scenes

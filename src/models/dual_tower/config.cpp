@@ -5,7 +5,10 @@ namespace fathom {
 void DualTowerConfig::fields(Fields& f) {
   f.group("vision", vision, "the image encoder, a Swin transformer");
   f.group("text", text, "the text encoder, a transformer");
-  f("embed_dim", embed_dim, "width of the space that images and texts share", {.low = 1, .high = 1 << 14});
+  f("hears", hears, "a third tower: sounds in the same space as pictures and texts");
+  f.group("audio", audio, "its audio encoder");
+  f("embed_dim", embed_dim, "width of the space that pictures, texts and sounds share",
+    {.low = 1, .high = 1 << 14});
   f("initial_temperature", initial_temperature, "similarities are divided by this at first; it is learned",
     {.low = 0.01, .high = 100});
   f("logit_bias", logit_bias, "learn an offset of the logits (for the sigmoid loss)");
@@ -24,6 +27,7 @@ void DualTowerConfig::fields(Fields& f) {
 void DualTowerConfig::validate() const {
   vision.validate();
   text.validate();
+  if (hears) audio.validate();
 }
 
 namespace {
@@ -42,6 +46,12 @@ int64_t part_products(const DualTowerConfig& config, int64_t dim) {
   return dim * config.embed_dim * (config.region == RegionScore::kAttention ? 2 : 1);
 }
 
+int64_t audio_parameters(const DualTowerConfig& config) {
+  if (!config.hears) return 0;
+  return parameter_count(config.audio) + config.audio.dim * config.embed_dim +
+         adapter_parameters(config.audio.dim, config.adapters);
+}
+
 }  // namespace
 
 int64_t parameter_count(const DualTowerConfig& config) {
@@ -49,7 +59,8 @@ int64_t parameter_count(const DualTowerConfig& config) {
   const int64_t scales = (config.logit_bias ? 2 : 1) * (config.region == RegionScore::kNone ? 1 : 2);
   return parameter_count(config.vision) + parameter_count(config.text) + (vision + text) * config.embed_dim +
          scales + part_products(config, vision) + part_products(config, text) +
-         adapter_parameters(vision, config.adapters) + adapter_parameters(text, config.adapters);
+         adapter_parameters(vision, config.adapters) + adapter_parameters(text, config.adapters) +
+         audio_parameters(config);
 }
 
 int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t tokens) {
@@ -65,6 +76,13 @@ int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t toke
                            (1 + states) * adapter_products(text, config.adapters);
   return forward_flops(config.vision, pairs) + forward_flops(headless, pairs, tokens) +
          2 * pairs * ((vision + text) * config.embed_dim + parts + adapters);
+}
+
+int64_t sound_flops(const DualTowerConfig& config, int64_t clips, int64_t frames) {
+  if (!config.hears) return 0;
+  const int64_t bridge =
+      config.audio.dim * config.embed_dim + adapter_products(config.audio.dim, config.adapters);
+  return forward_flops(config.audio, clips, frames) + 2 * clips * bridge;
 }
 
 }  // namespace fathom

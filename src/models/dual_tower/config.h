@@ -1,9 +1,10 @@
-// The shape of an image–text dual tower.
+// The shape of a dual tower of pictures and texts, which may have a third tower for sounds.
 #pragma once
 
 #include <cstdint>
 
 #include "base/config.h"
+#include "models/audio/config.h"
 #include "models/language/config.h"
 #include "models/swin/config.h"
 #include "nn/modal_attention.h"
@@ -13,6 +14,8 @@ namespace fathom {
 struct DualTowerConfig {
   SwinConfig vision;
   LanguageModelConfig text = {.dim = 256, .layers = 4, .heads = 4, .max_positions = 64};
+  bool hears = false;  ///< a third tower, `audio`
+  AudioEncoderConfig audio;
   int64_t embed_dim = 256;            ///< width of the shared space
   double initial_temperature = 0.07;  ///< logits start at similarity ÷ this
   bool logit_bias = false;            ///< a learned offset, for the sigmoid loss
@@ -27,5 +30,7 @@ struct DualTowerConfig {
 int64_t parameter_count(const DualTowerConfig& config);
 /// Forward pass over `pairs` images and as many texts of `tokens` tokens (the text side without a head).
 int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t tokens);
+/// … and over `clips` of `frames` in the third tower.
+int64_t sound_flops(const DualTowerConfig& config, int64_t clips, int64_t frames);
 
 }  // namespace fathom

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "base/error.h"
 #include "nn/temperature.h"
 
 namespace fathom {
@@ -27,6 +28,11 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
       register_module("image_projection", Linear(projection(config.vision.output_dim(), config.embed_dim)));
   text_projection_ =
       register_module("text_projection", Linear(projection(config.text.dim, config.embed_dim)));
+  if (config.hears) {
+    audio_ = register_module("audio", AudioEncoder(config.audio));
+    audio_projection_ =
+        register_module("audio_projection", Linear(projection(config.audio.dim, config.embed_dim)));
+  }
   log_scale_ = register_parameter("log_scale", at::empty({}));
   if (config.logit_bias) bias_ = register_parameter("logit_bias", at::empty({}));
   if (config.adapters > 0) {
@@ -35,6 +41,9 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
         Adapter(AdapterOptions{.dim = config.vision.output_dim(), .bottleneck = config.adapters}));
     text_adapter_ = register_module(
         "text_adapter", Adapter(AdapterOptions{.dim = config.text.dim, .bottleneck = config.adapters}));
+    if (config.hears)
+      audio_adapter_ = register_module(
+          "audio_adapter", Adapter(AdapterOptions{.dim = config.audio.dim, .bottleneck = config.adapters}));
   }
   if (config.region != RegionScore::kNone)
     region_ = register_module(
@@ -78,6 +87,18 @@ PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tenso
   const at::Tensor whole_BD = unit_length(text_projection_(adapt(text_adapter_, pooled_BD), context));
   if (region_.is_empty()) return {.whole_ND = whole_BD, .length_N = length_B};
   return region_->tokens(adapt(text_adapter_, state_BTD), length_B, whole_BD);
+}
+
+at::Tensor DualTowerImpl::embed_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
+                                      const ForwardContext& context) {
+  FATHOM_CHECK(!audio_.is_empty(), "[dual_tower] expected a model with a tower for sounds");
+  return unit_length(
+      audio_projection_(adapt(audio_adapter_, audio_->pooled(mel_BFS, frames_B, context)), context));
+}
+
+PairSide DualTowerImpl::encode_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
+                                     const ForwardContext& context) {
+  return {.whole_ND = embed_sound(mel_BFS, frames_B, context)};
 }
 
 at::Tensor DualTowerImpl::logit_scale() const {

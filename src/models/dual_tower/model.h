@@ -1,10 +1,12 @@
-// Dual tower: an image encoder and a text encoder that meet in one space. Source: Radford et al., "Learning
-// transferable visual models from natural language supervision", ICML 2021. B batch, T tokens, D embed_dim.
+// Dual tower: an image encoder and a text encoder that meet in one space; an audio encoder may be a third.
+// Source: Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021.
+// B batch, T tokens, F mel bands, S frames, D embed_dim.
 #pragma once
 
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "models/audio/model.h"
 #include "models/dual_tower/config.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
@@ -28,6 +30,10 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 
+  /// Of clips as `AudioEncoderImpl::pooled` takes them. REQUIRES config().hears.
+  at::Tensor embed_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
+                         const ForwardContext& context = {});
+
   /// Embeddings, and with `config().region` also what region scores compare: regions of the last stage,
   /// unpadded states of the tokens.
   PairSide encode_image(const at::Tensor& image_BCHW, const ForwardContext& context = {});
@@ -35,6 +41,9 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   PairSide encode_regions(const at::Tensor& region_BPD, const ForwardContext& context = {}) const;
   PairSide encode_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                        const ForwardContext& context = {});
+  /// The embeddings alone: region scores are of pictures and texts.
+  PairSide encode_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
+                        const ForwardContext& context = {});
 
   /// What cosine similarities are multiplied with: exp of the learned parameter, at most 100, with a gradient
   /// beyond that too. Scalar, float32.
@@ -47,15 +56,19 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   Swin vision() const { return vision_; }
   ModalAttention region() const { return region_; }  ///< empty without region scores
   LanguageModel text() const { return text_; }
+  AudioEncoder audio() const { return audio_; }  ///< empty without a third tower
 
  private:
   DualTowerConfig config_;
   Swin vision_{nullptr};
   LanguageModel text_{nullptr};
+  AudioEncoder audio_{nullptr};
   Linear image_projection_{nullptr};
   Linear text_projection_{nullptr};
+  Linear audio_projection_{nullptr};
   Adapter image_adapter_{nullptr};
   Adapter text_adapter_{nullptr};
+  Adapter audio_adapter_{nullptr};
   ModalAttention region_{nullptr};
   at::Tensor log_scale_;
   at::Tensor bias_;

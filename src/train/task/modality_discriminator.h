@@ -1,10 +1,13 @@
-// Tells pictures from texts by their embeddings, so that the towers learn to leave it no way to.
+// Tells modalities apart by their embeddings, so that the towers learn to leave it no way to.
 #pragma once
 
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <vector>
+
 #include "nn/linear.h"
+#include "train/task/row_count.h"
 
 namespace fathom {
 
@@ -12,19 +15,27 @@ namespace fathom {
 /// Source: Ganin et al., "Domain-adversarial training of neural networks", JMLR 2016.
 class ModalityDiscriminatorImpl : public torch::nn::Module {
  public:
-  explicit ModalityDiscriminatorImpl(int64_t dim);
+  /// Of `modalities` ≥ 2 kinds of embeddings.
+  ModalityDiscriminatorImpl(int64_t dim, int64_t modalities);
 
-  /// Unit-length embeddings [N, D] → logits of "a picture", [N].
-  at::Tensor forward(const at::Tensor& embedding_ND);
-  /// Half the mean cross-entropy over pictures plus half that over texts, of `num_images` and `num_texts`
-  /// over all ranks, of which these are a share. The gradient that reaches the embeddings is that of the loss
+  /// This rank's embeddings of one modality.
+  struct Part {
+    at::Tensor embedding_ND;  ///< unit length
+    at::Tensor present_N;     ///< bool: rows that count; undefined: all
+    RowCount count;           ///< how many count over all ranks
+  };
+
+  /// Unit-length embeddings [N, D] → the logarithm of the probability of modality `which`, [N].
+  at::Tensor log_probability(const at::Tensor& embedding_ND, int64_t which);
+  /// The mean over modalities (in the order of their numbers) of the mean cross-entropy over their
+  /// embeddings, of which these are a share. The gradient that reaches the embeddings is that of the loss
   /// times −strength (nn/grad_reversal.h).
-  at::Tensor adversarial_loss(const at::Tensor& image_VD, const at::Tensor& text_MD, int64_t num_images,
-                              int64_t num_texts, double strength);
+  at::Tensor adversarial_loss(const std::vector<Part>& parts, double strength);
 
  private:
+  int64_t modalities_;
   Linear hidden_{nullptr};
-  Linear out_{nullptr};
+  Linear out_{nullptr};  ///< of two modalities one logit: that of the first
 };
 TORCH_MODULE(ModalityDiscriminator);
 

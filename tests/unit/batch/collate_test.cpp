@@ -2,6 +2,7 @@
 
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -36,6 +37,33 @@ TEST(Collate, StacksSeveralViewsAndSentencesOfASample) {
   EXPECT_TRUE(at::equal(part.tokens_BT[1], batch.tokens_BT[3]));
   samples[1].token_rows.pop_back();
   EXPECT_THROW(collate(samples), Error);
+}
+
+TEST(Collate, FillsGapsWhereSamplesMayLackModalities) {
+  std::vector<Sample> samples = {sample(1, {1, 2}), sample(2, {3}), sample(3, {4, 5, 6})};
+  samples[0].images.clear();
+  samples[2].token_rows.clear();
+  samples[1].spectrogram = Spectrogram{.num_bands = 2, .num_frames = 3, .values = {1, 2, 3, 4, 5, 6}};
+  EXPECT_THROW(collate(samples), Error);
+  const Batch batch = collate(samples, {.padding_id = 9, .missing = true});
+  EXPECT_TRUE(at::equal(batch.has_image_B, at::tensor({0, 1, 1}).to(at::kBool)));
+  EXPECT_TRUE(at::equal(batch.has_text_B, at::tensor({1, 1, 0}).to(at::kBool)));
+  EXPECT_TRUE(at::equal(batch.has_sound_B, at::tensor({0, 1, 0}).to(at::kBool)));
+  EXPECT_EQ(batch.image_BCHW.sizes(), (at::IntArrayRef{3, 3, 2, 2}));
+  EXPECT_EQ(batch.image_BCHW[0].sum().item<int64_t>(), 0);
+  EXPECT_EQ(batch.image_BCHW[1][0][0][0].item<int64_t>(), 20);
+  EXPECT_EQ(batch.tokens_BT.sizes(), (at::IntArrayRef{3, 2})) << "as long as the texts that are there";
+  EXPECT_EQ(batch.tokens_BT[2][0].item<int64_t>(), 9);
+  EXPECT_EQ(batch.length_B[2].item<int64_t>(), 0);
+  EXPECT_EQ(batch.mel_BFS[1][1][0].item<float>(), 4);
+  EXPECT_EQ(batch.mel_BFS[2].abs().sum().item<float>(), 0);
+  EXPECT_EQ(batch.frames_B[1].item<int64_t>(), 3);
+  const Batch part = slice_batch(batch, 1, 2);
+  EXPECT_TRUE(at::equal(part.has_text_B, at::tensor({1, 0}).to(at::kBool)));
+  samples.erase(samples.begin() + 1);
+  const Batch silent = collate(samples, {.missing = true});
+  EXPECT_FALSE(silent.mel_BFS.defined());
+  EXPECT_FALSE(silent.has_sound_B.defined());
 }
 
 TEST(Collate, StacksAndPads) {

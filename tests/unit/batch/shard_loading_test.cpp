@@ -38,12 +38,13 @@ class ShardLoading : public ::testing::Test {
       const auto views =
           std::make_shared<const ImageViews>(ImageViewConfig{.size = 4, .cache_mb = 0}, Phase::kTrain);
       const TextEncoding text(std::make_shared<const Tokenizer>(byte_tokenizer()), {});
-      Loader loader(LoaderSetup{.source = std::make_shared<const ImageTextSource>(data, views, text, 1),
-                                .sampler = {.batch_size = 4, .seed = 1},
-                                .loader = {.workers = workers},
-                                .collate = {.pad_to = 64},
-                                .rank = rank,
-                                .num_ranks = ranks});
+      Loader loader(LoaderSetup{
+          .source = std::make_shared<const PairedSource>(PairedSource::Setup{data, views, text, 1}),
+          .sampler = {.batch_size = 4, .seed = 1},
+          .loader = {.workers = workers},
+          .collate = {.pad_to = 64},
+          .rank = rank,
+          .num_ranks = ranks});
       loader.resume({first / loader.batches_per_epoch(), first % loader.batches_per_epoch()});
       for (int64_t step = first; step < 12; ++step) {
         const auto batch = loader.next();

@@ -10,6 +10,7 @@
 #include "data/image/encode.h"
 #include "data/tokenizer/trainer.h"
 #include "temporary_folder.h"
+#include "wav_file.h"
 
 namespace fathom {
 namespace {
@@ -53,9 +54,11 @@ class SourcesTest : public ::testing::Test {
     config.augment.flip = 0.5;
     return std::make_shared<const ImageViews>(config, phase);
   }
-  ImageTextSource pairs(Phase phase, double mask_probability = 0, int64_t cache_mb = 16) const {
-    return {dataset_, views(phase, cache_mb),
-            TextEncoding(tokenizer_, {.mask_probability = mask_probability}), 1};
+  PairedSource pairs(Phase phase, double mask_probability = 0, int64_t cache_mb = 16) const {
+    return PairedSource({.dataset = dataset_,
+                         .images = views(phase, cache_mb),
+                         .text = TextEncoding(tokenizer_, {.mask_probability = mask_probability}),
+                         .seed = 1});
   }
 
   TemporaryFolder folder_;
@@ -84,16 +87,86 @@ TEST_F(SourcesTest, TrainingPairsFollowSeedEpochAndIndexAlone) {
 TEST_F(SourcesTest, TrainingTakesSeveralViewsAndDifferentCaptions) {
   const PairingConfig pairing{.captions_per_image = 4, .views_per_image = 2};
   const TextEncoding encoding(tokenizer_, {});
-  const ImageTextSource source(dataset_, views(Phase::kTrain), encoding, 1, pairing);
+  const PairedSource source({dataset_, views(Phase::kTrain), encoding, 1, pairing});
   const Sample sample = source.load(0, 5);
   ASSERT_EQ(sample.images.size(), 2u);
   EXPECT_NE(sample.images[0].pixels, sample.images[1].pixels);
   ASSERT_EQ(sample.token_rows.size(), 4u);
   EXPECT_EQ(std::set(sample.token_rows.begin(), sample.token_rows.end()).size(), 3u)
       << "all three, one twice";
-  const ImageTextSource evaluated(dataset_, views(Phase::kEvaluate), encoding, 1, pairing);
+  const PairedSource evaluated({dataset_, views(Phase::kEvaluate), encoding, 1, pairing});
   EXPECT_EQ(evaluated.load(0, 0).images.size(), 1u);
   EXPECT_EQ(evaluated.load(0, 0).token_rows.size(), 1u);
+}
+
+/// Three rows, each without one of picture, captions and sound.
+class SoundPairs : public SourcesTest {
+ protected:
+  void SetUp() override {
+    SourcesTest::SetUp();
+    std::vector<int16_t> wave(3200);
+    for (size_t i = 0; i < wave.size(); ++i) wave[i] = static_cast<int16_t>(i % 40 < 20 ? 9000 : -9000);
+    write_file_atomically(folder_ / "a.wav", wav_file(wave, 16000));
+  }
+  std::shared_ptr<const Dataset> rows(const std::string& lines) {
+    write_file_atomically(folder_ / "sounds.jsonl", lines);
+    return open_dataset({.path = folder_ / "sounds.jsonl"});
+  }
+  PairedSource source(const std::string& lines, bool hears = true) {
+    const auto clips = std::make_shared<const AudioViews>(AudioViewConfig{.bands = 10}, Phase::kTrain);
+    return PairedSource({.dataset = rows(lines),
+                         .images = views(Phase::kTrain),
+                         .text = TextEncoding(tokenizer_, {}),
+                         .seed = 1,
+                         .clips = hears ? clips : nullptr});
+  }
+};
+
+TEST_F(SoundPairs, AnyOneOfThreeMayBeMissing) {
+  const auto pairs = source(
+      "{\"audio\":\"a.wav\",\"captions\":[\"a buzz\"]}\n"
+      "{\"audio\":\"a.wav\",\"image\":\"0.png\"}\n"
+      "{\"image\":\"0.png\",\"captions\":[\"red\"]}\n"
+      "{\"audio\":\"a.wav\",\"image\":\"1.png\",\"captions\":[\"blue\"]}\n");
+  const bool expected[4][3] = {
+      {false, true, true}, {true, false, true}, {true, true, false}, {true, true, true}};
+  for (int64_t i = 0; i < 4; ++i) {
+    const Sample sample = pairs.load(i, 0);
+    EXPECT_EQ(!sample.images.empty(), expected[i][0]);
+    EXPECT_EQ(!sample.token_rows.empty(), expected[i][1]);
+    EXPECT_EQ(sample.spectrogram.has_value(), expected[i][2]);
+  }
+  EXPECT_EQ(pairs.load(3, 0).spectrogram->num_bands, 10);
+  ASSERT_NE(pairs.first_incomplete(), nullptr);
+  EXPECT_EQ(source("{\"audio\":\"a.wav\",\"image\":\"1.png\",\"captions\":[\"blue\"]}\n").first_incomplete(),
+            nullptr);
+}
+
+TEST_F(SoundPairs, NamesRowsThatSayTooLittle) {
+  const auto reason = [&](const std::string& lines, bool hears) -> std::string {
+    try {
+      source(lines, hears);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const std::string good = "{\"audio\":\"a.wav\",\"captions\":[\"a buzz\"]}\n";
+  EXPECT_THAT(reason(good + "{\"audio\":\"a.wav\"}\n", true),
+              HasSubstr("sounds.jsonl:2: expected two at least"));
+  EXPECT_THAT(reason(good, false), HasSubstr("sounds.jsonl:1: no image"));
+  EXPECT_THAT(reason(good + "{\"audio\":\"gone.wav\",\"captions\":[\"x\"]}\n", true), HasSubstr("gone.wav"));
+}
+
+TEST_F(SoundPairs, AClipWithoutLengthIsNamed) {
+  write_file_atomically(folder_ / "empty.wav", wav_file({}, 16000));
+  const auto pairs = source("{\"audio\":\"empty.wav\",\"captions\":[\"nothing\"]}\n");
+  try {
+    pairs.load(0, 0);
+    FAIL() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_THAT(std::string(error.what()), HasSubstr("empty.wav"));
+  }
 }
 
 TEST_F(SourcesTest, EvaluationTakesTheFirstCaptionAndTheCentre) {

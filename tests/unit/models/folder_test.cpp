@@ -86,6 +86,28 @@ TEST(ModelFolder, KeepsRegionScoresAndAdapters) {
   EXPECT_EQ(config_to_json(loaded.dual_tower->config()), config_to_json(config));
 }
 
+TEST(ModelFolder, KeepsAThirdTower) {
+  const TemporaryFolder folder;
+  DualTowerConfig config = small_dual_tower();
+  config.hears = true;
+  config.audio = {.bands = 8, .dim = 16, .layers = 1, .heads = 2, .max_frames = 20};
+  config.adapters = 4;
+  DualTower model(config);
+  fill_by_formula(model);
+  save_model_folder(folder / "model", model);
+  const LoadedModel loaded = load_model_folder(folder / "model");
+  expect_same_parameters(model, loaded.dual_tower);
+  EXPECT_EQ(config_to_json(loaded.dual_tower->config()), config_to_json(config));
+  const LoadedModel alone = load_model_folder(folder / "model/audio");
+  ASSERT_EQ(alone.kind, ModelKind::kAudio);
+  expect_same_parameters(model->audio(), alone.audio);
+  std::filesystem::remove_all(folder / "model/audio");
+  EXPECT_THROW(load_model_folder(folder / "model"), Error);
+  int64_t counted = 0;
+  for (const at::Tensor& parameter : model->parameters()) counted += parameter.numel();
+  EXPECT_EQ(parameter_count(config), counted);
+}
+
 TEST(ModelFolder, ConvertsTypes) {
   const TemporaryFolder folder;
   Swin model(small_swin());

@@ -26,7 +26,7 @@ TEST(Exhibit, ShowsTheRanksThatWereMeasured) {
   }
   const RetrievalData data(std::make_shared<const Dataset>(folder.path(), DataFormat::kImageCaptions, records,
                                                            std::make_shared<DataReport>()),
-                           ModelInputs{}, std::make_shared<const Tokenizer>(byte_tokenizer()));
+                           ModelInputs{}, std::make_shared<const Tokenizer>(byte_tokenizer()), {});
   const RetrievalInput embeddings{.image_ID = torch::eye(2),
                                   .text_CD = torch::eye(2),
                                   .image_of_caption_C = torch::tensor({0, 1}, at::kLong)};

@@ -1,0 +1,22 @@
+#include "data/readers/dataset_part.h"
+
+#include <utility>
+
+namespace fathom {
+
+DatasetPart records_with(std::shared_ptr<const Dataset> dataset, std::string Record::*path) {
+  DatasetPart part;
+  std::vector<Record> records;
+  for (int64_t i = 0; i < dataset->size(); ++i) {
+    if ((dataset->record(i).*path).empty()) continue;
+    part.places.push_back(i);
+    records.push_back(dataset->record(i));
+  }
+  part.dataset = std::move(dataset);
+  if (static_cast<int64_t>(records.size()) < part.dataset->size())
+    part.dataset = std::make_shared<const Dataset>(part.dataset->path(), part.dataset->format(),
+                                                   std::move(records), part.dataset->shared_report());
+  return part;
+}
+
+}  // namespace fathom

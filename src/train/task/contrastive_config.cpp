@@ -1,0 +1,42 @@
+#include "train/task/contrastive_config.h"
+
+#include "base/error.h"
+
+namespace fathom {
+
+void PairWeights::fields(Fields& f) {
+  f("image_text", image_text, "pictures with texts", {.low = 0});
+  f("image_sound", image_sound, "pictures with sounds", {.low = 0});
+  f("text_sound", text_sound, "texts with sounds", {.low = 0});
+}
+
+void PairWeights::validate() const {
+  if (image_text + image_sound + text_sound <= 0)
+    fail(ErrorKind::kConfig, "all kinds of pairs have weight 0");
+}
+
+void ContrastiveConfig::fields(Fields& f) {
+  f.choice("loss", loss, "softmax over the batch, or a decision about every pair",
+           {{"infonce", ContrastiveLoss::kInfoNce}, {"sigmoid", ContrastiveLoss::kSigmoid}});
+  f("label_smoothing", label_smoothing, "part of the target spread over all candidates (infonce)",
+    {.low = 0, .high = 0.99});
+  f("match_equal_captions", match_equal_captions,
+    "a caption that equals one of another picture is no negative for it");
+  f.group("pairs", pairs, "with model.hears: weights of the kinds of pairs, whose losses are averaged");
+  f("self_weight", self_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
+  f("self_temperature", self_temperature, "its temperature", {.low = 0.001});
+  f("region_weight", region_weight, "weight of the loss over region scores, where model.region gives them",
+    {.low = 0});
+  f("reversal", reversal,
+    "weight of a discriminator that tells the modalities apart by their embeddings, whose gradient reaches "
+    "the towers reversed, times 2/(1 + exp(-10 p)) - 1 at progress p; 0 for none",
+    {.low = 0});
+  f("consistency", consistency,
+    "weight of the symmetric divergence between whom a sample's picture and its text (and its sound) "
+    "resemble "
+    "in the batch; 0 for none",
+    {.low = 0});
+  f.group("hard_negatives", hard_negatives, "which negatives meet, and what each weighs");
+}
+
+}  // namespace fathom

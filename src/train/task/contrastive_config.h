@@ -1,0 +1,36 @@
+// What a recipe may say of a contrastive objective.
+#pragma once
+
+#include "base/config.h"
+#include "train/task/hard_negatives.h"
+
+namespace fathom {
+
+enum class ContrastiveLoss { kInfoNce, kSigmoid };
+
+/// How much each kind of pairs counts where the model has a third tower.
+struct PairWeights {
+  double image_text = 1.0;
+  double image_sound = 1.0;
+  double text_sound = 1.0;
+
+  void fields(Fields& f);
+  void validate() const;
+};
+
+struct ContrastiveConfig {
+  ContrastiveLoss loss = ContrastiveLoss::kInfoNce;
+  double label_smoothing = 0.0;
+  bool match_equal_captions = true;
+  PairWeights pairs;
+  double self_weight = 0.0;
+  double self_temperature = 0.1;
+  double region_weight = 1.0;
+  double reversal = 0.0;
+  double consistency = 0.0;
+  HardNegativeConfig hard_negatives;
+
+  void fields(Fields& f);
+};
+
+}  // namespace fathom

@@ -1,0 +1,148 @@
+// Retrieval among pictures, captions and sounds.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "byte_tokenizer.h"
+#include "data/image/encode.h"
+#include "evaluate/retrieval_data.h"
+#include "nn/init.h"
+#include "temporary_folder.h"
+#include "wav_file.h"
+
+namespace fathom {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// Six records: 0 to 2 have everything, 3 no picture, 4 no sound, 5 no captions.
+class SoundRetrieval : public ::testing::Test {
+ protected:
+  SoundRetrieval() {
+    for (int64_t i = 0; i < 6; ++i) {
+      Record& record = records_.emplace_back();
+      record.source = fmt::format("row {}", i);
+      if (i != 3) record.image_path = folder_ / fmt::format("{}.png", i);
+      if (i != 4) record.audio_path = folder_ / fmt::format("{}.wav", i);
+      if (i != 5) record.captions = {fmt::format("of {}", i), fmt::format("again {}", i)};
+      record.tags["unseen"] = i % 2 == 0 ? "true" : "false";
+      const Image image{
+          .height = 16, .width = 16, .pixels = std::vector<uint8_t>(768, static_cast<uint8_t>(40 * i))};
+      write_file_atomically(folder_ / fmt::format("{}.png", i), encode_png(image));
+      std::vector<int16_t> wave(3200);
+      for (size_t k = 0; k < wave.size(); ++k)
+        wave[k] = static_cast<int16_t>(k % (20 + 9 * static_cast<size_t>(i)) < 10 ? 9000 : -9000);
+      write_file_atomically(folder_ / fmt::format("{}.wav", i), wav_file(wave, 16000));
+    }
+    DualTowerConfig config;
+    config.vision = {
+        .image_size = 16, .patch_size = 2, .dim = 8, .depths = {1, 1}, .heads = {2, 2}, .window = 4};
+    config.text = {.vocab_size = 300, .dim = 16, .layers = 1, .heads = 2, .max_positions = 12};
+    config.hears = true;
+    config.audio = {.bands = 10, .dim = 16, .layers = 1, .heads = 2, .max_frames = 40};
+    config.embed_dim = 12;
+    model_ = DualTower(config);
+    init_parameters(*model_, 1);
+    inputs_.image.size = 16;
+    inputs_.audio.bands = 10;
+    inputs_.audio.max_seconds = 0.3;
+    inputs_.text.max_tokens = 12;
+    inputs_.text.end_token = "";
+  }
+  RetrievalData data(bool hears = true) const {
+    return {std::make_shared<const Dataset>(folder_.path(), DataFormat::kJsonLines, records_,
+                                            std::make_shared<DataReport>()),
+            inputs_,
+            std::make_shared<const Tokenizer>(byte_tokenizer()),
+            {.hears = hears}};
+  }
+
+  TemporaryFolder folder_;
+  std::vector<Record> records_;
+  DualTower model_{nullptr};
+  ModelInputs inputs_;
+};
+
+/// 1 + the wrong candidates that are not behind the best right one.
+std::vector<int64_t> ranks(const at::Tensor& query_QD, const std::vector<int64_t>& query_record,
+                           const at::Tensor& candidate_CD, const std::vector<int64_t>& candidate_record) {
+  std::vector<int64_t> found;
+  const at::Tensor score = at::mm(query_QD.to(at::kDouble), candidate_CD.to(at::kDouble).t());
+  for (size_t q = 0; q < query_record.size(); ++q) {
+    double best = -2;
+    for (size_t c = 0; c < candidate_record.size(); ++c)
+      if (candidate_record[c] == query_record[q])
+        best = std::max(best, score[static_cast<int64_t>(q)][static_cast<int64_t>(c)].item<double>());
+    if (best == -2) continue;
+    int64_t rank = 1;
+    for (size_t c = 0; c < candidate_record.size(); ++c)
+      rank += candidate_record[c] != query_record[q] &&
+              score[static_cast<int64_t>(q)][static_cast<int64_t>(c)].item<double>() >= best - 1e-7;
+    found.push_back(rank);
+  }
+  return found;
+}
+
+TEST_F(SoundRetrieval, GivesAllSixDirectionsOfWhatIsThere) {
+  const RetrievalData all = data();
+  const MeasuredData measured = measure_retrieval(model_, all);
+  const std::vector<int64_t> image{0, 1, 2, 4, 5}, sound{0, 1, 2, 3, 5}, text{0, 0, 1, 1, 2, 2, 3, 3, 4, 4};
+  EXPECT_EQ(all.record_of_image, image);
+  EXPECT_EQ(all.record_of_sound, sound);
+  const at::Tensor image_ID = embed_images(model_, all.images), sound_AD = embed_sounds(model_, all.sounds),
+                   text_CD = embed_texts(model_, all.texts);
+  const auto expect = [&](const RecallFigures& got, const std::vector<int64_t>& expected) {
+    const RecallFigures wanted = recall_figures(expected);
+    EXPECT_EQ(got.queries, wanted.queries);
+    EXPECT_EQ(got.r1, wanted.r1);
+    EXPECT_EQ(got.r5, wanted.r5);
+    EXPECT_EQ(got.median_rank, wanted.median_rank);
+  };
+  const auto& report = measured.report;
+  const std::vector<int64_t> with_image{0, 0, 1, 1, 2, 2, 4, 4}, with_sound{0, 0, 1, 1, 2, 2, 3, 3};
+  const auto rows = [&](const std::vector<int64_t>& places) {
+    return text_CD.index_select(0, torch::tensor(places, at::kLong));
+  };
+  const at::Tensor of_images = rows({0, 1, 2, 3, 4, 5, 8, 9}), of_sounds = rows({0, 1, 2, 3, 4, 5, 6, 7});
+  expect(report.all.t2i, ranks(of_images, with_image, image_ID, image));
+  expect(report.all.i2t, ranks(image_ID, image, of_images, with_image));
+  ASSERT_EQ(report.all.sound.size(), 4u);
+  expect(report.all.sound.at("t2a"), ranks(of_sounds, with_sound, sound_AD, sound));
+  expect(report.all.sound.at("a2t"), ranks(sound_AD, sound, of_sounds, with_sound));
+  const std::vector<int64_t> seen_sound{0, 1, 2, 5};
+  const at::Tensor seen_AD = sound_AD.index_select(0, torch::tensor({0, 1, 2, 4}, at::kLong));
+  expect(report.all.sound.at("a2i"), ranks(seen_AD, seen_sound, image_ID, image));
+  expect(report.all.sound.at("i2a"), ranks(image_ID, image, seen_AD, seen_sound));
+}
+
+TEST_F(SoundRetrieval, NamesAllDirectionsInJson) {
+  const RetrievalReport report = evaluate_retrieval(model_, data());
+  const Json json = report.to_json();
+  EXPECT_EQ(json.at("sounds").as_int(), 5);
+  for (const char* direction : {"t2i", "i2t", "t2a", "a2t", "a2i", "i2a"}) {
+    EXPECT_GE(json.at(direction).at("r10").as_double(), 0) << direction;
+    EXPECT_GT(json.at("chance").at(direction).at("r1").as_double(), 0) << direction;
+    EXPECT_TRUE(json.at("groups").at("unseen=true").at(direction).at("median_rank").as_double() >= 1)
+        << direction;
+  }
+  EXPECT_EQ(json.at("groups").size(), 2u) << "no group of sounds without a picture";
+  // Of five pictures at random; four sounds with a picture each.
+  EXPECT_NEAR(json.at("chance").at("a2i").at("r1").as_double(), 20, 1e-9);
+  EXPECT_NEAR(json.at("chance").at("i2a").at("r1").as_double(), 25, 1e-9);
+}
+
+TEST_F(SoundRetrieval, NamesRowsOfOneModality) {
+  EXPECT_THROW(data(/*hears=*/false), Error) << "rows without picture or captions";
+  records_[4].captions.clear();
+  try {
+    data();
+    FAIL() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_THAT(std::string(error.what()), HasSubstr("row 4: retrieval needs two at least"));
+  }
+}
+
+}  // namespace
+}  // namespace fathom
