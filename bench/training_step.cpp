@@ -3,8 +3,8 @@
 //
 //   bench_training_step [--peer "python bench/peers/training_step.py"]
 //
-// The models of recipes/text-lm.toml (16 windows of 1,024 tokens) and recipes/flickr8k.toml (128 pictures of
-// 160 pixels, two views and five captions each), bf16 products over float32 parameters on both sides.
+// The models of recipes/text-lm.toml (16 windows of 1,024 tokens) and recipes/flickr8k.toml (but 128 pictures
+// of 160 pixels, two views and five captions each), bf16 products over float32 parameters on both sides.
 // `replay_ms` is the same step recorded as one graph, as `training.record_step` does; `host_share` = 1 −
 // replay ÷ launched step: what recording spares. The peer has no dropout. Rounds alternate. One JSON line a
 // model.

@@ -1,5 +1,7 @@
 #include "evaluate/per_sample.h"
 
+#include <unordered_map>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -69,23 +71,30 @@ std::vector<SampleResult> sample_results(const AnswerReport& report, const Answe
 }
 
 std::vector<SampleResult> sample_results(const MeasuredData& measured, const RetrievalData& data) {
+  // Rows may lack a picture: places among pictures, texts and rows differ.
+  std::unordered_map<int64_t, size_t> image_of_record;
+  for (size_t image = 0; image < data.record_of_image.size(); ++image)
+    image_of_record[data.record_of_image[image]] = image;
   std::vector<SampleResult> results;
-  const auto add = [&](const char* measure, int64_t place, int64_t image, std::string query, int64_t rank) {
+  const auto add = [&](const char* measure, size_t place, int64_t record, std::string query, int64_t rank) {
     if (rank == 0) return;  // no query
     SampleResult result{.measure = measure,
-                        .sample = place,
+                        .sample = static_cast<int64_t>(place),
                         .query = std::move(query),
-                        .cluster = cluster_of(data.dataset->record(image)),
+                        .cluster = cluster_of(data.dataset->record(record)),
                         .rank = rank};
     if (!data.group_of_image.empty())
-      result.groups.push_back(data.group_of_image[static_cast<size_t>(image)]);
+      result.groups.push_back(data.group_of_image[image_of_record.at(record)]);
     results.push_back(std::move(result));
   };
-  for (int64_t c = 0; c < data.texts->size(); ++c)
-    add("t2i", c, data.texts->record_of(c), data.texts->sentence(c),
-        measured.ranks.t2i[static_cast<size_t>(c)]);
-  for (int64_t i = 0; i < data.dataset->size(); ++i)
-    add("i2t", i, i, cluster_of(data.dataset->record(i)), measured.ranks.i2t[static_cast<size_t>(i)]);
+  for (size_t c = 0; c < data.captions_with_image.size(); ++c) {
+    const int64_t text = data.captions_with_image[c];
+    add("t2i", c, data.texts->record_of(text), data.texts->sentence(text), measured.ranks.t2i[c]);
+  }
+  for (size_t i = 0; i < data.record_of_image.size(); ++i) {
+    const int64_t record = data.record_of_image[i];
+    add("i2t", i, record, cluster_of(data.dataset->record(record)), measured.ranks.i2t[i]);
+  }
   return results;
 }
 

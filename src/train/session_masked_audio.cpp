@@ -24,6 +24,7 @@ void open_masked_audio(Session& session, const SessionPlace& place) {
                       options = evaluate_options(recipe, place, 128)](MaskedAudioModel model) -> Metrics {
       return {{"masked_l1", {masked_audio_error(std::move(model), config, val, options), false}}};
     };
+  if (place.without_model) return;
   setup.model = MaskedAudioModel(recipe.audio);
   note_start(session, place, place_model(*setup.model, ModelKind::kAudio, recipe, place.runtime.device()));
   session.record["inputs"] = config_to_json(inputs);

@@ -58,7 +58,7 @@ void AnsweringConfig::fields(Fields& f) {
 AnsweringTask::AnsweringTask(Setup setup) : setup_(std::move(setup)) {
   if (setup_.config.reversal == 0) return;
   const at::Tensor like = setup_.model->parameters().front();
-  discriminator_ = ModalityDiscriminator(setup_.model->config().text.dim);
+  discriminator_ = ModalityDiscriminator(setup_.model->config().text.dim, 2);
   init_parameters(*discriminator_, setup_.seed);
   discriminator_->to(like.device(), like.scalar_type());
 }
@@ -152,10 +152,12 @@ at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext&
   if (discriminator_) {
     const double progress =
         static_cast<double>(step.step) / static_cast<double>(std::max<int64_t>(1, step.total_steps));
-    loss = loss + setup_.config.reversal *
-                      discriminator_->adversarial_loss(mean_token(percept.image), mean_token(percept.caption),
-                                                       step.global_samples, step.global_samples,
-                                                       reversal_strength(progress));
+    const RowCount all{.known = static_cast<double>(step.global_samples)};
+    const std::vector<ModalityDiscriminatorImpl::Part> parts = {
+        {.embedding_ND = mean_token(percept.image), .count = all},
+        {.embedding_ND = mean_token(percept.caption), .count = all}};
+    loss =
+        loss + setup_.config.reversal * discriminator_->adversarial_loss(parts, reversal_strength(progress));
   }
   return loss;
 }

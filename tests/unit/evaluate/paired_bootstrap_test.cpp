@@ -206,7 +206,7 @@ TEST(SampleResults, OfRetrievalAreTheRanksByPicture) {
   }
   const RetrievalData data(std::make_shared<const Dataset>(folder.path(), DataFormat::kImageCaptions, records,
                                                            std::make_shared<DataReport>()),
-                           ModelInputs{}, std::make_shared<const Tokenizer>(byte_tokenizer()));
+                           ModelInputs{}, std::make_shared<const Tokenizer>(byte_tokenizer()), {});
   MeasuredData measured;
   measured.ranks = {.t2i = {1, 2, 2, 1}, .i2t = {3, 1}};
   const auto results = sample_results(measured, data);

@@ -149,7 +149,7 @@ TEST(Answering, ReversalTurnsWhatTheDiscriminatorWants) {
   Trial with({.reversal = 0.5}), without({}), wanted({});
   with.loss(part).backward();
   without.loss(part).backward();
-  ModalityDiscriminator discriminator(16);
+  ModalityDiscriminator discriminator(16, 2);
   discriminator->to(at::kDouble);
   {
     const torch::NoGradGuard no_grad;
@@ -162,7 +162,9 @@ TEST(Answering, ReversalTurnsWhatTheDiscriminatorWants) {
   const auto unit = [](const at::Tensor& x) { return x / x.norm(2, {1}, true); };
   const double strength = 2 / (1 + std::exp(-10 * 0.3)) - 1;
   discriminator
-      ->adversarial_loss(unit(percept.image.token_BSD.mean(1)), unit(caption_BD), 8, 8, /*strength=*/-1)
+      ->adversarial_loss({{.embedding_ND = unit(percept.image.token_BSD.mean(1)), .count = {.known = 8}},
+                          {.embedding_ND = unit(caption_BD), .count = {.known = 8}}},
+                         /*strength=*/-1)
       .backward();
   const auto all = gradients_of(with), answers = gradients_of(without), wish = gradients_of(wanted);
   double largest = 0;
