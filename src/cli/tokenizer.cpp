@@ -150,6 +150,7 @@ void add_train(CLI::App& app, TrainOptions& options) {
   CLI::App* verb = app.add_subcommand("train", "learn a vocabulary from text files");
   verb->add_option("files", options.files, "UTF-8 text; special tokens in it separate documents")->required();
   verb->add_option("--vocab", config.vocab_size, "number of ids, special tokens and 256 bytes included")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->required();
   verb->add_option("--out", options.out, "tokenizer.json to write")->required();
   verb->add_option("--splitter", config.splitter, "how text is cut into words (default gpt2)")

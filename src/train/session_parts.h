@@ -5,6 +5,7 @@
 #include <string>
 
 #include "batch/loader.h"
+#include "batch/mixed_source.h"
 #include "evaluate/options.h"
 #include "train/initial_weights.h"
 #include "train/session.h"
@@ -29,10 +30,25 @@ std::string adapter_base_of(const RecipeConfig& recipe);
 /// Says what training begins with, in the log and in the models it will leave.
 void note_start(Session& session, const SessionPlace& place, const InitReport& report);
 
-/// A session of task = "answers": fills in what `open_session` began.
+/// What `make_part` (MixConfig → source) gives for each data set of the mixture, as one source.
+template <typename MakePart>
+std::shared_ptr<const SampleSource> mix(const RecipeConfig& recipe, const MakePart& make_part) {
+  MixedSource::Setup setup{
+      .config = recipe.data.mixing, .batch_size = recipe.training.batch_size, .seed = recipe.seed};
+  for (const MixConfig& item : recipe.data.mix) setup.parts.push_back({make_part(item), item.weight});
+  return std::make_shared<const MixedSource>(std::move(setup));
+}
+
+/// A session of task = "contrastive": fills in what `open_session` began.
+void open_contrastive(Session& session, const SessionPlace& place);
+/// The same of task = "language".
+void open_language(Session& session, const SessionPlace& place);
+/// The same of task = "answers".
 void open_answers(Session& session, const SessionPlace& place);
 /// The same of task = "classification".
 void open_classification(Session& session, const SessionPlace& place);
+/// The same of task = "masked_image".
+void open_masked_image(Session& session, const SessionPlace& place);
 /// The same of task = "masked_audio".
 void open_masked_audio(Session& session, const SessionPlace& place);
 

@@ -1,0 +1,152 @@
+#include <filesystem>
+
+#include "base/error.h"
+#include "evaluate/retrieval_data.h"
+#include "train/session_model.h"
+#include "train/session_parts.h"
+#include "train/task/contrastive.h"
+
+namespace fathom {
+namespace {
+
+/// Recall in percent in every direction; `mean_recall` is the mean of all.
+Metrics retrieval_metrics(const RetrievalReport& report) {
+  Metrics metrics;
+  double sum = 0;
+  const auto directions = report.all.named();
+  for (const auto& [direction, figures] : directions) {
+    metrics[direction + "_r1"] = {figures.r1, true};
+    metrics[direction + "_r5"] = {figures.r5, true};
+    metrics[direction + "_r10"] = {figures.r10, true};
+    metrics[direction + "_median_rank"] = {figures.median_rank, false};
+    sum += figures.r1 + figures.r5 + figures.r10;
+  }
+  metrics["mean_recall"] = {sum / (3 * static_cast<double>(directions.size())), true};
+  return metrics;
+}
+
+/// The names of the figures that an evaluation will give.
+Metrics expected_metrics(const DualTowerConfig& model) {
+  RetrievalReport report;
+  if (model.hears)
+    for (const char* direction : {"a2i", "i2a", "a2t", "t2a"}) report.all.sound[direction] = {};
+  return retrieval_metrics(report);
+}
+
+/// Null without a bank. A loader may prefetch no further than orders are fixed ahead.
+std::shared_ptr<HardNegatives> make_hard_negatives(RecipeConfig& recipe, const SessionPlace& place,
+                                                   int64_t num_samples) {
+  const HardNegativeConfig& config = recipe.contrastive.hard_negatives;
+  if (config.refresh == 0) return nullptr;
+  const bool wide = parameter_type(recipe.precision) == at::kDouble;
+  auto bank = std::make_shared<HardNegatives>(HardNegatives::Setup{
+      .config = config,
+      .num_samples = num_samples,
+      .batch_size = recipe.training.batch_size,
+      .dim = recipe.dual_tower.embed_dim,
+      .seed = recipe.seed,
+      .options = at::TensorOptions().dtype(wide ? at::kDouble : at::kFloat).device(place.runtime.device())});
+  recipe.data.loader.prefetch = std::min(recipe.data.loader.prefetch, bank->lead());
+  return bank;
+}
+
+OrderHook order_hook(const std::shared_ptr<HardNegatives>& hard_negatives) {
+  if (!hard_negatives) return {};
+  return [hard_negatives](int64_t epoch, std::vector<int64_t> seeded) {
+    return hard_negatives->order(epoch, std::move(seeded));
+  };
+}
+
+/// What the training data of a model that hears has and lacks.
+struct SourceFacts {
+  bool missing = false;      ///< some sample lacks a modality
+  bool has_sound = false;    ///< any has one
+  std::string without_text;  ///< the first record without captions
+  std::string path;          ///< the last data set
+
+  void add(const Dataset& dataset, const PairedSource& source) {
+    path = dataset.path();
+    missing = missing || source.first_incomplete() != nullptr;
+    for (const Record& record : dataset.records()) {
+      has_sound = has_sound || !record.audio_path.empty();
+      if (record.captions.empty() && without_text.empty()) without_text = record.source;
+    }
+  }
+  /// Errors (kData): no sound at all; hard negatives where samples lack the texts they are known by.
+  void check(const RecipeConfig& recipe) const {
+    if (!has_sound) fail(ErrorKind::kData, "{}: model.hears, but no row has audio", path);
+    if (recipe.contrastive.hard_negatives.refresh > 0 && !without_text.empty())
+      fail(ErrorKind::kData, "{}: contrastive.hard_negatives needs captions in every row", without_text);
+  }
+};
+
+}  // namespace
+
+void open_contrastive(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  check_metric(recipe, expected_metrics(recipe.dual_tower));
+  const auto tokenizer = make_tokenizer(recipe, place);
+  recipe.dual_tower.text.vocab_size = tokenizer->vocab_size();
+  const ModelInputs& inputs = recipe.data.inputs;
+  const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
+  const TextEncoding encoding(tokenizer, inputs.text);
+  const bool hears = recipe.dual_tower.hears;
+  const auto clips = hears ? std::make_shared<const AudioViews>(inputs.audio, Phase::kTrain) : nullptr;
+  SourceFacts facts;
+  const auto source_of = [&](const DatasetConfig& data) -> std::shared_ptr<const SampleSource> {
+    std::shared_ptr<const Dataset> dataset = open_dataset(data);
+    const auto source =
+        std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = dataset,
+                                                                 .images = views,
+                                                                 .text = encoding,
+                                                                 .seed = recipe.seed,
+                                                                 .pairing = recipe.data.pairing,
+                                                                 .clips = clips});
+    facts.add(*dataset, *source);
+    return source;
+  };
+  // Equal shapes let a step be recorded.
+  const bool on_cpu = place.runtime.device().is_cpu();
+  const auto source = recipe.data.mix.empty()
+                          ? source_of(recipe.data.train)
+                          : mix(recipe, [&](const MixConfig& item) { return source_of(item.data); });
+  if (hears) facts.check(recipe);
+  const auto hard_negatives = make_hard_negatives(recipe, place, source->size());
+  session.loader = make_loader(recipe, place, source,
+                               {.padding_id = encoding.padding_id(),
+                                .pad_to = on_cpu ? 0 : inputs.text.max_tokens,
+                                .pad_frames_to = on_cpu || !hears ? 0 : inputs.audio.max_frames(),
+                                .missing = facts.missing},
+                               order_hook(hard_negatives));
+  ContrastiveTask::Setup setup{.config = recipe.contrastive,
+                               .num_tokens = inputs.text.max_tokens,
+                               .num_frames = hears ? inputs.audio.max_frames() : 0,
+                               .captions_per_image = recipe.data.pairing.captions_per_image,
+                               .views_per_image = recipe.data.pairing.views_per_image,
+                               .missing = facts.missing,
+                               .seed = recipe.seed,
+                               .tokenizer_json = tokenizer->to_json(),
+                               .adapter_base = adapter_base_of(recipe),
+                               .hard_negatives = hard_negatives};
+  if (place.collective.rank() == 0) {
+    std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
+    ModelInputs evaluated = inputs;
+    evaluated.text.mask_probability = 0;
+    const auto data = std::make_shared<const RetrievalData>(val, evaluated, tokenizer,
+                                                            RetrievalData::Options{.hears = hears});
+    setup.evaluate = [data, options = evaluate_options(recipe, place, 128)](DualTower model) {
+      return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
+    };
+  }
+  if (place.without_model) return;
+  setup.model = DualTower(recipe.dual_tower);
+  note_start(
+      session, place,
+      place_model(*setup.model, ModelKind::kDualTower, recipe, place.runtime.device(), setup.tokenizer_json));
+  session.record["inputs"] = config_to_json(inputs);
+  session.record["rerank"] = recipe.evaluation.rerank;
+  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  session.task = std::make_unique<ContrastiveTask>(std::move(setup));
+}
+
+}  // namespace fathom

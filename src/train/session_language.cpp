@@ -1,0 +1,123 @@
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "evaluate/chat.h"
+#include "evaluate/language.h"
+#include "train/session_model.h"
+#include "train/session_parts.h"
+#include "train/task/language.h"
+
+namespace fathom {
+namespace {
+
+std::shared_ptr<const SampleSource> training_windows(const RecipeConfig& recipe,
+                                                     const std::vector<std::string>& paths,
+                                                     const Tokenizer& tokenizer) {
+  std::vector<TokenFile> files;
+  for (const std::string& path : paths) files.push_back(TokenFile::open(path, tokenizer));
+  return std::make_shared<const TokenWindowSource>(std::move(files), recipe.language.max_positions,
+                                                   Phase::kTrain, recipe.seed,
+                                                   tokenizer.end_of_text().value_or(0));
+}
+
+/// Bits per byte of each file by its name, and of all together.
+Metrics language_metrics(const LanguageReports& reports) {
+  Metrics metrics;
+  for (const auto& [name, report] : reports.files)
+    metrics["bits_per_byte/" + name] = {report.bits_per_byte(), false};
+  const LanguageReport all = reports.all();
+  metrics["bits_per_byte"] = {all.bits_per_byte(), false};
+  metrics["perplexity"] = {all.perplexity(), false};
+  return metrics;
+}
+
+std::shared_ptr<const SampleSource> chat_rows(const RecipeConfig& recipe,
+                                              const std::vector<std::string>& paths,
+                                              const std::shared_ptr<const Tokenizer>& tokenizer,
+                                              const SessionPlace& place) {
+  const auto rows =
+      std::make_shared<const ChatSource>(paths, recipe.data.chat, tokenizer, recipe.language.max_positions);
+  if (place.collective.rank() == 0)
+    log::info("{} conversations in {} rows, {} tokens to learn; {} cut, {} left out without an answer",
+              rows->num_conversations(), rows->size(), rows->num_targets(), rows->num_cut(),
+              rows->num_left_out());
+  return rows;
+}
+
+std::shared_ptr<const SampleSource> language_rows(const RecipeConfig& recipe,
+                                                  const std::shared_ptr<const Tokenizer>& tokenizer,
+                                                  const SessionPlace& place) {
+  const auto rows_of = [&](const std::vector<std::string>& texts, const std::vector<std::string>& chats) {
+    return texts.empty() ? chat_rows(recipe, chats, tokenizer, place)
+                         : training_windows(recipe, texts, *tokenizer);
+  };
+  if (recipe.data.mix.empty()) return rows_of(recipe.data.train_files, recipe.data.chat.train_files);
+  return mix(recipe, [&](const MixConfig& item) { return rows_of(item.files, item.chat_files); });
+}
+
+void add_chat_metrics(Metrics& metrics, const ChatReport& report) {
+  metrics["answer_nats"] = {report.nats_per_token(), false};
+  metrics["answer_accuracy"] = {report.accuracy(), true};
+}
+
+/// Of texts and of conversations, as far as there are any.
+std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& recipe,
+                                                          const std::shared_ptr<const Tokenizer>& tokenizer,
+                                                          const EvaluateOptions& options) {
+  const ChatConfig& chat = recipe.data.chat;
+  if (recipe.data.val_files.empty() && chat.val_files.empty()) return {};
+  const NamedWindows texts = open_texts(recipe.data.val_files, *tokenizer, recipe.language.max_positions);
+  std::shared_ptr<const ChatSource> chats;
+  if (!chat.val_files.empty())
+    chats =
+        std::make_shared<const ChatSource>(chat.val_files, chat, tokenizer, recipe.language.max_positions);
+  return [texts, chats, options, padding = tokenizer->padding().value_or(0)](const LanguageModel& model) {
+    Metrics metrics;
+    if (!texts.empty()) metrics = language_metrics(evaluate_language(model, texts, options));
+    if (chats) add_chat_metrics(metrics, evaluate_chat(model, chats, padding, options));
+    return metrics;
+  };
+}
+
+void check_language_metric(const RecipeConfig& recipe) {
+  LanguageReports reports;
+  for (const std::string& name : text_names(recipe.data.val_files)) reports.files[name] = {};
+  Metrics figures;
+  if (!reports.files.empty()) figures = language_metrics(reports);
+  if (!recipe.data.chat.val_files.empty()) add_chat_metrics(figures, {});
+  if (!figures.empty()) check_metric(recipe, figures);
+}
+
+}  // namespace
+
+void open_language(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  check_language_metric(recipe);
+  const auto tokenizer = make_tokenizer(recipe, place);
+  recipe.language.vocab_size = tokenizer->vocab_size();
+  CollateConfig collate{.padding_id = tokenizer->padding().value_or(0)};
+  // Equal shapes let a step be recorded.
+  const bool learns_chats = !recipe.data.training_chats().empty();
+  if (learns_chats && !place.runtime.device().is_cpu()) collate.pad_to = recipe.language.max_positions + 1;
+  session.loader = make_loader(recipe, place, language_rows(recipe, tokenizer, place), collate);
+  LanguageTask::Setup setup{.num_tokens = recipe.language.max_positions,
+                            .tokenizer_json = tokenizer->to_json(),
+                            .adapter_base = adapter_base_of(recipe)};
+  if (place.collective.rank() == 0)
+    setup.evaluate = language_evaluation(recipe, tokenizer, evaluate_options(recipe, place, 16));
+  if (learns_chats) {
+    if (!recipe.data.chat.val_files.empty()) setup.default_metric = "answer_nats";
+    session.record["chat_template"] = chat_template_name(recipe.data.chat.chat_template);
+  }
+  if (place.without_model) return;
+  setup.model = LanguageModel(recipe.language);
+  note_start(
+      session, place,
+      place_model(*setup.model, ModelKind::kLanguage, recipe, place.runtime.device(), setup.tokenizer_json));
+  for (const std::string& path : recipe.data.val_files)
+    session.record["evaluation_data"].push_back(std::filesystem::absolute(path).string());
+  session.task = std::make_unique<LanguageTask>(std::move(setup));
+}
+
+}  // namespace fathom

@@ -1,0 +1,32 @@
+#include <filesystem>
+
+#include "train/session_model.h"
+#include "train/session_parts.h"
+#include "train/task/masked_image.h"
+
+namespace fathom {
+
+void open_masked_image(Session& session, const SessionPlace& place) {
+  RecipeConfig& recipe = session.recipe;
+  check_metric(recipe, {{"masked_l1", {}}});
+  const ModelInputs& inputs = recipe.data.inputs;
+  const auto pictures = [&](const DatasetConfig& data, Phase phase) {
+    return std::make_shared<const ImageSource>(
+        open_dataset(data), std::make_shared<const ImageViews>(inputs.image, phase), recipe.seed);
+  };
+  session.loader = make_loader(recipe, place, pictures(recipe.data.train, Phase::kTrain), {});
+  MaskedImageTask::Setup setup{.config = recipe.masked_image};
+  if (place.collective.rank() == 0)
+    setup.evaluate = [val = pictures(recipe.data.val, Phase::kEvaluate), config = recipe.masked_image,
+                      options = evaluate_options(recipe, place, 128)](MaskedImageModel model) -> Metrics {
+      return {{"masked_l1", {masked_image_error(std::move(model), config, val, options), false}}};
+    };
+  if (place.without_model) return;
+  setup.model = MaskedImageModel(recipe.vision);
+  note_start(session, place, place_model(*setup.model, ModelKind::kSwin, recipe, place.runtime.device()));
+  session.record["inputs"] = config_to_json(inputs);
+  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  session.task = std::make_unique<MaskedImageTask>(std::move(setup));
+}
+
+}  // namespace fathom
