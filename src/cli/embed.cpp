@@ -29,6 +29,7 @@ void add_options(CLI::App& app, EmbedOptions& options) {
   add_data_options(app, options.data);
   app.add_option("--out", options.out, "file to write: .safetensors, or .npy for one array")
       ->required()
+      ->check(in_a_folder())
       ->type_name("FILE");
   app.add_option("--what", options.what,
                  "image, text, audio or all (text: captions in the order of the rows)")

@@ -48,6 +48,7 @@ void add_options(CLI::App& app, EvalOptions& options) {
                  "zero_shot: a prompt with {} for the class; may be repeated");
   app.add_option("--per-sample", options.per_sample,
                  "retrieval, answers, classification: write what became of each sample, for `fathom compare`")
+      ->check(in_a_folder())
       ->type_name("FILE");
   app.add_flag("--json", options.as_json, "print one JSON object");
 }
@@ -158,6 +159,14 @@ int eval_language(const EvalOptions& options, const OpenedModel& model) {
   return show(evaluate_language(language, texts, evaluate), options.as_json);
 }
 
+/// A field that was asked for by name and that no row has would leave its figures out without a word.
+void require_tag(const CLI::App& app, const EvalOptions& options, const Dataset& dataset) {
+  if (app.count("--group") == 0) return;
+  const auto has = [&](const Record& record) { return record.tags.contains(options.group_tag); };
+  if (std::none_of(dataset.records().begin(), dataset.records().end(), has))
+    fail(ErrorKind::kData, "--group {}: no row of {} has this field", options.group_tag, dataset.path());
+}
+
 int eval_answers(const EvalOptions& options, const OpenedModel& model,
                  std::shared_ptr<const Dataset> dataset) {
   const Fusion fusion = model.fusion("the task answers");
@@ -232,6 +241,7 @@ int run_eval(int argc, const char* const* argv) {
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());
   keeps_samples(task);
+  require_tag(app, options, *dataset);
   if (task == "answers") return eval_answers(options, model, dataset);
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "classification") return eval_classification(options, model, dataset);

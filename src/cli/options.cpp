@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "base/error.h"
 
 namespace fathom::cli {
@@ -31,6 +33,17 @@ CLI::Validator at_least(double low) {
         return fmt::format("expected a number of at least {:g}, got {}", low, text);
       },
       fmt::format("≥ {:g}", low));
+}
+
+CLI::Validator in_a_folder() {
+  return CLI::Validator(
+      [](const std::string& path) {
+        const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+        std::error_code error;
+        if (folder.empty() || std::filesystem::is_directory(folder, error)) return std::string();
+        return fmt::format("{}: there is no folder {}", path, folder.string());
+      },
+      "");
 }
 
 void print_json(const Json& value) {

@@ -21,6 +21,9 @@ class VerbApp : public CLI::App {
 /// A check of numbers: "expected at least 1, got 0".
 CLI::Validator at_least(double low);
 
+/// A check of files to write: the folder they go to is there. Said now, not after the work.
+CLI::Validator in_a_folder();
+
 /// One object on a line of its own on standard output.
 void print_json(const Json& value);
 

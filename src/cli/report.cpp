@@ -31,7 +31,9 @@ struct ReportOptions {
 void add_options(CLI::App& app, ReportOptions& options) {
   add_model_options(app, options.model, /*runs_data=*/true);
   add_data_options(app, options.data);
-  app.add_option("--html", options.html, "file to write (default: RUN/report.html)")->type_name("FILE");
+  app.add_option("--html", options.html, "file to write (default: RUN/report.html)")
+      ->check(in_a_folder())
+      ->type_name("FILE");
   app.add_option("--queries", options.exhibits.count, "examples of each kind")
       ->check(CLI::Range(0, 200))
       ->capture_default_str();

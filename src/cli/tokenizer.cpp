@@ -152,7 +152,7 @@ void add_train(CLI::App& app, TrainOptions& options) {
   verb->add_option("--vocab", config.vocab_size, "number of ids, special tokens and 256 bytes included")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->required();
-  verb->add_option("--out", options.out, "tokenizer.json to write")->required();
+  verb->add_option("--out", options.out, "tokenizer.json to write")->required()->check(in_a_folder());
   verb->add_option("--splitter", config.splitter, "how text is cut into words (default gpt2)")
       ->transform(CLI::CheckedTransformer(splitters).description("gpt2|llama3|clip"));
   verb->add_option("--special", config.special_tokens, "special tokens, which get the first ids")

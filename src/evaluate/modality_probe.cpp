@@ -2,20 +2,21 @@
 
 #include <torch/torch.h>
 
-#include <utility>
 #include <vector>
 
 namespace fathom {
 
 ClassificationReport modality_probe(const RetrievalInput& input) {
   const at::Tensor owner_C = input.image_of_caption_C.to(at::kCPU, at::kLong).contiguous();
-  std::vector<char> has_caption(static_cast<size_t>(input.image_ID.size(0)), 0);
+  std::vector<std::vector<int64_t>> captions_of(static_cast<size_t>(input.image_ID.size(0)));
+  for (int64_t caption = 0; caption < owner_C.size(0); ++caption)
+    captions_of[static_cast<size_t>(owner_C.const_data_ptr<int64_t>()[caption])].push_back(caption);
   std::vector<int64_t> images[2], captions[2];  // to learn from, to measure on
-  for (int64_t caption = 0; caption < owner_C.size(0); ++caption) {
-    const int64_t image = owner_C.const_data_ptr<int64_t>()[caption];
-    if (std::exchange(has_caption[static_cast<size_t>(image)], 1)) continue;
-    images[image % 2].push_back(image);
-    captions[image % 2].push_back(caption);
+  for (size_t image = 0; image < captions_of.size(); ++image) {
+    const std::vector<int64_t>& own = captions_of[image];
+    if (own.empty()) continue;
+    images[image % 2].push_back(static_cast<int64_t>(image));
+    captions[image % 2].push_back(own[image / 2 % own.size()]);
   }
   const auto part = [&](int which) {
     const auto rows = [](const at::Tensor& embedding, const std::vector<int64_t>& index) {

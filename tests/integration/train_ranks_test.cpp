@@ -70,7 +70,7 @@ TEST(Ranks, TwoEqualOneWithRegionScoresAndHardNegatives) {
 }
 
 TEST(Ranks, TwoEqualOneWithAdaptersReversalAndConsistency) {
-  EXPECT_LT(two_against_one("fp64", {"model.adapters=8", "contrastive.reversal=0.5",
+  EXPECT_LT(two_against_one("fp64", {"model.adapters=8", "model.centred=true", "contrastive.reversal=0.5",
                                      "contrastive.consistency=0.5", "data.pairing.views_per_image=2"}),
             1e-5);
 }

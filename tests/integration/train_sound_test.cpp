@@ -68,10 +68,14 @@ std::vector<double> losses(const std::string& run) {
 }
 
 TEST_F(SoundWorld, TwoRanksEqualOneWithGapsAndAccumulation) {
-  const std::vector<std::string> settings = {
-      "training.max_steps=20",       "training.log_every=1",           "precision=fp64",
-      "training.micro_batch_size=1", "data.train.path=" + with_gaps(), "contrastive.consistency=0.5",
-      "contrastive.reversal=0.5"};
+  const std::vector<std::string> settings = {"training.max_steps=20",
+                                             "training.log_every=1",
+                                             "precision=fp64",
+                                             "training.micro_batch_size=1",
+                                             "data.train.path=" + with_gaps(),
+                                             "contrastive.consistency=0.5",
+                                             "contrastive.reversal=0.5",
+                                             "model.centred=true"};
   train(world_ / "one", settings);
   std::vector<std::string> two = {"launch", "-n", "2", "--"};
   for (const std::string& word : arguments(world_ / "two", settings)) two.push_back(word);

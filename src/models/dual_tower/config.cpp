@@ -22,6 +22,9 @@ void DualTowerConfig::fields(Fields& f) {
     "width of the bottleneck of a residual adapter on each tower's output, before the projections; 0 for "
     "none",
     {.low = 0, .high = 1 << 14});
+  f("centred", centred,
+    "take each modality's mean off its embeddings, so that no direction of the shared space tells them "
+    "apart");
 }
 
 void DualTowerConfig::validate() const {
@@ -60,7 +63,7 @@ int64_t parameter_count(const DualTowerConfig& config) {
   return parameter_count(config.vision) + parameter_count(config.text) + (vision + text) * config.embed_dim +
          scales + part_products(config, vision) + part_products(config, text) +
          adapter_parameters(vision, config.adapters) + adapter_parameters(text, config.adapters) +
-         audio_parameters(config);
+         audio_parameters(config) + (config.centred ? (config.hears ? 3 : 2) * config.embed_dim : 0);
 }
 
 int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t tokens) {

@@ -22,6 +22,7 @@ struct DualTowerConfig {
   double initial_bias = -10.0;
   RegionScore region = RegionScore::kNone;  ///< scores by tokens and regions, beside the global one
   int64_t adapters = 0;                     ///< width of the bottleneck before the projections; 0: none
+  bool centred = false;                     ///< each modality's own mean is taken off its embeddings
 
   void fields(Fields& f);
   void validate() const;

@@ -18,6 +18,12 @@ at::Tensor adapt(const Adapter& adapter, const at::Tensor& x) {
   return adapter.is_empty() ? x : adapter.ptr()->forward(x);
 }
 
+/// A modality's features in the shared space, of unit length before and after its centre is taken off.
+at::Tensor shared(const at::Tensor& projected_BD, const at::Tensor& centre_D) {
+  const at::Tensor unit_BD = unit_length(projected_BD);
+  return centre_D.defined() ? unit_length(unit_BD - centre_D.to(unit_BD.scalar_type())) : unit_BD;
+}
+
 }  // namespace
 
 DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
@@ -35,6 +41,14 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
   }
   log_scale_ = register_parameter("log_scale", at::empty({}));
   if (config.logit_bias) bias_ = register_parameter("logit_bias", at::empty({}));
+  const auto centre = [&](const char* name) {
+    return register_parameter(name, at::zeros({config.embed_dim}), /*requires_grad=*/false);
+  };
+  if (config.centred) {
+    image_centre_ = centre("image_centre");
+    text_centre_ = centre("text_centre");
+    if (config.hears) audio_centre_ = centre("audio_centre");
+  }
   if (config.adapters > 0) {
     image_adapter_ = register_module(
         "image_adapter",
@@ -61,13 +75,16 @@ at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const Forwar
 }
 
 at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD, const ForwardContext& context) const {
-  return unit_length(image_projection_->forward(adapt(image_adapter_, pooled_BD), context));
+  return shared(image_projection_->forward(adapt(image_adapter_, pooled_BD), context), image_centre_);
 }
 
 at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                      const ForwardContext& context) {
-  return unit_length(
-      text_projection_(adapt(text_adapter_, text_->pooled(tokens_BT, length_B, context)), context));
+  return project_text(text_->pooled(tokens_BT, length_B, context), context);
+}
+
+at::Tensor DualTowerImpl::project_text(const at::Tensor& pooled_BD, const ForwardContext& context) const {
+  return shared(text_projection_->forward(adapt(text_adapter_, pooled_BD), context), text_centre_);
 }
 
 PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
@@ -83,8 +100,7 @@ PairSide DualTowerImpl::encode_regions(const at::Tensor& region_BPD, const Forwa
 PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                     const ForwardContext& context) {
   const at::Tensor state_BTD = text_->hidden(tokens_BT, length_B, context);
-  const at::Tensor pooled_BD = text_->pool(state_BTD, length_B);
-  const at::Tensor whole_BD = unit_length(text_projection_(adapt(text_adapter_, pooled_BD), context));
+  const at::Tensor whole_BD = project_text(text_->pool(state_BTD, length_B), context);
   if (region_.is_empty()) return {.whole_ND = whole_BD, .length_N = length_B};
   return region_->tokens(adapt(text_adapter_, state_BTD), length_B, whole_BD);
 }
@@ -92,8 +108,8 @@ PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tenso
 at::Tensor DualTowerImpl::embed_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
                                       const ForwardContext& context) {
   FATHOM_CHECK(!audio_.is_empty(), "[dual_tower] expected a model with a tower for sounds");
-  return unit_length(
-      audio_projection_(adapt(audio_adapter_, audio_->pooled(mel_BFS, frames_B, context)), context));
+  const at::Tensor pooled_BD = audio_->pooled(mel_BFS, frames_B, context);
+  return shared(audio_projection_(adapt(audio_adapter_, pooled_BD), context), audio_centre_);
 }
 
 PairSide DualTowerImpl::encode_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
@@ -109,9 +125,20 @@ at::Tensor DualTowerImpl::logit_bias() const {
   return bias_.defined() ? bias_.to(at::promote_types(bias_.scalar_type(), at::kFloat)) : bias_;
 }
 
+std::vector<at::Tensor> DualTowerImpl::centres() const {
+  if (!config_.centred) return {};
+  if (config_.hears) return {image_centre_, text_centre_, audio_centre_};
+  return {image_centre_, text_centre_};
+}
+
 void DualTowerImpl::initialise(ParameterInit& init) const {
   init.constant("log_scale", -std::log(config_.initial_temperature));
   if (config_.logit_bias) init.constant("logit_bias", config_.initial_bias);
+  if (config_.centred) {
+    init.constant("image_centre", 0);
+    init.constant("text_centre", 0);
+    if (config_.hears) init.constant("audio_centre", 0);
+  }
 }
 
 }  // namespace fathom

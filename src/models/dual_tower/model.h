@@ -51,6 +51,10 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   /// Learned offset of the logits (scalar, float32), undefined unless `config().logit_bias`.
   at::Tensor logit_bias() const;
 
+  /// What is taken off embeddings of pictures, texts and, where there are any, sounds: [D] each, without
+  /// gradients (whoever trains moves them); empty unless `config().centred`.
+  std::vector<at::Tensor> centres() const;
+
   void initialise(ParameterInit& init) const override;
   const DualTowerConfig& config() const { return config_; }
   Swin vision() const { return vision_; }
@@ -59,6 +63,8 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   AudioEncoder audio() const { return audio_; }  ///< empty without a third tower
 
  private:
+  at::Tensor project_text(const at::Tensor& pooled_BD, const ForwardContext& context) const;
+
   DualTowerConfig config_;
   Swin vision_{nullptr};
   LanguageModel text_{nullptr};
@@ -72,6 +78,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   ModalAttention region_{nullptr};
   at::Tensor log_scale_;
   at::Tensor bias_;
+  at::Tensor image_centre_, text_centre_, audio_centre_;  ///< [D]; undefined: none
 };
 TORCH_MODULE(DualTower);
 

@@ -162,6 +162,14 @@ at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext&
   return loss;
 }
 
+/// A reversal's strength is a number of the step; the places that generated answers are compared at are
+/// counted by the host.
+bool AnsweringTask::launches_alike() const {
+  const bool counts = setup_.config.consistency > 0 && setup_.model->config().captions &&
+                      setup_.model->config().answer == AnswerKind::kGenerated;
+  return setup_.config.reversal == 0 && !counts;
+}
+
 void AnsweringTask::save_model(const std::string& folder, const Json& record) {
   save_model_folder(
       folder, setup_.model,

@@ -44,6 +44,7 @@ class AnsweringTask : public Task {
   NamedParameters parameters() const override;
   void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
+  bool launches_alike() const override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
   std::string default_metric() const override { return "accuracy"; }
   void save_model(const std::string& folder, const Json& record) override;

@@ -17,10 +17,14 @@ struct ClassificationConfig {
   void fields(Fields& f);
 };
 
+/// 65,536 draws of Beta(α, α), mirrored to at least ½: float on the CPU. Made once, on the host, since a
+/// device would have to be waited for.
+at::Tensor mixup_shares(double alpha);
+
 /// Trains a classifier by cross-entropy. With `mixup` = α > 0 each spectrogram or image becomes
 /// λ·itself + (1 − λ)·its neighbour in the micro-batch, and its loss the same mixture, with λ drawn by the
-/// sample's key from Beta(α, α), mirrored to at least ½ (Zhang et al., "mixup: beyond empirical risk
-/// minimization", ICLR 2018). Texts are not mixed.
+/// sample's key from 65,536 draws of Beta(α, α), mirrored to at least ½ (Zhang et al., "mixup: beyond
+/// empirical risk minimization", ICLR 2018). Texts are not mixed.
 class ClassificationTask : public Task {
  public:
   struct Setup {
@@ -30,10 +34,11 @@ class ClassificationTask : public Task {
     std::string tokenizer_json;
     std::function<Metrics(Classifier)> evaluate;  ///< may be empty
   };
-  explicit ClassificationTask(Setup setup) : setup_(std::move(setup)) {}
+  explicit ClassificationTask(Setup setup);
 
   NamedParameters parameters() const override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
+  bool launches_alike() const override { return true; }
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
   std::string default_metric() const override { return "accuracy"; }
   void save_model(const std::string& folder, const Json& record) override;
@@ -41,7 +46,11 @@ class ClassificationTask : public Task {
   double flops_per_sample() const override;
 
  private:
+  at::Tensor draw_shares(const at::Tensor& key_B) const;
+
   Setup setup_;
+  at::Tensor
+      share_N_;  ///< float, on the model's device: draws that samples choose among; undefined without mixup
 };
 
 }  // namespace fathom

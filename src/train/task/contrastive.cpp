@@ -28,10 +28,12 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
     discriminator_ = ModalityDiscriminator(model.embed_dim, model.hears ? 3 : 2);
     place(*discriminator_);
   }
+  if (model.centred) centring_.emplace(setup_.model->centres());
   objective_ = std::make_unique<ContrastiveObjective>(
       ContrastiveObjective::Setup{.model = setup_.model,
                                   .config = setup_.config,
                                   .discriminator = discriminator_,
+                                  .centring = centring_ ? &*centring_ : nullptr,
                                   .hard_negatives = setup_.hard_negatives});
 }
 
@@ -208,6 +210,7 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
 
 void ContrastiveTask::after_step(const StepContext& step) {
   if (setup_.hard_negatives) setup_.hard_negatives->after_step(step);
+  if (centring_) centring_->after_step();
 }
 
 TensorMap ContrastiveTask::state() const {

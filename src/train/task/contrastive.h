@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,7 @@ class ContrastiveTask : public Task {
   Setup setup_;
   ViewHead view_head_{nullptr};
   ModalityDiscriminator discriminator_{nullptr};
+  std::optional<ModalityCentring> centring_;
   std::unique_ptr<ContrastiveObjective> objective_;
 };
 

@@ -29,6 +29,7 @@ TEST(Counts, AreThoseOfTheModels) {
       DualTowerConfig tower = small_dual_tower();
       tower.region = region;
       tower.adapters = adapters;
+      tower.centred = adapters > 0;
       EXPECT_EQ(parameter_count(tower), count_parameters(DualTower(tower)));
     }
 }

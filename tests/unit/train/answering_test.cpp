@@ -182,6 +182,16 @@ TEST(Answering, ReversalTurnsWhatTheDiscriminatorWants) {
                 1e-10);
 }
 
+TEST(Answering, StepsAreRecordedWhereTheHostHasNoPartInThem) {
+  const auto alike = [](AnswerKind answer, const AnsweringConfig& objective) {
+    return make_task(answer, nullptr, objective, /*captions=*/true).launches_alike();
+  };
+  EXPECT_TRUE(alike(AnswerKind::kClasses, {.modality_dropout = 0.5, .consistency = 1}));
+  EXPECT_TRUE(alike(AnswerKind::kGenerated, {}));
+  EXPECT_FALSE(alike(AnswerKind::kGenerated, {.consistency = 1}));
+  EXPECT_FALSE(alike(AnswerKind::kClasses, {.reversal = 1}));
+}
+
 TEST(Answering, ModalityDropoutLeavesOneOfTwo) {
   Trial with({.modality_dropout = 1}), without({});
   int64_t blind = 0, deaf = 0;

@@ -63,6 +63,16 @@ TEST_F(ClassificationLoss, MixesNeighboursByKey) {
   EXPECT_NEAR(loss({.mixup = 0.4}), loss({}), 1e-6) << "equal samples mix to themselves";
 }
 
+TEST_F(ClassificationLoss, SharesFollowTheBetaDistribution) {
+  for (const double alpha : {0.01, 0.4, 1.0, 100.0}) {
+    const at::Tensor share_N = mixup_shares(alpha);
+    EXPECT_GE(share_N.min().item<double>(), 0.5);
+    EXPECT_LE(share_N.max().item<double>(), 1.0);
+    // The variance of Beta(α, α) is that of its mirrored half around ½.
+    EXPECT_NEAR((share_N - 0.5).square().mean().item<double>(), 0.25 / (2 * alpha + 1), 0.005) << alpha;
+  }
+}
+
 TEST_F(ClassificationLoss, LearnsWhatItIsTold) {
   ClassificationTask task({.model = model_});
   std::vector<at::Tensor> parameters;

@@ -28,15 +28,22 @@ DualTowerConfig tiny(bool logit_bias) {
 struct ModelParts {
   RegionScore region = RegionScore::kNone;
   int64_t adapters = 0;
+  bool centred = false;
 };
 
 DualTower make_model(const ContrastiveConfig& config, const ModelParts& parts = {}) {
   DualTowerConfig shape = tiny(config.loss == ContrastiveLoss::kSigmoid);
   shape.region = parts.region;
   shape.adapters = parts.adapters;
+  shape.centred = parts.centred;
   DualTower model(shape);
   init_parameters(*model, 1);
   model->to(at::kDouble);
+  if (parts.centred) {  // which begin at the origin
+    const torch::NoGradGuard no_grad;
+    torch::manual_seed(3);
+    for (at::Tensor& centre_D : model->centres()) centre_D.normal_(0, 0.1);
+  }
   if (parts.adapters > 0) {  // which begin as the identity
     const torch::NoGradGuard no_grad;
     torch::manual_seed(2);
@@ -326,7 +333,8 @@ INSTANTIATE_TEST_SUITE_P(
         Component{"late", {.region = RegionScore::kLate}, {}},
         Component{"late_sigmoid", {.region = RegionScore::kLate}, {.loss = ContrastiveLoss::kSigmoid}},
         Component{"adapters", {.region = RegionScore::kAttention, .adapters = 4}, {}},
-        Component{"reversal", {}, {.reversal = 0.5}}, Component{"consistency", {}, {.consistency = 0.7}},
+        Component{"centred", {.centred = true}, {}}, Component{"reversal", {}, {.reversal = 0.5}},
+        Component{"consistency", {}, {.consistency = 0.7}},
         Component{"threshold", {}, {.hard_negatives = {.refresh = 1, .max_similarity = 0.2}}},
         Component{"weights", {}, {.hard_negatives = {.refresh = 1, .sharpness = 3}}},
         Component{"all",
@@ -403,6 +411,25 @@ TEST_F(ComponentValues, ReversalGrowsWithProgressAndTurnsOnlyTheTowersRound) {
   EXPECT_GT(first.abs().max().item<double>(), 1e-6);
   EXPECT_TRUE(at::allclose(first / (2 / (1 + std::exp(-5.0)) - 1), second / (2 / (1 + std::exp(-10.0)) - 1),
                            1e-6, 1e-12));
+}
+
+TEST_F(ComponentValues, CentresMoveToWhereEmbeddingsHaveNoMean) {
+  const torch::NoGradGuard no_grad;
+  DualTower model = make_model({}, {.centred = true});
+  ContrastiveTask task({.model = model});
+  const auto collective = make_solo_collective();
+  const Batch batch = ragged_batch();
+  const auto means = [&] {
+    return std::vector<double>{
+        model->encode_image(batch.image_BCHW).whole_ND.mean(0).norm().item<double>(),
+        model->encode_text(batch.tokens_BT, batch.length_B).whole_ND.mean(0).norm().item<double>()};
+  };
+  for (const double before : means()) EXPECT_GT(before, 0.2) << "towers that know nothing look one way";
+  for (int step = 0; step < 400; ++step) {
+    task.loss({batch, {}}, {.step = step, .total_steps = 400, .collective = *collective});
+    task.after_step({.collective = *collective});
+  }
+  for (const double after : means()) EXPECT_LT(after, 0.02);
 }
 
 TEST_F(ComponentValues, ConsistencyIsTheDivergenceOfSimilarities) {
