@@ -3,14 +3,14 @@
 
     tools/results.py TABLE --data DIR --out DIR [--jobs N] [--gpus G] [--deadline SECONDS] [--set key=value]...
 
-DIR holds the data set that the table names; worlds of our own are made under --out. A run that is done is not done again, so a
-cut-off table goes on where it stopped. Prints a Markdown table (mean, lowest to highest over the seeds or folds) and, for tables
-with a baseline, `fathom compare` of every arm with it. Needs python3 alone.
+DIR holds the folder of the data set (--data DIR: DIR/flickr8k, DIR/easy-vqa, …); worlds of our own are made under --out/TABLE. Models
+are judged at the end of training alone. A run that is done is not done again, so a cut-off table goes on where it stopped. Prints a
+Markdown table (mean, lowest to highest over the seeds or folds) and, for tables with a baseline, `fathom compare` of every arm with it
+over the seeds that both have. Needs python3 alone.
 """
 import argparse
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -31,6 +31,7 @@ class Table:
     world: list = None  # arguments of `fathom data make scenes`
     start: tuple = None  # (recipe, file, settings): trained once a seed, before the arms; {start} and {world} need one
     evals: list = field(default_factory=list)  # more options of `fathom eval`, one measurement each; figures "1:accuracy"
+    trained: bool = False  # figures of training's own evaluation, in its precision, instead of `fathom eval`
     baseline: str = None
 
 
@@ -43,8 +44,7 @@ def fifths():
 def esc10_folds():
     for k in range(1, 5):
         others = ",".join(str(i) for i in range(1, 5) if i != k)
-        yield ['data.train.columns=["fold=split","split=part"]', f'data.train.split="{others}"', f'data.val.split="{k}"'], \
-              ["--columns", "fold=split,split=part", "--split", str(k)]
+        yield ['data.train.columns=["fold=split","split=part"]', f'data.train.split="{others}"', f'data.val.split="{k}"'], []
 
 
 FUSIONS = {name: [f"model.fusion={name}"] for name in ("progressive", "concat_pooled", "concat_tokens", "question_only")}
@@ -52,7 +52,7 @@ BOTH_WAYS = [f"{way}.r{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
 DIRECTIONS = ("t2i", "i2t", "i2a", "a2i", "t2a", "a2t")
 
 TABLES = {
-    "flickr8k": Table("flickr8k", BOTH_WAYS, file="flickr8k"),
+    "flickr8k": Table("flickr8k", [way.replace(".", "_") for way in BOTH_WAYS], file="flickr8k", trained=True),
     "flickr8k-parts": Table(  # each arm adds to the one before
         "flickr8k", ["mean"] + BOTH_WAYS,
         {name: ["training.epochs=60", *settings] for name, settings in (lambda late, hard: {
@@ -70,7 +70,7 @@ TABLES = {
         {name: settings + (['init=[{{from="{start}",take="vision.*"}}]'] if name != "question_only" else [])
          for name, settings in FUSIONS.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
-        start=("scenes-vision", "captions.jsonl", ["training.epochs=4"]), baseline="concat_pooled"),
+        start=("scenes-vision", "captions.jsonl", []), baseline="concat_pooled"),
     "missing": Table(  # a caption as one more modality: what is left when one is missing
         "scenes-vqa", ["accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"],
         {name: ["model.captions=true", "data.question.captions={world}/captions.jsonl",
@@ -79,7 +79,7 @@ TABLES = {
                                 "consistency": ["answering.consistency=0.3"],
                                 "both": ["answering.modality_dropout=0.5", "answering.consistency=0.3"]}.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
-        start=("scenes-vision", "captions.jsonl", ["training.epochs=4"]), baseline="neither"),
+        start=("scenes-vision", "captions.jsonl", []), baseline="neither"),
     "modalities": Table(
         "demo", BOTH_WAYS + ["1:accuracy"],
         {name: ["training.epochs=9", "evaluation.every=0", "schedule.warmup_steps=50", *settings]
@@ -89,7 +89,7 @@ TABLES = {
         file="captions.jsonl", world=["--train", "3000", "--val", "500", "--seed", "11"],
         evals=[["--task", "modality_probe"]], baseline="none"),
     "fsdd": Table("fsdd", ["accuracy"], file="fsdd"),
-    "esc10": Table("esc10", ["accuracy"], file="esc10", folds=list(esc10_folds())),
+    "esc10": Table("esc10", ["accuracy"], file="esc10", folds=list(esc10_folds()), trained=True),
     "tuxpaint": Table("tuxpaint", BOTH_WAYS, file="tuxpaint-stamps", folds=list(fifths())),
     "scenes-sound": Table("scenes-sound", [f"{way}.r1" for way in DIRECTIONS], file="captions.jsonl", world=["--sounds"]),
 }
@@ -98,19 +98,22 @@ TABLES = {
 @dataclass
 class Run:
     name: str
+    variant: str
+    arm: str  # None: what arms begin with, not measured itself
     recipe: str
     data: str
     settings: list
     eval_options: list
-    needs: str = ""  # a run that must be done before
+    needs: str = ""  # the name of a run that must be done before
 
 
 class Runner:
     def __init__(self, options, table):
-        self.options, self.table, self.start = options, table, time.monotonic()
-        self.out = Path(options.out).resolve()
+        self.options, self.table, self.begun = options, table, time.monotonic()
+        self.out = Path(options.out).resolve() / options.table
         self.out.mkdir(parents=True, exist_ok=True)
-        self.lock = threading.Lock()
+        self.arms = [arm for arm in table.arms if not options.arms or arm in options.arms.split(",")]
+        self.plan = list(self.runs())
 
     def fathom(self, *words, device=None, log=None):
         environment = dict(os.environ)
@@ -121,8 +124,8 @@ class Runner:
         if log:
             log.write_text(done.stdout)
         if done.returncode != 0:
-            raise RuntimeError(f"fathom {' '.join(words[:2])}: status {done.returncode}: "
-                               f"{(done.stdout if log else done.stderr).strip().splitlines()[-1:]}")
+            said = (done.stdout if log else done.stderr).strip().splitlines()
+            raise RuntimeError(f"fathom {' '.join(words[:2])}: status {done.returncode}: {said[-1] if said else ''}")
         return done.stdout
 
     def runs(self):
@@ -134,83 +137,93 @@ class Runner:
         variants = [(f"fold {i + 1}", *fold) for i, fold in enumerate(table.folds)] if table.folds else \
                    [(f"seed {seed}", [f"seed={seed}"], []) for seed in options.seeds.split(",")]
         for variant, settings, eval_options in variants:
-            start = ""
-            if table.start:
+            start = f"start, {variant}"
+            if any("{start}" in setting for arm in self.arms for setting in table.arms[arm]):
                 recipe, file, extra = table.start
-                start = f"start, {variant}"
-                yield Run(start, recipe, str(data / file), extra + settings, [])
-            for arm in self.arms():
-                extra = [setting.format(start=self.model(start), world=data) if start else setting for setting in table.arms[arm]]
-                yield Run(f"{arm}, {variant}" if arm else variant, table.recipe, str(data / table.file),
-                          extra + settings + options.set, eval_options, start)
+                yield Run(start, variant, None, recipe, str(data / file), extra + settings, [])
+            for arm in self.arms:
+                needs = start if any("{start}" in setting for setting in table.arms[arm]) else ""
+                extra = [setting.format(start=self.model(start), world=data) if table.start else setting for setting in table.arms[arm]]
+                yield Run(f"{arm}, {variant}" if arm else variant, variant, arm, table.recipe, str(data / table.file),
+                          extra + settings + options.set, eval_options, needs)
 
-    def arms(self):
-        return [arm for arm in self.table.arms if not self.options.arms or arm in self.options.arms.split(",")]
+    def folder(self, name):
+        return self.out / name.replace(", ", "-").replace(" ", "_")
 
-    def folder(self, run):
-        return self.out / run.replace(", ", "-").replace(" ", "_")
+    def model(self, name):
+        return self.folder(name) / "run" / "model"
 
-    def model(self, run):
-        return self.folder(run) / "run" / "model"
+    def is_done(self, name):
+        return (self.folder(name) / "result.json").exists()
 
     def do(self, run, device):
         folder = self.folder(run.name)
-        if (folder / "result.json").exists():
-            return
         folder.mkdir(exist_ok=True)
-        settings = [word for setting in [f"data.train.path={run.data}", *run.settings] for word in ("--set", setting)]
-        self.fathom("train", str(ROOT / "recipes" / f"{run.recipe}.toml"), "--out", str(folder / "run"), "--resume", *settings,
-                    device=device, log=folder / "train.log")
-        results = []
-        if run.name.startswith("start"):  # is not measured itself
-            (folder / "result.json").write_text("[]")
+        settings = [f"data.train.path={run.data}", "evaluation.every=0", *run.settings]
+        kept = folder / "settings.json"
+        if kept.exists() and json.loads(kept.read_text()) != settings:
+            raise RuntimeError(f"{folder} is of other settings: choose another --out")
+        kept.write_text(json.dumps(settings))
+        if self.is_done(run.name):
             return
-        keeps = ["--per-sample", str(folder / "samples.jsonl")] if self.table.baseline else []
-        for more in [keeps, *self.table.evals]:
-            words = ["eval", str(self.model(run.name)), "--data", run.data, "--json", *run.eval_options, *more]
-            results.append(json.loads(self.fathom(*words, device=device)))
-        (folder / "result.json").write_text(json.dumps(results))
+        self.fathom("train", str(ROOT / "recipes" / f"{run.recipe}.toml"), "--out", str(folder / "run"), "--resume",
+                    *[word for setting in settings for word in ("--set", setting)], device=device, log=folder / "train.log")
+        (folder / "result.json").write_text(json.dumps(self.measure(run, device)))
 
-    def work(self, waiting, failures):
-        while True:
-            try:
-                run, device = waiting.get_nowait()
-            except queue.Empty:
-                return
-            spent = time.monotonic() - self.start
-            if self.options.deadline and spent > self.options.deadline:
-                continue
-            while run.needs and not (self.folder(run.needs) / "result.json").exists():
-                if run.needs in failures:
-                    break
-                time.sleep(0.2)
-            try:
-                self.do(run, device)
-                outcome = "done"
-            except RuntimeError as error:
-                failures[run.name] = outcome = str(error)
-            print(f"[{time.monotonic() - self.start:6.0f} s] {run.name}: {outcome}", file=sys.stderr, flush=True)
+    def measure(self, run, device):
+        if run.arm is None:
+            return []
+        if self.table.trained:
+            return [json.loads((self.model(run.name) / "fathom.json").read_text())["record"]["evaluation"]]
+        keeps = ["--per-sample", str(self.folder(run.name) / "samples.jsonl")] if self.table.baseline else []
+        return [json.loads(self.fathom("eval", str(self.model(run.name)), "--data", run.data, "--json", *run.eval_options, *more,
+                                       device=device)) for more in [keeps, *self.table.evals]]
 
     def run_all(self):
-        lanes = [queue.Queue() for _ in range(self.options.jobs)]
-        failures = {}
-        for i, run in enumerate(self.runs()):
-            lane = i % len(lanes)
-            lanes[lane].put((run, lane % self.options.gpus if self.options.gpus else None))
-        threads = [threading.Thread(target=self.work, args=(lane, failures)) for lane in lanes]
+        """Runs in the plan's order, each as soon as what it needs is done. True if none failed."""
+        changed = threading.Condition()
+        pending, running, failed = list(self.plan), set(), []
+
+        def next_run():
+            with changed:
+                while pending:
+                    if self.options.deadline and time.monotonic() - self.begun > self.options.deadline:
+                        return None
+                    ready = [run for run in pending if not run.needs or self.is_done(run.needs) and run.needs not in running]
+                    if ready:
+                        pending.remove(ready[0])
+                        running.add(ready[0].name)
+                        return ready[0]
+                    if not any(run.needs in running for run in pending):
+                        return None
+                    changed.wait()
+            return None
+
+        def work(device):
+            while run := next_run():
+                try:
+                    self.do(run, device)
+                    outcome = "done"
+                except Exception as error:  # one run's end is not the table's
+                    failed.append(run.name)
+                    outcome = f"{type(error).__name__}: {error}"
+                print(f"[{time.monotonic() - self.begun:6.0f} s] {run.name}: {outcome}", file=sys.stderr, flush=True)
+                with changed:
+                    running.discard(run.name)
+                    changed.notify_all()
+
+        threads = [threading.Thread(target=work, args=(lane % self.options.gpus if self.options.gpus else None,))
+                   for lane in range(self.options.jobs)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return failures
+        return not failed
 
     def results(self, arm):
-        found = []
-        for path in sorted(self.out.glob("*/result.json")):
-            name = path.parent.name
-            if name.startswith(("seed_", "fold_") if not arm else (arm.replace(" ", "_") + "-seed_", arm.replace(" ", "_") + "-fold_")):
-                found.append((path.parent, json.loads(path.read_text())))
-        return found
+        """By variant."""
+        return {run.variant: (self.folder(run.name), json.loads((self.folder(run.name) / "result.json").read_text()))
+                for run in self.plan if run.arm == arm and self.is_done(run.name)}
 
     def figure(self, results, path):
         if path == "mean":  # of the six recalls
@@ -224,18 +237,21 @@ class Runner:
     def report(self):
         figures = self.table.figures
         print(f"| | runs | {' | '.join(figures)} |\n|---|---|{'---|' * len(figures)}")
-        for arm in self.arms():
-            rows = [results for _, results in self.results(arm)]
+        for arm in self.arms:
+            rows = [results for _, results in self.results(arm).values()]
             cells = []
             for path in figures:
                 values = [value for value in (self.figure(results, path) for results in rows) if value is not None]
                 cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})" if values else "")
             print(f"| {arm or self.table.recipe} | {len(rows)} | {' | '.join(cells)} |")
-        base = self.table.baseline
-        files = lambda arm: [str(folder / "samples.jsonl") for folder, _ in self.results(arm)]
-        for arm in self.arms():
-            if base and arm != base and files(arm) and len(files(arm)) == len(files(base)):
-                print(f"\n{arm} against {base}:\n{self.fathom('compare', *files(arm), '--against', *files(base))}")
+        base = self.results(self.table.baseline) if self.table.baseline else {}
+        for arm in self.arms:
+            both = [variant for variant in self.results(arm) if variant in base] if arm != self.table.baseline else []
+            if not both:
+                continue
+            samples = lambda results: [str(results[variant][0] / "samples.jsonl") for variant in both]
+            print(f"\n{arm} against {self.table.baseline} ({', '.join(both)}):")
+            print(self.fathom("compare", *samples(self.results(arm)), "--against", *samples(base)))
 
 
 def main():
@@ -254,9 +270,9 @@ def main():
     if TABLES[options.table].world is None and not options.data:
         parser.error("this table needs --data")
     runner = Runner(options, TABLES[options.table])
-    failures = runner.run_all()
+    succeeded = runner.run_all()
     runner.report()
-    sys.exit(1 if failures else 0)
+    sys.exit(0 if succeeded else 1)
 
 
 if __name__ == "__main__":

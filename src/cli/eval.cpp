@@ -171,7 +171,8 @@ int eval_answers(const EvalOptions& options, const OpenedModel& model,
                  std::shared_ptr<const Dataset> dataset) {
   const Fusion fusion = model.fusion("the task answers");
   const AnswerData data(std::move(dataset), fusion->config(), model.inputs, model.require_tokenizer(),
-                        {options.group_tag, "kind"});
+                        options.group_tag == "kind" ? std::vector<std::string>{"kind"}
+                                                    : std::vector<std::string>{options.group_tag, "kind"});
   const AnswerReport report = evaluate_answers(fusion, data, model.evaluate);
   if (!options.per_sample.empty()) write_sample_results(options.per_sample, sample_results(report, data));
   return show(report, options.as_json);
@@ -241,7 +242,7 @@ int run_eval(int argc, const char* const* argv) {
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());
   keeps_samples(task);
-  require_tag(app, options, *dataset);
+  if (task == "retrieval" || task == "answers") require_tag(app, options, *dataset);
   if (task == "answers") return eval_answers(options, model, dataset);
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);
   if (task == "classification") return eval_classification(options, model, dataset);

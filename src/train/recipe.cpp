@@ -263,6 +263,9 @@ void RecipeConfig::validate() const {
   if (!init_from.empty() && !init.empty())
     fail(ErrorKind::kConfig, "init_from takes a whole model, init parts of models: give one of them");
   for (const InitRule& rule : init) require_path("init.from", rule.from);
+  if (lora.active() && lora.save == AdapterSaving::kAdapter && task == TaskKind::kContrastive &&
+      dual_tower.centred)
+    fail(ErrorKind::kConfig, "lora.save: adapters alone leave out what model.centred measures: \"merged\"");
   if (lora.active() && lora.save == AdapterSaving::kAdapter && init_from.empty())
     fail(ErrorKind::kConfig, "lora.save: adapters alone need init_from, the model that they belong to");
   if (lora.active() && lora.save == AdapterSaving::kAdapter &&

@@ -32,10 +32,12 @@ std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& rec
   return std::make_shared<const QuestionSource>(std::move(setup));
 }
 
-/// Equal shapes on a device let a step be recorded.
-CollateConfig training_collate(const RecipeConfig& recipe, const QuestionSource& questions, bool on_cpu) {
+/// Equal shapes let a step be recorded, where steps are.
+CollateConfig training_collate(const RecipeConfig& recipe, const SessionPlace& place,
+                               const QuestionSource& questions) {
   CollateConfig collate{.padding_id = questions.encoding().padding_id()};
-  if (on_cpu) return collate;
+  const bool records = recipe.training.record_step && place.collective.size() == 1;
+  if (place.runtime.device().is_cpu() || !records) return collate;
   collate.pad_to = recipe.data.inputs.text.max_tokens;
   if (recipe.fusion.answer == AnswerKind::kGenerated) collate.pad_to += questions.config().max_answer_tokens;
   return collate;
@@ -54,8 +56,7 @@ void open_answers(Session& session, const SessionPlace& place) {
   std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
   if (model.answer == AnswerKind::kClasses && model.answers.empty()) model.answers = answer_names(*train);
   const auto questions = training_questions(recipe, train, tokenizer);
-  session.loader = make_loader(recipe, place, questions,
-                               training_collate(recipe, *questions, place.runtime.device().is_cpu()));
+  session.loader = make_loader(recipe, place, questions, training_collate(recipe, place, *questions));
   AnsweringTask::Setup setup{.config = recipe.answering,
                              .num_tokens = recipe.data.inputs.text.max_tokens,
                              .seed = recipe.seed,

@@ -1,6 +1,8 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "data/readers/dataset_part.h"
+#include "evaluate/modality_centres.h"
 #include "evaluate/retrieval_data.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
@@ -80,6 +82,25 @@ struct SourceFacts {
   }
 };
 
+/// By some of the training data, seen as evaluation sees data: so many records place a mean well within what
+/// a linear probe can tell.
+std::function<std::vector<at::Tensor>(DualTower)> centre_measurement(
+    const std::vector<std::shared_ptr<const Dataset>>& trained, const ModelInputs& inputs,
+    const std::shared_ptr<const Tokenizer>& tokenizer, bool hears, const EvaluateOptions& options) {
+  constexpr int64_t kMostRecords = 4096;
+  std::vector<Record> records;
+  for (const auto& dataset : trained) {
+    const auto some = some_records(dataset, kMostRecords / static_cast<int64_t>(trained.size()));
+    records.insert(records.end(), some->records().begin(), some->records().end());
+  }
+  const Dataset& first = *trained.front();
+  const auto data = std::make_shared<const RetrievalData>(
+      std::make_shared<const Dataset>(first.path(), first.format(), std::move(records),
+                                      first.shared_report()),
+      inputs, tokenizer, RetrievalData::Options{.hears = hears});
+  return [data, options](DualTower model) { return measure_centres(std::move(model), *data, options); };
+}
+
 }  // namespace
 
 void open_contrastive(Session& session, const SessionPlace& place) {
@@ -93,8 +114,10 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   const bool hears = recipe.dual_tower.hears;
   const auto clips = hears ? std::make_shared<const AudioViews>(inputs.audio, Phase::kTrain) : nullptr;
   SourceFacts facts;
+  std::vector<std::shared_ptr<const Dataset>> trained;
   const auto source_of = [&](const DatasetConfig& data) -> std::shared_ptr<const SampleSource> {
     std::shared_ptr<const Dataset> dataset = open_dataset(data);
+    trained.push_back(dataset);
     const auto source =
         std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = dataset,
                                                                  .images = views,
@@ -134,6 +157,9 @@ void open_contrastive(Session& session, const SessionPlace& place) {
     evaluated.text.mask_probability = 0;
     const auto data = std::make_shared<const RetrievalData>(val, evaluated, tokenizer,
                                                             RetrievalData::Options{.hears = hears});
+    if (recipe.dual_tower.centred)
+      setup.measure_centres =
+          centre_measurement(trained, evaluated, tokenizer, hears, evaluate_options(recipe, place, 128));
     setup.evaluate = [data, options = evaluate_options(recipe, place, 128)](DualTower model) {
       return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
     };

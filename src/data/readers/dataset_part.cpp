@@ -19,4 +19,12 @@ DatasetPart records_with(std::shared_ptr<const Dataset> dataset, std::string Rec
   return part;
 }
 
+std::shared_ptr<const Dataset> some_records(std::shared_ptr<const Dataset> dataset, int64_t count) {
+  if (dataset->size() <= count) return dataset;
+  std::vector<Record> records;
+  for (int64_t i = 0; i < count; ++i) records.push_back(dataset->record(i * dataset->size() / count));
+  return std::make_shared<const Dataset>(dataset->path(), dataset->format(), std::move(records),
+                                         dataset->shared_report());
+}
+
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// Those records of a data set that have a picture, or a sound.
+// Those records of a data set that have a picture, or a sound, or a few of all.
 #pragma once
 
 #include <cstdint>
@@ -18,5 +18,8 @@ struct DatasetPart {
 /// The records whose `path` (`&Record::image_path`, `&Record::audio_path`) is given, in order; the data set
 /// itself where all are.
 DatasetPart records_with(std::shared_ptr<const Dataset> dataset, std::string Record::*path);
+
+/// At most `count` records, evenly spaced; the data set itself where it has no more. REQUIRES count ≥ 1.
+std::shared_ptr<const Dataset> some_records(std::shared_ptr<const Dataset> dataset, int64_t count);
 
 }  // namespace fathom

@@ -52,7 +52,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor logit_bias() const;
 
   /// What is taken off embeddings of pictures, texts and, where there are any, sounds: [D] each, without
-  /// gradients (whoever trains moves them); empty unless `config().centred`.
+  /// gradients (measured, not learned); empty unless `config().centred`.
   std::vector<at::Tensor> centres() const;
 
   void initialise(ParameterInit& init) const override;

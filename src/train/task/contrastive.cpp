@@ -28,12 +28,14 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
     discriminator_ = ModalityDiscriminator(model.embed_dim, model.hears ? 3 : 2);
     place(*discriminator_);
   }
-  if (model.centred) centring_.emplace(setup_.model->centres());
+  {
+    const torch::NoGradGuard no_grad;
+    for (const at::Tensor& centre_D : setup_.model->centres()) centre_D.zero_();
+  }
   objective_ = std::make_unique<ContrastiveObjective>(
       ContrastiveObjective::Setup{.model = setup_.model,
                                   .config = setup_.config,
                                   .discriminator = discriminator_,
-                                  .centring = centring_ ? &*centring_ : nullptr,
                                   .hard_negatives = setup_.hard_negatives});
 }
 
@@ -208,9 +210,22 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
   return loss.detach();
 }
 
+CentresInUse ContrastiveTask::centred() {
+  const std::vector<at::Tensor> centres = setup_.model->centres();
+  if (centres.empty() || !setup_.measure_centres) return {centres, centres};
+  if (measured_centres_.empty()) measured_centres_ = setup_.measure_centres(setup_.model);
+  return {centres, measured_centres_};
+}
+
+Metrics ContrastiveTask::evaluate() {
+  if (!setup_.evaluate) return {};
+  const CentresInUse in_use = centred();
+  return setup_.evaluate(setup_.model);
+}
+
 void ContrastiveTask::after_step(const StepContext& step) {
+  measured_centres_.clear();
   if (setup_.hard_negatives) setup_.hard_negatives->after_step(step);
-  if (centring_) centring_->after_step();
 }
 
 TensorMap ContrastiveTask::state() const {
@@ -223,6 +238,7 @@ void ContrastiveTask::load_state(const TensorMap& state) {
 }
 
 void ContrastiveTask::save_model(const std::string& folder, const Json& record) {
+  const CentresInUse in_use = centred();
   save_model_folder(
       folder, setup_.model,
       {.tokenizer_json = setup_.tokenizer_json, .record = record, .adapter_base = setup_.adapter_base});

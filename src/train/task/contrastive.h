@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "train/task/contrastive_config.h"
 #include "train/task/contrastive_objective.h"
 #include "train/task/hard_negatives.h"
+#include "train/task/modality_centring.h"
 #include "train/task/modality_discriminator.h"
 #include "train/task/view_head.h"
 
@@ -43,13 +43,16 @@ class ContrastiveTask : public Task {
     std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
     std::shared_ptr<HardNegatives> hard_negatives;  ///< may be null; also the hook of the loader's order
     std::function<Metrics(DualTower)> evaluate;     ///< may be empty
+    /// Centres for the model as it is (evaluate/modality_centres.h), with which it is evaluated and saved
+    /// where its modalities are centred; empty: those of the origin, as in training.
+    std::function<std::vector<at::Tensor>(DualTower)> measure_centres = {};
   };
   explicit ContrastiveTask(Setup setup);
 
   NamedParameters parameters() const override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   at::Tensor forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
-  Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
+  Metrics evaluate() override;
   void after_step(const StepContext& step) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
@@ -63,6 +66,9 @@ class ContrastiveTask : public Task {
  private:
   struct Rows;  ///< of one modality of a micro-batch
 
+  /// The model with the centres that it is used with. Measured once for the weights of a step.
+  CentresInUse centred();
+
   ContrastiveRows embed(const MicroBatch& micro_batch);
   Rows rows_of(const MicroBatch& micro_batch, Modality modality) const;
   ModalityRows encode(const Rows& rows, Modality modality, at::Tensor* view_VD);
@@ -70,7 +76,7 @@ class ContrastiveTask : public Task {
   Setup setup_;
   ViewHead view_head_{nullptr};
   ModalityDiscriminator discriminator_{nullptr};
-  std::optional<ModalityCentring> centring_;
+  std::vector<at::Tensor> measured_centres_;  ///< empty: not since the last step
   std::unique_ptr<ContrastiveObjective> objective_;
 };
 

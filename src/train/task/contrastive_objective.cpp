@@ -258,10 +258,6 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
   }
   if (local.view_VD.defined()) add(config.self_weight * view_loss(local, collective));
   if (setup_.discriminator) add(config.reversal * adversarial_loss(local, all, step));
-  if (setup_.centring)
-    for (const ModalityRows& rows : all.modalities)
-      setup_.centring->observe(static_cast<size_t>(rows.modality), rows.side.whole_ND,
-                               of_rows(rows.present_B, rows.rows_each(all.samples())));
   if (setup_.hard_negatives)
     setup_.hard_negatives->observe(all.owner_B, all.of(Modality::kText).side.whole_ND);
   return loss;

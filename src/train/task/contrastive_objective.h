@@ -12,7 +12,6 @@
 #include "train/task.h"
 #include "train/task/contrastive_config.h"
 #include "train/task/hard_negatives.h"
-#include "train/task/modality_centring.h"
 #include "train/task/modality_discriminator.h"
 #include "train/task/row_count.h"
 
@@ -64,7 +63,6 @@ class ContrastiveObjective {
     DualTower model{nullptr};
     ContrastiveConfig config;
     ModalityDiscriminator discriminator{nullptr};        ///< set where config.reversal is not 0
-    ModalityCentring* centring = nullptr;                ///< set where the model's modalities are centred
     std::shared_ptr<HardNegatives> hard_negatives = {};  ///< may be null
   };
   explicit ContrastiveObjective(Setup setup) : setup_(std::move(setup)) {}

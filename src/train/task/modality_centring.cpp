@@ -1,32 +1,23 @@
-// N rows, D width.
 #include "train/task/modality_centring.h"
 
 #include <torch/torch.h>
 
+#include <utility>
+
 namespace fathom {
-namespace {
 
-constexpr double kShare = 0.02;
-
-}  // namespace
-
-ModalityCentring::ModalityCentring(std::vector<at::Tensor> centres) : centres_(std::move(centres)) {
-  for (const at::Tensor& centre_D : centres_) means_.push_back(at::zeros_like(centre_D));
-}
-
-void ModalityCentring::observe(size_t which, const at::Tensor& embedding_ND, const at::Tensor& present_N) {
+CentresInUse::CentresInUse(std::vector<at::Tensor> centres, const std::vector<at::Tensor>& used)
+    : centres_(std::move(centres)) {
   const torch::NoGradGuard no_grad;
-  if (!present_N.defined()) {
-    means_[which].copy_(embedding_ND.mean(0));
-    return;
+  for (size_t i = 0; i < centres_.size(); ++i) {
+    own_.push_back(centres_[i].clone());
+    centres_[i].copy_(used[i]);
   }
-  const at::Tensor sum_D = embedding_ND.masked_fill(present_N.logical_not().unsqueeze(1), 0).sum(0);
-  means_[which].copy_(sum_D / present_N.sum().clamp_min(1));
 }
 
-void ModalityCentring::after_step() {
+CentresInUse::~CentresInUse() {
   const torch::NoGradGuard no_grad;
-  for (size_t i = 0; i < centres_.size(); ++i) centres_[i].add_(means_[i], kShare);
+  for (size_t i = 0; i < centres_.size(); ++i) centres_[i].copy_(own_[i]);
 }
 
 }  // namespace fathom

@@ -24,5 +24,14 @@ TEST(ModalityProbe, SeesAGapAndNothingWhereThereIsNone) {
   EXPECT_GT(together.accuracy, 40);
 }
 
+/// Captions of two kinds, of which only the second lies apart.
+TEST(ModalityProbe, TakesACaptionOfEachKindInTurn) {
+  RetrievalInput input = pairs(0);
+  input.text_CD.slice(0, 1, {}, 2).select(1, 2) += 8;
+  const ClassificationReport report = modality_probe(input);
+  EXPECT_GT(report.accuracy, 65) << "half the captions give themselves away";
+  EXPECT_LT(report.accuracy, 90);
+}
+
 }  // namespace
 }  // namespace fathom

@@ -5,8 +5,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/random.h"
 #include "byte_tokenizer.h"
 #include "data/image/encode.h"
+#include "evaluate/modality_centres.h"
 #include "evaluate/retrieval_data.h"
 #include "nn/init.h"
 #include "temporary_folder.h"
@@ -43,6 +45,7 @@ class SoundRetrieval : public ::testing::Test {
     config.hears = true;
     config.audio = {.bands = 10, .dim = 16, .layers = 1, .heads = 2, .max_frames = 40};
     config.embed_dim = 12;
+    config.centred = true;
     model_ = DualTower(config);
     init_parameters(*model_, 1);
     inputs_.image.size = 16;
@@ -83,6 +86,47 @@ std::vector<int64_t> ranks(const at::Tensor& query_QD, const std::vector<int64_t
     found.push_back(rank);
   }
   return found;
+}
+
+/// Thirty records that differ in every way.
+TEST_F(SoundRetrieval, MeasuredCentresLeaveNoMean) {
+  const torch::NoGradGuard no_grad;
+  records_.clear();
+  Random random(5);
+  for (int64_t i = 0; i < 30; ++i) {
+    Record& record = records_.emplace_back();
+    record.image_path = folder_ / fmt::format("noise {}.png", i);
+    record.audio_path = folder_ / fmt::format("noise {}.wav", i);
+    for (int letter = 0; letter < 8; ++letter) record.text += static_cast<char>('a' + random.below(26));
+    record.captions = {record.text};
+    Image image{.height = 16, .width = 16, .pixels = std::vector<uint8_t>(768)};
+    for (uint8_t& value : image.pixels) value = static_cast<uint8_t>(random.below(256));
+    write_file_atomically(record.image_path, encode_png(image));
+    const int64_t period = 4 + random.below(60);
+    std::vector<int16_t> wave(3200);
+    for (size_t k = 0; k < wave.size(); ++k)
+      wave[k] = static_cast<int16_t>(static_cast<int64_t>(k) % period * 100 + random.below(1 + 200 * i));
+    write_file_atomically(record.audio_path, wav_file(wave, 16000));
+  }
+  const RetrievalData all = data();
+  const auto means = [&] {
+    return std::vector<double>{embed_images(model_, all.images).mean(0).norm().item<double>(),
+                               embed_texts(model_, all.texts).mean(0).norm().item<double>(),
+                               embed_sounds(model_, all.sounds).mean(0).norm().item<double>()};
+  };
+  const std::vector<at::Tensor> centres = model_->centres();
+  for (const at::Tensor& centre_D : centres) centre_D.fill_(0.05);
+  const std::vector<double> before = means();
+  const std::vector<at::Tensor> found = measure_centres(model_, all);
+  EXPECT_EQ(means(), before) << "the model keeps its own";
+  EXPECT_TRUE(at::equal(measure_centres(model_, data(/*hears=*/false))[2], centres[2]))
+      << "no sounds: its own";
+  for (size_t i = 0; i < centres.size(); ++i) centres[i].copy_(found[i]);
+  const std::vector<double> after = means();
+  for (size_t i = 0; i < after.size(); ++i) {
+    EXPECT_LT(after[i], 0.02) << i;
+    EXPECT_GT(before[i], 0.2) << i;
+  }
 }
 
 TEST_F(SoundRetrieval, GivesAllSixDirectionsOfWhatIsThere) {
