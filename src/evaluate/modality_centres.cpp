@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <utility>
+
 namespace fathom {
 namespace {
 
@@ -20,20 +22,33 @@ at::Tensor centre_of(const at::Tensor& unit_ND) {
 
 }  // namespace
 
+CentresInUse::CentresInUse(std::vector<at::Tensor> centres, const std::vector<at::Tensor>& used)
+    : centres_(std::move(centres)) {
+  const torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < centres_.size(); ++i) {
+    own_.push_back(centres_[i].clone());
+    centres_[i].copy_(used[i]);
+  }
+}
+
+CentresInUse::~CentresInUse() {
+  const torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < centres_.size(); ++i) centres_[i].copy_(own_[i]);
+}
+
 std::vector<at::Tensor> measure_centres(DualTower model, const RetrievalData& data,
                                         const EvaluateOptions& options) {
   const torch::NoGradGuard no_grad;
   const std::vector<at::Tensor> centres = model->centres();
-  std::vector<at::Tensor> own, found;
-  for (const at::Tensor& centre_D : centres) {
-    own.push_back(centre_D.clone());
-    centre_D.zero_();
-  }
-  found.push_back(centre_of(embed_images(model, data.images, options)));
-  found.push_back(centre_of(embed_texts(model, data.texts, options)));
+  std::vector<at::Tensor> origin;
+  for (const at::Tensor& centre_D : centres) origin.push_back(at::zeros_like(centre_D));
+  // Before the centres are set aside.
+  const at::Tensor silent_D = centres.size() > 2 && !data.sounds ? centres[2].clone() : at::Tensor();
+  const CentresInUse in_use(centres, origin);
+  std::vector<at::Tensor> found = {centre_of(embed_images(model, data.images, options)),
+                                   centre_of(embed_texts(model, data.texts, options))};
   if (centres.size() > 2)
-    found.push_back(data.sounds ? centre_of(embed_sounds(model, data.sounds, options)) : own[2]);
-  for (size_t i = 0; i < centres.size(); ++i) centres[i].copy_(own[i]);
+    found.push_back(data.sounds ? centre_of(embed_sounds(model, data.sounds, options)) : silent_D);
   return found;
 }
 

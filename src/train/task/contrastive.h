@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "evaluate/modality_centres.h"
 #include "models/dual_tower/model.h"
 #include "train/task.h"
 #include "train/task/contrastive_config.h"
 #include "train/task/contrastive_objective.h"
 #include "train/task/hard_negatives.h"
-#include "train/task/modality_centring.h"
 #include "train/task/modality_discriminator.h"
 #include "train/task/view_head.h"
 

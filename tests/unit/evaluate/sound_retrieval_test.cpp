@@ -129,6 +129,15 @@ TEST_F(SoundRetrieval, MeasuredCentresLeaveNoMean) {
   }
 }
 
+TEST_F(SoundRetrieval, AMeasurementThatFailsLeavesTheModelItsCentres) {
+  const torch::NoGradGuard no_grad;
+  write_file_atomically(records_[2].image_path, "no picture");
+  for (const at::Tensor& centre_D : model_->centres()) centre_D.fill_(0.05);
+  EXPECT_THROW(measure_centres(model_, data()), Error);
+  for (const at::Tensor& centre_D : model_->centres())
+    EXPECT_TRUE(at::equal(centre_D, at::full_like(centre_D, 0.05)));
+}
+
 TEST_F(SoundRetrieval, GivesAllSixDirectionsOfWhatIsThere) {
   const RetrievalData all = data();
   const MeasuredData measured = measure_retrieval(model_, all);
