@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "cuda/shifted_window_attention.h"
+#include "kernels/window_seam.h"
 
 namespace fathom::cuda {
 namespace {
@@ -213,7 +214,7 @@ struct Warp {
           float& x = s[n][2 * half + j];
           if (key < places) {
             const int other = static_cast<int>(seams >> (2 * i)) & 3;
-            x = x * args.scale + row[key] + (((seam ^ other) & active) != 0 ? -100.0f : 0.0f);
+            x = x * args.scale + row[key] + (((seam ^ other) & active) != 0 ? kernels::kSeamScore : 0.0f);
           } else {
             x = -INFINITY;
           }

@@ -9,11 +9,12 @@
 #include <vector>
 
 #include "kernels/shifted_window_attention.h"
+#include "kernels/window_seam.h"
 
 namespace fathom::kernels::shifted_window_attention_ref {
 namespace {
 
-/// −100 between places of a window that the shift joined, 0 elsewhere: [W, 1, T, T].
+/// kSeamScore between places of a window that the shift joined, 0 elsewhere: [W, 1, T, T].
 at::Tensor seam_mask(const WindowShape& shape, const at::TensorOptions& options) {
   const auto region = [&](int64_t length) {
     const auto position = at::arange(length, options.dtype(at::kLong));
@@ -23,7 +24,7 @@ at::Tensor seam_mask(const WindowShape& shape, const at::TensorOptions& options)
   const auto windows = window_ref::partition(map.view({1, shape.height, shape.width, 1}), shape.height,
                                              shape.width, shape.side, 0)
                            .view({shape.count(), shape.side * shape.side});
-  return windows.unsqueeze(1).ne(windows.unsqueeze(2)).to(options.dtype()).mul(-100.0).unsqueeze(1);
+  return windows.unsqueeze(1).ne(windows.unsqueeze(2)).to(options.dtype()).mul(kSeamScore).unsqueeze(1);
 }
 
 /// Queries, keys and values in windows, [B, W, H, T, E] each, and the probabilities, [B, W, H, T, T].

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/window_seam.h"
+
 namespace fathom {
 
 kernels::WindowShape fit_windows(int64_t height, int64_t width, int64_t side, bool shifted) {
@@ -28,7 +30,7 @@ at::Tensor shift_mask(const kernels::WindowShape& shape) {
   const auto windows = map.view({shape.rows(), shape.side, shape.columns(), shape.side})
                            .transpose(1, 2)
                            .reshape({shape.count(), shape.side * shape.side});
-  return windows.unsqueeze(1).ne(windows.unsqueeze(2)).to(at::kFloat).mul_(-100.0);
+  return windows.unsqueeze(1).ne(windows.unsqueeze(2)).to(at::kFloat).mul_(kernels::kSeamScore);
 }
 
 }  // namespace fathom

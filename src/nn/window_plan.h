@@ -17,8 +17,8 @@ kernels::WindowShape fit_windows(int64_t height, int64_t width, int64_t side, bo
 /// (2·table_side − 1)² rows, made for windows of `table_side` ≥ `side`.
 at::Tensor relative_position_index(int64_t side, int64_t table_side);
 
-/// 0 where two places of a shifted window were neighbours in the map, −100 where the shift joined them:
-/// float32 [W, T, T].
+/// 0 where two places of a shifted window were neighbours in the map, kernels::kSeamScore where the shift
+/// joined them: float32 [W, T, T].
 at::Tensor shift_mask(const kernels::WindowShape& shape);
 
 }  // namespace fathom

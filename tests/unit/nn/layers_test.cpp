@@ -6,6 +6,7 @@
 #include "gradcheck.h"
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
+#include "kernels/window_seam.h"
 #include "nn/attention.h"
 #include "nn/block.h"
 #include "nn/checkpointing.h"
@@ -205,7 +206,7 @@ TEST(WindowPlan, MaskSeparatesWhatTheShiftJoined) {
     }
   const auto windows = kernels::window_partition(region.view({1, 6, 6, 1}), shape).view({4, 9});
   const auto apart = windows.unsqueeze(1).ne(windows.unsqueeze(2));
-  EXPECT_TRUE(at::equal(mask.lt(0), apart));
+  EXPECT_TRUE(at::equal(mask, at::where(apart, kernels::kSeamScore, 0.0F)));
   EXPECT_FALSE(apart[0].any().item<bool>());
   EXPECT_TRUE(apart[3].any().item<bool>());
 }
