@@ -1,0 +1,24 @@
+#include "models/folder_layout.h"
+
+#include <filesystem>
+
+namespace fathom {
+
+std::string path_in(const std::string& folder, const char* name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+const char* encoder_folder(EncoderKind kind) {
+  return kind == EncoderKind::kImage ? "vision" : kind == EncoderKind::kText ? "text" : "audio";
+}
+
+WeightMap bridge_map(const torch::nn::Module& model) {
+  WeightMap map;
+  for (const auto& rule : identity_map(model))
+    if (!rule.parameter.starts_with("vision.") && !rule.parameter.starts_with("text.") &&
+        !rule.parameter.starts_with("audio."))
+      map.push_back(rule);
+  return map;
+}
+
+}  // namespace fathom

@@ -1,0 +1,23 @@
+// Where things lie in a model folder.
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <string>
+
+#include "models/classifier/config.h"
+#include "models/weight_map.h"
+
+namespace fathom {
+
+/// An audio encoder's config.json is ours: our configuration under our own name for the architecture.
+constexpr const char* kAudioType = "fathom_audio";
+
+/// FOLDER/NAME.
+std::string path_in(const std::string& folder, const char* name);
+/// Where a classifier's encoder lies: "vision", "text" or "audio".
+const char* encoder_folder(EncoderKind kind);
+/// What a model keeps outside its encoders, by our own names.
+WeightMap bridge_map(const torch::nn::Module& model);
+
+}  // namespace fathom

@@ -1,0 +1,162 @@
+#include "models/model_folder_read.h"
+
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "models/folder_layout.h"
+#include "models/language/hf_map.h"
+#include "models/swin/hf_map.h"
+
+namespace fathom {
+namespace {
+
+/// A configuration may ask for any amount of memory, so it gets little more than the weights can fill. What
+/// differs less is listed by name once the model is made.
+void require_weights(int64_t wanted, int64_t there, const std::string& config_path) {
+  constexpr int64_t kSlack = 1 << 20;
+  if (wanted > 2 * there + kSlack)
+    fail(ErrorKind::kCheckpoint, "{}: a model of {} parameters, the weights beside it hold {}", config_path,
+         wanted, there);
+}
+
+template <typename Model>
+void place(Model& model, const LoadOptions& options) {
+  model->to(options.device, options.dtype);
+}
+
+/// The shape of a model with towers. Ranges and relations are those of a recipe.
+template <typename Config>
+Config towers_config(const Json& record, const std::string& path, const char* what) {
+  const Json* config = record.find("config");
+  if (config == nullptr || !config->is_object())
+    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a {}", path, what);
+  const auto read = with_error_kind(ErrorKind::kCheckpoint,
+                                    [&] { return read_config<Config>({.values = *config, .source = path}); });
+  if (read.text.vocab_size < 1) fail(ErrorKind::kCheckpoint, "{}: config.text.vocab_size is missing", path);
+  return read;
+}
+
+ClassifierConfig classifier_config(const Json& record, const std::string& path) {
+  const Json* config = record.find("config");
+  if (config == nullptr || !config->is_object())
+    fail(ErrorKind::kCheckpoint, "{}: no \"config\" of a classifier", path);
+  const auto read = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<ClassifierConfig>({.values = *config, .source = path});
+  });
+  if (read.classes.size() < 2) fail(ErrorKind::kCheckpoint, "{}: config.classes: fewer than two", path);
+  if (read.encoder == EncoderKind::kText && read.text.vocab_size < 1)
+    fail(ErrorKind::kCheckpoint, "{}: config.text.vocab_size is missing", path);
+  return read;
+}
+
+}  // namespace
+
+Json read_checkpoint_json(const std::string& path) {
+  return with_error_kind(ErrorKind::kCheckpoint, [&] { return read_json_file(path); });
+}
+
+LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = path_in(folder, "config.json");
+  const auto config = language_config_from_hf(read_checkpoint_json(config_path), config_path);
+  const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  LanguageModel model(config);
+  place(model, options);
+  load_weights(*model, language_weight_map(model->config(), language_prefix(files)), files,
+               language_ignores(model->config()));
+  return model;
+}
+
+Swin read_vision(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = path_in(folder, "config.json");
+  auto config = swin_config_from_hf(read_checkpoint_json(config_path), config_path);
+  const std::string preprocessor_path = path_in(folder, "preprocessor_config.json");
+  if (std::filesystem::exists(preprocessor_path))
+    read_preprocessing(read_checkpoint_json(preprocessor_path), preprocessor_path, config.preprocessing);
+  const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  Swin model(config);
+  place(model, options);
+  load_weights(*model, swin_weight_map_for(config, files), files, swin_ignores);
+  return model;
+}
+
+AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
+  const std::string config_path = path_in(folder, "config.json");
+  Json json = read_checkpoint_json(config_path);
+  if (json.is_object())
+    std::erase_if(json.as_object(), [](const auto& key) { return key.first == "model_type"; });
+  const auto config = with_error_kind(ErrorKind::kCheckpoint, [&] {
+    return read_config<AudioEncoderConfig>({.values = json, .source = config_path});
+  });
+  const auto files = WeightFiles::open(folder);
+  require_weights(parameter_count(config), files.num_elements(), config_path);
+  AudioEncoder model(config);
+  place(model, options);
+  load_weights(*model, identity_map(*model), files);
+  return model;
+}
+
+DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options) {
+  const std::string record_path = path_in(folder, "fathom.json");
+  const auto config = towers_config<DualTowerConfig>(record, record_path, "dual tower");
+  const auto text = WeightFiles::open(path_in(folder, "text")),
+             vision = WeightFiles::open(path_in(folder, "vision")),
+             bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+  std::optional<WeightFiles> audio;
+  if (config.hears) audio = WeightFiles::open(path_in(folder, "audio"));
+  require_weights(parameter_count(config),
+                  text.num_elements() + vision.num_elements() + bridge.num_elements() +
+                      (audio ? audio->num_elements() : 0),
+                  record_path);
+  DualTower model(config);
+  place(model, options);
+  load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
+               language_ignores(config.text));
+  load_weights(*model->vision(), swin_weight_map_for(config.vision, vision), vision, swin_ignores);
+  if (audio) load_weights(*model->audio(), identity_map(*model->audio()), *audio);
+  load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
+  return model;
+}
+
+Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options) {
+  const std::string record_path = path_in(folder, "fathom.json");
+  const auto config = towers_config<FusionConfig>(record, record_path, "fusion model");
+  const auto text = WeightFiles::open(path_in(folder, "text")),
+             bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+  std::optional<WeightFiles> vision;
+  if (config.sees()) vision = WeightFiles::open(path_in(folder, "vision"));
+  require_weights(parameter_count(config),
+                  text.num_elements() + bridge.num_elements() + (vision ? vision->num_elements() : 0),
+                  record_path);
+  Fusion model(config);
+  place(model, options);
+  load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
+               language_ignores(config.text));
+  if (vision)
+    load_weights(*model->vision(), swin_weight_map_for(config.vision, *vision), *vision, swin_ignores);
+  load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
+  return model;
+}
+
+Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options) {
+  const std::string record_path = path_in(folder, "fathom.json");
+  const auto config = classifier_config(record, record_path);
+  const auto encoder = WeightFiles::open(path_in(folder, encoder_folder(config.encoder))),
+             head = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+  require_weights(parameter_count(config), encoder.num_elements() + head.num_elements(), record_path);
+  Classifier model(config);
+  place(model, options);
+  if (config.encoder == EncoderKind::kImage)
+    load_weights(*model->vision(), swin_weight_map_for(config.vision, encoder), encoder, swin_ignores);
+  if (config.encoder == EncoderKind::kText)
+    load_weights(*model->text(), language_weight_map(config.text, language_prefix(encoder)), encoder,
+                 language_ignores(config.text));
+  if (config.encoder == EncoderKind::kAudio)
+    load_weights(*model->audio(), identity_map(*model->audio()), encoder);
+  load_weights(*model, bridge_map(*model), head, {}, Coverage::kMapped);
+  return model;
+}
+
+}  // namespace fathom
