@@ -2,10 +2,16 @@
 
 #include <filesystem>
 
+#include "base/error.h"
+
 namespace fathom {
 
 std::string path_in(const std::string& folder, const char* name) {
   return (std::filesystem::path(folder) / name).string();
+}
+
+Json read_checkpoint_json(const std::string& path) {
+  return with_error_kind(ErrorKind::kCheckpoint, [&] { return read_json_file(path); });
 }
 
 const char* encoder_folder(EncoderKind kind) {

@@ -1,10 +1,11 @@
-// Where things lie in a model folder.
+// Where things lie in a model folder, and how its JSON is read.
 #pragma once
 
 #include <torch/nn/module.h>
 
 #include <string>
 
+#include "base/json.h"
 #include "models/classifier/config.h"
 #include "models/weight_map.h"
 
@@ -15,6 +16,8 @@ constexpr const char* kAudioType = "fathom_audio";
 
 /// FOLDER/NAME.
 std::string path_in(const std::string& folder, const char* name);
+/// The content of a file. Errors (kCheckpoint): no file, no JSON.
+Json read_checkpoint_json(const std::string& path);
 /// Where a classifier's encoder lies: "vision", "text" or "audio".
 const char* encoder_folder(EncoderKind kind);
 /// What a model keeps outside its encoders, by our own names.

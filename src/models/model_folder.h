@@ -59,8 +59,8 @@ struct LoadOptions {
 ModelKind model_kind(const std::string& path);
 
 /// A folder of adapters gives the model they belong to, with them added to its weights. Errors (kCheckpoint):
-/// as `model_kind`; weights whose names or shapes do not all match (they are listed); adapters whose model is
-/// not where they say.
+/// as `model_kind`; weights whose names or shapes do not all match (they are listed); a tower
+/// whose own config.json contradicts fathom.json; adapters whose model is not where they say.
 LoadedModel load_model_folder(const std::string& path, const LoadOptions& options = {});
 
 /// Gives a loaded model the adapters of a folder, by a name of their own and with a weight. Errors

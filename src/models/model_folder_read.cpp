@@ -7,6 +7,7 @@
 #include "models/folder_layout.h"
 #include "models/language/hf_map.h"
 #include "models/swin/hf_map.h"
+#include "models/tower_agreement.h"
 
 namespace fathom {
 namespace {
@@ -51,10 +52,6 @@ ClassifierConfig classifier_config(const Json& record, const std::string& path) 
 }
 
 }  // namespace
-
-Json read_checkpoint_json(const std::string& path) {
-  return with_error_kind(ErrorKind::kCheckpoint, [&] { return read_json_file(path); });
-}
 
 LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
   const std::string config_path = path_in(folder, "config.json");
@@ -110,6 +107,9 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
                   text.num_elements() + vision.num_elements() + bridge.num_elements() +
                       (audio ? audio->num_elements() : 0),
                   record_path);
+  require_agreement(path_in(folder, "text"), config.text, record_path);
+  require_agreement(path_in(folder, "vision"), config.vision, record_path);
+  if (audio) require_agreement(path_in(folder, "audio"), config.audio, record_path);
   DualTower model(config);
   place(model, options);
   load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
@@ -130,6 +130,8 @@ Fusion read_fusion(const std::string& folder, const Json& record, const LoadOpti
   require_weights(parameter_count(config),
                   text.num_elements() + bridge.num_elements() + (vision ? vision->num_elements() : 0),
                   record_path);
+  require_agreement(path_in(folder, "text"), config.text, record_path);
+  if (vision) require_agreement(path_in(folder, "vision"), config.vision, record_path);
   Fusion model(config);
   place(model, options);
   load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
@@ -143,9 +145,13 @@ Fusion read_fusion(const std::string& folder, const Json& record, const LoadOpti
 Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = classifier_config(record, record_path);
-  const auto encoder = WeightFiles::open(path_in(folder, encoder_folder(config.encoder))),
+  const std::string encoder_path = path_in(folder, encoder_folder(config.encoder));
+  const auto encoder = WeightFiles::open(encoder_path),
              head = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   require_weights(parameter_count(config), encoder.num_elements() + head.num_elements(), record_path);
+  if (config.encoder == EncoderKind::kImage) require_agreement(encoder_path, config.vision, record_path);
+  if (config.encoder == EncoderKind::kText) require_agreement(encoder_path, config.text, record_path);
+  if (config.encoder == EncoderKind::kAudio) require_agreement(encoder_path, config.audio, record_path);
   Classifier model(config);
   place(model, options);
   if (config.encoder == EncoderKind::kImage)

@@ -8,15 +8,12 @@
 
 namespace fathom {
 
-/// The content of a file. Errors (kCheckpoint): no file, no JSON.
-Json read_checkpoint_json(const std::string& path);
-
 LanguageModel read_language(const std::string& folder, const LoadOptions& options);
 Swin read_vision(const std::string& folder, const LoadOptions& options);
 AudioEncoder read_audio(const std::string& folder, const LoadOptions& options);
 
-/// `record`: fathom.json's content, in which their shape stands. Errors (kCheckpoint): as
-/// `load_model_folder`.
+/// `record`: fathom.json's content, in which their shape stands; the towers' folders must not contradict it.
+/// Errors (kCheckpoint): as `load_model_folder`.
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options);
 Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options);
 Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options);

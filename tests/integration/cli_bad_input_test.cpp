@@ -98,6 +98,11 @@ TEST_F(CliBadInput, AModelOfAnotherArchitecture) {
   Json record = read_json_file(tower + "/fathom.json");
   record["config"]["text"]["layers"] = 3;
   write_json_file(tower + "/fathom.json", record);
+  expect_failure(eval(tower), 1,
+                 {"tower/text/config.json: num_hidden_layers is 1, but ", "tower/fathom.json says 3"});
+  Json text = read_json_file(tower + "/text/config.json");
+  text["num_hidden_layers"] = 3;
+  write_json_file(tower + "/text/config.json", text);
   expect_failure(
       eval(tower), 1,
       {"tower/text: the weights do not fit the model in 18 places:\n", "missing: model.layers.1."});
