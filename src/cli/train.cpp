@@ -105,7 +105,7 @@ void train(const TrainOptions& options, const RecipeConfig& recipe, Collective& 
                                                 .runtime = runtime,
                                                 .run_folder = options.dry_run ? "" : folder.path,
                                                 .goes_on = options.resume && folder.has_state(),
-                                                .without_model = options.dry_run});
+                                                .names_only = options.dry_run});
   if (options.dry_run) {
     if (is_main)
       print_estimate(

@@ -108,6 +108,12 @@ ModelKind model_kind(const std::string& path) {
   return is_adapter_folder(path) ? model_kind(base_of(path)) : kind_of(read_record(path), path);
 }
 
+std::vector<std::string> model_parameter_names(const std::string& path) {
+  if (is_adapter_folder(path)) return model_parameter_names(base_of(path));
+  const Json record = read_record(path);
+  return parameter_names(kind_of(record, path), path, record);
+}
+
 torch::nn::Module& LoadedModel::module() {
   if (kind == ModelKind::kLanguage) return *language;
   if (kind == ModelKind::kSwin) return *vision;

@@ -9,6 +9,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "models/audio/model.h"
@@ -57,6 +58,10 @@ struct LoadOptions {
 /// Kind of the model in `path`, from fathom.json or else config.json. Errors (kCheckpoint): no such folder,
 /// no model in it, an architecture that is not ours (named).
 ModelKind model_kind(const std::string& path);
+
+/// Names of the parameters of the model in `path` (of adapters: of the model they belong to), by its
+/// configuration alone: no weights are read. Errors (kCheckpoint): as `model_kind`; a broken configuration.
+std::vector<std::string> model_parameter_names(const std::string& path);
 
 /// A folder of adapters gives the model they belong to, with them added to its weights. Errors (kCheckpoint):
 /// as `model_kind`; weights whose names or shapes do not all match (they are listed); a tower

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "models/folder_layout.h"
 #include "models/language/hf_map.h"
+#include "models/narrowed.h"
 #include "models/swin/hf_map.h"
 #include "models/tower_agreement.h"
 
@@ -24,6 +25,29 @@ void require_weights(int64_t wanted, int64_t there, const std::string& config_pa
 template <typename Model>
 void place(Model& model, const LoadOptions& options) {
   model->to(options.device, options.dtype);
+}
+
+LanguageModelConfig language_config(const std::string& folder) {
+  const std::string path = path_in(folder, "config.json");
+  return language_config_from_hf(read_checkpoint_json(path), path);
+}
+
+SwinConfig vision_config(const std::string& folder) {
+  const std::string path = path_in(folder, "config.json");
+  auto config = swin_config_from_hf(read_checkpoint_json(path), path);
+  const std::string preprocessor_path = path_in(folder, "preprocessor_config.json");
+  if (std::filesystem::exists(preprocessor_path))
+    read_preprocessing(read_checkpoint_json(preprocessor_path), preprocessor_path, config.preprocessing);
+  return config;
+}
+
+AudioEncoderConfig audio_config(const std::string& folder) {
+  const std::string path = path_in(folder, "config.json");
+  Json json = read_checkpoint_json(path);
+  if (json.is_object())
+    std::erase_if(json.as_object(), [](const auto& key) { return key.first == "model_type"; });
+  return with_error_kind(ErrorKind::kCheckpoint,
+                         [&] { return read_config<AudioEncoderConfig>({.values = json, .source = path}); });
 }
 
 /// The shape of a model with towers. Ranges and relations are those of a recipe.
@@ -51,28 +75,27 @@ ClassifierConfig classifier_config(const Json& record, const std::string& path) 
   return read;
 }
 
+template <typename Model, typename Config>
+std::vector<std::string> names_of(const Config& config) {
+  return Model(narrowed(config))->named_parameters().keys();
+}
+
 }  // namespace
 
 LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
-  const std::string config_path = path_in(folder, "config.json");
-  const auto config = language_config_from_hf(read_checkpoint_json(config_path), config_path);
+  const auto config = language_config(folder);
   const auto files = WeightFiles::open(folder);
-  require_weights(parameter_count(config), files.num_elements(), config_path);
+  require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   LanguageModel model(config);
   place(model, options);
-  load_weights(*model, language_weight_map(model->config(), language_prefix(files)), files,
-               language_ignores(model->config()));
+  load_weights(*model, language_weight_map(config, language_prefix(files)), files, language_ignores(config));
   return model;
 }
 
 Swin read_vision(const std::string& folder, const LoadOptions& options) {
-  const std::string config_path = path_in(folder, "config.json");
-  auto config = swin_config_from_hf(read_checkpoint_json(config_path), config_path);
-  const std::string preprocessor_path = path_in(folder, "preprocessor_config.json");
-  if (std::filesystem::exists(preprocessor_path))
-    read_preprocessing(read_checkpoint_json(preprocessor_path), preprocessor_path, config.preprocessing);
+  const auto config = vision_config(folder);
   const auto files = WeightFiles::open(folder);
-  require_weights(parameter_count(config), files.num_elements(), config_path);
+  require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   Swin model(config);
   place(model, options);
   load_weights(*model, swin_weight_map_for(config, files), files, swin_ignores);
@@ -80,15 +103,9 @@ Swin read_vision(const std::string& folder, const LoadOptions& options) {
 }
 
 AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
-  const std::string config_path = path_in(folder, "config.json");
-  Json json = read_checkpoint_json(config_path);
-  if (json.is_object())
-    std::erase_if(json.as_object(), [](const auto& key) { return key.first == "model_type"; });
-  const auto config = with_error_kind(ErrorKind::kCheckpoint, [&] {
-    return read_config<AudioEncoderConfig>({.values = json, .source = config_path});
-  });
+  const auto config = audio_config(folder);
   const auto files = WeightFiles::open(folder);
-  require_weights(parameter_count(config), files.num_elements(), config_path);
+  require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   AudioEncoder model(config);
   place(model, options);
   load_weights(*model, identity_map(*model), files);
@@ -163,6 +180,25 @@ Classifier read_classifier(const std::string& folder, const Json& record, const 
     load_weights(*model->audio(), identity_map(*model->audio()), encoder);
   load_weights(*model, bridge_map(*model), head, {}, Coverage::kMapped);
   return model;
+}
+
+std::vector<std::string> parameter_names(ModelKind kind, const std::string& folder, const Json& record) {
+  const std::string record_path = path_in(folder, "fathom.json");
+  switch (kind) {
+    case ModelKind::kLanguage:
+      return names_of<LanguageModel>(language_config(folder));
+    case ModelKind::kSwin:
+      return names_of<Swin>(vision_config(folder));
+    case ModelKind::kAudio:
+      return names_of<AudioEncoder>(audio_config(folder));
+    case ModelKind::kDualTower:
+      return names_of<DualTower>(towers_config<DualTowerConfig>(record, record_path, "dual tower"));
+    case ModelKind::kFusion:
+      return names_of<Fusion>(towers_config<FusionConfig>(record, record_path, "fusion model"));
+    case ModelKind::kClassifier:
+      return names_of<Classifier>(classifier_config(record, record_path));
+  }
+  return {};
 }
 
 }  // namespace fathom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "models/model_folder.h"
@@ -17,5 +18,8 @@ AudioEncoder read_audio(const std::string& folder, const LoadOptions& options);
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options);
 Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options);
 Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options);
+
+/// Names of the parameters of the model of `kind` in `folder`, without its weights.
+std::vector<std::string> parameter_names(ModelKind kind, const std::string& folder, const Json& record);
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <span>
 
 #include "base/error.h"
 #include "base/name_pattern.h"
@@ -14,6 +15,7 @@ namespace fathom {
 namespace {
 
 constexpr size_t kMostNamed = 3;
+constexpr const char* kNoPlace = "the model has no such parameter";
 
 std::string target_name(const InitRule& rule, const std::string& name) {
   if (rule.as.empty()) return name;
@@ -51,6 +53,15 @@ std::string grouped(const std::vector<InitReport::Left>& left) {
   return text;
 }
 
+/// `left`: what the rule would take, had it a place.
+[[noreturn]] void gives_nothing(const InitRule& rule, std::span<const InitReport::Left> left) {
+  if (left.empty())
+    fail(ErrorKind::kConfig, "init: {} gives nothing: none of its parameters fits \"{}\"", rule.from,
+         rule.take);
+  fail(ErrorKind::kConfig, "init: {} gives nothing: {} parameters fit \"{}\", but (of {}) {}", rule.from,
+       left.size(), rule.take, left.front().name.substr(rule.from.size() + 2), left.front().reason);
+}
+
 /// Runs one rule; returns how many parameters it gave.
 int64_t apply(const InitRule& rule, torch::OrderedDict<std::string, at::Tensor>& parameters,
               const std::string& tokenizer_json, InitReport& report, std::set<std::string>& given) {
@@ -61,7 +72,7 @@ int64_t apply(const InitRule& rule, torch::OrderedDict<std::string, at::Tensor>&
     const std::string target = target_name(rule, item.key()), from = rule.from + ": " + item.key();
     at::Tensor* parameter = parameters.find(target);
     if (parameter == nullptr) {
-      report.left.push_back({from, "the model has no such parameter"});
+      report.left.push_back({from, kNoPlace});
     } else if (parameter->sizes() != item.value().sizes()) {
       report.left.push_back(
           {from, fmt::format("it is {}, the model's {}", shape_text(item.value()), shape_text(*parameter))});
@@ -116,17 +127,28 @@ InitReport take_initial_weights(torch::nn::Module& module, const std::vector<Ini
   std::set<std::string> given;
   for (const InitRule& rule : rules) {
     const size_t before = report.left.size();
-    if (apply(rule, parameters, tokenizer_json, report, given) > 0) continue;
-    if (report.left.size() == before)
-      fail(ErrorKind::kConfig, "init: {} gives nothing: none of its parameters fits \"{}\"", rule.from,
-           rule.take);
-    const InitReport::Left& first = report.left[before];
-    fail(ErrorKind::kConfig, "init: {} gives nothing: {} parameters fit \"{}\", but (of {}) {}", rule.from,
-         report.left.size() - before, rule.take, first.name.substr(rule.from.size() + 2), first.reason);
+    const int64_t count = apply(rule, parameters, tokenizer_json, report, given);
+    if (count == 0) gives_nothing(rule, std::span(report.left).subspan(before));
   }
   for (const auto& item : parameters)
     if (!given.contains(item.key())) report.left.push_back({item.key(), "no rule gives it"});
   return report;
+}
+
+void check_initial_names(const torch::nn::Module& module, const std::vector<InitRule>& rules) {
+  const auto parameters = module.named_parameters();
+  for (const InitRule& rule : rules) {
+    std::vector<InitReport::Left> left;
+    bool gives = false;
+    for (const std::string& name : model_parameter_names(rule.from)) {
+      if (!matches(rule.take, name)) continue;
+      if (parameters.contains(target_name(rule, name)))
+        gives = true;
+      else
+        left.push_back({rule.from + ": " + name, kNoPlace});
+    }
+    if (!gives) gives_nothing(rule, left);
+  }
 }
 
 }  // namespace fathom

@@ -47,5 +47,7 @@ struct InitReport {
 /// vocabulary; kCheckpoint for folders that cannot be read.
 InitReport take_initial_weights(torch::nn::Module& module, const std::vector<InitRule>& rules,
                                 const std::string& tokenizer_json = {});
+/// The errors of `take_initial_weights` as far as names tell them, without reading weights.
+void check_initial_names(const torch::nn::Module& module, const std::vector<InitRule>& rules);
 
 }  // namespace fathom

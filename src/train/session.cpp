@@ -19,6 +19,18 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
           .record = record};
 }
 
+namespace {
+
+/// What the trainer does with names, to parameters that nobody trains.
+void check_names(const Session& session) {
+  const NamedParameters parameters = session.task->parameters();
+  freeze_parameters(parameters, session.recipe.optimizer.freeze);
+  freeze_lower_layers(parameters, session.recipe.optimizer.freeze_layers);
+  group_parameters(parameters, session.recipe.optimizer);
+}
+
+}  // namespace
+
 Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   check_ranks(recipe, place.collective.size());
   Session session{.recipe = resolve(recipe)};
@@ -42,6 +54,7 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
       open_masked_audio(session, place);
       break;
   }
+  if (place.names_only) check_names(session);
   session.record["trained_with"] = Json::Object{{"fathom", version()},
                                                 {"commit", commit()},
                                                 {"device", place.runtime.name()},

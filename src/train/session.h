@@ -17,8 +17,10 @@ struct SessionPlace {
   Collective& collective;
   DeviceRuntime& runtime;
   std::string run_folder;
-  bool goes_on = false;        ///< from a training state in the run folder, with the tokenizer kept there
-  bool without_model = false;  ///< only the recipe and the loader are wanted: the session has no task
+  bool goes_on = false;  ///< from a training state in the run folder, with the tokenizer kept there
+  /// Nothing will be trained: the task's model has its parameters' names, but the least widths and no weights
+  /// (models/narrowed.h). What a run would refuse for its names is refused.
+  bool names_only = false;
 };
 
 /// What a run needs; the loader and the task must not outlive it.

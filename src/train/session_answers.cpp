@@ -1,6 +1,7 @@
 #include <filesystem>
 
 #include "evaluate/answering.h"
+#include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/answering.h"
@@ -70,11 +71,9 @@ void open_answers(Session& session, const SessionPlace& place) {
       return answer_metrics(evaluate_answers(std::move(trained), data, options, /*blind=*/false));
     };
   }
-  if (place.without_model) return;
-  setup.model = Fusion(model);
-  note_start(
-      session, place,
-      place_model(*setup.model, ModelKind::kFusion, recipe, place.runtime.device(), setup.tokenizer_json));
+  setup.model = Fusion(place.names_only ? narrowed(model) : model);
+  note_start(session, place,
+             place_model(*setup.model, ModelKind::kFusion, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(recipe.data.inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<AnsweringTask>(std::move(setup));

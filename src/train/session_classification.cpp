@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "evaluate/classifier_run.h"
+#include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/classification.h"
@@ -55,11 +56,9 @@ void open_classification(Session& session, const SessionPlace& place) {
       return classification_metrics(report, loss);
     };
   }
-  if (place.without_model) return;
-  setup.model = Classifier(config);
+  setup.model = Classifier(place.names_only ? narrowed(config) : config);
   note_start(session, place,
-             place_model(*setup.model, ModelKind::kClassifier, recipe, place.runtime.device(),
-                         setup.tokenizer_json));
+             place_model(*setup.model, ModelKind::kClassifier, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<ClassificationTask>(std::move(setup));

@@ -4,6 +4,7 @@
 #include "data/readers/dataset_part.h"
 #include "evaluate/modality_centres.h"
 #include "evaluate/retrieval_data.h"
+#include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/contrastive.h"
@@ -164,11 +165,9 @@ void open_contrastive(Session& session, const SessionPlace& place) {
       return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
     };
   }
-  if (place.without_model) return;
-  setup.model = DualTower(recipe.dual_tower);
-  note_start(
-      session, place,
-      place_model(*setup.model, ModelKind::kDualTower, recipe, place.runtime.device(), setup.tokenizer_json));
+  setup.model = DualTower(place.names_only ? narrowed(recipe.dual_tower) : recipe.dual_tower);
+  note_start(session, place,
+             place_model(*setup.model, ModelKind::kDualTower, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(inputs);
   session.record["rerank"] = recipe.evaluation.rerank;
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();

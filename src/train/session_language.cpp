@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "evaluate/chat.h"
 #include "evaluate/language.h"
+#include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/language.h"
@@ -110,11 +111,9 @@ void open_language(Session& session, const SessionPlace& place) {
     if (!recipe.data.chat.val_files.empty()) setup.default_metric = "answer_nats";
     session.record["chat_template"] = chat_template_name(recipe.data.chat.chat_template);
   }
-  if (place.without_model) return;
-  setup.model = LanguageModel(recipe.language);
-  note_start(
-      session, place,
-      place_model(*setup.model, ModelKind::kLanguage, recipe, place.runtime.device(), setup.tokenizer_json));
+  setup.model = LanguageModel(place.names_only ? narrowed(recipe.language) : recipe.language);
+  note_start(session, place,
+             place_model(*setup.model, ModelKind::kLanguage, recipe, place, setup.tokenizer_json));
   for (const std::string& path : recipe.data.val_files)
     session.record["evaluation_data"].push_back(std::filesystem::absolute(path).string());
   session.task = std::make_unique<LanguageTask>(std::move(setup));

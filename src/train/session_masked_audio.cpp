@@ -1,5 +1,6 @@
 #include <filesystem>
 
+#include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/masked_audio.h"
@@ -24,9 +25,8 @@ void open_masked_audio(Session& session, const SessionPlace& place) {
                       options = evaluate_options(recipe, place, 128)](MaskedAudioModel model) -> Metrics {
       return {{"masked_l1", {masked_audio_error(std::move(model), config, val, options), false}}};
     };
-  if (place.without_model) return;
-  setup.model = MaskedAudioModel(recipe.audio);
-  note_start(session, place, place_model(*setup.model, ModelKind::kAudio, recipe, place.runtime.device()));
+  setup.model = MaskedAudioModel(place.names_only ? narrowed(recipe.audio) : recipe.audio);
+  note_start(session, place, place_model(*setup.model, ModelKind::kAudio, recipe, place));
   session.record["inputs"] = config_to_json(inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<MaskedAudioTask>(std::move(setup));

@@ -1,5 +1,6 @@
 #include <filesystem>
 
+#include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/masked_image.h"
@@ -21,9 +22,8 @@ void open_masked_image(Session& session, const SessionPlace& place) {
                       options = evaluate_options(recipe, place, 128)](MaskedImageModel model) -> Metrics {
       return {{"masked_l1", {masked_image_error(std::move(model), config, val, options), false}}};
     };
-  if (place.without_model) return;
-  setup.model = MaskedImageModel(recipe.vision);
-  note_start(session, place, place_model(*setup.model, ModelKind::kSwin, recipe, place.runtime.device()));
+  setup.model = MaskedImageModel(place.names_only ? narrowed(recipe.vision) : recipe.vision);
+  note_start(session, place, place_model(*setup.model, ModelKind::kSwin, recipe, place));
   session.record["inputs"] = config_to_json(inputs);
   session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
   session.task = std::make_unique<MaskedImageTask>(std::move(setup));

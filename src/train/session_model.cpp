@@ -2,6 +2,9 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <set>
+
 #include "base/error.h"
 #include "models/lora.h"
 #include "nn/init.h"
@@ -9,36 +12,61 @@
 namespace fathom {
 namespace {
 
+void require_kind(const RecipeConfig& recipe, ModelKind given, ModelKind needed) {
+  if (given != needed)
+    fail(ErrorKind::kCheckpoint, "init_from: {} holds a {} model, the recipe needs a {} model",
+         recipe.init_from, model_kind_name(given), model_kind_name(needed));
+}
+
+[[noreturn]] void does_not_fit(const std::string& source, const std::string& parameter, const char* how) {
+  fail(ErrorKind::kCheckpoint, "init_from: {}: {} is {}; the recipe's [model] must have the folder's shape",
+       source, parameter, how);
+}
+
 void copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::string& source) {
   const torch::NoGradGuard no_grad;
   const auto given = from.named_parameters();
   for (auto& entry : to.named_parameters()) {
     const at::Tensor* found = given.find(entry.key());
     if (!found || found->sizes() != entry.value().sizes())
-      fail(ErrorKind::kCheckpoint,
-           "init_from: {}: {} is {}; the recipe's [model] must have the folder's shape", source, entry.key(),
-           found ? "of another shape" : "absent");
+      does_not_fit(source, entry.key(), found ? "of another shape" : "absent");
     entry.value().copy_(*found);
   }
+}
+
+/// As far as names tell.
+void check_sources(const torch::nn::Module& module, ModelKind kind, const RecipeConfig& recipe) {
+  check_initial_names(module, recipe.init);
+  if (recipe.init_from.empty()) return;
+  require_kind(recipe, model_kind(recipe.init_from), kind);
+  const std::vector<std::string> given = model_parameter_names(recipe.init_from);
+  const std::set<std::string> names(given.begin(), given.end());
+  for (const auto& entry : module.named_parameters())
+    if (!names.contains(entry.key())) does_not_fit(recipe.init_from, entry.key(), "absent");
 }
 
 }  // namespace
 
 InitReport place_model(torch::nn::Module& module, ModelKind kind, const RecipeConfig& recipe,
-                       at::Device device, const std::string& tokenizer_json) {
+                       const SessionPlace& place, const std::string& tokenizer_json) {
+  if (place.names_only) {
+    check_sources(module, kind, recipe);
+    LoraConfig lora = recipe.lora;
+    lora.rank = std::min<int64_t>(lora.rank, 1);
+    if (lora.active()) add_adapters(module, lora, recipe.seed);
+    return {};
+  }
   InitReport report;
   if (recipe.init_from.empty()) {
     init_parameters(module, recipe.seed);
     if (!recipe.init.empty()) report = take_initial_weights(module, recipe.init, tokenizer_json);
   } else {
     LoadedModel loaded = load_model_folder(recipe.init_from);
-    if (loaded.kind != kind)
-      fail(ErrorKind::kCheckpoint, "init_from: {} holds a {} model, the recipe needs a {} model",
-           recipe.init_from, model_kind_name(loaded.kind), model_kind_name(kind));
+    require_kind(recipe, loaded.kind, kind);
     copy_weights(loaded.module(), module, recipe.init_from);
   }
   if (recipe.lora.active()) add_adapters(module, recipe.lora, recipe.seed);
-  module.to(device, parameter_type(recipe.precision));
+  module.to(place.runtime.device(), parameter_type(recipe.precision));
   return report;
 }
 

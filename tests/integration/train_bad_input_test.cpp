@@ -279,6 +279,35 @@ TEST_F(BadInput, DryRunCountsAModelThatNoMemoryHolds) {
   EXPECT_GT(parse_json(result.out, "standard output").at("parameters").as_int(), int64_t{10} << 40);
 }
 
+/// Names are compared without a weight being read.
+TEST_F(BadInput, DryRunRefusesTheNamesThatARunRefuses) {
+  const SmallWorld other;
+  const std::string unmasked = "data.text.mask_probability=0";  // their tokenizer has no token for masking
+  const auto refused = [&](const std::vector<std::string>& settings, const std::vector<std::string>& said) {
+    SCOPED_TRACE(settings.back());
+    expect_failure(train(settings), 1, said);
+    expect_failure(train(settings, {"--dry-run"}), 1, said);
+  };
+  refused({"optimizer.freeze=[\"visoin.*\"]"}, {"optimizer.freeze: no parameter fits \"visoin.*\""});
+  refused({"optimizer.freeze=[\"*\"]"}, {"optimizer.freeze: nothing is left to train"});
+  refused({"optimizer.freeze_layers=3"}, {"optimizer.freeze_layers: 3 layers, the deepest tower has 2"});
+  refused({"optimizer.rules=[{pattern=\"nosuch\"}]"},
+          {"optimizer.rules.pattern: no parameter fits \"nosuch\""});
+  refused({"lora.rank=64", "lora.patterns=[\"text.blocks.7.*\"]"},
+          {"lora.patterns: no linear layer fits \"text.blocks.7.*\""});
+  refused({unmasked, "init_from=" + (other / "language")},
+          {"holds a language model, the recipe needs a dual_tower model"});
+  const std::string from = "init=[{from=\"" + (other / "tower");
+  refused({unmasked, from + "\",take=\"viison.*\"}]"}, {"none of its parameters fits \"viison.*\""});
+  refused({unmasked, from + "\",take=\"text.*\",as=\"txet.*\"}]"},
+          {" parameters fit \"text.*\", but (of text.embedding) the model has no such parameter"});
+  const ProgramResult good =
+      train({unmasked, "optimizer.freeze=[\"vision.*\"]", "model.text.dim=65536", "lora.rank=4",
+             "lora.patterns=[\"text.*\"]", from + "\",take=\"vision.*\"}]"},
+            {"--dry-run", "--json"});
+  EXPECT_EQ(good.status, 0) << good.error;
+}
+
 TEST_F(BadInput, DryRunCountsAndWritesNothing) {
   const ProgramResult result = train({"training.max_steps=50"}, {"--dry-run", "--json"});
   ASSERT_EQ(result.status, 0) << result.error;
