@@ -52,10 +52,9 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   }
   if (recipe.task == TaskKind::kAnswers) {
     const FusionConfig& model = recipe.fusion;
-    const int64_t seen = model.prefix_tokens() + recipe.data.inputs.text.max_tokens;
+    const int64_t tokens = recipe.question_tokens(), seen = model.prefix_tokens() + tokens;
     const double vision = model.sees() ? kept_widths(model.vision) : 0;
-    return {parameter_count(model),
-            3.0 * static_cast<double>(forward_flops(model, 1, recipe.data.inputs.text.max_tokens)),
+    return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, tokens)),
             per_width * (vision + kept_widths(model.text, seen))};
   }
   if (recipe.task == TaskKind::kMaskedImage)

@@ -184,8 +184,7 @@ void check_answers(const RecipeConfig& recipe) {
   check_images(recipe, "model.vision.image_size");
   const FusionConfig& model = recipe.fusion;
   const ModelInputs& inputs = recipe.data.inputs;
-  const int64_t answer = model.answer == AnswerKind::kGenerated ? inputs.question.max_answer_tokens : 0;
-  check_positions(model.text, model.prefix_tokens() + inputs.text.max_tokens + answer);
+  check_positions(model.text, model.prefix_tokens() + recipe.question_tokens());
   if (!inputs.question.captions.empty()) require_path("data.question.captions", inputs.question.captions);
   const AnsweringConfig& objective = recipe.answering;
   if (!model.captions &&
@@ -286,6 +285,11 @@ void RecipeConfig::validate() const {
     check_sounds(data.inputs.audio, audio, "model");
   }
   if (task == TaskKind::kClassification) check_classification(*this);
+}
+
+int64_t RecipeConfig::question_tokens() const {
+  const bool generated = fusion.answer == AnswerKind::kGenerated;
+  return data.inputs.text.max_tokens + (generated ? data.inputs.question.max_answer_tokens : 0);
 }
 
 RecipeConfig resolve(RecipeConfig recipe) {

@@ -104,6 +104,9 @@ struct RecipeConfig {
   void fields(Fields& f);
   /// Relations between keys, and files that must exist. Errors (kConfig).
   void validate() const;
+  /// Tokens of the longest text of an answers recipe: a question, and the answer behind it where one is
+  /// generated.
+  int64_t question_tokens() const;
 };
 
 /// The same for documentation: a recipe whose [model] is a language model's.

@@ -39,8 +39,7 @@ CollateConfig training_collate(const RecipeConfig& recipe, const SessionPlace& p
   CollateConfig collate{.padding_id = questions.encoding().padding_id()};
   const bool records = recipe.training.record_step && place.collective.size() == 1;
   if (place.runtime.device().is_cpu() || !records) return collate;
-  collate.pad_to = recipe.data.inputs.text.max_tokens;
-  if (recipe.fusion.answer == AnswerKind::kGenerated) collate.pad_to += questions.config().max_answer_tokens;
+  collate.pad_to = recipe.question_tokens();
   return collate;
 }
 
@@ -59,7 +58,7 @@ void open_answers(Session& session, const SessionPlace& place) {
   const auto questions = training_questions(recipe, train, tokenizer);
   session.loader = make_loader(recipe, place, questions, training_collate(recipe, place, *questions));
   AnsweringTask::Setup setup{.config = recipe.answering,
-                             .num_tokens = recipe.data.inputs.text.max_tokens,
+                             .num_tokens = recipe.question_tokens(),
                              .seed = recipe.seed,
                              .tokenizer_json = tokenizer->to_json(),
                              .adapter_base = adapter_base_of(recipe)};
