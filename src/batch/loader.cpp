@@ -69,6 +69,7 @@ class Loader::Pipeline {
   std::shared_ptr<Pending> oldest_with_work() const;
   void load_run(Pending& pending, int64_t begin, int64_t end);
   Sample load_or_replace(int64_t index, int64_t epoch);
+  [[noreturn]] void stop_at(const Error& error) const;
   void count_problem(int64_t index, const Error& error);
   void finish(Pending& pending);
 
@@ -192,8 +193,8 @@ Sample Loader::Pipeline::load_or_replace(int64_t index, int64_t epoch) {
     try {
       return setup_.source->load(candidate, epoch);
     } catch (const Error& error) {
-      const bool replaceable = setup_.loader.on_error == OnError::kSkip && error.kind() == ErrorKind::kData;
-      if (!replaceable || attempt > kMaxReplacements) throw;
+      if (error.kind() != ErrorKind::kData || attempt > kMaxReplacements) throw;
+      if (setup_.loader.on_error == OnError::kStop) stop_at(error);
       count_problem(candidate, error);
     }
     const auto key = mix_seed({static_cast<uint64_t>(setup_.sampler.seed), static_cast<uint64_t>(epoch),
@@ -201,6 +202,12 @@ Sample Loader::Pipeline::load_or_replace(int64_t index, int64_t epoch) {
     Random random(key, kReplacementStream);
     candidate = setup_.source->replacement(index, epoch, random);
   }
+}
+
+void Loader::Pipeline::stop_at(const Error& error) const {
+  const std::string& table = setup_.loader.table;
+  if (table.empty()) throw error;
+  fail(ErrorKind::kData, "{} ({}.on_error = \"skip\" puts another sample in its place)", error.what(), table);
 }
 
 void Loader::Pipeline::count_problem(int64_t index, const Error& error) {
@@ -231,9 +238,11 @@ void LoaderConfig::fields(Fields& f) {
   f("workers", workers, "threads that load and decode; 0 loads on the training thread",
     {.low = 0, .high = 1024});
   f("prefetch", prefetch, "batches that are loaded ahead", {.low = 1, .high = 1024});
-  f.choice("on_error", on_error,
-           "a sample that cannot be read: stop there, or put another in its place and count it",
-           {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
+  f.choice(
+      "on_error", on_error,
+      "a sample that turns out broken when it is loaded: stop there, or put another in its place and count "
+      "it (rows that cannot be read: data.train.on_error)",
+      {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
 }
 
 Loader::Loader(LoaderSetup setup) : pipeline_(std::make_unique<Pipeline>(std::move(setup))) {}

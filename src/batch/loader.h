@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "base/config.h"
 #include "batch/batch.h"
@@ -17,6 +18,7 @@ struct LoaderConfig {
   int64_t workers = 2;
   int64_t prefetch = 4;
   OnError on_error = OnError::kStop;
+  std::string table = {};  ///< of a recipe that holds this ("data.loader"), for messages; no recipe's key
   void fields(Fields& f);
 };
 
@@ -43,9 +45,9 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   /// The next batch, or nothing after the last epoch. Errors of workers surface here, in order, with the
-  /// file's name. Under OnError::kSkip a sample that fails with kData is named in a warning (the first
-  /// twenty), counted, also in the source's report, and replaced by another, chosen by (seed, epoch, index)
-  /// alone.
+  /// file's name, and with the switch that would have helped where `loader.table` has it. Under
+  /// OnError::kSkip a sample that fails with kData is named in a warning (the first twenty), counted, also in
+  /// the source's report, and replaced by another, chosen by (seed, epoch, index) alone.
   std::optional<Batch> next();
 
   /// The place after the batches delivered so far; a loader resumed there delivers what this one would.

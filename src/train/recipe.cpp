@@ -10,6 +10,9 @@ namespace fathom {
 DataConfig::DataConfig() {
   train.split = "train";
   val.split = "val";
+  train.table = "data.train";
+  val.table = "data.val";
+  loader.table = "data.loader";
   inputs.image.size = 0;  // the model's, by `resolve`
   inputs.audio.bands = 0;
 }

@@ -37,7 +37,10 @@ struct MixConfig {
   std::vector<std::string> files;
   std::vector<std::string> chat_files;
 
-  MixConfig() { data.split = "train"; }
+  MixConfig() {
+    data.split = "train";
+    data.table = "data.mix.data";
+  }
   void fields(Fields& f);
 };
 

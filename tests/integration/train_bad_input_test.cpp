@@ -114,7 +114,8 @@ TEST_F(BadInput, DataThatIsNotThere) {
   fs::create_directories(folder_ / "empty");
   expect_refused("data.train.path=" + (folder_ / "empty"), {"empty: no manifest", "no images"});
   expect_refused(manifest(""), {"data.jsonl: no usable rows"});
-  expect_refused(manifest(row("gone.png")), {"data.jsonl:1: ", "gone.png: no such file"});
+  expect_refused(manifest(row("gone.png")),
+                 {"data.jsonl:1: ", "gone.png: no such file (data.train.on_error = \"skip\" leaves"});
   expect_refused(manifest("{\"image\": \n"), {"data.jsonl:1: column", "not valid JSON"});
   write_file_atomically(folder_ / "data.csv", "file,words\na.png,red\n");
   expect_refused("data.train.path=" + (folder_ / "data.csv"),
@@ -128,7 +129,7 @@ TEST_F(BadInput, APictureThatIsCutOffStopsTheRunOrIsSkipped) {
   for (int i = 1; i < 16; ++i) rows += row(picture("train", i));
   const std::vector<std::string> settings = {manifest(rows), "data.val.path=" + at("data"),
                                              "data.train.split=train"};
-  expect_failure(train(settings), 1, {"cut.png: "});
+  expect_failure(train(settings), 1, {"cut.png: ", "(data.loader.on_error = \"skip\" puts another sample"});
   auto skipping = settings;
   skipping.emplace_back("data.loader.on_error=skip");
   const ProgramResult skipped = train(skipping, {"--resume", "--json"});

@@ -67,7 +67,7 @@ std::vector<Conversation> read_conversations(const std::string& path, OnError on
       conversations.push_back(read_conversation(*line, source));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kData) throw;
-      report.handle(on_error, source, error.what());
+      report.handle(on_error, {source, error.what()}, "data.chat");
     }
   }
   if (conversations.empty()) fail(ErrorKind::kData, "{}: no usable conversations", path);

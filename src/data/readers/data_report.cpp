@@ -4,9 +4,11 @@
 
 namespace fathom {
 
-void DataReport::handle(OnError on_error, const std::string& source, const std::string& reason) {
-  if (on_error == OnError::kStop) fail(ErrorKind::kData, "{}: {}", source, reason);
-  add(source, reason);
+void DataReport::handle(OnError on_error, const DataProblem& problem, const std::string& table) {
+  if (on_error == OnError::kStop)
+    fail(ErrorKind::kData, "{}: {}{}", problem.source, problem.reason,
+         table.empty() ? "" : fmt::format(" ({}.on_error = \"skip\" leaves such rows out)", table));
+  add(problem.source, problem.reason);
 }
 
 void DataReport::add(const std::string& source, const std::string& reason) {

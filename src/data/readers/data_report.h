@@ -26,8 +26,9 @@ class DataReport {
  public:
   static constexpr int64_t kMaxKept = 1000;
 
-  /// Throws `Error(kData, "SOURCE: REASON")` under kStop; records it under kSkip.
-  void handle(OnError on_error, const std::string& source, const std::string& reason);
+  /// Throws `Error(kData, "SOURCE: REASON")` under kStop, with the switch that skips such rows where `table`,
+  /// that of a recipe ("data.train"), has it; records it under kSkip.
+  void handle(OnError on_error, const DataProblem& problem, const std::string& table = {});
   void add(const std::string& source, const std::string& reason);
   int64_t count() const;
   std::vector<DataProblem> problems() const;

@@ -79,7 +79,9 @@ void DatasetConfig::fields(Fields& f) {
   f("image_name", image_name,
     "names of VQA's pictures, with one # for each digit of their number; empty: COCO's, by the file's "
     "data_subtype");
-  f.choice("on_error", on_error, "a row that cannot be read, a missing file: stop there, or skip and count",
+  f.choice("on_error", on_error,
+           "a row that cannot be read, a missing file: stop there, or skip and count (what turns out broken "
+           "when it is loaded: data.loader.on_error)",
            {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
   f("limit", limit, "read at most this many records; 0 for all", {.low = 0});
 }

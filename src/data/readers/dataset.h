@@ -36,6 +36,7 @@ struct DatasetConfig {
   OnError on_error = OnError::kStop;
   int64_t limit = 0;
   bool split_if_named = false;  ///< where the data names no split at all, take every row; no recipe's key
+  std::string table = {};       ///< of a recipe that holds this ("data.train"), for messages; no recipe's key
   void fields(Fields& f);
 };
 

@@ -97,7 +97,7 @@ void Reading::attempt(const std::string& source, const std::function<void()>& re
     read_row();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kData) throw;
-    report_->handle(config_.on_error, source, error.what());
+    report_->handle(config_.on_error, {source, error.what()}, config_.table);
   }
 }
 

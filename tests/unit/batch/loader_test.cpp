@@ -167,6 +167,25 @@ TEST(Loader, SkippingReplacesDeterministicallyAndCountsOnce) {
   }
 }
 
+TEST(Loader, AStrictStopNamesTheSwitchOfItsRecipe) {
+  for (const bool recipe : {true, false}) {
+    LoaderSetup setup = setup_of(std::make_shared<FakeSource>(12, std::set<int64_t>{5}), 2);
+    if (recipe) setup.loader.table = "data.loader";
+    Loader loader(std::move(setup));
+    std::string message;
+    try {
+      drain(loader);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      message = error.what();
+    }
+    EXPECT_THAT(message, HasSubstr("broken"));
+    EXPECT_EQ(message.ends_with(" (data.loader.on_error = \"skip\" puts another sample in its place)"),
+              recipe)
+        << message;
+  }
+}
+
 TEST(Loader, SkippingGivesUpWhenNothingCanBeRead) {
   std::set<int64_t> all;
   for (int64_t i = 0; i < 12; ++i) all.insert(i);

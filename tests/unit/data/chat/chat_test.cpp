@@ -136,7 +136,8 @@ TEST_F(Conversations, ComeAsMessagesOrAsPromptAndResponse) {
 }
 
 TEST_F(Conversations, BrokenOnesSayWhatIsWrong) {
-  EXPECT_THAT(error_of("[1]\n"), HasSubstr("c.jsonl:1: expected an object, got array"));
+  EXPECT_THAT(error_of("[1]\n"),
+              HasSubstr("c.jsonl:1: expected an object, got array (data.chat.on_error = \"skip\" leaves"));
   EXPECT_THAT(error_of("{\"text\": \"x\"}\n"),
               HasSubstr("neither \"messages\" nor \"prompt\" and \"response\""));
   EXPECT_THAT(error_of("{\"messages\": 3}\n"), HasSubstr("\"messages\": expected a list, got integer"));

@@ -15,6 +15,7 @@ namespace fathom {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -97,6 +98,13 @@ TEST_F(DatasetTest, BrokenLineStopsWithItsPlaceOrIsCounted) {
   EXPECT_EQ(problems[0].source, path + ":3");
   EXPECT_EQ(problems[1].source, path + ":5");
   EXPECT_THAT(problems[1].reason, HasSubstr("is the file cut off?"));
+}
+
+TEST_F(DatasetTest, AStrictStopNamesTheSwitchOfItsRecipe) {
+  write("t.jsonl", "[1]\n{\"text\":\"ok\"}\n");
+  EXPECT_THAT(error_of("t.jsonl", {.table = "data.val"}),
+              EndsWith(" got array (data.val.on_error = \"skip\" leaves such rows out)"));
+  EXPECT_THAT(error_of("t.jsonl"), EndsWith(" got array")) << "where there is no recipe";
 }
 
 TEST_F(DatasetTest, BrokenRowsSayWhatIsWrong) {
