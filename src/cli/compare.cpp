@@ -31,7 +31,7 @@ void add_options(CLI::App& app, CompareOptions& options) {
 
 Arm read_arm(const std::vector<std::string>& paths) {
   Arm arm;
-  for (const std::string& path : paths) arm.push_back(read_sample_results(path));
+  for (const std::string& path : paths) arm.emplace_back(read_sample_results(path), path);
   return arm;
 }
 

@@ -31,7 +31,12 @@ std::vector<std::string> data_paths(const DataOptions& options, const OpenedMode
   if (data && data->is_string()) return {data->as_string()};
   if (data && data->is_array() && data->size() > 0) {
     std::vector<std::string> paths;
-    for (const Json& path : data->as_array()) paths.push_back(path.as_string());
+    for (const Json& path : data->as_array()) {
+      if (!path.is_string())
+        fail(ErrorKind::kCheckpoint, "{}/fathom.json: record.evaluation_data: expected strings, got {}",
+             model.folder, path.kind_name());
+      paths.push_back(path.as_string());
+    }
     return paths;
   }
   fail(ErrorKind::kUsage, "{}: the model does not say what it was evaluated on; give --data PATH",

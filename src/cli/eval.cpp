@@ -231,17 +231,19 @@ int run_eval(int argc, const char* const* argv) {
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
   const OpenedModel model = open_model(options.model);
-  const auto keeps_samples = [&](const std::string& task) {
+  const auto has_samples = [&](const std::string& task) {
     if (!options.per_sample.empty() && task != "retrieval" && task != "answers" && task != "classification")
       fail(ErrorKind::kUsage, "--per-sample: for the tasks retrieval, answers and classification");
+    if (app.count("--group") > 0 && task != "retrieval" && task != "answers")
+      fail(ErrorKind::kUsage, "--group: for the tasks retrieval and answers, this one is {}", task);
   };
   if (model.loaded.kind == ModelKind::kLanguage && (options.task == "auto" || options.task == "language"))
-    return keeps_samples("language"), eval_language(options, model);
+    return has_samples("language"), eval_language(options, model);
   if (options.task == "language") model.language("the task language");
 
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());
-  keeps_samples(task);
+  has_samples(task);
   if (task == "retrieval" || task == "answers") require_tag(app, options, *dataset);
   if (task == "answers") return eval_answers(options, model, dataset);
   if (task == "zero_shot") return eval_zero_shot(options, model, dataset);

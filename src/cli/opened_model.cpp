@@ -52,7 +52,10 @@ void add_adapters(LoadedModel& loaded, const std::vector<std::string>& adapters)
 int64_t recorded_rerank(const OpenedModel& model) {
   const Json* recorded = model.loaded.extras.record.find("rerank");
   if (!recorded) return EvaluationConfig{}.rerank;
-  return with_error_kind(ErrorKind::kCheckpoint, [&] { return recorded->as_int(); });
+  if (!recorded->is_int())
+    fail(ErrorKind::kCheckpoint, "{}/fathom.json: record.rerank: expected an integer, got {}", model.folder,
+         recorded->kind_name());
+  return recorded->as_int();
 }
 
 }  // namespace

@@ -40,6 +40,8 @@ CLI::Validator in_a_folder() {
       [](const std::string& path) {
         const std::filesystem::path folder = std::filesystem::path(path).parent_path();
         std::error_code error;
+        if (std::filesystem::is_directory(path, error))
+          return fmt::format("{}: is a folder, not a file", path);
         if (folder.empty() || std::filesystem::is_directory(folder, error)) return std::string();
         return fmt::format("{}: there is no folder {}", path, folder.string());
       },

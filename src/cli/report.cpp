@@ -148,12 +148,16 @@ void add_training_data(const Json& record, CardFacts& facts) {
   const Json* recipe = record.find("recipe");
   const Json* data = recipe ? recipe->find("data") : nullptr;
   if (!data) return;
+  const auto text = [](const Json* object, const char* key) -> std::string {
+    const Json* value = object ? object->find(key) : nullptr;
+    return value && value->is_string() ? value->as_string() : "";
+  };
   const Json *train = data->find("train"), *files = data->find("train_files");
-  if (train && !train->at("path").as_string().empty())
-    facts.emplace_back("trained on",
-                       fmt::format("{} ({})", train->at("path").as_string(), train->at("split").as_string()));
-  if (files)
-    for (const Json& file : files->as_array()) facts.emplace_back("trained on", file.as_string());
+  if (const std::string path = text(train, "path"); !path.empty())
+    facts.emplace_back("trained on", fmt::format("{} ({})", path, text(train, "split")));
+  if (files && files->is_array())
+    for (const Json& file : files->as_array())
+      if (file.is_string()) facts.emplace_back("trained on", file.as_string());
 }
 
 void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {

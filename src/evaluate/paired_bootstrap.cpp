@@ -1,5 +1,7 @@
 #include "evaluate/paired_bootstrap.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -35,24 +37,37 @@ struct Part {
 /// By metric, one part a cluster.
 using Parts = std::map<std::string, std::vector<Part>>;
 
-void require_same(const SampleResult& result, const SampleResult& other) {
-  if (result.measure != other.measure || result.sample != other.sample || result.query != other.query)
-    fail(ErrorKind::kData,
-         "the runs were not asked the same: {} {} is \"{}\" in one, {} {} \"{}\" in the other",
-         result.measure, result.sample, result.query, other.measure, other.sample, other.query);
+/// Errors (kData): `run` was not asked what `like` was.
+void require_same(const RunResults& run, const RunResults& like) {
+  const auto differ = [&](const auto& how) {
+    fail(ErrorKind::kData, "{}: was not asked the same as {}: {}", run.path, like.path, how);
+  };
+  const auto asked = [](const SampleResult& one) {
+    return fmt::format("{} {} is \"{}\"", one.measure, one.sample, one.query);
+  };
+  const auto grouped = [](const SampleResult& one) {
+    return one.groups.empty() ? "no group" : fmt::format("{}", fmt::join(one.groups, ", "));
+  };
+  if (run.results.size() != like.results.size())
+    differ(fmt::format("{} results here, {} there", run.results.size(), like.results.size()));
+  for (size_t i = 0; i < like.results.size(); ++i) {
+    const SampleResult &ours = run.results[i], &theirs = like.results[i];
+    if (ours.measure != theirs.measure || ours.sample != theirs.sample || ours.query != theirs.query)
+      differ(fmt::format("{} here, {} there", asked(ours), asked(theirs)));
+    if (ours.groups != theirs.groups)
+      differ(fmt::format("{} {} is of {} here, of {} there (`fathom eval --group` decides)", ours.measure,
+                         ours.sample, grouped(ours), grouped(theirs)));
+  }
 }
 
-void add_arm(const Arm& arm, const std::vector<SampleResult>& like, double Part::*sum,
+void add_arm(const Arm& arm, const RunResults& like, double Part::*sum,
              const std::map<std::string, size_t>& clusters, Parts& parts) {
   const double share = 1.0 / static_cast<double>(arm.size());
-  for (const std::vector<SampleResult>& run : arm) {
-    if (run.size() != like.size())
-      fail(ErrorKind::kData, "the runs were not asked the same: {} results in one, {} in the other",
-           like.size(), run.size());
-    for (size_t i = 0; i < run.size(); ++i) {
-      require_same(like[i], run[i]);
-      const size_t cluster = clusters.at(like[i].cluster);
-      for (const auto& [metric, value] : figures_of(run[i])) {
+  for (const RunResults& run : arm) {
+    require_same(run, like);
+    for (size_t i = 0; i < run.results.size(); ++i) {
+      const size_t cluster = clusters.at(like.results[i].cluster);
+      for (const auto& [metric, value] : figures_of(run.results[i])) {
         std::vector<Part>& of_metric = parts[metric];
         of_metric.resize(clusters.size());
         of_metric[cluster].*sum += share * value;
@@ -88,7 +103,7 @@ PairedReport compare_runs(const Arm& first, const Arm& second, const BootstrapOp
   FATHOM_CHECK(!first.empty() && !second.empty() && options.resamples > 0,
                "[compare_runs] expected a run in each arm and a number of resamples");
   std::map<std::string, size_t> clusters;
-  for (const SampleResult& result : first[0]) clusters.emplace(result.cluster, clusters.size());
+  for (const SampleResult& result : first[0].results) clusters.emplace(result.cluster, clusters.size());
   Parts parts;
   add_arm(first, first[0], &Part::first, clusters, parts);
   add_arm(second, first[0], &Part::second, clusters, parts);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -37,11 +38,21 @@ struct PairedReport {
   Json to_json() const;
 };
 
+/// What one run made of each sample, and the file that says so, for messages.
+struct RunResults {
+  std::vector<SampleResult> results;
+  std::string path = "a run";
+
+  RunResults(std::vector<SampleResult> own) : results(std::move(own)) {}
+  RunResults(std::vector<SampleResult> own, std::string from)
+      : results(std::move(own)), path(std::move(from)) {}
+};
+
 /// One arm: the results of one run, or of several (seeds), of which each sample then counts with its mean.
-using Arm = std::vector<std::vector<SampleResult>>;
+using Arm = std::vector<RunResults>;
 
 /// Whole clusters are drawn with replacement, the same ones for both arms. A pure function of its arguments.
-/// Errors (kData): runs that were not asked the same.
+/// Errors (kData): runs that were not asked the same, or whose samples are grouped otherwise; both are named.
 PairedReport compare_runs(const Arm& first, const Arm& second, const BootstrapOptions& options = {});
 
 }  // namespace fathom

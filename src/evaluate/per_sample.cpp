@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "data/readers/json_line.h"
+#include "data/readers/text_lines.h"
 
 namespace fathom {
 namespace {
@@ -35,16 +37,40 @@ Json to_json(const SampleResult& result) {
   return row;
 }
 
+/// Member `key` of a row, of the kind that `is` tells.
+const Json& member(const Json& row, const char* key, bool (Json::*is)() const, const char* kind) {
+  const Json* value = row.find(key);
+  if (value == nullptr) fail(ErrorKind::kData, "no \"{}\"", key);
+  if (!(value->*is)()) fail(ErrorKind::kData, "\"{}\": expected {}, got {}", key, kind, value->kind_name());
+  return *value;
+}
+
+const std::string& text(const Json& row, const char* key) {
+  return member(row, key, &Json::is_string, "a string").as_string();
+}
+
+int64_t number(const Json& row, const char* key, int64_t low) {
+  const int64_t value = member(row, key, &Json::is_int, "an integer").as_int();
+  if (value < low) fail(ErrorKind::kData, "\"{}\": expected at least {}, got {}", key, low, value);
+  return value;
+}
+
 SampleResult from_json(const Json& row) {
-  SampleResult result{.measure = row.at("measure").as_string(),
-                      .sample = row.at("sample").as_int(),
-                      .query = row.at("query").as_string(),
-                      .cluster = row.at("cluster").as_string()};
+  if (!row.is_object()) fail(ErrorKind::kData, "expected an object, got {}", row.kind_name());
+  SampleResult result{.measure = text(row, "measure"),
+                      .sample = number(row, "sample", 0),
+                      .query = text(row, "query"),
+                      .cluster = text(row, "cluster")};
   if (!is_measure(result.measure)) fail(ErrorKind::kData, "unknown measure \"{}\"", result.measure);
-  if (const Json* groups = row.find("groups"))
-    for (const Json& group : groups->as_array()) result.groups.push_back(group.as_string());
-  if (const Json* said = row.find("said")) result.said = said->as_string();
-  result.rank = is_ranked(result.measure) ? row.at("rank").as_int() : row.at("right").as_bool();
+  if (row.find("groups"))
+    for (const Json& group : member(row, "groups", &Json::is_array, "a list").as_array()) {
+      if (!group.is_string())
+        fail(ErrorKind::kData, "\"groups\": expected strings, got {}", group.kind_name());
+      result.groups.push_back(group.as_string());
+    }
+  if (row.find("said")) result.said = text(row, "said");
+  result.rank = is_ranked(result.measure) ? number(row, "rank", 1)
+                                          : member(row, "right", &Json::is_bool, "true or false").as_bool();
   return result;
 }
 
@@ -120,19 +146,15 @@ void write_sample_results(const std::string& path, const std::vector<SampleResul
 
 std::vector<SampleResult> read_sample_results(const std::string& path) {
   const std::string content = read_file(path);
+  LineReader lines(content);
   std::vector<SampleResult> results;
-  int64_t line = 0;
-  for (size_t start = 0; start < content.size();) {
-    const size_t end = std::min(content.find('\n', start), content.size());
-    const std::string_view text = std::string_view(content).substr(start, end - start);
-    const std::string place = path + ":" + std::to_string(++line);
-    start = end + 1;
-    if (text.empty()) continue;
+  while (const auto line = lines.next()) {
+    if (line->text.empty()) continue;
     try {
-      results.push_back(from_json(parse_json(text, place)));
+      results.push_back(from_json(parse_json_line(*line)));
     } catch (const Error& error) {
-      const std::string reason = error.what();
-      fail(ErrorKind::kData, "{}", reason.starts_with(place) ? reason : place + ": " + reason);
+      fail(ErrorKind::kData, "{}:{}: {} (not of `fathom eval --per-sample`?)", path, line->number,
+           error.what());
     }
   }
   if (results.empty())

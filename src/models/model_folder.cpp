@@ -53,10 +53,12 @@ Json read_record(const std::string& folder) {
 
 ModelKind kind_of(const Json& record, const std::string& folder) {
   const Json* name = record.find("kind");
+  if (name == nullptr)
+    fail(ErrorKind::kCheckpoint, "{}: no \"kind\" of model", path_in(folder, "fathom.json"));
   for (const auto& [known, kind] : kKinds)
-    if (name != nullptr && *name == Json(known)) return kind;
-  fail(ErrorKind::kCheckpoint, "{}: an unknown kind of model{}", path_in(folder, "fathom.json"),
-       name != nullptr && name->is_string() ? " '" + name->as_string() + "'" : "");
+    if (*name == Json(known)) return kind;
+  fail(ErrorKind::kCheckpoint, "{}: an unknown kind of model {}", path_in(folder, "fathom.json"),
+       name->dump());
 }
 
 /// The folder of the model that the adapters in `path` belong to.
@@ -69,7 +71,9 @@ std::string base_of(const std::string& path) {
 
 void read_tokenizer(const std::string& folder, LoadedModel& loaded) {
   const std::string path = path_in(folder, "tokenizer.json");
-  if (fs::exists(path)) loaded.extras.tokenizer_json = read_file(path);
+  if (!fs::exists(path)) return;
+  loaded.extras.tokenizer_json = read_file(path);
+  if (loaded.extras.tokenizer_json.empty()) fail(ErrorKind::kCheckpoint, "{}: an empty file", path);
 }
 
 LoadedModel read_model(const std::string& path, const LoadOptions& options) {

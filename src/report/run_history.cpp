@@ -4,8 +4,10 @@
 
 #include <string_view>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "data/readers/json_line.h"
 
 namespace fathom {
 namespace {
@@ -20,6 +22,21 @@ void add_numbers(Curves& curves, const Json& line, double step, const std::strin
   }
 }
 
+Json read_line(const Line& line, const std::string& path) {
+  const auto refuse = [&](const std::string& reason) {
+    fail(ErrorKind::kData, "{}:{}: {}", path, line.number, reason);
+  };
+  Json json;
+  try {
+    json = parse_json_line(line);
+  } catch (const Error& error) {
+    refuse(error.what());
+  }
+  const Json* step = json.find("step");
+  if (step == nullptr || !step->is_number()) refuse("expected an object with a number as its \"step\"");
+  return json;
+}
+
 }  // namespace
 
 RunHistory RunHistory::read(const std::string& path) {
@@ -32,9 +49,9 @@ RunHistory RunHistory::read(const std::string& path) {
     const std::string_view text = rest.substr(0, end);
     rest.remove_prefix(end + 1);
     if (text.empty()) continue;
-    const Json line = parse_json(text, fmt::format("{}:{}", path, number));
+    const Json line = read_line({.text = text, .number = number, .ended = true}, path);
     const double step = line.at("step").as_double();
-    if (const Json* evaluation = line.find("evaluation"))
+    if (const Json* evaluation = line.find("evaluation"); evaluation != nullptr && evaluation->is_object())
       add_numbers(history.evaluation, *evaluation, step, "");
     else
       add_numbers(history.training, line, step, "");

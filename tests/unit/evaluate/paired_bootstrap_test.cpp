@@ -141,12 +141,20 @@ std::string error_of(const Call& call) {
 
 TEST(PairedBootstrap, RefusesRunsThatWereAskedOtherThings) {
   const auto run = answers(5, [](int64_t) { return true; });
+  const auto refusal = [&](const std::vector<SampleResult>& other) {
+    return error_of([&] { compare_runs({{run, "a.jsonl"}}, {{run, "b.jsonl"}, {other, "c.jsonl"}}); });
+  };
   auto other = run;
   other[3].query = "why?";
-  EXPECT_THAT(error_of([&] { compare_runs({run}, {other}); }), HasSubstr("answers 3 is \"what?\""));
+  EXPECT_EQ(
+      refusal(other),
+      "c.jsonl: was not asked the same as a.jsonl: answers 3 is \"why?\" here, answers 3 is \"what?\" there");
   other = run;
   other.pop_back();
-  EXPECT_THAT(error_of([&] { compare_runs({run}, {other}); }), HasSubstr("5 results in one, 4"));
+  EXPECT_EQ(refusal(other), "c.jsonl: was not asked the same as a.jsonl: 4 results here, 5 there");
+  other = run;
+  other[2].groups = {"kind=x", "unseen=true"};
+  EXPECT_THAT(refusal(other), HasSubstr("answers 2 is of kind=x, unseen=true here, of no group there"));
 }
 
 TEST(SampleResults, ComeBackFromTheirFile) {
@@ -184,12 +192,17 @@ TEST(SampleResults, AreRefusedWithFileAndLine) {
   EXPECT_THAT(refusal(""), HasSubstr("rows.jsonl: no results"));
   EXPECT_THAT(
       refusal("{\"measure\":\"answers\",\"sample\":0,\"query\":\"q\",\"cluster\":\"c\",\"right\":true}\n{\n"),
-      HasSubstr("rows.jsonl:2"));
+      HasSubstr("rows.jsonl:2: column "));
   EXPECT_THAT(refusal("{\"measure\":\"taste\",\"sample\":0,\"query\":\"q\",\"cluster\":\"c\"}\n"),
               HasSubstr("rows.jsonl:1: unknown measure \"taste\""));
   EXPECT_THAT(
       refusal("{\"measure\":\"t2i\",\"sample\":0,\"query\":\"q\",\"cluster\":\"c\",\"right\":true}\n"),
-      HasSubstr("rows.jsonl:1"));
+      HasSubstr("rows.jsonl:1: no \"rank\""));
+  EXPECT_THAT(refusal("[1]\n"), HasSubstr("rows.jsonl:1: expected an object, got array"));
+  EXPECT_THAT(refusal("{\"measure\":3}\n"), HasSubstr(":1: \"measure\": expected a string, got integer"));
+  EXPECT_THAT(refusal("{\"measure\":\"t2i\",\"sample\":0,\"query\":\"q\",\"cluster\":\"c\",\"rank\":0}\n"),
+              HasSubstr(":1: \"rank\": expected at least 1, got 0"));
+  EXPECT_THAT(refusal("{\"measure\":\"answers\",\"sam"), HasSubstr("is the file cut off?"));
 }
 
 TEST(SampleResults, OfRetrievalAreTheRanksByPicture) {

@@ -289,7 +289,14 @@ TEST(ModelFolder, RefusesWhatIsNotOurs) {
                         R"({"kind": "dual_tower", "config": {"embed_dim": 0}})");
   EXPECT_THAT(load_error(folder / "tower"), HasSubstr("fathom.json: embed_dim: expected a value from 1"));
   write_file_atomically(folder / "tower/fathom.json", R"({"kind": "giraffe"})");
-  EXPECT_THAT(load_error(folder / "tower"), HasSubstr("an unknown kind of model 'giraffe'"));
+  EXPECT_THAT(load_error(folder / "tower"), HasSubstr("an unknown kind of model \"giraffe\""));
+  for (const char* record : {"{}", "[]"}) {
+    write_file_atomically(folder / "tower/fathom.json", record);
+    EXPECT_THAT(load_error(folder / "tower"), HasSubstr("tower/fathom.json: no \"kind\" of model"));
+  }
+  save_model_folder(folder / "swin", Swin(small_swin()));
+  write_file_atomically(folder / "swin/tokenizer.json", "");
+  EXPECT_THAT(load_error(folder / "swin"), HasSubstr("swin/tokenizer.json: an empty file"));
   write_file_atomically(folder / "file", "x");
   EXPECT_THAT(
       error_of([&] { save_model_folder(folder / "file", Swin(small_swin())); }, ErrorKind::kCheckpoint),

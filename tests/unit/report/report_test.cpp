@@ -108,13 +108,19 @@ TEST(RunHistory, ReadsLinesAndLeavesOutATornOne) {
   EXPECT_EQ(history.training.at("loss")[1].y, 2.5);
   EXPECT_EQ(history.training.count("mfu"), 0u);
   EXPECT_EQ(history.evaluation.at("t2i_r1")[0].y, 2.5);
-  write_file_atomically(folder / "broken.jsonl", "{\"step\":1}\nnothing\n");
-  try {
-    RunHistory::read(folder / "broken.jsonl");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("broken.jsonl:2"));
-  }
+  const auto refusal = [&](const std::string& lines) -> std::string {
+    write_file_atomically(folder / "broken.jsonl", lines);
+    try {
+      RunHistory::read(folder / "broken.jsonl");
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(refusal("{\"step\":1}\nnothing\n"), HasSubstr("broken.jsonl:2: column 2: not valid JSON"));
+  for (const char* line : {"[1]\n", "{}\n", "{\"step\":\"1\"}\n"})
+    EXPECT_THAT(refusal(line), HasSubstr("broken.jsonl:1: expected an object with a number as its \"step\""));
+  EXPECT_EQ(refusal("{\"step\":1,\"evaluation\":3}\n"), "");
 }
 
 RunReportContent hostile_content() {
