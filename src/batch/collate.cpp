@@ -12,15 +12,28 @@
 namespace fathom {
 namespace {
 
-at::Tensor stack_numbers(std::span<const Sample> samples, int64_t Sample::*number) {
+void check_rows(const char* what, size_t got, size_t expected) {
+  FATHOM_CHECK(got == expected, "[collate] expected {} {} in every sample, got {}", expected, what, got);
+}
+
+at::Tensor stack_indices(std::span<const Sample> samples) {
   at::Tensor out = at::empty({static_cast<int64_t>(samples.size())}, at::kLong);
   int64_t* data = out.mutable_data_ptr<int64_t>();
-  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].*number;
+  for (size_t i = 0; i < samples.size(); ++i) data[i] = samples[i].index;
   return out;
 }
 
-void check_rows(const char* what, size_t got, size_t expected) {
-  FATHOM_CHECK(got == expected, "[collate] expected {} {} in every sample, got {}", expected, what, got);
+/// As many numbers of each sample: [K·B].
+at::Tensor stack_numbers(std::span<const Sample> samples, std::vector<int64_t> Sample::*numbers,
+                         const char* what) {
+  const size_t each = (samples.front().*numbers).size();
+  at::Tensor out = at::empty({static_cast<int64_t>(samples.size() * each)}, at::kLong);
+  int64_t* data = out.mutable_data_ptr<int64_t>();
+  for (const Sample& sample : samples) {
+    check_rows(what, (sample.*numbers).size(), each);
+    data = std::copy((sample.*numbers).begin(), (sample.*numbers).end(), data);
+  }
+  return out;
 }
 
 /// The first sample that has the modality. REQUIRES one.
@@ -168,16 +181,16 @@ bool present(std::span<const Sample> samples, const char* modality, const HasMod
 Batch collate(std::span<const Sample> samples, const CollateConfig& config) {
   FATHOM_CHECK(!samples.empty(), "[collate] expected at least one sample, got none");
   Batch batch;
-  batch.index_B = stack_numbers(samples, &Sample::index);
-  batch.label_B = stack_numbers(samples, &Sample::label);
+  batch.index_B = stack_indices(samples);
+  batch.label_B = stack_numbers(samples, &Sample::labels, "labels");
   if (present(samples, "an image", has_image, config.missing, batch.has_image_B))
     batch.image_BCHW = stack_images(samples);
   if (present(samples, "sound", has_sound, config.missing, batch.has_sound_B))
     stack_spectrograms(samples, config, batch);
   if (present(samples, "tokens", has_text, config.missing, batch.has_text_B))
     stack_tokens(samples, config, batch);
-  if (present(samples, "a question", [](const Sample& sample) { return sample.prompt_length > 0; }))
-    batch.prompt_length_B = stack_numbers(samples, &Sample::prompt_length);
+  if (present(samples, "a question", [](const Sample& sample) { return !sample.prompt_lengths.empty(); }))
+    batch.prompt_length_B = stack_numbers(samples, &Sample::prompt_lengths, "questions");
   if (present(samples, "targets", [](const Sample& sample) { return !sample.targets.empty(); }))
     batch.target_BT = stack_numbers(samples, &Sample::targets, batch.tokens_BT.size(1) - 1);
   if (present(samples, "segments", [](const Sample& sample) { return !sample.segments.empty(); }))

@@ -15,6 +15,10 @@ constexpr uint64_t kCaptionStream = 2;
 constexpr uint64_t kMaskStream = 3;
 constexpr uint64_t kReadStream = 4;
 
+uint64_t key_of(int64_t seed, int64_t epoch, int64_t index) {
+  return mix_seed({static_cast<uint64_t>(seed), static_cast<uint64_t>(epoch), static_cast<uint64_t>(index)});
+}
+
 bool asks(const Record& record) {
   return !record.question.empty();
 }
@@ -52,7 +56,8 @@ std::vector<std::string> answer_names(const Dataset& dataset) {
   return {names.begin(), names.end()};
 }
 
-QuestionSource::QuestionSource(Setup setup) : setup_(std::move(setup)) {
+QuestionSource::QuestionSource(Setup setup)
+    : setup_(std::move(setup)), groups_(setup_.dataset->records(), setup_.questions_per_image, setup_.seed) {
   for (const std::string& answer : setup_.answers)
     class_ids_.emplace(answer, static_cast<int64_t>(class_ids_.size()));
   if (setup_.with_captions && !setup_.config.captions.empty()) {
@@ -64,6 +69,8 @@ QuestionSource::QuestionSource(Setup setup) : setup_(std::move(setup)) {
     if (setup_.with_captions)
       require(!captions_of(record).empty(), record, "caption of its picture, which model.captions needs");
     if (setup_.images) require(!record.image_path.empty(), record, "image");
+    if (setup_.questions_per_image > 1)
+      require(!record.image_path.empty(), record, "image, which data.pairing.questions_per_image needs");
     require(asks(record) || !record.captions.empty(), record, "question and no caption");
     require(!asks(record) || !record.answers.empty(), record, "answer");
   }
@@ -77,42 +84,55 @@ const std::vector<std::string>& QuestionSource::captions_of(const Record& record
 }
 
 Sample QuestionSource::load(int64_t index, int64_t epoch) const {
-  const Record& record = setup_.dataset->record(index);
-  const uint64_t key = mix_seed(
-      {static_cast<uint64_t>(setup_.seed), static_cast<uint64_t>(epoch), static_cast<uint64_t>(index)});
-  const bool training = setup_.phase == Phase::kTrain;
-  Sample sample{.index = index, .record = record};
+  const std::vector<int64_t> asked = groups_.questions(index, epoch);
+  const Record& record = setup_.dataset->record(asked.front());
+  const uint64_t key = key_of(setup_.seed, epoch, index);
+  Sample sample{.index = index, .record = record, .labels = {}};
   if (setup_.images) {
     Random random(key, kViewStream);
     sample.images.push_back(setup_.images->view(record.image_path, random));
   }
+  for (const int64_t which : asked) add_question(which, epoch, sample);
+  while (static_cast<int64_t>(sample.labels.size()) < setup_.questions_per_image) {
+    sample.token_rows.push_back({setup_.text.padding_id()});
+    sample.prompt_lengths.push_back(0);
+    sample.labels.push_back(-1);
+  }
+  if (setup_.with_captions) {
+    const std::vector<std::string>& captions = captions_of(record);
+    const auto count = static_cast<int64_t>(captions.size());
+    const int64_t which = setup_.phase == Phase::kTrain ? Random(key, kReadStream).below(count) : 0;
+    sample.token_rows.push_back(setup_.text.encode(captions[static_cast<size_t>(which)]));
+  }
+  return sample;
+}
+
+void QuestionSource::add_question(int64_t which, int64_t epoch, Sample& sample) const {
+  const Record& record = setup_.dataset->record(which);
+  const uint64_t key = key_of(setup_.seed, epoch, which);
+  const bool training = setup_.phase == Phase::kTrain;
   std::vector<int32_t> row =
       setup_.text.encode(asks(record) ? record.question : setup_.config.caption_prompt);
   if (training) {
     Random random(key, kMaskStream);
     setup_.text.mask(row, random);
   }
-  sample.prompt_length = static_cast<int64_t>(row.size());
+  sample.prompt_lengths.push_back(static_cast<int64_t>(row.size()));
+  int64_t label = -1;
   std::string answer = answer_text(record);
   if (!asks(record)) {
     const auto count = static_cast<int64_t>(record.captions.size());
-    const int64_t which = training ? Random(key, kCaptionStream).below(count) : 0;
-    answer = record.captions[static_cast<size_t>(which)];
+    const int64_t drawn = training ? Random(key, kCaptionStream).below(count) : 0;
+    answer = record.captions[static_cast<size_t>(drawn)];
   } else if (const auto place = class_ids_.find(answer); place != class_ids_.end()) {
-    sample.label = place->second;
+    label = place->second;
   }
+  sample.labels.push_back(label);
   if (setup_.answers_follow) {
     const std::vector<int32_t> tokens = setup_.text.continuation(answer, setup_.config.max_answer_tokens);
     row.insert(row.end(), tokens.begin(), tokens.end());
   }
   sample.token_rows.push_back(std::move(row));
-  if (setup_.with_captions) {
-    const std::vector<std::string>& captions = captions_of(record);
-    const auto count = static_cast<int64_t>(captions.size());
-    const int64_t which = training ? Random(key, kReadStream).below(count) : 0;
-    sample.token_rows.push_back(setup_.text.encode(captions[static_cast<size_t>(which)]));
-  }
-  return sample;
 }
 
 }  // namespace fathom

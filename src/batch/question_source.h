@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "batch/image_views.h"
+#include "batch/question_groups.h"
 #include "batch/sample_source.h"
 #include "batch/text_encoding.h"
 #include "data/readers/dataset.h"
@@ -30,12 +31,16 @@ std::vector<std::string> answer_names(const Dataset& dataset);
 /// `answers_follow` the answer's tokens and an end mark stand behind the question, for a model that
 /// generates; the label is always the answer's class, −1 where it has none. A record without a question is a
 /// captioning one: the question is `caption_prompt`, the answer one of its captions (training: drawn anew
-/// each epoch). `with_captions` adds a second row of tokens, a caption of the picture (training: drawn anew
+/// each epoch). `with_captions` adds one more row of tokens, a caption of the picture (training: drawn anew
 /// each epoch, otherwise the first): one of the record's own, or of those that the data set
 /// `QuestionConfig::captions` has for the same picture.
 ///
-/// Errors (kData) at construction: a record without a picture, without an answer or without a caption where
-/// one is needed, or (kConfig) without an end mark where answers follow.
+/// With `questions_per_image` K > 1 a sample is a picture and K rows of questions about it, as
+/// `QuestionGroups` deals them; where there are fewer, rows of one padding token that ask nothing, without a
+/// class, stand behind them. `Sample::record` is that of the first question.
+///
+/// Errors (kData) at construction: a record without a picture (also with K > 1), without an answer or without
+/// a caption where one is needed, or (kConfig) without an end mark where answers follow.
 class QuestionSource : public SampleSource {
  public:
   struct Setup {
@@ -48,20 +53,28 @@ class QuestionSource : public SampleSource {
     bool with_captions = false;
     Phase phase = Phase::kTrain;
     int64_t seed = 0;
+    int64_t questions_per_image = 1;
   };
   explicit QuestionSource(Setup setup);
-  int64_t size() const override { return setup_.dataset->size(); }
+  int64_t size() const override { return groups_.size(); }
   Sample load(int64_t index, int64_t epoch) const override;
   DataReport* report() const override { return &setup_.dataset->report(); }
 
   const Dataset& dataset() const { return *setup_.dataset; }
   const TextEncoding& encoding() const { return setup_.text; }
   const QuestionConfig& config() const { return setup_.config; }
+  int64_t questions_per_image() const { return setup_.questions_per_image; }
+  /// Those that a sample really has. REQUIRES a data set that is not empty.
+  double mean_questions() const {
+    return static_cast<double>(setup_.dataset->size()) / static_cast<double>(size());
+  }
 
  private:
   const std::vector<std::string>& captions_of(const Record& record) const;
+  void add_question(int64_t which, int64_t epoch, Sample& sample) const;
 
   Setup setup_;
+  QuestionGroups groups_;
   std::map<std::string, int64_t> class_ids_;
   std::map<std::string, std::vector<std::string>> captions_;  ///< by the picture's path
 };

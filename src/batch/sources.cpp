@@ -106,7 +106,7 @@ Sample ImageSource::load(int64_t index, int64_t epoch) const {
   return {.index = index,
           .record = record,
           .images = {images_->view(record.image_path, random)},
-          .label = class_of(record, class_ids_)};
+          .labels = {class_of(record, class_ids_)}};
 }
 
 AudioSource::AudioSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const AudioViews> clips,
@@ -124,7 +124,7 @@ Sample AudioSource::load(int64_t index, int64_t epoch) const {
           .record = record,
           .spectrogram =
               clips_->view(record.audio_path, mix_seed({sample_key(seed_, epoch, index), kClipStream})),
-          .label = class_of(record, class_ids_)};
+          .labels = {class_of(record, class_ids_)}};
 }
 
 TextSource::TextSource(std::shared_ptr<const Dataset> dataset, TextEncoding text,
@@ -148,7 +148,7 @@ Sample TextSource::load(int64_t index, int64_t) const {
   return {.index = index,
           .record = record,
           .token_rows = {text_.encode(sentence(index))},
-          .label = class_of(record, class_ids_)};
+          .labels = {class_of(record, class_ids_)}};
 }
 
 TokenWindowSource::TokenWindowSource(std::vector<TokenFile> files, int64_t num_tokens, Phase phase,

@@ -35,7 +35,7 @@ Batch make_batch(const AskOptions& options, const OpenedModel& model, const Text
   std::vector<Sample> samples(options.questions.size());
   for (size_t i = 0; i < samples.size(); ++i) {
     samples[i].token_rows.push_back(encoding.encode(options.questions[i]));
-    samples[i].prompt_length = static_cast<int64_t>(samples[i].token_rows[0].size());
+    samples[i].prompt_lengths = {static_cast<int64_t>(samples[i].token_rows[0].size())};
   }
   if (config.sees()) {
     Random random(0, 0);

@@ -50,12 +50,13 @@ struct Sample {
   std::vector<Image> images;  ///< none, one, or several views of one picture
   std::optional<Spectrogram> spectrogram;
   std::vector<std::vector<int32_t>> token_rows;  ///< none, one, or several encoded sentences
-  int64_t prompt_length = 0;  ///< leading tokens of the first row that are a question; 0 if none
+  /// Of each row that is a question, the first ones: its leading tokens; 0 for a row that asks nothing.
+  std::vector<int64_t> prompt_lengths;
   std::vector<int32_t>
       targets;  ///< of the first row's tokens but the last: what follows, −1 what is not learned
   std::vector<int32_t>
-      segments;        ///< likewise: the number of the text that each belongs to, where there are several
-  int64_t label = -1;  ///< class id, −1 if none
+      segments;  ///< likewise: the number of the text that each belongs to, where there are several
+  std::vector<int64_t> labels = {-1};  ///< class ids, −1 for none: one, or one a question
 };
 
 }  // namespace fathom

@@ -201,13 +201,17 @@ bool is_right(const Record& record, const std::string& answer) {
 }
 
 AskedTexts asked_texts(const Batch& batch) {
-  const int64_t rows_each = batch.tokens_BT.size(0) / batch.size();
-  if (rows_each == 1) return {.question = {batch.tokens_BT, batch.length_B, batch.prompt_length_B}};
-  const auto row = [&](const at::Tensor& rows, int64_t which) {
-    return rows.unflatten(0, {batch.size(), rows_each}).select(1, which).contiguous();
+  const int64_t rows_each = batch.tokens_BT.size(0) / batch.size(), questions_each = batch.questions_each();
+  const at::Tensor prompt_length_B =
+      questions_each == 1 ? batch.prompt_length_B : batch.prompt_length_B.clamp_min(1);
+  if (rows_each == questions_each) return {.question = {batch.tokens_BT, batch.length_B, prompt_length_B}};
+  const auto rows = [&](const at::Tensor& all, int64_t first, int64_t last) {
+    return all.unflatten(0, {batch.size(), rows_each}).slice(1, first, last).flatten(0, 1).contiguous();
   };
-  return {.question = {row(batch.tokens_BT, 0), row(batch.length_B, 0), batch.prompt_length_B},
-          .caption = {row(batch.tokens_BT, 1), row(batch.length_B, 1)}};
+  return {.question = {rows(batch.tokens_BT, 0, questions_each), rows(batch.length_B, 0, questions_each),
+                       prompt_length_B},
+          .caption = {rows(batch.tokens_BT, questions_each, rows_each),
+                      rows(batch.length_B, questions_each, rows_each)}};
 }
 
 Percept perceive(Fusion model, const Batch& batch, const ForwardContext& context) {

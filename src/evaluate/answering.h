@@ -42,7 +42,8 @@ struct AnswerReport {
   Json to_json() const;
 };
 
-/// A batch's words: its questions, and the captions that stand behind them (undefined where none do).
+/// A batch's words: its questions, K a sample, and the caption that stands behind a sample's questions
+/// (undefined where none does). A row that asks nothing counts as a question of one token.
 struct AskedTexts {
   PromptedTokens question;
   PromptedTokens caption;

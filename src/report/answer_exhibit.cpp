@@ -100,7 +100,7 @@ std::vector<AnswerExhibit> exhibit_answers(Fusion model, const AnswerData& data,
       const Image& image = samples[i].images.front();
       const int64_t pixels = options.thumbnail_pixels;
       const Look look =
-          look_of(trace, static_cast<int64_t>(i), samples[i].prompt_length,
+          look_of(trace, static_cast<int64_t>(i), samples[i].prompt_lengths.front(),
                   percept.image.defined() ? percept.image.token_BSD.size(1) : 0, modality_names(percept));
       exhibit.picture = jpeg_uri(resize(image, pixels, pixels, Filter::kBicubic));
       if (look.reading_P.defined()) exhibit.reading = jpeg_uri(light_regions(image, look.reading_P, pixels));

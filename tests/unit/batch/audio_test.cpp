@@ -63,7 +63,7 @@ TEST_F(AudioTest, TrainingFollowsSeedEpochAndIndexAlone) {
     EXPECT_EQ(sample.spectrogram->values, a.load(2, epoch).spectrogram->values);
     EXPECT_EQ(sample.spectrogram->values, b.load(2, epoch).spectrogram->values);
     EXPECT_LE(sample.spectrogram->num_frames, 150);
-    EXPECT_EQ(sample.label, 0);
+    EXPECT_EQ(sample.labels.at(0), 0);
     seen.insert(sample.spectrogram->values);
   }
   EXPECT_EQ(seen.size(), 8U);

@@ -16,7 +16,7 @@ Sample sample(int64_t index, std::vector<int32_t> tokens, int64_t side = 2) {
   for (size_t i = 0; i < image.pixels.size(); ++i)
     image.pixels[i] = static_cast<uint8_t>(10 * index + static_cast<int64_t>(i));
   return {
-      .index = index, .images = {std::move(image)}, .token_rows = {std::move(tokens)}, .label = index % 2};
+      .index = index, .images = {std::move(image)}, .token_rows = {std::move(tokens)}, .labels = {index % 2}};
 }
 
 TEST(Collate, StacksSeveralViewsAndSentencesOfASample) {

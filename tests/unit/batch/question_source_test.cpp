@@ -1,9 +1,11 @@
 #include "batch/question_source.h"
 
+#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -62,9 +64,9 @@ TEST_F(QuestionSourceTest, AnswersAreSetsAndTheirNamesAreSorted) {
 TEST_F(QuestionSourceTest, ClassesHaveTheQuestionAlone) {
   const QuestionSource source(setup(kRows));
   const Sample sample = source.load(1, 0);
-  EXPECT_EQ(sample.label, 1);
+  EXPECT_EQ(sample.labels.at(0), 1);
   EXPECT_EQ(decode(sample.token_rows[0]), "is it a cup?<|endoftext|>");
-  EXPECT_EQ(sample.prompt_length, static_cast<int64_t>(sample.token_rows[0].size()));
+  EXPECT_EQ(sample.prompt_lengths.at(0), static_cast<int64_t>(sample.token_rows[0].size()));
   EXPECT_EQ(sample.images.size(), 1);
 }
 
@@ -87,7 +89,7 @@ TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
     const Sample sample = source.load(0, epoch);
     ASSERT_EQ(sample.token_rows.size(), 2);
     EXPECT_EQ(decode(sample.token_rows[0]), "what is red?<|endoftext|>");
-    EXPECT_EQ(sample.prompt_length, static_cast<int64_t>(sample.token_rows[0].size()));
+    EXPECT_EQ(sample.prompt_lengths.at(0), static_cast<int64_t>(sample.token_rows[0].size()));
     captions.insert(decode(sample.token_rows[1]));
   }
   EXPECT_THAT(captions, ElementsAre("a cup<|endoftext|>", "a red cup<|endoftext|>"));
@@ -95,10 +97,92 @@ TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
   EXPECT_EQ(decode(QuestionSource(parts).load(0, 3).token_rows[1]), "a cup<|endoftext|>");
 }
 
+/// Three questions about a picture and one about another, two to a sample.
+TEST_F(QuestionSourceTest, QuestionsAboutAPictureShareIt) {
+  write_file_atomically(folder_ / "1.png",
+                        encode_png({.height = 8, .width = 8, .pixels = std::vector<uint8_t>(192, 9)}));
+  auto parts = setup(std::string(kRows) +
+                     "{\"image\":\"1.png\",\"question\":\"a red cup?\",\"answer\":\"no\"}\n"
+                     "{\"image\":\"0.png\",\"question\":\"what?\",\"answer\":\"yes\"}\n");
+  write_file_atomically(folder_ / "captions.jsonl",
+                        "{\"image\":\"0.png\",\"captions\":[\"a cup\"]}\n"
+                        "{\"image\":\"1.png\",\"captions\":[\"red\"]}\n");
+  parts.config.captions = folder_ / "captions.jsonl";
+  parts.with_captions = true;
+  parts.answers_follow = true;
+  parts.text = TextEncoding(tokenizer_, {.mask_probability = 0.5});
+  const QuestionSource alone(parts);
+  parts.questions_per_image = 2;
+  const QuestionSource source(parts);
+  ASSERT_EQ(source.size(), 3);
+  EXPECT_NEAR(source.mean_questions(), 4.0 / 3, 1e-12);
+  for (const int64_t epoch : {0, 4}) {
+    std::vector<Sample> samples, single;
+    for (int64_t i = 0; i < 3; ++i) samples.push_back(source.load(i, epoch));
+    for (int64_t i = 0; i < 4; ++i) single.push_back(alone.load(i, epoch));
+    std::multiset<std::tuple<std::vector<int32_t>, int64_t, int64_t>> rows, expected;
+    for (const Sample& sample : samples) {
+      EXPECT_EQ(sample.images.size(), 1u);
+      ASSERT_EQ(sample.token_rows.size(), 3u);
+      ASSERT_EQ(sample.prompt_lengths.size(), 2u);
+      for (size_t k = 0; k < 2; ++k)
+        if (sample.prompt_lengths[k] > 0)
+          rows.emplace(sample.token_rows[k], sample.prompt_lengths[k], sample.labels.at(k));
+    }
+    for (const Sample& sample : single)
+      expected.emplace(sample.token_rows[0], sample.prompt_lengths.at(0), sample.labels.at(0));
+    EXPECT_EQ(rows, expected);
+    EXPECT_EQ(decode(samples[0].token_rows[2]), "a cup<|endoftext|>");
+    const Sample& short_one = samples[2];
+    EXPECT_EQ(decode(short_one.token_rows[2]), "red<|endoftext|>");
+    EXPECT_EQ(short_one.images[0].pixels[0], 9);
+    EXPECT_THAT(short_one.token_rows[1], ElementsAre(source.encoding().padding_id()));
+    EXPECT_EQ(short_one.prompt_lengths[1], 0);
+    EXPECT_EQ(short_one.labels[1], -1);
+
+    const Batch batch = collate(samples);
+    EXPECT_EQ(batch.size(), 3);
+    EXPECT_EQ(batch.questions_each(), 2);
+    EXPECT_EQ(batch.image_BCHW.size(0), 3);
+    EXPECT_EQ(batch.tokens_BT.size(0), 9);
+    EXPECT_EQ(batch.label_B.sizes(), (at::IntArrayRef{6}));
+    for (int64_t b = 0; b < 3; ++b) {
+      const Sample& sample = samples[static_cast<size_t>(b)];
+      for (int64_t k = 0; k < 2; ++k) {
+        EXPECT_EQ(batch.label_B[2 * b + k].item<int64_t>(), sample.labels[static_cast<size_t>(k)]);
+        EXPECT_EQ(batch.prompt_length_B[2 * b + k].item<int64_t>(),
+                  sample.prompt_lengths[static_cast<size_t>(k)]);
+      }
+    }
+    const Batch part = slice_batch(batch, 1, 2);
+    EXPECT_EQ(part.questions_each(), 2);
+    EXPECT_TRUE(at::equal(part.label_B, batch.label_B.slice(0, 2)));
+    EXPECT_TRUE(at::equal(part.prompt_length_B, batch.prompt_length_B.slice(0, 2)));
+    EXPECT_TRUE(at::equal(part.tokens_BT, batch.tokens_BT.slice(0, 3)));
+    samples[1].labels.pop_back();
+    EXPECT_THROW(collate(samples), Error);
+  }
+}
+
+TEST_F(QuestionSourceTest, QuestionsShareAPictureOnlyWhereThereIsOne) {
+  auto parts = setup("{\"question\":\"why?\",\"answer\":\"so\"}\n");
+  parts.images = nullptr;
+  EXPECT_EQ(QuestionSource(parts).size(), 1);
+  parts.questions_per_image = 2;
+  try {
+    const QuestionSource source(parts);
+    ADD_FAILURE() << "there is no picture";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_THAT(error.what(),
+                HasSubstr("qa.jsonl:1: no image, which data.pairing.questions_per_image needs"));
+  }
+}
+
 TEST_F(QuestionSourceTest, AnAnswerThatIsNoClassHasNoLabel) {
   auto parts = setup(kRows);
   parts.answers = {"yes"};
-  EXPECT_EQ(QuestionSource(parts).load(0, 0).label, -1);
+  EXPECT_EQ(QuestionSource(parts).load(0, 0).labels.at(0), -1);
 }
 
 TEST_F(QuestionSourceTest, AnswersFollowForAModelThatGenerates) {
@@ -108,14 +192,14 @@ TEST_F(QuestionSourceTest, AnswersFollowForAModelThatGenerates) {
   const Sample sample = source.load(0, 0);
   EXPECT_EQ(decode(sample.token_rows[0]), "what is red?<|endoftext|>ball, cup<|endoftext|>");
   const std::vector<int32_t> prompt(sample.token_rows[0].begin(),
-                                    sample.token_rows[0].begin() + sample.prompt_length);
+                                    sample.token_rows[0].begin() + sample.prompt_lengths.at(0));
   EXPECT_EQ(decode(prompt), "what is red?<|endoftext|>");
   parts.config.max_answer_tokens = 2;
   EXPECT_EQ(QuestionSource(parts).load(0, 0).token_rows[0].size(), prompt.size() + 2);
   const std::vector<Sample> samples = {source.load(0, 0), source.load(1, 0)};
   const Batch batch = collate(samples);
-  EXPECT_EQ(batch.prompt_length_B[0].item<int64_t>(), sample.prompt_length);
-  EXPECT_EQ(slice_batch(batch, 1, 1).prompt_length_B.item<int64_t>(), samples[1].prompt_length);
+  EXPECT_EQ(batch.prompt_length_B[0].item<int64_t>(), sample.prompt_lengths.at(0));
+  EXPECT_EQ(slice_batch(batch, 1, 1).prompt_length_B.item<int64_t>(), samples[1].prompt_lengths.at(0));
 }
 
 TEST_F(QuestionSourceTest, PicturesWithCaptionsAloneAreDescribed) {

@@ -238,9 +238,9 @@ TEST_F(SourcesTest, SentencesAndImagesForEvaluation) {
   ASSERT_EQ(sentences.size(), 6);
   EXPECT_EQ(sentences.record_of(3), 1);
   EXPECT_EQ(sentences.sentence(5), "blue");
-  EXPECT_EQ(sentences.load(3, 0).label, 1);
+  EXPECT_EQ(sentences.load(3, 0).labels.at(0), 1);
   const ImageSource images(dataset_, views(Phase::kEvaluate), 0, dataset_->class_names());
-  EXPECT_EQ(images.load(2, 0).label, 0);
+  EXPECT_EQ(images.load(2, 0).labels.at(0), 0);
   EXPECT_TRUE(images.load(2, 0).images.size() == 1);
   EXPECT_THROW((void)ImageSource(dataset_, views(Phase::kEvaluate), 0, {"y"}).load(0, 0), Error);
 }
