@@ -47,8 +47,14 @@ int num_modalities(const Record& record) {
 
 void PairingConfig::fields(Fields& f) {
   f("captions_per_image", captions_per_image,
-    "captions of a picture in one batch, different ones while it has them", {.low = 1, .high = 64});
-  f("views_per_image", views_per_image, "augmented views of a picture in one batch", {.low = 1, .high = 8});
+    "captions of a picture in one batch, different ones while it has them (contrastive)",
+    {.low = 1, .high = 64});
+  f("views_per_image", views_per_image, "augmented views of a picture in one batch (contrastive)",
+    {.low = 1, .high = 8});
+  f("questions_per_image", questions_per_image,
+    "most questions about a picture in one sample, which encodes it once (answers); an epoch has every "
+    "question once, dealt out anew, rows left over teach nothing, and training.batch_size counts samples",
+    {.low = 1, .high = 64});
 }
 
 PairedSource::PairedSource(Setup setup) : setup_(std::move(setup)) {

@@ -18,10 +18,11 @@
 
 namespace fathom {
 
-/// How much of a record a training batch holds.
+/// How much of a picture a training batch holds.
 struct PairingConfig {
   int64_t captions_per_image = 1;
   int64_t views_per_image = 1;
+  int64_t questions_per_image = 1;
   void fields(Fields& f);
 };
 

@@ -81,6 +81,7 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
       {"Gradient norm", {{"gradient_norm", "gradient norm"}}, true, false},
       {"Samples a second", {{"samples_per_second", "samples a second"}}},
       {"Tokens a second", {{"tokens_per_second", "tokens a second"}}},
+      {"Questions a second", {{"questions_per_second", "questions a second"}}},
       {"Share of time waiting for data", {{"data_wait_share", "data wait"}, {"data_wait", "data wait"}}},
   };
   const std::vector<PlotPlan> evaluation = {

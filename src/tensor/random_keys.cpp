@@ -74,4 +74,8 @@ at::Tensor make_sample_keys(const at::Tensor& index_B, int64_t seed, int64_t ste
   return at::bitwise_xor(bits(0), at::mul(bits(1), int64_t{1} << 32));
 }
 
+at::Tensor keys_of_rows(const at::Tensor& key_B, int64_t each) {
+  return at::add(key_B.unsqueeze(1), at::arange(each, key_B.options())).flatten();
+}
+
 }  // namespace fathom

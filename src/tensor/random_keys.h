@@ -20,4 +20,8 @@ at::Tensor keyed_uniform(const at::Tensor& key_B, at::IntArrayRef per_sample_sha
 /// One key a sample: (seed, step) mixed with each of `index_B` (int64 [B], positions in the data set).
 at::Tensor make_sample_keys(const at::Tensor& index_B, int64_t seed, int64_t step);
 
+/// A key for each of a sample's `each` rows, the first the sample's own: [each·B], those of sample b from
+/// each·b on.
+at::Tensor keys_of_rows(const at::Tensor& key_B, int64_t each);
+
 }  // namespace fathom

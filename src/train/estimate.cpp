@@ -53,9 +53,10 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   if (recipe.task == TaskKind::kAnswers) {
     const FusionConfig& model = recipe.fusion;
     const int64_t tokens = recipe.question_tokens(), seen = model.prefix_tokens() + tokens;
+    const int64_t questions = recipe.data.pairing.questions_per_image;
     const double vision = model.sees() ? kept_widths(model.vision) : 0;
-    return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, tokens)),
-            per_width * (vision + kept_widths(model.text, seen))};
+    return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, tokens, questions)),
+            per_width * (vision + static_cast<double>(questions) * kept_widths(model.text, seen))};
   }
   if (recipe.task == TaskKind::kMaskedImage)
     return {parameter_count(recipe.vision), 3.0 * static_cast<double>(forward_flops(recipe.vision, 1)),

@@ -75,6 +75,8 @@ Json Monitor::throughput(const StepRecord& record) const {
   line["samples_per_second"] = samples_per_second;
   if (setup_.tokens_per_sample > 0)
     line["tokens_per_second"] = samples_per_second * static_cast<double>(setup_.tokens_per_sample);
+  if (setup_.questions_per_sample > 0)
+    line["questions_per_second"] = samples_per_second * setup_.questions_per_sample;
   line["data_wait_share"] = (record.wait_seconds - interval_.wait_start) / elapsed;
   line["memory_mb"] = static_cast<double>(runtime_.memory().peak_bytes) / (1 << 20);
   if (setup_.peak_flops > 0) line["mfu"] = samples_per_second * setup_.flops_per_sample / setup_.peak_flops;

@@ -24,6 +24,7 @@ struct MonitorSetup {
   int64_t start_step = 0;
   int64_t total_steps = 0;
   int64_t tokens_per_sample = 0;
+  double questions_per_sample = 0;
   double flops_per_sample = 0;
   double peak_flops = 0;  ///< of all ranks; 0 when unknown
 };

@@ -57,7 +57,7 @@ void DataConfig::fields(Fields& f) {
   f.group("audio", inputs.audio, "how sounds become the model's input; bands 0 takes the model's");
   f.group("text", inputs.text, "how captions become the model's input");
   f.group("question", inputs.question, "how questions and answers become the model's input");
-  f.group("pairing", pairing, "how much of a picture's record one batch holds (contrastive)");
+  f.group("pairing", pairing, "how much that belongs to a picture one batch holds");
   f.group("loader", loader, "background loading");
 }
 
@@ -274,6 +274,8 @@ void RecipeConfig::validate() const {
       (task == TaskKind::kMaskedImage || task == TaskKind::kMaskedAudio || task == TaskKind::kClassification))
     fail(ErrorKind::kConfig, "lora.save: this task keeps whole models: \"merged\"");
   if (!tokenizer.path.empty()) require_path("tokenizer.path", tokenizer.path);
+  if (data.pairing.questions_per_image > 1 && task != TaskKind::kAnswers)
+    fail(ErrorKind::kConfig, "data.pairing.questions_per_image: for answers recipes only");
   if (task == TaskKind::kContrastive) check_contrastive(*this);
   if (task == TaskKind::kLanguage) check_language(*this);
   if (task == TaskKind::kAnswers) check_answers(*this);

@@ -18,7 +18,7 @@ constexpr std::string_view kFixed[] = {"task",           "seed",          "train
                                        "data.train",     "data.val",      "data.train_files",
                                        "data.val_files", "tokenizer",     "model",
                                        "lora.rank",      "lora.patterns", "data.chat",
-                                       "data.mix",       "data.mixing"};
+                                       "data.mix",       "data.mixing",   "data.pairing.questions_per_image"};
 
 bool is_fixed(std::string_view key) {
   return std::any_of(std::begin(kFixed), std::end(kFixed), [&](std::string_view fixed) {

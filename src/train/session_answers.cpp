@@ -1,5 +1,6 @@
 #include <filesystem>
 
+#include "base/log.h"
 #include "evaluate/answering.h"
 #include "models/narrowed.h"
 #include "train/session_model.h"
@@ -28,7 +29,8 @@ std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& rec
                               .answers_follow = recipe.fusion.answer == AnswerKind::kGenerated,
                               .with_captions = recipe.fusion.captions,
                               .phase = Phase::kTrain,
-                              .seed = recipe.seed};
+                              .seed = recipe.seed,
+                              .questions_per_image = recipe.data.pairing.questions_per_image};
   if (recipe.fusion.sees()) setup.images = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
   return std::make_shared<const QuestionSource>(std::move(setup));
 }
@@ -41,6 +43,13 @@ CollateConfig training_collate(const RecipeConfig& recipe, const SessionPlace& p
   if (place.runtime.device().is_cpu() || !records) return collate;
   collate.pad_to = recipe.question_tokens();
   return collate;
+}
+
+void log_grouping(const QuestionSource& questions) {
+  const int64_t most = questions.questions_per_image();
+  if (most > 1)
+    log::info("questions: {} in {} samples of up to {}, {:.1f} % of the rows", questions.dataset().size(),
+              questions.size(), most, 100 * questions.mean_questions() / static_cast<double>(most));
 }
 
 }  // namespace
@@ -56,9 +65,12 @@ void open_answers(Session& session, const SessionPlace& place) {
   std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
   if (model.answer == AnswerKind::kClasses && model.answers.empty()) model.answers = answer_names(*train);
   const auto questions = training_questions(recipe, train, tokenizer);
+  if (place.collective.rank() == 0) log_grouping(*questions);
   session.loader = make_loader(recipe, place, questions, training_collate(recipe, place, *questions));
   AnsweringTask::Setup setup{.config = recipe.answering,
                              .num_tokens = recipe.question_tokens(),
+                             .questions_per_image = questions->questions_per_image(),
+                             .mean_questions = questions->mean_questions(),
                              .seed = recipe.seed,
                              .tokenizer_json = tokenizer->to_json(),
                              .adapter_base = adapter_base_of(recipe)};

@@ -93,6 +93,8 @@ class Task {
   virtual double flops_per_sample() const = 0;
   /// Tokens of a sample, for throughput; 0 when tokens are not what is counted.
   virtual int64_t tokens_per_sample() const { return 0; }
+  /// The same of questions: their mean.
+  virtual double questions_per_sample() const { return 0; }
 };
 
 }  // namespace fathom

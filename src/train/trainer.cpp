@@ -97,6 +97,7 @@ void Trainer::start_monitor() {
                    .start_step = step_,
                    .total_steps = total_steps_,
                    .tokens_per_sample = parts_.task.tokens_per_sample(),
+                   .questions_per_sample = parts_.task.questions_per_sample(),
                    .flops_per_sample = parts_.task.flops_per_sample(),
                    .peak_flops = peak * static_cast<double>(parts_.collective.size())},
       parts_.runtime);

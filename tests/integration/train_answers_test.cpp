@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
+#include <filesystem>
+#include <sstream>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -169,6 +172,88 @@ TEST_P(AnswersRun, KnowsFromPictureOrCaption) {
               HasSubstr("green"));
 }
 
+/// Two questions a picture, three rows a sample.
+TEST_P(AnswersRun, SharesAPictureAmongItsQuestions) {
+  const std::string answer = fmt::format("model.answer={}", GetParam());
+  const ProgramResult trained =
+      train({answer, "data.pairing.questions_per_image=3", "training.batch_size=8", "model.captions=true",
+             "data.question.captions=" + (folder_ / "words.jsonl"), "answering.modality_dropout=0.2"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  EXPECT_THAT(trained.error, HasSubstr("84 in 42 samples of up to 3, 66.7 % of the rows"));
+  for (const char* key : {"accuracy", "image_only_accuracy", "caption_only_accuracy"})
+    EXPECT_GE(accuracy(key), 97) << key;
+  std::istringstream log(read_file(folder_ / "run/log.jsonl"));
+  std::string line;
+  std::getline(log, line);
+  const Json first = parse_json(line, "log");
+  EXPECT_NEAR(first.at("questions_per_second").as_double() / first.at("samples_per_second").as_double(), 2,
+              1e-9);
+}
+
+/// Nothing depends on ranks, workers, micro-batches or an interruption.
+TEST_P(AnswersRun, SharedPicturesKeepTheGuarantees) {
+  const auto words = [&](const char* run, int64_t steps, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"train", folder_ / "recipe.toml", "--out", folder_ / run, "--resume"};
+    std::vector<std::string> settings = {"data.train.path=" + folder_.path(),
+                                         fmt::format("model.answer={}", GetParam()),
+                                         fmt::format("training.max_steps={}", steps),
+                                         "data.pairing.questions_per_image=3",
+                                         "training.batch_size=8",
+                                         "training.log_every=1",
+                                         "precision=fp64",
+                                         "model.text.dropout=0.1",
+                                         "model.vision.drop_path=0.1",
+                                         "model.captions=true",
+                                         "data.question.captions=" + (folder_ / "words.jsonl"),
+                                         "answering.modality_dropout=0.5",
+                                         "answering.consistency=0.3",
+                                         "schedule.shape=constant",
+                                         "evaluation.every=0"};
+    settings.insert(settings.end(), more.begin(), more.end());
+    for (const std::string& setting : settings) all.insert(all.end(), {"--set", setting});
+    return all;
+  };
+  const auto run = [](const std::vector<std::string>& all) {
+    const ProgramResult result = run_program(all);
+    EXPECT_EQ(result.status, 0) << result.error;
+  };
+  run(words("whole", 14, {"data.loader.workers=0"}));
+  run(words("parts", 7, {"data.loader.workers=2"}));  // five steps an epoch
+  run(words("parts", 14, {"data.loader.workers=3"}));
+  std::vector<std::string> two = {"launch", "-n", "2", "--"};
+  for (const std::string& word : words("two", 14, {"training.micro_batch_size=3"})) two.push_back(word);
+  run(two);
+  const std::vector<Json> whole = timeless_log(folder_ / "whole"), parts = timeless_log(folder_ / "parts"),
+                          ranks = timeless_log(folder_ / "two");
+  ASSERT_GE(whole.size(), 14u);
+  std::vector<double> losses[3];
+  for (size_t i = 0; i < 3; ++i)
+    for (const Json& line : i == 0 ? whole : i == 1 ? parts : ranks)
+      if (const Json* loss = line.find("loss")) losses[i].push_back(loss->as_double());
+  EXPECT_EQ(losses[0], losses[1]);
+  ASSERT_EQ(losses[0].size(), losses[2].size());
+  for (size_t i = 0; i < losses[0].size(); ++i) EXPECT_NEAR(losses[0][i], losses[2][i], 1e-9) << i;
+  EXPECT_GT(std::abs(losses[0].front() - losses[0].back()), 1e-3);
+}
+
+TEST_P(AnswersRun, WhatASharedPictureWouldCostIsSaid) {
+  const auto estimate = [&](const char* each, const char* batch) {
+    const ProgramResult result =
+        run_program({"train", folder_ / "recipe.toml", "--dry-run", "--json", "--set",
+                     "data.train.path=" + folder_.path(), "--set", fmt::format("model.answer={}", GetParam()),
+                     "--set", fmt::format("data.pairing.questions_per_image={}", each), "--set",
+                     fmt::format("training.batch_size={}", batch), "--set", "training.epochs=2", "--set",
+                     "training.max_steps=0"});
+    EXPECT_EQ(result.status, 0) << result.error;
+    return parse_json(result.out, "estimate");
+  };
+  const Json alone = estimate("1", "14"), shared = estimate("2", "7");
+  EXPECT_EQ(alone.at("steps"), shared.at("steps"));
+  EXPECT_LT(shared.at("step_flops").as_double(), 0.9 * alone.at("step_flops").as_double());
+  EXPECT_GT(shared.at("step_flops").as_double(), 0.5 * alone.at("step_flops").as_double());
+  EXPECT_LT(shared.at("activation_bytes").as_int(), alone.at("activation_bytes").as_int());
+}
+
 TEST_P(AnswersRun, GuessesWithoutSeeing) {
   ASSERT_EQ(train({fmt::format("model.answer={}", GetParam()), "model.fusion=question_only",
                    "training.max_steps=60"})
@@ -180,6 +265,13 @@ TEST_P(AnswersRun, GuessesWithoutSeeing) {
 TEST_P(AnswersRun, SaysWhatIsWrong) {
   expect_failure(train({"answering.consistency=1"}), 1, {"answering.consistency", "model.captions"});
   expect_failure(train({"model.captions=true"}), 1, {"qa.jsonl", "caption"});
+  expect_failure(train({"data.pairing.questions_per_image=0"}), 1, {"data.pairing.questions_per_image"});
+  std::filesystem::create_directory(folder_ / "blind");
+  write_file_atomically(folder_ / "blind/qa.jsonl",
+                        "{\"question\":\"why?\",\"answer\":\"so\",\"split\":\"train\"}\n");
+  expect_failure(train({"data.train.path=" + (folder_ / "blind/qa.jsonl"), "model.fusion=question_only",
+                        "data.pairing.questions_per_image=2"}),
+                 1, {"qa.jsonl:1: no image", "data.pairing.questions_per_image"});
   ASSERT_EQ(train({"training.max_steps=1"}).status, 0);
   expect_failure(run_program({"ask", folder_ / "run", "what colour is it?"}), 2, {"--image"});
   expect_failure(run_program({"ask", folder_ / "run", "--image", folder_ / "no.png", "why?"}), 1, {"no.png"});

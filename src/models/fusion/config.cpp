@@ -109,12 +109,22 @@ int64_t progressive_flops(const FusionConfig& config, int64_t tokens, int64_t re
                  config.late_layers * cross_attention_flops(config, tokens, config.memory_slots);
   if (config.late_layers > 0) each += cross_attention_flops(config, config.memory_slots, all);
   if (config.weighs()) each += 2 * config.cross_head_dim * (dim * (tokens + all) + tokens * all);
-  if (config.captions) {
-    LanguageModelConfig headless = config.text;
-    headless.vocab_size = 0;
-    each += forward_flops(headless, 1, captions) + 4 * captions * config.adapter_dim * dim;
-  }
   return each;
+}
+
+int64_t num_seen_regions(const FusionConfig& config) {
+  return config.fusion == FusionKind::kConcatPooled ? 1 : config.vision.num_regions();
+}
+
+/// What the questions about a picture share: it and its caption, encoded and adapted.
+int64_t percept_flops(const FusionConfig& config, int64_t tokens) {
+  if (!config.sees()) return 0;
+  int64_t flops = forward_flops(config.vision, 1) + 2 * num_seen_regions(config) * config.adapter_dim *
+                                                        (config.vision.output_dim() + config.text.dim);
+  if (!config.captions) return flops;
+  LanguageModelConfig headless = config.text;
+  headless.vocab_size = 0;
+  return flops + forward_flops(headless, 1, tokens) + 4 * tokens * config.adapter_dim * config.text.dim;
 }
 
 }  // namespace
@@ -127,18 +137,13 @@ int64_t parameter_count(const FusionConfig& config) {
   return total;
 }
 
-int64_t forward_flops(const FusionConfig& config, int64_t samples, int64_t tokens) {
+int64_t forward_flops(const FusionConfig& config, int64_t samples, int64_t tokens, int64_t questions) {
   LanguageModelConfig text = config.text;
   if (config.answer == AnswerKind::kClasses) text.vocab_size = 0;
   int64_t each = forward_flops(text, 1, tokens + config.prefix_tokens());
   if (config.answer == AnswerKind::kClasses) each += 2 * config.text.dim * config.num_classes();
-  if (config.sees()) {
-    const int64_t regions = config.fusion == FusionKind::kConcatPooled ? 1 : config.vision.num_regions();
-    each += forward_flops(config.vision, 1) +
-            2 * regions * config.adapter_dim * (config.vision.output_dim() + config.text.dim);
-    if (config.progressive()) each += progressive_flops(config, tokens, regions);
-  }
-  return samples * each;
+  if (config.progressive()) each += progressive_flops(config, tokens, num_seen_regions(config));
+  return samples * (percept_flops(config, tokens) + questions * each);
 }
 
 }  // namespace fathom

@@ -58,7 +58,7 @@ struct FusionConfig {
 int64_t parameter_count(const FusionConfig& config);
 
 /// Floating-point operations (2 a multiply-add) of matrix products in one forward pass over `samples` of one
-/// picture and `tokens` each.
-int64_t forward_flops(const FusionConfig& config, int64_t samples, int64_t tokens);
+/// picture, a caption where the model reads them, and `questions`, of `tokens` each.
+int64_t forward_flops(const FusionConfig& config, int64_t samples, int64_t tokens, int64_t questions = 1);
 
 }  // namespace fathom

@@ -37,13 +37,26 @@ ModalityTokens without(const ModalityTokens& tokens, const at::Tensor& left_out_
                                 : keep_B1.expand({-1, tokens.token_BSD.size(1)}).contiguous()};
 }
 
+/// Each sample's rows, as many times as it has questions, one behind the other.
+at::Tensor repeated(const at::Tensor& x, int64_t times) {
+  if (!x.defined() || times == 1) return x;
+  std::vector<int64_t> sizes(static_cast<size_t>(x.dim()) + 1, -1);
+  sizes[1] = times;
+  return x.unsqueeze(1).expand(sizes).flatten(0, 1);
+}
+
+Percept repeated(const Percept& percept, int64_t times) {
+  return {.image = {repeated(percept.image.token_BSD, times), repeated(percept.image.mask_BS, times)},
+          .caption = {repeated(percept.caption.token_BSD, times), repeated(percept.caption.mask_BS, times)}};
+}
+
 }  // namespace
 
 void AnsweringConfig::fields(Fields& f) {
   f("label_smoothing", label_smoothing, "part of the target spread over all answers (classes)",
     {.low = 0, .high = 0.99});
   f("modality_dropout", modality_dropout,
-    "share of samples that are learned without their picture, or without their caption (model.captions)",
+    "share of questions that are learned without their picture, or without their caption (model.captions)",
     {.low = 0, .high = 1});
   f("consistency", consistency,
     "weight of the symmetric divergence between the answers from the picture alone and from the caption "
@@ -83,56 +96,69 @@ at::Tensor AnsweringTask::targets(const Batch& batch) const {
   return next_BT.masked_fill(~learned_BT, -1);
 }
 
+AnsweringTask::Asked AnsweringTask::asked_in(const MicroBatch& micro_batch) const {
+  const Batch& batch = micro_batch.batch;
+  const int64_t each = batch.questions_each();
+  Asked asked{.text = asked_texts(batch).question, .context = micro_batch.forward, .target = targets(batch)};
+  if (each == 1) return asked;
+  if (asked.context.key_B.defined()) asked.context.key_B = keys_of_rows(asked.context.key_B, each);
+  asked.asks_B = batch.prompt_length_B.gt(0);
+  return asked;
+}
+
 void AnsweringTask::before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) {
   const torch::NoGradGuard no_grad;
   const at::Tensor like = setup_.model->parameters().front();
   num_targets_ = at::zeros({}, like.options().requires_grad(false));
   for (const MicroBatch& micro_batch : micro_batches) num_targets_ += targets(micro_batch.batch).ge(0).sum();
   step.collective.all_reduce(num_targets_);
+  if (setup_.questions_per_image == 1 || setup_.config.consistency == 0) return;
+  num_questions_ = at::zeros_like(num_targets_);
+  for (const MicroBatch& micro_batch : micro_batches)
+    num_questions_ += micro_batch.batch.prompt_length_B.gt(0).sum();
+  step.collective.all_reduce(num_questions_);
 }
 
-at::Tensor AnsweringTask::answer_loss(const Percept& percept, const MicroBatch& micro_batch) {
-  const ForwardContext& context = micro_batch.forward;
-  const PromptedTokens text = asked_texts(micro_batch.batch).question;
-  const at::Tensor target = targets(micro_batch.batch);
+at::Tensor AnsweringTask::answer_loss(const Percept& percept, const Asked& asked) {
   if (setup_.model->config().answer == AnswerKind::kClasses) {
-    const at::Tensor logits_BC = setup_.model->class_logits(percept, text, context);
+    const at::Tensor logits_BC = setup_.model->class_logits(percept, asked.text, asked.context);
     const auto wide = at::promote_types(logits_BC.scalar_type(), at::kFloat);
-    return at::cross_entropy_loss(logits_BC.to(wide), target, {}, at::Reduction::Sum, /*ignore_index=*/-1,
-                                  setup_.config.label_smoothing) /
+    return at::cross_entropy_loss(logits_BC.to(wide), asked.target, {}, at::Reduction::Sum,
+                                  /*ignore_index=*/-1, setup_.config.label_smoothing) /
            num_targets_.clamp_min(1);
   }
-  const at::Tensor hidden_BTD = setup_.model->hidden(percept, text, context).slice(1, 0, -1);
-  const at::Tensor sum =
-      linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(), target.reshape(-1));
+  const at::Tensor hidden_BTD = setup_.model->hidden(percept, asked.text, asked.context).slice(1, 0, -1);
+  const at::Tensor sum = linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(),
+                                              asked.target.reshape(-1));
   return sum / num_targets_.clamp_min(1);
 }
 
 /// What is chosen among, one row a target: classes [B, C], or tokens at the places of answers [N, V].
-at::Tensor AnsweringTask::answer_logits(const Percept& percept, const MicroBatch& micro_batch) {
-  const PromptedTokens text = asked_texts(micro_batch.batch).question;
+at::Tensor AnsweringTask::answer_logits(const Percept& percept, const Asked& asked) {
   at::Tensor logits_RC;
   if (setup_.model->config().answer == AnswerKind::kClasses) {
-    logits_RC = setup_.model->class_logits(percept, text, micro_batch.forward);
+    logits_RC = setup_.model->class_logits(percept, asked.text, asked.context);
   } else {
-    const at::Tensor place_N = targets(micro_batch.batch).reshape(-1).ge(0).nonzero().squeeze(1);
-    const at::Tensor hidden_BTD = setup_.model->hidden(percept, text, micro_batch.forward).slice(1, 0, -1);
+    const at::Tensor place_N = asked.target.reshape(-1).ge(0).nonzero().squeeze(1);
+    const at::Tensor hidden_BTD = setup_.model->hidden(percept, asked.text, asked.context).slice(1, 0, -1);
     logits_RC = setup_.model->text()->logits(hidden_BTD.flatten(0, 1).index_select(0, place_N));
   }
   return logits_RC.to(at::promote_types(logits_RC.scalar_type(), at::kFloat));
 }
 
-at::Tensor AnsweringTask::consistency_loss(const Percept& percept, const MicroBatch& micro_batch,
-                                           int64_t samples) {
-  const at::Tensor by_image_RC = answer_logits({.image = percept.image}, micro_batch);
-  const at::Tensor by_caption_RC = answer_logits({.image = {}, .caption = percept.caption}, micro_batch);
-  const at::Tensor sum = symmetric_divergence(
-      by_image_RC, by_caption_RC, at::ones_like(by_image_RC, by_image_RC.options().dtype(at::kBool)));
-  if (setup_.model->config().answer == AnswerKind::kClasses) return sum / static_cast<double>(samples);
-  return sum / num_targets_.clamp_min(1);
+at::Tensor AnsweringTask::consistency_loss(const Percept& percept, const Asked& asked, int64_t samples) {
+  const at::Tensor by_image_RC = answer_logits({.image = percept.image}, asked);
+  const at::Tensor by_caption_RC = answer_logits({.image = {}, .caption = percept.caption}, asked);
+  const bool by_row = setup_.model->config().answer == AnswerKind::kClasses;
+  at::Tensor keep_RC = at::ones_like(by_image_RC, by_image_RC.options().dtype(at::kBool));
+  if (by_row && asked.asks_B.defined()) keep_RC = keep_RC & asked.asks_B.unsqueeze(1);
+  const at::Tensor sum = symmetric_divergence(by_image_RC, by_caption_RC, keep_RC);
+  if (!by_row) return sum / num_targets_.clamp_min(1);
+  if (asked.asks_B.defined()) return sum / num_questions_.clamp_min(1);
+  return sum / static_cast<double>(samples);
 }
 
-/// Of the samples that modality dropout draws, one half loses its picture, the other its caption.
+/// Of the questions that modality dropout draws, one half loses its picture, the other its caption.
 void AnsweringTask::leave_out(Percept& percept, const ForwardContext& context) const {
   const double share = setup_.config.modality_dropout;
   if (share == 0 || !context.drops() || !percept.caption.defined()) return;
@@ -143,12 +169,14 @@ void AnsweringTask::leave_out(Percept& percept, const ForwardContext& context) c
 
 at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext& step) {
   const Percept percept = perceive(setup_.model, micro_batch.batch, micro_batch.forward);
-  Percept given = percept;
-  leave_out(given, micro_batch.forward);
-  at::Tensor loss = answer_loss(given, micro_batch);
+  const Percept shared = repeated(percept, micro_batch.batch.questions_each());
+  const Asked asked = asked_in(micro_batch);
+  Percept given = shared;
+  leave_out(given, asked.context);
+  at::Tensor loss = answer_loss(given, asked);
   if (!percept.caption.defined()) return loss;
   if (setup_.config.consistency > 0)
-    loss = loss + setup_.config.consistency * consistency_loss(percept, micro_batch, step.global_samples);
+    loss = loss + setup_.config.consistency * consistency_loss(shared, asked, step.global_samples);
   if (discriminator_) {
     const double progress =
         static_cast<double>(step.step) / static_cast<double>(std::max<int64_t>(1, step.total_steps));
@@ -181,7 +209,8 @@ PixelStatistics AnsweringTask::pixels() const {
 }
 
 double AnsweringTask::flops_per_sample() const {
-  return 3.0 * static_cast<double>(forward_flops(setup_.model->config(), 1, setup_.num_tokens));
+  return 3.0 * static_cast<double>(
+                   forward_flops(setup_.model->config(), 1, setup_.num_tokens, setup_.questions_per_image));
 }
 
 }  // namespace fathom

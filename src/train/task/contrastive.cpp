@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "models/model_folder.h"
 #include "nn/init.h"
+#include "tensor/random_keys.h"
 #include "train/losses/contrastive_losses.h"
 #include "train/task/module_parameters.h"
 
@@ -98,10 +99,7 @@ ContrastiveTask::Rows ContrastiveTask::rows_of(const MicroBatch& micro_batch, Mo
   } else {
     rows.present_B = empty({batch.size()}, at::kBool).logical_not();
   }
-  if (each > 1 && rows.forward.key_B.defined()) {
-    const at::Tensor place_K = at::arange(each, rows.forward.key_B.options());
-    rows.forward.key_B = (rows.forward.key_B.unsqueeze(1) + place_K).flatten();
-  }
+  if (each > 1 && rows.forward.key_B.defined()) rows.forward.key_B = keys_of_rows(rows.forward.key_B, each);
   if (!rows.place_N.defined()) return rows;
   rows.stand_in = rows.place_N.size(0) == 0;
   const auto take = [&](at::Tensor& tensor) {

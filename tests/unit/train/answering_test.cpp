@@ -12,7 +12,7 @@ namespace fathom {
 namespace {
 
 AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr, const AnsweringConfig& objective = {},
-                        bool captions = false) {
+                        bool captions = false, int64_t questions_per_image = 1) {
   FusionConfig config;
   config.vision = {.image_size = 16,
                    .patch_size = 2,
@@ -31,7 +31,12 @@ AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr, const Answer
   init_parameters(*fusion, 1);
   fusion->to(at::kDouble);
   if (model) *model = fusion;
-  return AnsweringTask({.model = fusion, .config = objective, .num_tokens = 10, .seed = 3});
+  return AnsweringTask({.model = fusion,
+                        .config = objective,
+                        .num_tokens = 10,
+                        .questions_per_image = questions_per_image,
+                        .mean_questions = static_cast<double>(questions_per_image),
+                        .seed = 3});
 }
 
 /// Eight questions of different lengths, the fourth with an answer that is no class.
@@ -57,6 +62,62 @@ Batch make_captioned_batch() {
   return batch;
 }
 
+constexpr int64_t kEach = 3;
+
+/// Four pictures with captions, three questions about each.
+Batch make_shared_batch() {
+  torch::manual_seed(5);
+  Batch batch;
+  batch.index_B = torch::arange(4);
+  batch.image_BCHW = torch::randn({4, 3, 16, 16}, at::kDouble);
+  batch.tokens_BT = torch::randint(0, 50, {4 * (kEach + 1), 10}, at::kLong);
+  batch.prompt_length_B = torch::randint(2, 7, {4 * kEach}, at::kLong);
+  const at::Tensor length_BK =
+      (batch.prompt_length_B + torch::randint(1, 4, {4 * kEach}, at::kLong)).view({4, kEach});
+  batch.length_B = at::cat({length_BK, torch::randint(2, 11, {4, 1}, at::kLong)}, 1).flatten();
+  batch.label_B = torch::tensor({0, 1, 2, -1, 0, 1, 2, 0, 0, 1, 1, 2}, at::kLong);
+  return batch;
+}
+
+/// The first and the last picture have one and two questions only.
+Batch make_batch_with_gaps() {
+  Batch batch = make_shared_batch();
+  for (const int64_t row : {1, 2, 11}) {
+    batch.prompt_length_B[row] = 0;
+    batch.label_B[row] = -1;
+    const int64_t token_row = row / kEach * (kEach + 1) + row % kEach;
+    batch.tokens_BT[token_row].fill_(0);
+    batch.length_B[token_row] = 1;
+  }
+  return batch;
+}
+
+Batch without_captions(Batch batch) {
+  const auto questions = [](const at::Tensor& rows) {
+    return rows.unflatten(0, {4, kEach + 1}).slice(1, 0, kEach).flatten(0, 1).contiguous();
+  };
+  batch.tokens_BT = questions(batch.tokens_BT);
+  batch.length_B = questions(batch.length_B);
+  return batch;
+}
+
+/// The same questions, each a sample of its own.
+Batch one_by_one(const Batch& shared) {
+  const at::Tensor row_N = shared.prompt_length_B.gt(0).nonzero().squeeze(1);
+  const at::Tensor sample_N = row_N.div(kEach, "floor");
+  const int64_t rows_each = shared.tokens_BT.size(0) / 4;
+  Batch batch;
+  batch.index_B = row_N;
+  batch.image_BCHW = shared.image_BCHW.index_select(0, sample_N);
+  batch.label_B = shared.label_B.index_select(0, row_N);
+  batch.prompt_length_B = shared.prompt_length_B.index_select(0, row_N);
+  at::Tensor token_row = (sample_N * rows_each + row_N.remainder(kEach)).unsqueeze(1);
+  if (rows_each > kEach) token_row = at::cat({token_row, (sample_N * rows_each + kEach).unsqueeze(1)}, 1);
+  batch.tokens_BT = shared.tokens_BT.index_select(0, token_row.flatten());
+  batch.length_B = shared.length_B.index_select(0, token_row.flatten());
+  return batch;
+}
+
 std::vector<MicroBatch> split(const Batch& batch, int64_t size) {
   std::vector<MicroBatch> parts;
   for (int64_t start = 0; start < batch.size(); start += size) {
@@ -72,18 +133,37 @@ struct StepResult {
   std::vector<at::Tensor> gradients;
 };
 
-StepResult run_step(AnswerKind answer, int64_t micro_batch, const AnsweringConfig& objective = {},
-                    bool captions = false) {
-  AnsweringTask task = make_task(answer, nullptr, objective, captions);
+StepResult run_step(AnsweringTask task, const std::vector<MicroBatch>& parts) {
+  int64_t samples = 0;
+  for (const MicroBatch& part : parts) samples += part.batch.size();
   const auto solo = make_solo_collective();
-  const StepContext step{
-      .step = 3, .total_steps = 10, .global_samples = 8, .collective = *solo, .expect_last_backward = [] {}};
-  const auto parts = split(captions ? make_captioned_batch() : make_batch(), micro_batch);
+  const StepContext step{.step = 3,
+                         .total_steps = 10,
+                         .global_samples = samples,
+                         .collective = *solo,
+                         .expect_last_backward = [] {}};
   task.before_step(parts, step);
   StepResult result{.loss = task.forward_backward(parts, step).item<double>()};
   for (const auto& [name, parameter] : task.parameters())
     result.gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
   return result;
+}
+
+StepResult run_step(AnswerKind answer, int64_t micro_batch, const AnsweringConfig& objective = {},
+                    bool captions = false) {
+  return run_step(make_task(answer, nullptr, objective, captions),
+                  split(captions ? make_captioned_batch() : make_batch(), micro_batch));
+}
+
+void expect_equal(const StepResult& a, const StepResult& b) {
+  EXPECT_NEAR(a.loss, b.loss, 1e-12);
+  ASSERT_EQ(a.gradients.size(), b.gradients.size());
+  double largest = 0;
+  for (size_t i = 0; i < a.gradients.size(); ++i) {
+    EXPECT_LT((a.gradients[i] - b.gradients[i]).abs().max().item<double>(), 1e-12) << i;
+    largest = std::max(largest, a.gradients[i].abs().max().item<double>());
+  }
+  EXPECT_GT(largest, 1e-4);
 }
 
 class EveryAnswer : public ::testing::TestWithParam<AnswerKind> {};
@@ -104,6 +184,60 @@ TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatchWithTwoModalities) {
   for (size_t i = 0; i < whole.gradients.size(); ++i)
     EXPECT_LT((whole.gradients[i] - parts.gradients[i]).abs().max().item<double>(), 1e-12);
   EXPECT_GT(std::abs(whole.loss - run_step(GetParam(), 8, {}, true).loss), 1e-6);
+}
+
+TEST_P(EveryAnswer, QuestionsThatShareAPictureEqualThoseThatEachHaveIt) {
+  for (const Batch& shared :
+       {make_shared_batch(), make_batch_with_gaps(), without_captions(make_shared_batch())}) {
+    const bool captions = shared.tokens_BT.size(0) > 4 * kEach;
+    const bool gaps = shared.prompt_length_B.min().item<int64_t>() == 0;
+    AnsweringConfig objective{.label_smoothing = 0.1};
+    if (captions) objective.consistency = 0.5;
+    if (captions && !gaps) objective.reversal = 0.7;  // counts pictures, not questions
+    const StepResult together =
+        run_step(make_task(GetParam(), nullptr, objective, captions, kEach), {{shared, {}}});
+    expect_equal(together,
+                 run_step(make_task(GetParam(), nullptr, objective, captions), {{one_by_one(shared), {}}}));
+  }
+}
+
+TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatchWithSharedPictures) {
+  const AnsweringConfig objective{.modality_dropout = 0.6, .consistency = 0.5, .reversal = 0.7};
+  const auto run = [&](int64_t size, const AnsweringConfig& config) {
+    return run_step(make_task(GetParam(), nullptr, config, true, kEach), split(make_batch_with_gaps(), size));
+  };
+  const StepResult whole = run(4, objective);
+  expect_equal(whole, run(1, objective));
+  expect_equal(whole, run(2, objective));
+  EXPECT_GT(std::abs(whole.loss - run(4, {.consistency = 0.5, .reversal = 0.7}).loss), 1e-6);
+}
+
+/// The same question three times.
+TEST_P(EveryAnswer, EachQuestionAboutAPictureDropsOnItsOwn) {
+  Batch single = make_batch(), thrice = single;
+  for (at::Tensor Batch::*rows :
+       {&Batch::tokens_BT, &Batch::length_B, &Batch::prompt_length_B, &Batch::label_B})
+    thrice.*rows = (single.*rows).repeat_interleave(kEach, 0);
+  const auto loss_of = [&](const Batch& batch, int64_t each, bool drops) {
+    std::vector<MicroBatch> parts = split(batch, 8);
+    if (!drops) parts[0].forward = {};
+    return run_step(make_task(GetParam(), nullptr, {}, false, each), parts).loss;
+  };
+  EXPECT_NEAR(loss_of(single, 1, false), loss_of(thrice, kEach, false), 1e-12);
+  EXPECT_GT(std::abs(loss_of(single, 1, true) - loss_of(thrice, kEach, true)), 1e-6);
+  EXPECT_EQ(loss_of(thrice, kEach, true), loss_of(thrice, kEach, true));
+}
+
+TEST(Answering, FiguresCountAPictureOnceAndItsQuestionsEach) {
+  const auto flops = [](int64_t each) {
+    return make_task(AnswerKind::kClasses, nullptr, {}, true, each).flops_per_sample();
+  };
+  Fusion model{nullptr};
+  make_task(AnswerKind::kClasses, &model);
+  EXPECT_DOUBLE_EQ(flops(3) - flops(2), flops(2) - flops(1));
+  EXPECT_GT(2 * flops(1) - flops(2), 3.0 * static_cast<double>(forward_flops(model->config().vision, 1)));
+  EXPECT_GT(flops(2), flops(1));
+  EXPECT_EQ(make_task(AnswerKind::kClasses, nullptr, {}, true, 3).questions_per_sample(), 3);
 }
 
 /// A task, its model, and one loss in evaluation.

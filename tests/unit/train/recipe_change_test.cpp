@@ -58,6 +58,9 @@ TEST_F(RecipeChange, WhatTheStateDependsOnIsRefusedByName) {
   next.data.val_files = {"a.txt"};
   EXPECT_THAT(refusal_of(next), HasSubstr("data.val_files: "));
   next = {};
+  next.data.pairing.questions_per_image = 5;
+  EXPECT_EQ(refusal_of(next), "data.pairing.questions_per_image: the run began with 1, got 5");
+  next = {};
   next.tokenizer.train.vocab_size = 999;
   EXPECT_THAT(refusal_of(next), HasSubstr("tokenizer.vocab_size: "));
   next = {};

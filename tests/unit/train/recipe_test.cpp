@@ -107,6 +107,16 @@ TEST_F(Recipe, RefusesImpossibleShapes) {
   check_ranks(read(contrastive()), 4);
 }
 
+TEST_F(Recipe, QuestionsSharePicturesWhereThereAreQuestions) {
+  const std::string pairing = "[data.pairing]\nquestions_per_image = ";
+  EXPECT_THAT(error_of(contrastive(pairing + "2\n")),
+              HasSubstr("data.pairing.questions_per_image: for answers"));
+  EXPECT_EQ(read(contrastive(pairing + "1\n")).data.pairing.questions_per_image, 1);
+  for (const char* number : {"0", "-1", "65"})
+    EXPECT_THAT(error_of(contrastive(pairing + number + "\n")),
+                HasSubstr("data.pairing.questions_per_image"));
+}
+
 TEST_F(Recipe, AdaptersAloneNeedTheModelTheyBelongTo) {
   EXPECT_THAT(error_of(contrastive("[lora]\nrank = 4\nsave = \"adapter\"\n")),
               HasSubstr("lora.save: adapters alone need init_from"));
