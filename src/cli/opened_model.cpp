@@ -5,7 +5,9 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "models/lora.h"
+#include "nn/token_gate.h"
 #include "tensor/device.h"
 #include "train/trainer_config.h"
 
@@ -48,6 +50,15 @@ void add_adapters(LoadedModel& loaded, const std::vector<std::string>& adapters)
        model_kind_name(needed), model_kind_name(model.loaded.kind));
 }
 
+/// A model that learned to skip is not the one that it would be without.
+void run_dense(OpenedModel& model) {
+  const std::vector<NamedGate> gates = gates_of(model.loaded.module());
+  if (gates.empty()) return;
+  log::warning("{}: this model was trained to skip tokens; with --dense it computes all of them",
+               model.folder);
+  for (auto [name, gate] : gates) gate->set_bypassed(true);
+}
+
 /// What training left in the folder's record, else a hundred.
 int64_t recorded_rerank(const OpenedModel& model) {
   const Json* recorded = model.loaded.extras.record.find("rerank");
@@ -73,6 +84,8 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool runs_data) {
       ->take_all()
       ->allow_extra_args(false)
       ->type_name("FOLDER");
+  app.add_flag("--dense", options.dense,
+               "compute every token in every layer, whatever the model's gates say");
   if (!runs_data) return;
   app.add_option("--batch-size", options.batch_size, "samples at once")
       ->check(CLI::Range(1, 1 << 20))
@@ -121,6 +134,7 @@ OpenedModel open_model(const ModelOptions& options) {
   if (options.precision == "bf16") model.evaluate.compute_dtype = at::kBFloat16;
   model.loaded = load_model_folder(model.folder, {.device = model.evaluate.device});
   add_adapters(model.loaded, options.adapters);
+  if (options.dense) run_dense(model);
   model.tokenizer = model_tokenizer(model.loaded, model.folder);
   model.inputs = model_inputs(model.loaded, model.tokenizer.get(), model.folder);
   model.evaluate.rerank = options.rerank >= 0 ? options.rerank : recorded_rerank(model);

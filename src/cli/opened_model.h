@@ -18,6 +18,7 @@ struct ModelOptions {
   std::string precision = "fp32";
   int64_t batch_size = 128;
   int64_t workers = 2;
+  bool dense = false;   ///< gates let everything through
   int64_t rerank = -1;  ///< −1: as the model was trained to be evaluated
 };
 

@@ -221,6 +221,7 @@ void add_language(const ReportOptions& options, const OpenedModel& model, RunRep
   evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);
   content.language =
       evaluate_language(language, open_texts(paths, *tokenizer, language->config().max_positions), evaluate);
+  content.gates = exhibit_gates(language, *tokenizer, read_file(paths.front()).substr(0, 2000), evaluate);
   content.samples = write_samples(model, read_file(paths.front()).substr(0, 400));
 }
 

@@ -14,6 +14,7 @@ constexpr Verb kVerbs[] = {
     {"search", "find pictures by words, or captions by a picture", run_search},
     {"ask", "answer questions about a picture", run_ask},
     {"generate", "continue a text", run_generate},
+    {"bench", "time what gates save on this machine", run_bench},
     {"report", "write a run's curves, tables and pictures as one HTML file", run_report},
     {"doctor", "say what works on this machine and what is missing", run_doctor},
     {"version", "say which version this is", run_version},

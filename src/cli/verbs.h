@@ -15,6 +15,7 @@ int run_embed(int argc, const char* const* argv);
 int run_search(int argc, const char* const* argv);
 int run_ask(int argc, const char* const* argv);
 int run_generate(int argc, const char* const* argv);
+int run_bench(int argc, const char* const* argv);
 int run_report(int argc, const char* const* argv);
 int run_doctor(int argc, const char* const* argv);
 int run_version(int argc, const char* const* argv);

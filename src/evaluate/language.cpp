@@ -18,10 +18,12 @@ namespace {
 namespace fs = std::filesystem;
 
 Json figures_json(const LanguageReport& report) {
-  return Json::Object{{"bits_per_byte", report.bits_per_byte()},
-                      {"perplexity", report.perplexity()},
-                      {"tokens", report.tokens},
-                      {"bytes", report.bytes}};
+  Json json = Json::Object{{"bits_per_byte", report.bits_per_byte()},
+                           {"perplexity", report.perplexity()},
+                           {"tokens", report.tokens},
+                           {"bytes", report.bytes}};
+  if (report.density) json["density"] = *report.density;
+  return json;
 }
 
 fs::path whole_path(const std::string& path) {
@@ -58,6 +60,10 @@ Json LanguageReport::to_json() const {
 LanguageReport LanguageReports::all() const {
   LanguageReport all;
   for (const auto& [name, report] : files) {
+    if (report.density)
+      all.density = (all.density.value_or(0) * static_cast<double>(all.tokens) +
+                     *report.density * static_cast<double>(report.tokens)) /
+                    static_cast<double>(all.tokens + report.tokens);
     all.nats += report.nats;
     all.tokens += report.tokens;
     all.bytes += report.bytes;
@@ -127,6 +133,7 @@ LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const Toke
   std::optional<Progress> progress;
   if (options.show_progress) progress.emplace("windows", windows->size());
   const ForwardContext context{.compute_dtype = options.compute_dtype};
+  for (auto [name, gate] : gates_of(*model)) gate->reset_counts();
   int64_t done = 0;
   while (auto loaded = loader.next()) {
     require_known_tokens(loaded->tokens_BT, model->config().vocab_size);
@@ -142,6 +149,7 @@ LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const Toke
     done += batch.size();
     if (progress) progress->update(done);
   }
+  report.density = activated_share(*model);
   return report;
 }
 

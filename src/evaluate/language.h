@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,13 +15,14 @@
 namespace fathom {
 
 struct LanguageReport {
-  double nats = 0;     ///< total −ln p over all tokens
-  int64_t tokens = 0;  ///< tokens predicted: every one of the text, once
-  int64_t bytes = 0;   ///< of the text files, separators included
+  double nats = 0;                ///< total −ln p over all tokens
+  int64_t tokens = 0;             ///< tokens predicted: every one of the text, once
+  int64_t bytes = 0;              ///< of the text files, separators included
+  std::optional<double> density;  ///< share of the gated layers' work that was done; of a model with gates
 
   double bits_per_byte() const;  ///< nats ÷ ln 2 ÷ bytes: does not depend on the tokenizer
   double perplexity() const;     ///< exp(nats ÷ tokens)
-  /// {"task": "language", "bits_per_byte", "perplexity", "tokens", "bytes"}
+  /// {"task": "language", "bits_per_byte", "perplexity", "tokens", "bytes"} and, with gates, "density".
   Json to_json() const;
 };
 

@@ -18,6 +18,13 @@ const char* encoder_folder(EncoderKind kind) {
   return kind == EncoderKind::kImage ? "vision" : kind == EncoderKind::kText ? "text" : "audio";
 }
 
+WeightMap gate_map(const torch::nn::Module& model) {
+  WeightMap map;
+  for (const auto& rule : identity_map(model))
+    if (belongs_to_gate(rule.parameter)) map.push_back(rule);
+  return map;
+}
+
 WeightMap bridge_map(const torch::nn::Module& model) {
   WeightMap map;
   for (const auto& rule : identity_map(model))

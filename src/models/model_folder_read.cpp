@@ -27,6 +27,33 @@ void place(Model& model, const LoadOptions& options) {
   model->to(options.device, options.dtype);
 }
 
+/// The weights of an encoder or a language model: by Hugging Face's names, and its gates by ours.
+struct EncoderFiles {
+  WeightFiles known;
+  std::optional<WeightFiles> gates;
+
+  static EncoderFiles open(const std::string& folder, const GateConfig& gate) {
+    EncoderFiles files{WeightFiles::open(folder), std::nullopt};
+    if (gate.has_weights()) files.gates = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+    return files;
+  }
+  int64_t num_elements() const { return known.num_elements() + (gates ? gates->num_elements() : 0); }
+  void load(LanguageModelImpl& model) const {
+    load_weights(model, language_weight_map(model.config(), language_prefix(known)), known,
+                 language_ignores(model.config()), Coverage::kMapped);
+    load_gates(model);
+  }
+  void load(SwinImpl& model) const {
+    load_weights(model, swin_weight_map_for(model.config(), known), known, swin_ignores, Coverage::kMapped);
+    load_gates(model);
+  }
+
+ private:
+  void load_gates(torch::nn::Module& model) const {
+    if (gates) load_weights(model, gate_map(model), *gates, {}, Coverage::kMapped);
+  }
+};
+
 LanguageModelConfig language_config(const std::string& folder) {
   const std::string path = path_in(folder, "config.json");
   return language_config_from_hf(read_checkpoint_json(path), path);
@@ -84,21 +111,21 @@ std::vector<std::string> names_of(const Config& config) {
 
 LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
   const auto config = language_config(folder);
-  const auto files = WeightFiles::open(folder);
+  const auto files = EncoderFiles::open(folder, config.gate);
   require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   LanguageModel model(config);
   place(model, options);
-  load_weights(*model, language_weight_map(config, language_prefix(files)), files, language_ignores(config));
+  files.load(*model);
   return model;
 }
 
 Swin read_vision(const std::string& folder, const LoadOptions& options) {
   const auto config = vision_config(folder);
-  const auto files = WeightFiles::open(folder);
+  const auto files = EncoderFiles::open(folder, config.gate);
   require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   Swin model(config);
   place(model, options);
-  load_weights(*model, swin_weight_map_for(config, files), files, swin_ignores);
+  files.load(*model);
   return model;
 }
 
@@ -115,9 +142,9 @@ AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = towers_config<DualTowerConfig>(record, record_path, "dual tower");
-  const auto text = WeightFiles::open(path_in(folder, "text")),
-             vision = WeightFiles::open(path_in(folder, "vision")),
-             bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+  const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate),
+             vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.gate);
+  const auto bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   std::optional<WeightFiles> audio;
   if (config.hears) audio = WeightFiles::open(path_in(folder, "audio"));
   require_weights(parameter_count(config),
@@ -129,9 +156,8 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
   if (audio) require_agreement(path_in(folder, "audio"), config.audio, record_path);
   DualTower model(config);
   place(model, options);
-  load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
-               language_ignores(config.text));
-  load_weights(*model->vision(), swin_weight_map_for(config.vision, vision), vision, swin_ignores);
+  text.load(*model->text());
+  vision.load(*model->vision());
   if (audio) load_weights(*model->audio(), identity_map(*model->audio()), *audio);
   load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
   return model;
@@ -140,10 +166,10 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
 Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = towers_config<FusionConfig>(record, record_path, "fusion model");
-  const auto text = WeightFiles::open(path_in(folder, "text")),
-             bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
-  std::optional<WeightFiles> vision;
-  if (config.sees()) vision = WeightFiles::open(path_in(folder, "vision"));
+  const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate);
+  const auto bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+  std::optional<EncoderFiles> vision;
+  if (config.sees()) vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.gate);
   require_weights(parameter_count(config),
                   text.num_elements() + bridge.num_elements() + (vision ? vision->num_elements() : 0),
                   record_path);
@@ -151,10 +177,8 @@ Fusion read_fusion(const std::string& folder, const Json& record, const LoadOpti
   if (vision) require_agreement(path_in(folder, "vision"), config.vision, record_path);
   Fusion model(config);
   place(model, options);
-  load_weights(*model->text(), language_weight_map(config.text, language_prefix(text)), text,
-               language_ignores(config.text));
-  if (vision)
-    load_weights(*model->vision(), swin_weight_map_for(config.vision, *vision), *vision, swin_ignores);
+  text.load(*model->text());
+  if (vision) vision->load(*model->vision());
   load_weights(*model, bridge_map(*model), bridge, {}, Coverage::kMapped);
   return model;
 }
@@ -163,21 +187,21 @@ Classifier read_classifier(const std::string& folder, const Json& record, const 
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = classifier_config(record, record_path);
   const std::string encoder_path = path_in(folder, encoder_folder(config.encoder));
-  const auto encoder = WeightFiles::open(encoder_path),
-             head = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+  const GateConfig gate = config.encoder == EncoderKind::kImage  ? config.vision.gate
+                          : config.encoder == EncoderKind::kText ? config.text.gate
+                                                                 : GateConfig{};  // ours by all its names
+  const auto encoder = EncoderFiles::open(encoder_path, gate);
+  const auto head = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   require_weights(parameter_count(config), encoder.num_elements() + head.num_elements(), record_path);
   if (config.encoder == EncoderKind::kImage) require_agreement(encoder_path, config.vision, record_path);
   if (config.encoder == EncoderKind::kText) require_agreement(encoder_path, config.text, record_path);
   if (config.encoder == EncoderKind::kAudio) require_agreement(encoder_path, config.audio, record_path);
   Classifier model(config);
   place(model, options);
-  if (config.encoder == EncoderKind::kImage)
-    load_weights(*model->vision(), swin_weight_map_for(config.vision, encoder), encoder, swin_ignores);
-  if (config.encoder == EncoderKind::kText)
-    load_weights(*model->text(), language_weight_map(config.text, language_prefix(encoder)), encoder,
-                 language_ignores(config.text));
+  if (config.encoder == EncoderKind::kImage) encoder.load(*model->vision());
+  if (config.encoder == EncoderKind::kText) encoder.load(*model->text());
   if (config.encoder == EncoderKind::kAudio)
-    load_weights(*model->audio(), identity_map(*model->audio()), encoder);
+    load_weights(*model->audio(), identity_map(*model->audio()), encoder.known);
   load_weights(*model, bridge_map(*model), head, {}, Coverage::kMapped);
   return model;
 }

@@ -15,6 +15,7 @@ LanguageModelConfig narrowed(LanguageModelConfig config) {
   config.dim = config.head_dim = kRotated;
   config.heads = config.kv_heads = config.mlp_dim = 1;
   config.max_positions = 1;
+  config.gate.inner = 1;
   return config;
 }
 
@@ -23,6 +24,7 @@ SwinConfig narrowed(SwinConfig config) {
   config.dim = 1;  // still doubles each stage
   std::fill(config.heads.begin(), config.heads.end(), 1);
   config.mlp_ratio = 1;
+  config.gate.inner = 1;
   return config;
 }
 
@@ -31,6 +33,7 @@ AudioEncoderConfig narrowed(AudioEncoderConfig config) {
   config.dim = kRotated;
   config.heads = config.mlp_dim = 1;
   config.max_frames = 1;
+  config.gate.inner = 1;
   return config;
 }
 

@@ -76,6 +76,10 @@ at::Tensor as_tensor(const TensorView& view) {
 
 }  // namespace
 
+bool belongs_to_gate(const std::string& parameter) {
+  return parameter.find("gate.") != std::string::npos;
+}
+
 WeightMap identity_map(const torch::nn::Module& module) {
   WeightMap map;
   for (const auto& item : module.named_parameters())

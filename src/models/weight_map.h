@@ -30,6 +30,9 @@ using WeightMap = std::vector<WeightRule>;
 /// keep.
 using IgnoreRule = std::function<bool(const std::string& name)>;
 
+/// Whether a parameter is a gate's (nn/token_gate.h), of which other programs know nothing.
+bool belongs_to_gate(const std::string& parameter);
+
 /// Our own names on both sides, adapters left out.
 WeightMap identity_map(const torch::nn::Module& module);
 

@@ -14,10 +14,32 @@ at::Tensor continued_causal_mask(int64_t start, int64_t count, at::Device device
   return at::ones({count, start + count}, at::TensorOptions().dtype(at::kBool).device(device)).tril(start);
 }
 
-/// True at unpadded keys: [B, 1, 1, T].
-at::Tensor padding_mask(const at::Tensor& length_B, int64_t tokens) {
-  const auto position = at::arange(tokens, length_B.options());
-  return position.unsqueeze(0).lt(length_B.unsqueeze(1)).view({-1, 1, 1, tokens});
+/// True at unpadded tokens: [B, T].
+at::Tensor unpadded(const at::Tensor& length_B, int64_t tokens) {
+  return at::arange(tokens, length_B.options()).unsqueeze(0).lt(length_B.unsqueeze(1));
+}
+
+struct CacheLayer {
+  KeyValueCache& cache;
+  int64_t layer;
+};
+
+/// The rows of each sequence look at what the cache holds of it and, in order, at one another. [H, N, E]
+at::Tensor cached_attention(const at::Tensor& q_HNE, const at::Tensor& k_KNE, const at::Tensor& v_KNE,
+                            const kernels::VarlenLayout& layout, const CacheLayer& place) {
+  std::vector<at::Tensor> parts;
+  const auto* start = layout.start_S1.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row + 1 < layout.start_S1.numel(); ++row) {
+    const int64_t count = start[row + 1] - start[row];
+    if (count == 0) continue;
+    const auto part = [&](const at::Tensor& x) { return x.narrow(1, start[row], count).unsqueeze(0); };
+    const auto [k_1KSE, v_1KSE] = place.cache.append(place.layer, row, part(k_KNE), part(v_KNE));
+    const int64_t before = k_1KSE.size(2) - count;
+    const auto mask =
+        before > 0 && count > 1 ? continued_causal_mask(before, count, q_HNE.device()) : at::Tensor();
+    parts.push_back(kernels::attention(part(q_HNE), k_1KSE, v_1KSE, mask, before == 0).squeeze(0));
+  }
+  return parts.empty() ? q_HNE : at::cat(parts, 1);
 }
 
 }  // namespace
@@ -30,12 +52,14 @@ AttentionView make_attention_view(const at::Tensor& x_BTD, const at::Tensor& len
   AttentionView view;
   view.angles = rope.angles(start, count, x_BTD.device());
   view.cache = cache;
+  view.ordered = causal;
+  if (length_B.defined()) view.present_BT = unpadded(length_B, count);
   if (causal && start == 0)
     view.causal = true;
   else if (causal && count > 1)
     view.mask = continued_causal_mask(start, count, x_BTD.device());
   else if (length_B.defined())
-    view.mask = padding_mask(length_B, count);
+    view.mask = view.present_BT.unsqueeze(1).unsqueeze(1);
   return view;
 }
 
@@ -46,6 +70,7 @@ void separate_segments(AttentionView& view, const at::Tensor& segment_BT) {
   view.mask = segment_BT.unsqueeze(1).eq(segment_BT.unsqueeze(2)).unsqueeze(1) &
               continued_causal_mask(0, tokens, segment_BT.device());
   view.causal = false;
+  view.segment_BT = segment_BT;
 }
 
 AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options) {
@@ -65,6 +90,20 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& 
   if (view.cache != nullptr) std::tie(k_BKSE, v_BKSE) = view.cache->append(layer, k_BKSE, v_BKSE);
   const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
   return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}), context);
+}
+
+at::Tensor AttentionImpl::forward_tokens(const at::Tensor& x_ND, const ComputedTokens& tokens,
+                                         const AttentionView& view, int64_t layer,
+                                         const ForwardContext& context) {
+  const auto position_N = at::remainder(tokens.place_N, tokens.tokens);
+  auto [q_1HNE, k_1KNE, v_1KNE] = kernels::rope_heads(
+      qkv_(x_ND, context).unsqueeze(0), view.angles.cos_TF.index_select(0, position_N),
+      view.angles.sin_TF.index_select(0, position_N), {options_.heads, options_.kv_heads});
+  const auto q_HNE = q_1HNE.squeeze(0), k_KNE = k_1KNE.squeeze(0), v_KNE = v_1KNE.squeeze(0);
+  const auto y_HNE = view.cache != nullptr
+                         ? cached_attention(q_HNE, k_KNE, v_KNE, tokens.layout, {*view.cache, layer})
+                         : kernels::varlen_attention(q_HNE, k_KNE, v_KNE, tokens.layout);
+  return output_(y_HNE.transpose(0, 1).flatten(1), context);
 }
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/varlen_attention.h"
 #include "nn/forward_context.h"
 #include "nn/kv_cache.h"
 #include "nn/linear.h"
@@ -29,6 +30,9 @@ struct AttentionView {
   RopeAngles angles;
   bool causal = false;  ///< each token sees itself and those before; excludes a mask
   at::Tensor mask;  ///< bool, true where a query may look; broadcasts to [B, H, T, S]; undefined: everywhere
+  bool ordered = false;   ///< no token sees a later one, be it by `causal` or by the mask
+  at::Tensor present_BT;  ///< bool: unpadded tokens; undefined: all
+  at::Tensor segment_BT;  ///< int64: the text of each token where a row holds several, or undefined
   KeyValueCache* cache = nullptr;
 };
 
@@ -41,12 +45,24 @@ AttentionView make_attention_view(const at::Tensor& x_BTD, const at::Tensor& len
 /// `segment_BT`: int64, one number a text. REQUIRES a view without a cache.
 void separate_segments(AttentionView& view, const at::Tensor& segment_BT);
 
+/// Some tokens of a batch [B, T], as rows of x_BTD.flatten(0, 1) in rising order. N of them.
+struct ComputedTokens {
+  at::Tensor place_N;            ///< int64: b·T + t
+  kernels::VarlenLayout layout;  ///< sequences are the batch's rows, or the texts in them
+  int64_t tokens = 0;            ///< T
+  bool is_all = false;           ///< N = B·T
+};
+
 class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const AttentionOptions& options);
   /// [B, T, D] → [B, T, D]. `layer` is this layer's place in the cache.
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
                      const ForwardContext& context = {});
+  /// The same for single tokens of the batch, which see one another alone (and, with a cache, what it holds
+  /// of their row): [N, D] → [N, D].
+  at::Tensor forward_tokens(const at::Tensor& x_ND, const ComputedTokens& tokens, const AttentionView& view,
+                            int64_t layer, const ForwardContext& context = {});
 
  private:
   AttentionOptions options_;

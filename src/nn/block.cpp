@@ -1,23 +1,85 @@
 #include "nn/block.h"
 
-#include "nn/residual.h"
+#include <ATen/ATen.h>
+
+#include "nn/gated_rows.h"
 
 namespace fathom {
+namespace {
+
+int64_t num_weights(const torch::nn::Module& module) {
+  int64_t sum = 0;
+  for (const at::Tensor& parameter : module.parameters()) sum += parameter.numel();
+  return sum;
+}
+
+}  // namespace
 
 BlockImpl::BlockImpl(const BlockOptions& options) : options_(options) {
   attention_norm_ = register_module("attention_norm", RMSNorm(options.attention.dim, options.norm_eps));
   attention_ = register_module("attention", Attention(options.attention));
   mlp_norm_ = register_module("mlp_norm", RMSNorm(options.mlp.dim, options.norm_eps));
   mlp_ = register_module("mlp", SwigluMlp(options.mlp));
+  if (!options.gate.config.gates()) return;
+  TokenGateOptions gate = options.gate;
+  if (gate.config.part != GatedPart::kMlp) gate.gated_weights += num_weights(*attention_);
+  if (gate.config.part != GatedPart::kAttention) gate.gated_weights += num_weights(*mlp_);
+  gate_ = register_module("gate", TokenGate(gate));
 }
 
 at::Tensor BlockImpl::forward(const at::Tensor& x_BTD, const AttentionView& view,
                               const ForwardContext& context) {
+  if (gate_.is_empty() || gate_->bypassed()) return dense(x_BTD, view, context, GatedPart::kBlock);
+  switch (options_.gate.config.part) {
+    case GatedPart::kBlock:
+      return gated(x_BTD, view, context);
+    case GatedPart::kAttention:
+      return dense(gated(x_BTD, view, context), view, context, GatedPart::kMlp);
+    case GatedPart::kMlp:
+      return gated(dense(x_BTD, view, context, GatedPart::kAttention), view, context);
+  }
+  return {};
+}
+
+/// A part of the layer for every token.
+at::Tensor BlockImpl::dense(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
+                            GatedPart part) {
   BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
-  const auto h_BTD =
-      add_branch(x_BTD, attention_(attention_norm_(x_BTD), view, options_.layer, context), drop, context);
+  auto y_BTD = x_BTD;
+  if (part != GatedPart::kMlp)
+    y_BTD =
+        add_branch(y_BTD, attention_(attention_norm_(y_BTD), view, options_.layer, context), drop, context);
   drop.stream += 1;
-  return add_branch(h_BTD, mlp_(mlp_norm_(h_BTD), context), drop, context);
+  if (part != GatedPart::kAttention)
+    y_BTD = add_branch(y_BTD, mlp_(mlp_norm_(y_BTD), context), drop, context);
+  return y_BTD;
+}
+
+at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
+                            const ForwardContext& context) {
+  const GateDecision decision = gate_(x_BTD, view, context);
+  const GatedRows rows(decision, view, context);
+  return rows.added(x_BTD, [&](const at::Tensor& x) { return branch(x, rows, view); });
+}
+
+/// What the gated part adds to the rows.
+at::Tensor BlockImpl::branch(const at::Tensor& x, const GatedRows& rows, const AttentionView& view) {
+  const GatedPart part = options_.gate.config.part;
+  BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
+  at::Tensor sum;
+  auto h = x;
+  if (part != GatedPart::kMlp) {
+    const auto normed = attention_norm_(x);
+    sum = rows.dropped(rows.packed() ? attention_->forward_tokens(normed, rows.tokens(), view, options_.layer,
+                                                                  rows.context())
+                                     : attention_(normed, view, options_.layer, rows.context()),
+                       drop);
+    h = x + sum;
+  }
+  if (part == GatedPart::kAttention) return sum;
+  drop.stream += 1;
+  const auto added = rows.dropped(mlp_(mlp_norm_(h), rows.context()), drop);
+  return sum.defined() ? sum + added : added;
 }
 
 }  // namespace fathom

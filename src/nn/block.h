@@ -1,4 +1,4 @@
-// One layer of a Llama-compatible transformer. B batch, T tokens, D model width.
+// One layer of a Llama-compatible transformer. B batch, T tokens, N computed tokens, D model width.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -10,31 +10,45 @@
 #include "nn/forward_context.h"
 #include "nn/mlp.h"
 #include "nn/norm.h"
+#include "nn/token_gate.h"
 
 namespace fathom {
 
 struct BlockOptions {
   AttentionOptions attention;
   MlpOptions mlp;
+  TokenGateOptions gate = {};
   double norm_eps = 1e-5;
   double dropout = 0.0;
   double drop_path = 0.0;
   int64_t layer = 0;  ///< place in the model: keys randomness and finds keys and values in a cache
 };
 
-/// x + attention(norm(x)), then x + mlp(norm(x)).
+class GatedRows;
+
+/// x + attention(norm(x)), then x + mlp(norm(x)). With a gate only for the tokens that it chooses: the others
+/// pass as they are, and leave no key or value.
 class BlockImpl : public torch::nn::Module {
  public:
   explicit BlockImpl(const BlockOptions& options);
   /// [B, T, D] → [B, T, D].
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
+  /// Null for a block without one.
+  TokenGate gate() const { return gate_; }
+
  private:
+  at::Tensor dense(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
+                   GatedPart part);
+  at::Tensor gated(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+  at::Tensor branch(const at::Tensor& x, const GatedRows& rows, const AttentionView& view);
+
   BlockOptions options_;
   RMSNorm attention_norm_{nullptr};
   Attention attention_{nullptr};
   RMSNorm mlp_norm_{nullptr};
   SwigluMlp mlp_{nullptr};
+  TokenGate gate_{nullptr};
 };
 TORCH_MODULE(Block);
 

@@ -4,9 +4,16 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 
+#include <cstdint>
+#include <map>
 #include <optional>
 
 namespace fathom {
+
+/// The tokens that gates chose, by layer: bool [B, T]. For whoever draws, compares or repeats decisions.
+struct GateTrace {
+  std::map<int64_t, at::Tensor> active_BT;
+};
 
 /// Passed by reference down a model; a value, cheap to copy. The default is evaluation.
 struct ForwardContext {
@@ -24,6 +31,14 @@ struct ForwardContext {
   /// int64 [B, T], the number of the text that each token belongs to, where a row holds several: they do not
   /// see each other. Undefined: one text a row.
   at::Tensor segment_BT = {};
+
+  /// Share of the tokens that a gate skips which are computed all the same, to learn what they would have
+  /// brought. Acts like dropout.
+  double explore = 0;
+  /// What a sample of this batch weighs in the step's objective: 1 ÷ samples of the step, over all ranks.
+  double sample_share = 0;
+  GateTrace* gate_trace = nullptr;          ///< filled by gates
+  const GateTrace* forced_gates = nullptr;  ///< taken for their decisions
 
   bool drops() const { return training && key_B.defined(); }
 };

@@ -11,23 +11,48 @@ KeyValueCache::KeyValueCache(const KeyValueCacheShape& shape, const at::TensorOp
   for (int64_t layer = 0; layer < shape.layers; ++layer) {
     keys_.push_back(at::empty({shape.batch, shape.kv_heads, shape.capacity, shape.head_dim}, options));
     values_.push_back(at::empty_like(keys_.back()));
+    num_keys_.emplace_back(shape.batch, 0);
   }
+  gate_sums_.resize(static_cast<size_t>(shape.layers));
 }
 
-void KeyValueCache::truncate(int64_t length) {
-  FATHOM_CHECK(length >= 0 && length <= length_, "[kv_cache] cannot cut {} tokens to {}", length_, length);
-  length_ = length;
+void KeyValueCache::reset() {
+  length_ = 0;
+  for (auto& counts : num_keys_) counts.assign(counts.size(), 0);
+  for (at::Tensor& sum : gate_sums_) sum.reset();
+}
+
+int64_t KeyValueCache::num_keys(int64_t layer, int64_t row) const {
+  return num_keys_.at(static_cast<size_t>(layer)).at(static_cast<size_t>(row));
+}
+
+void KeyValueCache::require_room(int64_t end) const {
+  if (end > capacity_)
+    fail(ErrorKind::kRequest, "the key-value cache holds {} tokens, the sequence has {}", capacity_, end);
 }
 
 std::pair<at::Tensor, at::Tensor> KeyValueCache::append(int64_t layer, const at::Tensor& key_BKTE,
                                                         const at::Tensor& value_BKTE) {
   const int64_t count = key_BKTE.size(2), end = length_ + count;
-  if (end > capacity_)
-    fail(ErrorKind::kRequest, "the key-value cache holds {} tokens, the sequence has {}", capacity_, end);
+  require_room(end);
   auto& key = keys_.at(static_cast<size_t>(layer));
   auto& value = values_.at(static_cast<size_t>(layer));
   key.narrow(2, length_, count).copy_(key_BKTE);
   value.narrow(2, length_, count).copy_(value_BKTE);
+  return {key.narrow(2, 0, end), value.narrow(2, 0, end)};
+}
+
+std::pair<at::Tensor, at::Tensor> KeyValueCache::append(int64_t layer, int64_t row,
+                                                        const at::Tensor& key_1KNE,
+                                                        const at::Tensor& value_1KNE) {
+  int64_t& held = num_keys_.at(static_cast<size_t>(layer)).at(static_cast<size_t>(row));
+  const int64_t count = key_1KNE.size(2), end = held + count;
+  require_room(end);
+  const auto key = keys_.at(static_cast<size_t>(layer)).narrow(0, row, 1);
+  const auto value = values_.at(static_cast<size_t>(layer)).narrow(0, row, 1);
+  key.narrow(2, held, count).copy_(key_1KNE);
+  value.narrow(2, held, count).copy_(value_1KNE);
+  held = end;
   return {key.narrow(2, 0, end), value.narrow(2, 0, end)};
 }
 

@@ -19,27 +19,38 @@ struct KeyValueCacheShape {
   int64_t head_dim = 0;
 };
 
-/// A contiguous cache for sequences of equal length. Owned by whoever generates, used by one thread; a
-/// forward pass appends to every layer, then the model calls `advance`.
+/// A contiguous cache for sequences of equal length, of whose tokens layers with gates may hold fewer. Owned
+/// by whoever generates, used by one thread; a forward pass appends to every layer, then the model calls
+/// `advance`.
 class KeyValueCache {
  public:
   KeyValueCache(const KeyValueCacheShape& shape, const at::TensorOptions& options);
 
   int64_t length() const { return length_; }  ///< tokens seen by all layers
   int64_t capacity() const { return capacity_; }
-  void reset() { length_ = 0; }
-  /// Forgets all but the first `length` tokens.
-  void truncate(int64_t length);
+  void reset();
 
   /// Stores [B, K, T, E] behind what is there and returns views of all keys and values, [B, K, length + T,
   /// E]. Errors (kRequest): beyond the capacity.
   std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& key_BKTE,
                                            const at::Tensor& value_BKTE);
+  /// The same for one sequence of a layer that skips tokens: [1, K, N, E] behind the keys that it holds of
+  /// `row`; all of those.
+  std::pair<at::Tensor, at::Tensor> append(int64_t layer, int64_t row, const at::Tensor& key_1KNE,
+                                           const at::Tensor& value_1KNE);
+  /// Keys of one sequence in a layer that skips tokens.
+  int64_t num_keys(int64_t layer, int64_t row) const;
+  /// What a layer's gate has summed up over the tokens seen; undefined before the first.
+  at::Tensor& gate_sum(int64_t layer) { return gate_sums_.at(static_cast<size_t>(layer)); }
   void advance(int64_t num_tokens) { length_ += num_tokens; }
 
  private:
+  void require_room(int64_t end) const;
+
   std::vector<at::Tensor> keys_;
   std::vector<at::Tensor> values_;
+  std::vector<std::vector<int64_t>> num_keys_;  ///< by layer and sequence, of layers that skip tokens
+  std::vector<at::Tensor> gate_sums_;
   int64_t capacity_;
   int64_t length_ = 0;
 };

@@ -20,12 +20,18 @@ at::Tensor dropout(const at::Tensor& x, double probability, int64_t stream, cons
 at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                       const ForwardContext& context) {
   const auto kept = dropout(branch, drop.dropout, drop.stream, context);
-  if (drop.drop_path == 0 || !context.drops()) return at::add(x, kept);
+  const auto scale_B = branch_scale(x.options(), drop, context);
+  if (!scale_B.defined()) return at::add(x, kept);
   std::vector<int64_t> per_sample(static_cast<size_t>(x.dim()), 1);
   per_sample[0] = x.size(0);
-  const auto scale = kernels::keyed_dropout(at::ones(per_sample, x.options().requires_grad(false)),
-                                            context.key_B, 2 * drop.stream + kDropPath, drop.drop_path);
-  return at::addcmul(x, kept, scale);
+  return at::addcmul(x, kept, scale_B.view(per_sample));
+}
+
+at::Tensor branch_scale(const at::TensorOptions& options, const BranchDrop& drop,
+                        const ForwardContext& context) {
+  if (drop.drop_path == 0 || !context.drops()) return {};
+  return kernels::keyed_dropout(at::ones({context.key_B.size(0)}, options.requires_grad(false)),
+                                context.key_B, 2 * drop.stream + kDropPath, drop.drop_path);
 }
 
 double drop_path_at(int64_t block, int64_t count, double last) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
 
 #include <cstdint>
 
@@ -23,6 +24,10 @@ at::Tensor dropout(const at::Tensor& x, double probability, int64_t stream, cons
 /// x + branch, with the branch dropped as `drop` says when the context trains. Both [B, ...].
 at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                       const ForwardContext& context);
+
+/// What stochastic depth multiplies each sample's branch with: [B], or undefined where it drops none.
+at::Tensor branch_scale(const at::TensorOptions& options, const BranchDrop& drop,
+                        const ForwardContext& context);
 
 /// Stochastic depth of one of `count` blocks: grows linearly from 0 to `last`.
 double drop_path_at(int64_t block, int64_t count, double last);

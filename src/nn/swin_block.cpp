@@ -2,15 +2,34 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
 #include "nn/checkpointing.h"
+#include "nn/gated_rows.h"
 #include "nn/residual.h"
 #include "nn/window_plan.h"
 
 namespace fathom {
+namespace {
+
+int64_t num_weights(const torch::nn::Module& module) {
+  int64_t sum = 0;
+  for (const at::Tensor& parameter : module.parameters()) sum += parameter.numel();
+  return sum;
+}
+
+/// True at the places of these windows that lie outside of the map: [N, T, 1]; undefined where none can.
+at::Tensor padded_places(const at::Tensor& x, const kernels::WindowShape& shape, const at::Tensor& place_N) {
+  if (shape.height % shape.side == 0 && shape.width % shape.side == 0) return {};
+  const auto inside = kernels::window_partition(
+      at::ones({1, shape.height, shape.width, 1}, x.options().dtype(at::kFloat).requires_grad(false)), shape);
+  return inside.squeeze(0).index_select(0, place_N).lt(0.5);
+}
+
+}  // namespace
 
 WindowAttentionImpl::WindowAttentionImpl(const SwinBlockOptions& options) : options_(options) {
   const int64_t span = 2 * options.window - 1;
@@ -31,13 +50,24 @@ const WindowAttentionImpl::Plan& WindowAttentionImpl::plan_for(const at::Tensor&
   return plan_;
 }
 
+at::Tensor WindowAttentionImpl::bias_HTT() const {
+  const int64_t places = plan_.shape.side * plan_.shape.side;
+  return at::index_select(position_bias_, 0, plan_.index)
+      .view({places, places, options_.heads})
+      .permute({2, 0, 1})
+      .contiguous();
+}
+
+at::Tensor WindowAttentionImpl::forward_windows(const at::Tensor& x_NTD, const at::Tensor& window_N,
+                                                const ForwardContext& context) {
+  const auto mask_NTT = plan_.mask_WTT.defined() ? plan_.mask_WTT.index_select(0, window_N) : at::Tensor();
+  const auto attended = kernels::window_attention(qkv_(x_NTD, context).unsqueeze(0), bias_HTT(), mask_NTT);
+  return output_(attended.squeeze(0), context);
+}
+
 at::Tensor WindowAttentionImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   const Plan& plan = plan_for(x);
-  const int64_t places = plan.shape.side * plan.shape.side;
-  const auto bias_HTT = at::index_select(position_bias_, 0, plan.index)
-                            .view({places, places, options_.heads})
-                            .permute({2, 0, 1})
-                            .contiguous();
+  const auto bias_HTT = this->bias_HTT();
   if (kernels::has_shifted_window_attention(x, plan.shape, options_.dim / options_.heads))
     return output_(kernels::shifted_window_attention(qkv_(x, context), bias_HTT, plan.shape), context);
   const auto windows = kernels::window_partition(x, plan.shape);
@@ -55,13 +85,58 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
   mlp_norm_ = register_module("mlp_norm", LayerNorm(options.dim, options.norm_eps));
   const auto inner = static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio);
   mlp_ = register_module("mlp", GeluMlp(MlpOptions{.dim = options.dim, .inner = inner}));
+  const auto gate = [&](const torch::nn::Module& gated, int64_t place, int64_t places) {
+    return TokenGate(TokenGateOptions{.config = options.gate,
+                                      .dim = options.dim,
+                                      .layer = 2 * options.layer + place,
+                                      .index = options.index,
+                                      .places = places,
+                                      .norm_eps = options.norm_eps,
+                                      .gated_weights = num_weights(gated)});
+  };
+  if (!options.gate.gates()) return;
+  const int64_t side = std::max<int64_t>(1, options.window);
+  if (options.gate.part != GatedPart::kMlp)
+    attention_gate_ = register_module(
+        "attention_gate", gate(*attention_, 0, (options.map_places + side * side - 1) / (side * side)));
+  if (options.gate.part != GatedPart::kAttention)
+    mlp_gate_ = register_module("mlp_gate", gate(*mlp_, 1, options.map_places));
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
-  const auto h = add_branch(x, attention_(attention_norm_(x), context), drop, context);
-  drop.stream += 1;
-  return add_branch(h, mlp_(mlp_norm_(h), context), drop, context);
+  return feed_forward(attend(x, context), context);
+}
+
+at::Tensor SwinBlockImpl::attend(const at::Tensor& x, const ForwardContext& context) {
+  const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
+  if (attention_gate_.is_empty() || attention_gate_->bypassed())
+    return add_branch(x, attention_(attention_norm_(x), context), drop, context);
+  const kernels::WindowShape shape = attention_->windows_of(x);
+  const auto window_BWTD = kernels::window_partition(x, shape);
+  const GateDecision decision = attention_gate_(window_BWTD.mean(2), AttentionView{}, context);
+  const GatedRows rows(decision, {}, context);
+  const auto place_N = at::remainder(rows.tokens().place_N, shape.count());
+  const auto absent_NT1 = padded_places(x, shape, place_N);
+  const auto branch = [&](const at::Tensor& y) {
+    auto normed_NTD = attention_norm_(y.flatten(0, -3));
+    // As without a gate, where the map is padded behind the norm.
+    if (absent_NT1.defined()) normed_NTD = normed_NTD.masked_fill(absent_NT1, 0);
+    return rows.dropped(attention_->forward_windows(normed_NTD, place_N, rows.context()).view_as(y), drop);
+  };
+  return kernels::window_merge(rows.added(window_BWTD, branch), shape);
+}
+
+at::Tensor SwinBlockImpl::feed_forward(const at::Tensor& x, const ForwardContext& context) {
+  const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer + 1};
+  if (mlp_gate_.is_empty() || mlp_gate_->bypassed())
+    return add_branch(x, mlp_(mlp_norm_(x), context), drop, context);
+  const auto x_BTD = x.flatten(1, 2);
+  const GateDecision decision = mlp_gate_(x_BTD, AttentionView{}, context);
+  const GatedRows rows(decision, {}, context);
+  return rows
+      .added(x_BTD,
+             [&](const at::Tensor& y) { return rows.dropped(mlp_(mlp_norm_(y), rows.context()), drop); })
+      .view_as(x);
 }
 
 SwinStageImpl::SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool merge) {

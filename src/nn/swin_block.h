@@ -14,6 +14,7 @@
 #include "nn/mlp.h"
 #include "nn/norm.h"
 #include "nn/patch.h"
+#include "nn/token_gate.h"
 
 namespace fathom {
 
@@ -28,6 +29,9 @@ struct SwinBlockOptions {
   double dropout = 0.0;
   double drop_path = 0.0;
   int64_t layer = 0;  ///< place in the model: keys randomness
+  GateConfig gate = {};
+  int64_t index = 0;       ///< of the block in its encoder: finds its gates' density
+  int64_t map_places = 0;  ///< of the stage's map, for GateKind::kPooled
 };
 
 /// Attention inside windows, with a learned bias by relative position.
@@ -36,6 +40,11 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
   explicit WindowAttentionImpl(const SwinBlockOptions& options);
   /// [B, height, width, D] → the same.
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
+  /// The same for some windows of a map: [N, T, D], which stand at `window_N` (int64) of its windows.
+  at::Tensor forward_windows(const at::Tensor& x_NTD, const at::Tensor& window_N,
+                             const ForwardContext& context);
+  /// Windows over a map of this shape.
+  const kernels::WindowShape& windows_of(const at::Tensor& x) { return plan_for(x).shape; }
   void initialise(ParameterInit& init) const override;
 
  private:
@@ -46,6 +55,7 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
     at::Tensor mask_WTT;  ///< undefined without a shift
   };
   const Plan& plan_for(const at::Tensor& x);
+  at::Tensor bias_HTT() const;
 
   SwinBlockOptions options_;
   at::Tensor position_bias_;  ///< [(2·window − 1)², H]
@@ -55,7 +65,8 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
 };
 TORCH_MODULE(WindowAttention);
 
-/// x + attention(norm(x)), then x + mlp(norm(x)).
+/// x + attention(norm(x)), then x + mlp(norm(x)). With gates attention works on the windows that one chooses,
+/// by their mean, and the feed-forward layer on the tokens that another chooses.
 class SwinBlockImpl : public torch::nn::Module {
  public:
   explicit SwinBlockImpl(const SwinBlockOptions& options);
@@ -63,11 +74,16 @@ class SwinBlockImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context);
 
  private:
+  at::Tensor attend(const at::Tensor& x, const ForwardContext& context);
+  at::Tensor feed_forward(const at::Tensor& x, const ForwardContext& context);
+
   SwinBlockOptions options_;
   LayerNorm attention_norm_{nullptr};
   WindowAttention attention_{nullptr};
+  TokenGate attention_gate_{nullptr};
   LayerNorm mlp_norm_{nullptr};
   GeluMlp mlp_{nullptr};
+  TokenGate mlp_gate_{nullptr};
 };
 TORCH_MODULE(SwinBlock);
 

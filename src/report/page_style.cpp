@@ -46,6 +46,9 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 details { margin-top: 16px; }
 summary { cursor: pointer; color: var(--accent); }
+.gated { font-size: 15px; line-height: 1.9; white-space: pre-wrap; }
+.gated span { background: color-mix(in srgb, var(--accent) calc(var(--share) * 55%), transparent); border-radius: 3px; }
+svg.kept rect { fill: var(--accent); }
 pre { background: var(--faint); border-radius: 8px; padding: 14px; overflow-x: auto; font-size: 13px; white-space: pre-wrap; }
 svg.plot { display: block; width: 100%; height: auto; overflow: visible; }
 .plot text { fill: var(--soft); font-size: 12px; font-family: inherit; font-variant-numeric: tabular-nums; }

@@ -82,6 +82,8 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
       {"Samples a second", {{"samples_per_second", "samples a second"}}},
       {"Tokens a second", {{"tokens_per_second", "tokens a second"}}},
       {"Questions a second", {{"questions_per_second", "questions a second"}}},
+      {"Share of the gated work that is done", {{"density", "all"}}},
+      {"Entropy of gates (bits a token)", {{"gate_entropy", ""}}},
       {"Share of time waiting for data", {{"data_wait_share", "data wait"}, {"data_wait", "data wait"}}},
   };
   const std::vector<PlotPlan> evaluation = {
@@ -324,6 +326,7 @@ std::string render_run_report(const RunReportContent& content) {
   write_found_words(page, content.image_to_text);
   write_asked(page, content.asked);
   write_sounds(page, content.sounds);
+  if (content.gates) write_gates(page, *content.gates);
   write_samples(page, content.samples);
   write_plots(page, content.history);
   write_cards(page, content);

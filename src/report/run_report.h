@@ -12,6 +12,7 @@
 #include "evaluate/retrieval.h"
 #include "report/answer_exhibit.h"
 #include "report/exhibit.h"
+#include "report/gate_exhibit.h"
 #include "report/run_history.h"
 #include "report/sound_exhibit.h"
 
@@ -38,6 +39,7 @@ struct RunReportContent {
   std::vector<Exhibit> image_to_text;
   std::vector<SoundExhibit> sounds;
   std::vector<AnswerExhibit> asked;
+  std::optional<GateExhibit> gates;
   std::vector<TextSample> samples;
   CardFacts model_card;
   CardFacts data_card;

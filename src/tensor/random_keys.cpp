@@ -66,6 +66,12 @@ at::Tensor keyed_uniform(const at::Tensor& key_B, at::IntArrayRef per_sample_sha
   return at::bitwise_right_shift(keyed_bits(key_B, per_sample_shape, stream), 8).to(at::kFloat).mul_(0x1p-24);
 }
 
+at::Tensor token_keys(const at::Tensor& key_B, int64_t tokens) {
+  constexpr int64_t kLow = int64_t{1} << 45, kHigh = kLow + 1;  // streams that no layer uses
+  return at::bitwise_xor(keyed_bits(key_B, {tokens}, kLow),
+                         at::mul(keyed_bits(key_B, {tokens}, kHigh), int64_t{1} << 32));
+}
+
 at::Tensor make_sample_keys(const at::Tensor& index_B, int64_t seed, int64_t step) {
   const uint64_t key = mix_seed({static_cast<uint64_t>(seed), static_cast<uint64_t>(step)});
   const auto bits = [&](int64_t stream) {

@@ -60,6 +60,8 @@ void Monitor::settle(const StepRecord& record) {
   stop_requested_ = stop_requested_ || values[2] > 0;
   interval_.loss_sum += loss;
   interval_.norm_sum += norm;
+  interval_.further_sums.resize(setup_.further_figures.size());
+  for (size_t i = 0; i < interval_.further_sums.size(); ++i) interval_.further_sums[i] += values[3 + i];
   interval_.timed_samples += record.samples;
   ++interval_.steps;
   note_ = fmt::format("loss {:.4f}", loss);
@@ -89,6 +91,8 @@ void Monitor::write_line(const StepRecord& record) {
   line["loss"] = interval_.loss_sum / static_cast<double>(interval_.steps);
   line["learning_rate"] = record.learning_rate;
   line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps);
+  for (size_t i = 0; i < interval_.further_sums.size(); ++i)
+    line[setup_.further_figures[i]] = interval_.further_sums[i] / static_cast<double>(interval_.steps);
   if (log_) {
     const Json speed = throughput(record);
     for (const auto& [name, value] : speed.as_object()) line[name] = value;
@@ -127,6 +131,7 @@ Json Monitor::state() const {
   Json state = Json::object();
   state["loss_sum"] = interval_.loss_sum;
   state["norm_sum"] = interval_.norm_sum;
+  for (const double sum : interval_.further_sums) state["further_sums"].push_back(sum);
   state["steps"] = interval_.steps;
   state["last_loss"] = last_loss_;
   state["seconds"] = seconds();
@@ -137,6 +142,8 @@ void Monitor::load_state(const Json& state) {
   interval_ = Interval{.loss_sum = state.at("loss_sum").as_double(),
                        .norm_sum = state.at("norm_sum").as_double(),
                        .steps = state.at("steps").as_int()};
+  if (const Json* sums = state.find("further_sums"))
+    for (const Json& sum : sums->as_array()) interval_.further_sums.push_back(sum.as_double());
   last_loss_ = state.at("last_loss").as_double();
   former_seconds_ = state.at("seconds").as_double();
 }

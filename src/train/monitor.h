@@ -7,6 +7,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/progress.h"
@@ -23,6 +24,7 @@ struct MonitorSetup {
   int64_t log_every = 10;
   int64_t start_step = 0;
   int64_t total_steps = 0;
+  std::vector<std::string> further_figures = {};  ///< of each step, beside loss and norm
   int64_t tokens_per_sample = 0;
   double questions_per_sample = 0;
   double flops_per_sample = 0;
@@ -35,7 +37,7 @@ struct StepRecord {
   double learning_rate = 0;
   int64_t samples = 0;      ///< over all ranks
   double wait_seconds = 0;  ///< the loader's total so far
-  DeferredRead values;      ///< loss, gradient norm, ranks that wish to stop
+  DeferredRead values;      ///< loss, gradient norm, ranks that wish to stop, further figures
   std::chrono::steady_clock::time_point given = std::chrono::steady_clock::now();
 };
 
@@ -71,6 +73,7 @@ class Monitor {
   struct Interval {
     double loss_sum = 0;
     double norm_sum = 0;
+    std::vector<double> further_sums;
     int64_t steps = 0;
     int64_t timed_samples = 0;  ///< of this process, unlike the sums
     double wait_start = 0;

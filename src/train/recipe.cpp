@@ -110,6 +110,7 @@ void RecipeConfig::fields(Fields& f) {
   f.group("optimizer", optimizer, "AdamW");
   f.group("schedule", schedule, "learning rate over the run");
   f.group("checkpoint", checkpoint, "what is saved, and when");
+  f.group("gating", gating, "how gates (model.gate) are held at their density");
   f.group("evaluation", evaluation, "what is measured on held-out data, and when");
   f.group("parallel", parallel, "how ranks exchange gradients");
   f.group("collective", collective, "how ranks meet, and notice failures");

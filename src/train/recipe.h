@@ -101,6 +101,7 @@ struct RecipeConfig {
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;
   EvaluationConfig evaluation;
+  GateTrainingConfig gating;
   DataParallelConfig parallel;
   CollectiveConfig collective;
 

@@ -13,6 +13,7 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
           .schedule = recipe.schedule,
           .checkpoint = recipe.checkpoint,
           .evaluation = recipe.evaluation,
+          .gating = recipe.gating,
           .parallel = recipe.parallel,
           .run_folder = run_folder,
           .recipe = config_to_json(recipe),

@@ -1,4 +1,7 @@
+#include <torch/torch.h>
+
 #include <filesystem>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -30,6 +33,7 @@ Metrics language_metrics(const LanguageReports& reports) {
   const LanguageReport all = reports.all();
   metrics["bits_per_byte"] = {all.bits_per_byte(), false};
   metrics["perplexity"] = {all.perplexity(), false};
+  if (all.density) metrics["density"] = {*all.density, false};
   return metrics;
 }
 
@@ -62,6 +66,31 @@ void add_chat_metrics(Metrics& metrics, const ChatReport& report) {
   metrics["answer_accuracy"] = {report.accuracy(), true};
 }
 
+/// How many decisions of the gates over the first held-out window are those of the evaluation before: 1 for a
+/// gate that has settled. Nothing at the first evaluation, and without gates.
+class GateAgreement {
+ public:
+  explicit GateAgreement(const NamedWindows& texts) {
+    const Sample sample = texts.begin()->second->load(0, 0);
+    const std::vector<int32_t>& row = sample.token_rows.front();
+    tokens_1T_ = torch::tensor(std::vector<int64_t>(row.begin(), row.end() - 1)).unsqueeze(0);
+  }
+  std::optional<double> measure(LanguageModel model, const EvaluateOptions& options) {
+    const torch::NoGradGuard no_grad;
+    GateTrace trace;
+    model->eval();
+    model->hidden(tokens_1T_.to(options.device), {},
+                  {.compute_dtype = options.compute_dtype, .gate_trace = &trace});
+    const GateTrace before = std::exchange(former_, trace);
+    if (before.active_BT.empty()) return std::nullopt;
+    return agreement(trace, before);
+  }
+
+ private:
+  at::Tensor tokens_1T_;
+  GateTrace former_;
+};
+
 /// Of texts and of conversations, as far as there are any.
 std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& recipe,
                                                           const std::shared_ptr<const Tokenizer>& tokenizer,
@@ -73,9 +102,14 @@ std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& re
   if (!chat.val_files.empty())
     chats =
         std::make_shared<const ChatSource>(chat.val_files, chat, tokenizer, recipe.language.max_positions);
-  return [texts, chats, options, padding = tokenizer->padding().value_or(0)](const LanguageModel& model) {
+  std::shared_ptr<GateAgreement> agreement;
+  if (recipe.language.gate.gates() && !texts.empty()) agreement = std::make_shared<GateAgreement>(texts);
+  return [texts, chats, options, agreement,
+          padding = tokenizer->padding().value_or(0)](const LanguageModel& model) {
     Metrics metrics;
     if (!texts.empty()) metrics = language_metrics(evaluate_language(model, texts, options));
+    if (agreement)
+      if (const auto share = agreement->measure(model, options)) metrics["gate_agreement"] = {*share, true};
     if (chats) add_chat_metrics(metrics, evaluate_chat(model, chats, padding, options));
     return metrics;
   };

@@ -6,7 +6,9 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "models/lora.h"
+#include "models/weight_map.h"
 #include "nn/init.h"
 
 namespace fathom {
@@ -23,15 +25,22 @@ void require_kind(const RecipeConfig& recipe, ModelKind given, ModelKind needed)
        source, parameter, how);
 }
 
+/// A dense model may be given gates.
 void copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::string& source) {
   const torch::NoGradGuard no_grad;
   const auto given = from.named_parameters();
+  int64_t num_new = 0;
   for (auto& entry : to.named_parameters()) {
     const at::Tensor* found = given.find(entry.key());
+    if (!found && belongs_to_gate(entry.key())) {
+      num_new += entry.value().numel();
+      continue;
+    }
     if (!found || found->sizes() != entry.value().sizes())
       does_not_fit(source, entry.key(), found ? "of another shape" : "absent");
     entry.value().copy_(*found);
   }
+  if (num_new > 0) log::info("init_from: {} has no gates; their {} parameters begin anew", source, num_new);
 }
 
 /// As far as names tell.
@@ -42,7 +51,8 @@ void check_sources(const torch::nn::Module& module, ModelKind kind, const Recipe
   const std::vector<std::string> given = model_parameter_names(recipe.init_from);
   const std::set<std::string> names(given.begin(), given.end());
   for (const auto& entry : module.named_parameters())
-    if (!names.contains(entry.key())) does_not_fit(recipe.init_from, entry.key(), "absent");
+    if (!names.contains(entry.key()) && !belongs_to_gate(entry.key()))
+      does_not_fit(recipe.init_from, entry.key(), "absent");
 }
 
 }  // namespace
@@ -63,6 +73,7 @@ InitReport place_model(torch::nn::Module& module, ModelKind kind, const RecipeCo
   } else {
     LoadedModel loaded = load_model_folder(recipe.init_from);
     require_kind(recipe, loaded.kind, kind);
+    init_parameters(module, recipe.seed);
     copy_weights(loaded.module(), module, recipe.init_from);
   }
   if (recipe.lora.active()) add_adapters(module, recipe.lora, recipe.seed);

@@ -15,6 +15,7 @@
 #include "batch/collate.h"
 #include "distributed/collective.h"
 #include "nn/forward_context.h"
+#include "nn/token_gate.h"
 #include "tensor/tensor_file.h"
 #include "train/optimizer.h"
 
@@ -57,6 +58,9 @@ class Task {
 
   /// Every parameter, frozen ones included, by its full name.
   virtual NamedParameters parameters() const = 0;
+
+  /// Gates of the model's layers (nn/token_gate.h), which the trainer controls.
+  virtual std::vector<NamedGate> gates() const { return {}; }
 
   /// This micro-batch's share of the objective, a scalar: the sum over its samples ÷ the count over all
   /// samples of the step and all ranks, so that shares add up to the mean over the global batch.

@@ -57,8 +57,10 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       average_(parameters_, config.training.average_decay),
       best_(config.evaluation, parts.task.default_metric()),
       total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())),
+      gates_(parts.task.gates(), config.gating),
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
-                                   parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
+                                   !gates_.has_gates() && parts.collective.size() == 1 &&
+                                   !parts.runtime.device().is_cpu()) {
   freeze_parameters(parameters_, config.optimizer.freeze);
   freeze_lower_layers(parameters_, config.optimizer.freeze_layers);
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
@@ -96,6 +98,7 @@ void Trainer::start_monitor() {
                    .log_every = config_.training.log_every,
                    .start_step = step_,
                    .total_steps = total_steps_,
+                   .further_figures = gates_.figure_names(),
                    .tokens_per_sample = parts_.task.tokens_per_sample(),
                    .questions_per_sample = parts_.task.questions_per_sample(),
                    .flops_per_sample = parts_.task.flops_per_sample(),
@@ -117,7 +120,7 @@ StopReason Trainer::stop_reason() {
   return signals.item<float>() > 0 ? StopReason::kRequested : StopReason::kTimeUp;
 }
 
-std::vector<MicroBatch> Trainer::prepare(const Batch& batch) const {
+std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samples) const {
   const int64_t most =
       config_.training.micro_batch_size > 0 ? config_.training.micro_batch_size : batch.size();
   const at::Device device = parts_.runtime.device();
@@ -130,7 +133,9 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch) const {
                              ForwardContext{.training = true,
                                             .key_B = key_B.to(device, /*non_blocking=*/true),
                                             .compute_dtype = compute_type(config_.precision),
-                                            .checkpoint_blocks = config_.training.checkpoint_blocks}});
+                                            .checkpoint_blocks = config_.training.checkpoint_blocks,
+                                            .explore = gates_.explore(),
+                                            .sample_share = 1.0 / static_cast<double>(global_samples)}});
     at::Tensor& image_BCHW = micro_batches.back().batch.image_BCHW;
     if (image_BCHW.defined()) image_BCHW = image_BCHW.to(parameter_type(config_.precision));
   }
@@ -144,7 +149,7 @@ void Trainer::train_step() {
   const int64_t samples =
       std::min(config_.training.batch_size,
                parts_.loader.num_samples() - place.position * config_.training.batch_size);
-  const std::vector<MicroBatch> micro_batches = prepare(*batch);
+  const std::vector<MicroBatch> micro_batches = prepare(*batch, samples);
   const StepContext context{.step = step_,
                             .total_steps = total_steps_,
                             .global_samples = samples,
@@ -153,18 +158,21 @@ void Trainer::train_step() {
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_scale(config_.schedule, step_, total_steps_);
   optimizer_->set_learning_rate(learning_rate);
+  gates_.begin(step_);
   const std::vector<at::Tensor> figures =
       recorder_.run(micro_batches, [&](std::span<const MicroBatch> inputs) {
         parts_.task.before_step(inputs, context);
         reducer_->zero();
         const at::Tensor loss = parts_.task.forward_backward(inputs, context);
         reducer_->finish();
-        return std::vector<at::Tensor>{loss, apply_gradients()};
+        std::vector<at::Tensor> figures = {loss, apply_gradients()};
+        if (gates_.has_gates()) figures.push_back(gates_.finish(parts_.collective));
+        return figures;
       });
   average_.update();
   parts_.task.after_step(context);
   ++step_;
-  report(figures[0], figures[1], learning_rate, samples);
+  report(figures, learning_rate, samples);
 }
 
 /// A gradient that is not finite changes nothing; the host hears of it a step later.
@@ -177,13 +185,16 @@ at::Tensor Trainer::apply_gradients() {
   return norm;
 }
 
-void Trainer::report(const at::Tensor& loss, const at::Tensor& norm, double learning_rate, int64_t samples) {
+/// `figures`: this rank's share of the loss, the gradient's norm, and those of gates where there are any.
+void Trainer::report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples) {
   const torch::NoGradGuard no_grad;
+  const at::Tensor &loss = figures[0], &norm = figures[1];
   const double max_seconds = config_.training.max_seconds;
   const bool stop = stop_signal_.requested() || (max_seconds > 0 && monitor_->seconds() > max_seconds);
   at::Tensor shared = at::stack({loss, at::full_like(loss, stop ? 1.0 : 0.0)});
   parts_.collective.all_reduce(shared);
-  const at::Tensor values = at::stack({shared[0], norm.to(shared.scalar_type()), shared[1]});
+  at::Tensor values = at::stack({shared[0], norm.to(shared.scalar_type()), shared[1]});
+  if (figures.size() > 2) values = at::cat({values, figures[2].to(values.scalar_type())});
   monitor_->add({.step = step_,
                  .learning_rate = learning_rate,
                  .samples = samples,

@@ -13,6 +13,7 @@
 #include "tensor/device_runtime.h"
 #include "train/best_model.h"
 #include "train/checkpoint.h"
+#include "train/gate_controller.h"
 #include "train/monitor.h"
 #include "train/optimizer.h"
 #include "train/run_folder.h"
@@ -67,9 +68,9 @@ class Trainer {
 
  private:
   void train_step();
-  std::vector<MicroBatch> prepare(const Batch& batch) const;
+  std::vector<MicroBatch> prepare(const Batch& batch, int64_t global_samples) const;
   at::Tensor apply_gradients();
-  void report(const at::Tensor& loss, const at::Tensor& norm, double learning_rate, int64_t samples);
+  void report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples);
   void keep_what_is_due();
   void keep_model();
   void evaluate();
@@ -99,6 +100,7 @@ class Trainer {
   std::unique_ptr<Monitor> monitor_;
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
+  GateController gates_;
   StepRecorder recorder_;
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;

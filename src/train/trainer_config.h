@@ -7,6 +7,7 @@
 #include "base/config.h"
 #include "base/json.h"
 #include "distributed/data_parallel.h"
+#include "train/gate_controller.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 #include "train/schedule.h"
@@ -60,6 +61,7 @@ struct TrainerConfig {
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;
   EvaluationConfig evaluation;
+  GateTrainingConfig gating;
   DataParallelConfig parallel;
   std::string run_folder;
   Json recipe = Json::object();  ///< the resolved recipe, kept in checkpoints and models

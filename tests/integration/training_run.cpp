@@ -81,6 +81,8 @@ std::vector<Json> timeless_log(const std::string& run) {
     Json kept = Json::object();
     for (const char* key : {"step", "loss", "learning_rate", "gradient_norm", "evaluation"})
       if (const Json* value = whole.find(key)) kept[key] = *value;
+    for (const auto& [key, value] : whole.as_object())
+      if (key.find("density") == 0 || key.find("gate_") == 0) kept[key] = value;
     lines.push_back(kept);
   }
   return lines;

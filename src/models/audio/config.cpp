@@ -21,6 +21,7 @@ void AudioEncoderConfig::fields(Fields& f) {
   f("dropout", dropout, "share of elements dropped after the stem and on residual branches",
     {.low = 0, .high = 0.95});
   f("drop_path", drop_path, "stochastic depth of the last block, growing from 0", {.low = 0, .high = 0.95});
+  f.group("gate", gate, "which tokens each block computes");
 }
 
 void AudioEncoderConfig::validate() const {
@@ -30,12 +31,15 @@ void AudioEncoderConfig::validate() const {
          "heads of width {} are odd, but rotary positions turn pairs: change dim or heads", dim / heads);
   if (bands % groups() != 0)
     fail(ErrorKind::kConfig, "bands = {} cannot be split into sub_bands = {}", bands, sub_bands);
+  gate.check_layers(layers);
 }
 
 int64_t parameter_count(const AudioEncoderConfig& config) {
   const int64_t dim = config.dim, wide = config.groups() * dim;
   const int64_t stem = 3 * wide * (config.bands / config.groups() + dim) + 2 * wide;
-  const int64_t block = 4 * dim * dim + 3 * dim * config.mlp_size() + 2 * dim;
+  const int64_t block =
+      4 * dim * dim + 3 * dim * config.mlp_size() + 2 * dim +
+      config.gate.parameter_count(dim, config.num_moments(config.max_frames) * config.groups());
   return stem + (config.groups() > 1 ? wide : 0) + config.layers * block + dim;
 }
 
@@ -43,8 +47,16 @@ int64_t forward_flops(const AudioEncoderConfig& config, int64_t clips, int64_t f
   const int64_t dim = config.dim, moments = config.num_moments(frames), tokens = moments * config.groups();
   const int64_t stem =
       3 * config.groups() * dim * (frames * (config.bands / config.groups()) + moments * dim);
-  const int64_t token = 4 * dim * dim + 3 * dim * config.mlp_size() + 2 * dim * tokens;
-  return 2 * clips * (stem + config.layers * tokens * token);
+  double token = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const double attends = config.gate.attention_share(layer);
+    token += attends * static_cast<double>(4 * dim * dim) +
+             attends * attends * static_cast<double>(2 * dim * tokens) +
+             config.gate.mlp_share(layer) * static_cast<double>(3 * dim * config.mlp_size()) +
+             static_cast<double>(config.gate.products_a_token(dim));
+  }
+  return static_cast<int64_t>(2 * static_cast<double>(clips) *
+                              (static_cast<double>(stem) + static_cast<double>(tokens) * token));
 }
 
 }  // namespace fathom

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/config.h"
+#include "nn/gate_config.h"
 
 namespace fathom {
 
@@ -27,6 +28,8 @@ struct AudioEncoderConfig {
   double norm_eps = 1e-5;
   double dropout = 0.0;    ///< after the stem and on each residual branch
   double drop_path = 0.0;  ///< stochastic depth, growing linearly to this in the last block
+
+  GateConfig gate;
 
   /// Tokens of one moment.
   int64_t groups() const { return front_end == AudioFrontEnd::kSubBands ? sub_bands : 1; }

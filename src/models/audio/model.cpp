@@ -22,6 +22,12 @@ BlockOptions block_options(const AudioEncoderConfig& config, int64_t layer) {
                         .head_dim = config.dim / config.heads,
                         .output_deviation = output_deviation},
           .mlp = {.dim = config.dim, .inner = config.mlp_size(), .output_deviation = output_deviation},
+          .gate = {.config = config.gate,
+                   .dim = config.dim,
+                   .layer = kFirstStream + layer,
+                   .index = layer,
+                   .places = config.num_moments(config.max_frames) * config.groups(),
+                   .norm_eps = config.norm_eps},
           .norm_eps = config.norm_eps,
           .dropout = config.dropout,
           .drop_path = drop_path_at(layer, config.layers, config.drop_path),
@@ -68,6 +74,7 @@ AudioEncoderImpl::Features AudioEncoderImpl::features(const at::Tensor& mel_BFS,
   if (frames_B.defined()) {
     const auto moments_B1 = stem_->num_tokens(frames_B).unsqueeze(1);
     result.present_BT = at::arange(moments, frames_B.options()).lt(moments_B1).repeat({1, groups});
+    view.present_BT = result.present_BT;
     view.mask = result.present_BT.unsqueeze(1).unsqueeze(1);
   }
   auto x_BTD = embed(mel_BFS, frames_B, context);

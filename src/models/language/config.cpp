@@ -1,5 +1,8 @@
 #include "models/language/config.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "base/error.h"
 
 namespace fathom {
@@ -25,6 +28,7 @@ void LanguageModelConfig::fields(Fields& f) {
   f("dropout", dropout, "share of elements dropped after the embedding and on residual branches",
     {.low = 0, .high = 0.95});
   f("drop_path", drop_path, "stochastic depth of the last block, growing from 0", {.low = 0, .high = 0.95});
+  f.group("gate", gate, "which tokens each block computes");
 }
 
 void LanguageModelConfig::validate() const {
@@ -36,6 +40,11 @@ void LanguageModelConfig::validate() const {
          "heads of width {} are odd, but rotary positions turn pairs: change dim or heads", head_size());
   if (heads % num_kv_heads() != 0)
     fail(ErrorKind::kConfig, "heads = {} is no multiple of kv_heads = {}", heads, num_kv_heads());
+  if (attention == AttentionKind::kCausal && !gate.is_causal())
+    fail(ErrorKind::kConfig,
+         "gate.kind = \"{}\" looks at later tokens, but attention = \"causal\" does not: take \"causal\"",
+         gate_kind_name(gate.kind));
+  gate.check_layers(layers);
 }
 
 int64_t parameter_count(const LanguageModelConfig& config) {
@@ -43,7 +52,8 @@ int64_t parameter_count(const LanguageModelConfig& config) {
                 kv_width = config.num_kv_heads() * config.head_size();
   const int64_t attention =
       config.dim * (width + 2 * kv_width) + width * config.dim + (config.qkv_bias ? width + 2 * kv_width : 0);
-  const int64_t block = attention + 3 * config.dim * config.mlp_size() + 2 * config.dim;
+  const int64_t block = attention + 3 * config.dim * config.mlp_size() + 2 * config.dim +
+                        config.gate.parameter_count(config.dim, config.max_positions);
   const int64_t embeddings = config.vocab_size * config.dim * (config.tied_head ? 1 : 2);
   return embeddings + config.layers * block + config.dim;
 }
@@ -51,10 +61,17 @@ int64_t parameter_count(const LanguageModelConfig& config) {
 int64_t forward_flops(const LanguageModelConfig& config, int64_t sequences, int64_t tokens) {
   const int64_t width = config.heads * config.head_size(),
                 kv_width = config.num_kv_heads() * config.head_size();
-  const int64_t products = config.dim * (2 * width + 2 * kv_width) + 3 * config.dim * config.mlp_size();
-  const int64_t seen = config.attention == AttentionKind::kCausal ? tokens / 2 : tokens;
-  const int64_t a_token = config.layers * (products + 2 * width * seen) + config.dim * config.vocab_size;
-  return 2 * sequences * tokens * a_token;
+  const auto attention = static_cast<double>(config.dim * (2 * width + 2 * kv_width));
+  const auto mlp = static_cast<double>(3 * config.dim * config.mlp_size());
+  const auto seen = static_cast<double>(config.attention == AttentionKind::kCausal ? tokens / 2 : tokens);
+  double layers = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const double attends = config.gate.attention_share(layer), computes = config.gate.mlp_share(layer);
+    layers += attends * (attention + 2 * static_cast<double>(width) * attends * seen) + computes * mlp +
+              static_cast<double>(config.gate.products_a_token(config.dim));
+  }
+  const double a_token = layers + static_cast<double>(config.dim * config.vocab_size);
+  return static_cast<int64_t>(2 * static_cast<double>(sequences * tokens) * a_token);
 }
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/config.h"
+#include "nn/gate_config.h"
 
 namespace fathom {
 
@@ -29,6 +30,7 @@ struct LanguageModelConfig {
   Pool pool = Pool::kEos;
   double dropout = 0.0;    ///< after the embedding and on each residual branch
   double drop_path = 0.0;  ///< stochastic depth, growing linearly to this in the last block
+  GateConfig gate;
 
   int64_t num_kv_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t head_size() const { return head_dim > 0 ? head_dim : dim / heads; }

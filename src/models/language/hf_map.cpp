@@ -27,6 +27,7 @@ void read_own_settings(const HfConfig& own, LanguageModelConfig& config) {
   config.pool = pool == "eos" ? Pool::kEos : pool == "mean" ? Pool::kMean : Pool::kCls;
   config.dropout = own.number("dropout", 0.0);
   config.drop_path = own.number("drop_path", 0.0);
+  if (const Json* gate = own.present("gate")) config.gate = read_config<GateConfig>({.values = *gate});
 }
 
 }  // namespace
@@ -89,6 +90,7 @@ Json language_config_to_hf(const LanguageModelConfig& config, std::optional<int6
   own["pool"] = config.pool == Pool::kEos ? "eos" : config.pool == Pool::kMean ? "mean" : "cls";
   own["dropout"] = config.dropout;
   own["drop_path"] = config.drop_path;
+  if (config.gate.gates()) own["gate"] = config_to_json(config.gate);
   return json;
 }
 

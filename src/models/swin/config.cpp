@@ -1,5 +1,7 @@
 #include "models/swin/config.h"
 
+#include <numeric>
+
 #include "base/error.h"
 
 namespace fathom {
@@ -47,6 +49,7 @@ void SwinConfig::fields(Fields& f) {
   f("norm_eps", norm_eps, "added to the variance in norms", {.low = 0, .high = 0.1});
   f("dropout", dropout, "share of elements dropped on residual branches", {.low = 0, .high = 0.95});
   f("drop_path", drop_path, "stochastic depth of the last block, growing from 0", {.low = 0, .high = 0.95});
+  f.group("gate", gate, "which windows attend, and which tokens pass the feed-forward layers");
   f.group("preprocessing", preprocessing, "how pixels are normalised");
 }
 
@@ -60,6 +63,11 @@ void SwinConfig::validate() const {
     if (stage_dim(stage) % heads[static_cast<size_t>(stage)] != 0)
       fail(ErrorKind::kConfig, "stage {} has width {}, which {} heads do not divide", stage, stage_dim(stage),
            heads[static_cast<size_t>(stage)]);
+  if (gate.gates() && gate.is_causal() && gate.has_weights())
+    fail(ErrorKind::kConfig,
+         "gate.kind = \"{}\" is for tokens in order; for pictures take \"token\" or \"pooled\"",
+         gate_kind_name(gate.kind));
+  gate.check_layers(std::accumulate(depths.begin(), depths.end(), int64_t{0}));
   preprocessing.validate();
 }
 
@@ -89,6 +97,14 @@ int64_t block_parameters(const SwinConfig& config, int64_t dim, int64_t heads) {
          2 * dim * inner + inner + dim;
 }
 
+/// Of one block's gates on a map of this side.
+int64_t gate_parameters(const SwinConfig& config, int64_t dim, int64_t side) {
+  const GateConfig& gate = config.gate;
+  const int64_t places = side * side, span = config.window * config.window;
+  return (gate.part == GatedPart::kMlp ? 0 : gate.parameter_count(dim, (places + span - 1) / span)) +
+         (gate.part == GatedPart::kAttention ? 0 : gate.parameter_count(dim, places));
+}
+
 }  // namespace
 
 int64_t parameter_count(const SwinConfig& config) {
@@ -96,7 +112,8 @@ int64_t parameter_count(const SwinConfig& config) {
   for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
     const int64_t dim = config.stage_dim(stage);
     const auto i = static_cast<size_t>(stage);
-    count += config.depths[i] * block_parameters(config, dim, config.heads[i]);
+    count += config.depths[i] * (block_parameters(config, dim, config.heads[i]) +
+                                 gate_parameters(config, dim, config.stage_side(stage)));
     if (stage + 1 < config.num_stages()) count += 8 * dim + 8 * dim * dim;
   }
   return count + 2 * config.output_dim();
@@ -104,20 +121,24 @@ int64_t parameter_count(const SwinConfig& config) {
 
 int64_t forward_flops(const SwinConfig& config, int64_t images) {
   const int64_t patches = config.stage_side(0) * config.stage_side(0);
-  int64_t products = patches * 3 * config.patch_size * config.patch_size * config.dim;
+  auto products = static_cast<double>(patches * 3 * config.patch_size * config.patch_size * config.dim);
+  int64_t index = 0;
   for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
     const int64_t dim = config.stage_dim(stage), side = config.stage_side(stage);
     const int64_t window = std::min(config.window, side), windows = (side + window - 1) / window;
     const int64_t padded = windows * windows * window * window;  // attention runs over padding too
-    const int64_t block =
-        padded * (4 * dim * dim + 2 * dim * window * window) + side * side * 2 * dim * mlp_width(config, dim);
-    products += config.depths[static_cast<size_t>(stage)] * block;
+    const auto attention = static_cast<double>(padded * (4 * dim * dim + 2 * dim * window * window));
+    const auto mlp = static_cast<double>(side * side * 2 * dim * mlp_width(config, dim));
+    const auto gates =
+        static_cast<double>((windows * windows + side * side) * config.gate.products_a_token(dim));
+    for (int64_t block = 0; block < config.depths[static_cast<size_t>(stage)]; ++block, ++index)
+      products += config.gate.attention_share(index) * attention + config.gate.mlp_share(index) * mlp + gates;
     if (stage + 1 < config.num_stages()) {
       const int64_t next = config.stage_side(stage + 1);
-      products += next * next * 8 * dim * dim;
+      products += static_cast<double>(next * next * 8 * dim * dim);
     }
   }
-  return 2 * images * products;
+  return static_cast<int64_t>(2 * static_cast<double>(images) * products);
 }
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/config.h"
+#include "nn/gate_config.h"
 
 namespace fathom {
 
@@ -32,6 +33,7 @@ struct SwinConfig {
   double norm_eps = 1e-5;
   double dropout = 0.0;
   double drop_path = 0.1;  ///< stochastic depth, growing linearly to this in the last block
+  GateConfig gate;
   ImagePreprocessing preprocessing;
 
   int64_t num_stages() const { return static_cast<int64_t>(depths.size()); }

@@ -79,6 +79,8 @@ SwinConfig read_sizes(const HfConfig& hf) {
   config.norm_eps = hf.number("layer_norm_eps", config.norm_eps);
   config.drop_path = hf.number("drop_path_rate", config.drop_path);
   config.dropout = hf.number("hidden_dropout_prob", config.dropout);
+  if (const Json* own = hf.present("fathom"); own != nullptr && own->is_object())
+    if (const Json* gate = own->find("gate")) config.gate = read_config<GateConfig>({.values = *gate});
   return config;
 }
 
@@ -114,6 +116,7 @@ Json swin_config_to_hf(const SwinConfig& config) {
   json["hidden_dropout_prob"] = config.dropout;
   json["attention_probs_dropout_prob"] = 0.0;
   json["drop_path_rate"] = config.drop_path;
+  if (config.gate.gates()) json["fathom"]["gate"] = config_to_json(config.gate);
   json["layer_norm_eps"] = config.norm_eps;
   json["use_absolute_embeddings"] = false;
   return json;

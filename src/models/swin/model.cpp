@@ -27,7 +27,10 @@ std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t st
                       .norm_eps = config.norm_eps,
                       .dropout = config.dropout,
                       .drop_path = drop_path_at(first_layer + block, layers, config.drop_path),
-                      .layer = kFirstStream + first_layer + block});
+                      .layer = kFirstStream + first_layer + block,
+                      .gate = config.gate,
+                      .index = first_layer + block,
+                      .map_places = config.stage_side(stage) * config.stage_side(stage)});
   return blocks;
 }
 

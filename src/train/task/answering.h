@@ -45,6 +45,7 @@ class AnsweringTask : public Task {
   explicit AnsweringTask(Setup setup);
 
   NamedParameters parameters() const override;
+  std::vector<NamedGate> gates() const override { return gates_of(*setup_.model); }
   void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   bool launches_alike() const override;

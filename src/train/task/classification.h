@@ -37,6 +37,7 @@ class ClassificationTask : public Task {
   explicit ClassificationTask(Setup setup);
 
   NamedParameters parameters() const override;
+  std::vector<NamedGate> gates() const override { return gates_of(*setup_.model); }
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   bool launches_alike() const override { return true; }
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }

@@ -50,6 +50,7 @@ class ContrastiveTask : public Task {
   explicit ContrastiveTask(Setup setup);
 
   NamedParameters parameters() const override;
+  std::vector<NamedGate> gates() const override { return gates_of(*setup_.model); }
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   at::Tensor forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   Metrics evaluate() override;

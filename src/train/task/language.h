@@ -25,6 +25,7 @@ class LanguageTask : public Task {
   explicit LanguageTask(Setup setup) : setup_(std::move(setup)) {}
 
   NamedParameters parameters() const override;
+  std::vector<NamedGate> gates() const override { return gates_of(*setup_.model); }
   void before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) override;
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }

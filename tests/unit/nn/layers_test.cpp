@@ -268,7 +268,7 @@ TEST(SwinBlock, ShiftLetsNeighbouringWindowsSeeEachOther) {
   EXPECT_TRUE(reaches(true));
 }
 
-TEST(KeyValueCacheTest, AppendsTruncatesAndRefusesOverflow) {
+TEST(KeyValueCacheTest, AppendsAndRefusesOverflow) {
   KeyValueCache cache({.layers = 1, .batch = 1, .kv_heads = 1, .capacity = 3, .head_dim = 2}, at::kFloat);
   const auto first = at::randn({1, 1, 2, 2});
   cache.append(0, first, first);
@@ -278,8 +278,24 @@ TEST(KeyValueCacheTest, AppendsTruncatesAndRefusesOverflow) {
   EXPECT_EQ(key.size(2), 3);
   cache.advance(1);
   EXPECT_THROW(cache.append(0, at::ones({1, 1, 1, 2}), at::ones({1, 1, 1, 2})), Error);
-  cache.truncate(2);
-  EXPECT_EQ(cache.append(0, first.narrow(2, 0, 1), first.narrow(2, 0, 1)).first.size(2), 3);
+  cache.reset();
+  EXPECT_EQ(cache.append(0, first, first).first.size(2), 2);
+}
+
+TEST(KeyValueCacheTest, SequencesOfALayerThatSkipsTokensHoldWhatTheyWereGiven) {
+  KeyValueCache cache({.layers = 2, .batch = 2, .kv_heads = 1, .capacity = 3, .head_dim = 2}, at::kFloat);
+  const auto one = at::randn({1, 1, 1, 2}), two = at::randn({1, 1, 2, 2});
+  cache.append(1, 0, one, -one);
+  const auto [key, value] = cache.append(1, 0, two, -two);
+  EXPECT_TRUE(at::equal(key, at::cat({one, two}, 2)));
+  EXPECT_TRUE(at::equal(value, -key));
+  EXPECT_TRUE(at::equal(cache.append(1, 1, two, two).first, two));
+  EXPECT_EQ(cache.num_keys(1, 0), 3);
+  EXPECT_EQ(cache.num_keys(1, 1), 2);
+  EXPECT_EQ(cache.num_keys(0, 0), 0);
+  EXPECT_THROW(cache.append(1, 0, one, one), Error);
+  cache.reset();
+  EXPECT_EQ(cache.num_keys(1, 0), 0);
 }
 
 }  // namespace

@@ -1,0 +1,230 @@
+#include "nn/token_gate.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include "tensor/random_keys.h"
+
+namespace fathom {
+namespace {
+
+/// Tells a gate's draws from those of dropout, whose streams are small.
+constexpr int64_t kGateStream = int64_t{1} << 44;
+
+/// Entropy of a decision with this probability, in bits.
+at::Tensor binary_entropy(const at::Tensor& p) {
+  return -(at::xlogy(p, p) + at::xlogy(1 - p, 1 - p)) / std::log(2.0);
+}
+
+/// Each token's share of a mean over the samples of a step and, in a sample, over its tokens: [B, T].
+at::Tensor shares(const at::Tensor& present_BT, const ForwardContext& context, at::ScalarType type) {
+  const auto count_B1 = present_BT.sum(1, /*keepdim=*/true).clamp_min(1).to(type);
+  return present_BT.to(type) * (context.sample_share / count_B1);
+}
+
+/// A value of 1 or 0 with the gradient of `score`, times `scale`.
+at::Tensor straight_through(const at::Tensor& mask, const at::Tensor& score, const at::Tensor& scale) {
+  return mask.to(score.scalar_type()) + (score - score.detach()) * scale;
+}
+
+}  // namespace
+
+TokenGateImpl::TokenGateImpl(const TokenGateOptions& options) : options_(options) {
+  const GateConfig& config = options.config;
+  if (config.kind == GateKind::kPooled)
+    pooled_ = register_module(
+        "pooled", PooledScorer(PooledScorerOptions{options.dim, options.places, options.norm_eps}));
+  else if (config.learns() || config.kind == GateKind::kTopK)
+    scorer_ = register_module("scorer", TokenScorer(TokenScorerOptions{.dim = options.dim,
+                                                                       .inner = config.inner_of(options.dim),
+                                                                       .norm_eps = options.norm_eps,
+                                                                       .causal = config.is_causal(),
+                                                                       .layer = options.layer}));
+  if (config.kind == GateKind::kTopK)
+    router_ = register_module("router", Linear(LinearOptions{.in = options.dim, .out = 1}));
+}
+
+GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView& view,
+                                    const ForwardContext& context) {
+  const auto present_BT = present_tokens(x_BTD, view);
+  GateDecision decision;
+  at::Tensor score_BT;
+  if (options_.config.learns()) {
+    const auto logit_BT = pooled_ ? pooled_(x_BTD, view, context) : scorer_(x_BTD, view, context);
+    score_BT = at::sigmoid(logit_BT);
+    decision = learned(score_BT, present_BT, context);
+  } else if (options_.config.kind == GateKind::kTopK) {
+    decision = top_k(x_BTD, view, present_BT, context);
+  } else {
+    decision.active_BT = chosen(drawn(x_BTD, view, context), present_BT, context);
+    decision.computed_BT = decision.active_BT;
+  }
+  if (context.gate_trace != nullptr) context.gate_trace->active_BT[options_.layer] = decision.active_BT;
+  count(decision, score_BT, present_BT);
+  return decision;
+}
+
+/// What becomes of a gate's own choice.
+at::Tensor TokenGateImpl::chosen(const at::Tensor& own_BT, const at::Tensor& present_BT,
+                                 const ForwardContext& context) const {
+  if (context.forced_gates != nullptr) return context.forced_gates->active_BT.at(options_.layer);
+  return dense_ ? present_BT : own_BT & present_BT;
+}
+
+GateDecision TokenGateImpl::learned(const at::Tensor& score_BT, const at::Tensor& present_BT,
+                                    const ForwardContext& context) const {
+  GateDecision decision{.active_BT = chosen(score_BT.gt(0.5), present_BT, context)};
+  decision.computed_BT = decision.active_BT;
+  if (!context.training) return decision;
+  auto scale_BT = at::ones_like(score_BT);
+  if (!dense_ && context.explore > 0 && context.key_B.defined()) {
+    const auto draw_BT = keyed_uniform(context.key_B, {score_BT.size(1)}, kGateStream + options_.layer);
+    const auto explored_BT = draw_BT.lt(context.explore) & decision.active_BT.logical_not() & present_BT;
+    decision.computed_BT = decision.active_BT | explored_BT;
+    // One of them stands for all that were not drawn.
+    scale_BT = scale_BT.masked_fill(explored_BT, 1.0 / context.explore);
+  }
+  decision.weight_BT = straight_through(decision.active_BT, score_BT, scale_BT);
+  if (multiplier_.defined() && !dense_) {
+    const at::NoGradGuard no_grad;
+    decision.side_BT = score_BT;
+    decision.side_gradient_BT =
+        shares(present_BT, context, score_BT.scalar_type()) * multiplier_.to(score_BT.scalar_type());
+  }
+  return decision;
+}
+
+GateDecision TokenGateImpl::top_k(const at::Tensor& x_BTD, const AttentionView& view,
+                                  const at::Tensor& present_BT, const ForwardContext& context) {
+  const auto routed_BT =
+      router_(x_BTD.to(at::promote_types(x_BTD.scalar_type(), at::kFloat)), context).squeeze(2);
+  // The predictor learns of the router's choice and changes nothing of what it looks at.
+  const auto foretold_BT = scorer_(x_BTD.detach(), view, context);
+  GateDecision decision{.weight_BT = at::sigmoid(routed_BT)};
+  if (!context.training) {
+    decision.active_BT = chosen(foretold_BT.gt(0), present_BT, context);
+    decision.computed_BT = decision.active_BT;
+    return decision;
+  }
+  const at::NoGradGuard no_grad;
+  const double density = options_.config.density_of(options_.index);
+  const auto most_B1 = (present_BT.sum(1, /*keepdim=*/true).to(at::kDouble) * density).ceil().to(at::kLong);
+  const auto order_BT = routed_BT.masked_fill(present_BT.logical_not(), -INFINITY)
+                            .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/true);
+  const auto highest_BT =
+      at::zeros_like(present_BT)
+          .scatter(1, order_BT, at::arange(x_BTD.size(1), order_BT.options()).unsqueeze(0).lt(most_B1));
+  decision.active_BT = chosen(highest_BT, present_BT, context);
+  decision.computed_BT = decision.active_BT;
+  decision.side_BT = foretold_BT;
+  decision.side_gradient_BT = (at::sigmoid(foretold_BT) - highest_BT.to(foretold_BT.scalar_type())) *
+                              shares(present_BT, context, foretold_BT.scalar_type());
+  return decision;
+}
+
+/// Random tokens, or whole layers spread evenly.
+at::Tensor TokenGateImpl::drawn(const at::Tensor& x_BTD, const AttentionView& view,
+                                const ForwardContext& context) const {
+  const double density = options_.config.density_of(options_.index);
+  const int64_t batch = x_BTD.size(0), tokens = x_BTD.size(1);
+  const auto options = x_BTD.options().dtype(at::kLong).requires_grad(false);
+  if (options_.config.kind == GateKind::kAlternate) {
+    const auto layer = static_cast<double>(options_.index);
+    const bool computes = std::floor((layer + 1) * density + 1e-9) > std::floor(layer * density + 1e-9);
+    return at::full({batch, tokens}, computes, options.dtype(at::kBool));
+  }
+  const int64_t before = view.cache != nullptr ? view.cache->length() : 0;
+  const bool keyed = context.training && context.key_B.defined();
+  const auto key_B = keyed ? context.key_B : at::zeros({1}, options);
+  return keyed_uniform(key_B, {before + tokens}, kGateStream + options_.layer)
+      .slice(1, before)
+      .lt(density)
+      .expand({batch, tokens});
+}
+
+void TokenGateImpl::reset_counts() {
+  if (counts_.defined()) counts_.zero_();
+}
+
+void TokenGateImpl::count(const GateDecision& decision, const at::Tensor& score_BT,
+                          const at::Tensor& present_BT) {
+  const at::NoGradGuard no_grad;
+  if (!counts_.defined() || counts_.device() != present_BT.device())
+    counts_ = at::zeros({GateCounts::kSize}, present_BT.options().dtype(at::kDouble));
+  const auto entropy = score_BT.defined() ? (binary_entropy(score_BT.detach()) * present_BT).sum(at::kDouble)
+                                          : at::zeros({}, counts_.options());
+  counts_ += at::stack({decision.active_BT.sum().to(at::kDouble), present_BT.sum().to(at::kDouble), entropy});
+}
+
+namespace {
+
+/// "text.blocks.3.gate" → "text.3".
+std::string gate_name(const std::string& path) {
+  std::string name;
+  for (size_t start = 0; start < path.size();) {
+    const size_t end = std::min(path.find('.', start), path.size());
+    std::string part = path.substr(start, end - start);
+    start = end + 1;
+    if (part == "blocks" || part == "stages" || part == "gate") continue;
+    if (part.ends_with("_gate")) part.resize(part.size() - std::string_view("_gate").size());
+    name += (name.empty() ? "" : ".") + part;
+  }
+  return name;
+}
+
+}  // namespace
+
+std::vector<NamedGate> gates_of(const torch::nn::Module& model) {
+  std::vector<NamedGate> gates;
+  for (const auto& item : model.named_modules(/*name_prefix=*/"", /*include_self=*/false))
+    if (auto gate = std::dynamic_pointer_cast<TokenGateImpl>(item.value()))
+      gates.push_back({gate_name(item.key()), TokenGate(std::move(gate))});
+  return gates;
+}
+
+std::optional<double> activated_share(const torch::nn::Module& model) {
+  double active = 0, all = 0;
+  for (const auto& [name, gate] : gates_of(model)) {
+    if (!gate->counts().defined()) continue;
+    const auto weights = static_cast<double>(gate->options().gated_weights);
+    active += weights * gate->counts()[GateCounts::kActive].item<double>();
+    all += weights * gate->counts()[GateCounts::kTokens].item<double>();
+  }
+  return all > 0 ? std::make_optional(active / all) : std::nullopt;
+}
+
+double agreement(const GateTrace& one, const GateTrace& other) {
+  double alike = 0, all = 0;
+  for (const auto& [layer, active_BT] : one.active_BT) {
+    alike += active_BT.eq(other.active_BT.at(layer)).sum().item<double>();
+    all += static_cast<double>(active_BT.numel());
+  }
+  return all > 0 ? alike / all : 1;
+}
+
+ComputedTokens computed_tokens(const GateDecision& decision, const AttentionView& view) {
+  const auto& computed_BT = decision.computed_BT;
+  ComputedTokens found{.place_N = at::nonzero(computed_BT.flatten()).squeeze(1),
+                       .tokens = computed_BT.size(1)};
+  found.is_all = found.place_N.size(0) == computed_BT.numel();
+  at::Tensor count_S;
+  if (view.segment_BT.defined()) {
+    const auto segment_N = view.segment_BT.flatten().index_select(0, found.place_N);
+    const auto most = view.segment_BT.max() + 2;
+    const auto text_N = at::floor_divide(found.place_N, found.tokens) * most + segment_N;
+    count_S = std::get<2>(at::unique_consecutive(text_N, /*return_inverse=*/false, /*return_counts=*/true));
+  } else {
+    count_S = computed_BT.sum(1);
+  }
+  found.layout.start_S1 =
+      at::constant_pad_nd(count_S.to(at::kCPU, at::kLong).cumsum(0), {1, 0}, 0).contiguous();
+  found.layout.causal = view.ordered;
+  if (!decision.computed_BT.is_same(decision.active_BT))
+    found.layout.key_N = decision.active_BT.flatten().index_select(0, found.place_N);
+  return found;
+}
+
+}  // namespace fathom

@@ -1,0 +1,66 @@
+// What a gate thinks of each token. B batch, T tokens, D model width, H width of the bottleneck, S places.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "nn/attention.h"
+#include "nn/forward_context.h"
+#include "nn/init.h"
+#include "nn/linear.h"
+#include "nn/norm.h"
+
+namespace fathom {
+
+struct TokenScorerOptions {
+  int64_t dim = 0;
+  int64_t inner = 0;
+  double norm_eps = 1e-5;
+  bool causal = true;  ///< the mean of a token and those before it in its text; otherwise of all of its row
+  int64_t layer = 0;   ///< finds the running sum in a cache
+};
+
+/// wᵀ GELU(W [x̂, mean x̂] + b) + c with x̂ = norm(x), computed in float32 or wider. The mean is taken behind
+/// the projection, which is linear, so that a sum of H numbers is all that a cache keeps.
+class TokenScorerImpl : public torch::nn::Module, public HasInitialValues {
+ public:
+  explicit TokenScorerImpl(const TokenScorerOptions& options);
+  /// Scores before the sigmoid: [B, T, D] → [B, T]. With a cache in the view its sum is brought up to date.
+  at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+  void initialise(ParameterInit& init) const override;
+
+ private:
+  TokenScorerOptions options_;
+  RMSNorm norm_{nullptr};
+  Linear project_{nullptr};  ///< [2H, D]: of the token itself, of the mean
+  at::Tensor out_H_;
+  at::Tensor bias_;
+};
+TORCH_MODULE(TokenScorer);
+
+struct PooledScorerOptions {
+  int64_t dim = 0;
+  int64_t places = 0;  ///< S: longest row; an eighth of it is the bottleneck
+  double norm_eps = 1e-5;
+};
+
+/// W₂ GELU(W₁ mean x̂): a score for each place, from the mean of the row alone.
+class PooledScorerImpl : public torch::nn::Module {
+ public:
+  explicit PooledScorerImpl(const PooledScorerOptions& options);
+  /// [B, T, D] → [B, T]; rows longer than S take the scores interpolated.
+  at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+
+ private:
+  RMSNorm norm_{nullptr};
+  Linear down_{nullptr};
+  Linear up_{nullptr};
+};
+TORCH_MODULE(PooledScorer);
+
+/// True at the unpadded tokens of `x_BTD`: [B, T].
+at::Tensor present_tokens(const at::Tensor& x_BTD, const AttentionView& view);
+
+}  // namespace fathom

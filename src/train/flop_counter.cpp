@@ -1,0 +1,67 @@
+#include "train/flop_counter.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/record_function.h>
+
+#include <string_view>
+
+namespace fathom {
+namespace {
+
+thread_local double counted_flops = 0;
+
+double last_sizes(const at::Tensor& x, int64_t count) {
+  double product = 1;
+  for (int64_t i = 1; i <= count; ++i) product *= static_cast<double>(x.size(-i));
+  return product;
+}
+
+/// Of a product whose factors are inputs `first` and `first` + 1: [.., M, K] · [.., K, N].
+double product_flops(c10::ArrayRef<const c10::IValue> inputs, size_t first) {
+  const at::Tensor &a = inputs[first].toTensor(), &b = inputs[first + 1].toTensor();
+  return 2 * last_sizes(a, a.dim()) * static_cast<double>(b.size(-1));
+}
+
+/// Of queries [B, H, T, E], keys [B, K, S, E] and values; `causal` is an input of these operations.
+double attention_flops(c10::ArrayRef<const c10::IValue> inputs) {
+  const at::Tensor &q = inputs[0].toTensor(), &k = inputs[1].toTensor();
+  const double whole = 4 * last_sizes(q, 4) * static_cast<double>(k.size(-2));
+  for (const c10::IValue& input : inputs.slice(3))
+    if (input.isBool() && input.toBool()) return whole / 2;
+  return whole;
+}
+
+double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) {
+  if (name == "aten::mm" || name == "aten::bmm") return product_flops(inputs, 0);
+  if (name == "aten::addmm" || name == "aten::baddbmm") return product_flops(inputs, 1);
+  if (name == "aten::_scaled_dot_product_flash_attention_for_cpu" ||
+      name == "aten::_scaled_dot_product_flash_attention" ||
+      name == "aten::_scaled_dot_product_cudnn_attention" ||
+      name == "aten::_scaled_dot_product_efficient_attention")
+    return attention_flops(inputs);
+  return 0;
+}
+
+std::unique_ptr<at::ObserverContext> count(const at::RecordFunction& call) {
+  counted_flops += flops_of(call.name(), call.inputs());
+  return nullptr;
+}
+
+}  // namespace
+
+FlopCounter::FlopCounter() {
+  counted_flops = 0;
+  handle_ = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(count).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+}
+
+FlopCounter::~FlopCounter() {
+  at::removeCallback(handle_);
+}
+
+double FlopCounter::flops() const {
+  return counted_flops;
+}
+
+}  // namespace fathom

@@ -1,0 +1,134 @@
+#include "train/gate_controller.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace fathom {
+
+void GateTrainingConfig::fields(Fields& f) {
+  f("explore", explore, "share of the skipped tokens that are computed all the same, to learn their worth",
+    {.low = 0, .high = 1});
+  f("dense_warmup", dense_warmup,
+    "first steps, in which every token is computed; over as many again the target falls from 1 to the "
+    "density",
+    {.low = 0});
+  f("rate", rate, "how fast the density's weight in the objective follows its error", {.low = 0, .high = 10});
+  f("damping", damping, "part of that weight which is in proportion to the error", {.low = 0, .high = 100});
+}
+
+namespace {
+
+/// What stands before the first number: gates of one encoder have it alike.
+std::string encoder_of(const std::string& name) {
+  return name.substr(0, name.find_first_of("0123456789"));
+}
+
+}  // namespace
+
+GateController::GateController(std::vector<NamedGate> gates, const GateTrainingConfig& config)
+    : gates_(std::move(gates)), config_(config) {
+  if (gates_.empty()) return;
+  for (size_t i = 0; i < gates_.size(); ++i) {
+    const TokenGateOptions& options = gates_[i].gate->options();
+    const bool joins = i > 0 && options.config.layer_density.empty() &&
+                       encoder_of(gates_[i].name) == encoder_of(gates_[i - 1].name);
+    if (!joins)
+      groups_.push_back(
+          {.density = options.config.density_of(options.index), .learns = options.config.learns()});
+    groups_.back().gates.push_back(i);
+  }
+  const auto num_groups = static_cast<int64_t>(groups_.size());
+  share_MG_ = torch::zeros({num_groups, static_cast<int64_t>(gates_.size())}, torch::kDouble);
+  for (int64_t m = 0; m < num_groups; ++m)
+    for (const size_t i : groups_[static_cast<size_t>(m)].gates)
+      share_MG_[m][static_cast<int64_t>(i)] = static_cast<double>(gates_[i].gate->options().gated_weights);
+  share_MG_ = share_MG_ / share_MG_.sum(1, /*keepdim=*/true);
+  multiplier_M_ = torch::zeros({num_groups}, torch::kDouble);
+  error_M_ = torch::zeros_like(multiplier_M_);
+}
+
+/// Falls from 1 after the warm-up.
+double GateController::target(const Group& group) const {
+  const auto warmup = static_cast<double>(config_.dense_warmup);
+  const double fallen =
+      warmup > 0 ? std::clamp((static_cast<double>(step_) - warmup) / warmup, 0.0, 1.0) : 1.0;
+  return 1 + fallen * (group.density - 1);
+}
+
+void GateController::set_multipliers() {
+  const at::Tensor weighed_MG = (multiplier_M_ + config_.damping * error_M_).unsqueeze(1) * share_MG_;
+  for (size_t m = 0; m < groups_.size(); ++m)
+    if (groups_[m].learns)
+      for (const size_t i : groups_[m].gates)
+        gates_[i].gate->set_multiplier(weighed_MG[static_cast<int64_t>(m)][static_cast<int64_t>(i)]);
+}
+
+void GateController::begin(int64_t step) {
+  step_ = step;
+  for (auto& [name, gate] : gates_) {
+    gate->set_dense(step < config_.dense_warmup);
+    gate->reset_counts();
+  }
+  if (has_gates()) set_multipliers();
+}
+
+at::Tensor GateController::finish(Collective& collective) {
+  const torch::NoGradGuard no_grad;
+  std::vector<at::Tensor> counts;
+  for (const auto& [name, gate] : gates_) {
+    FATHOM_CHECK(gate->counts().defined(), "[gate_controller] gate {} saw nothing", name);
+    counts.push_back(gate->counts());
+  }
+  at::Tensor count_GC = torch::stack(counts);
+  collective.all_reduce(count_GC);
+  const at::Tensor tokens_G = count_GC.select(1, GateCounts::kTokens).clamp_min(1);
+  const at::Tensor density_G = count_GC.select(1, GateCounts::kActive) / tokens_G;
+  for (at::Tensor* ours : {&share_MG_, &multiplier_M_, &error_M_}) *ours = ours->to(density_G.device());
+  const at::Tensor density_M = torch::mv(share_MG_, density_G);
+  if (step_ >= config_.dense_warmup) {
+    std::vector<double> targets;
+    for (const Group& group : groups_) targets.push_back(target(group));
+    error_M_ = density_M - torch::tensor(targets, density_M.options());
+    multiplier_M_ = multiplier_M_ + config_.rate * error_M_;
+  }
+  return torch::cat({all_density(density_G), multiplier_M_.mean().unsqueeze(0), density_G,
+                     count_GC.select(1, GateCounts::kEntropy) / tokens_G})
+      .to(torch::kFloat);
+}
+
+/// Over all encoders: [1].
+at::Tensor GateController::all_density(const at::Tensor& density_G) const {
+  std::vector<double> weights;
+  for (const auto& [name, gate] : gates_)
+    weights.push_back(static_cast<double>(gate->options().gated_weights));
+  const at::Tensor weight_G = torch::tensor(weights, density_G.options());
+  return ((density_G * weight_G).sum() / weight_G.sum()).unsqueeze(0);
+}
+
+std::vector<std::string> GateController::figure_names() const {
+  if (gates_.empty()) return {};
+  std::vector<std::string> names = {"density", "gate_multiplier"};
+  for (const char* kind : {"density/", "gate_entropy/"})
+    for (const auto& [name, gate] : gates_) names.push_back(kind + name);
+  return names;
+}
+
+TensorMap GateController::state() const {
+  if (gates_.empty()) return {};
+  return {{"multiplier", multiplier_M_}, {"error", error_M_}};
+}
+
+void GateController::load_state(const TensorMap& state) {
+  if (gates_.empty()) return;
+  for (auto& [name, value] : {std::pair{"multiplier", &multiplier_M_}, std::pair{"error", &error_M_}}) {
+    const auto found = state.find(name);
+    if (found == state.end() || found->second.sizes() != value->sizes())
+      fail(ErrorKind::kCheckpoint, "the training state has no {} of gates like these", name);
+    *value = found->second.to(value->device(), torch::kDouble).clone();
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,282 @@
+#include "train/sparse_benchmark.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+
+#include "distributed/collective.h"
+#include "distributed/data_parallel.h"
+#include "nn/init.h"
+#include "train/flop_counter.h"
+#include "train/optimizer.h"
+#include "train/task/language.h"
+
+namespace fathom {
+namespace {
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Milliseconds of each round.
+struct Rounds {
+  std::vector<double> dense, gated, rest;
+  SparseTiming medians() const { return {median(dense), median(gated), median(rest)}; }
+};
+
+double milliseconds(DeviceRuntime& runtime, const std::function<void()>& work) {
+  runtime.synchronize();
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  runtime.synchronize();
+  return 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// bool [rows, columns] with the same number of true columns in every row.
+at::Tensor drawn(int64_t rows, int64_t columns, double share, at::Device device) {
+  const auto most = static_cast<int64_t>(std::ceil(share * static_cast<double>(columns)));
+  return torch::rand({rows, columns})
+      .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/false)
+      .lt(most)
+      .to(device);
+}
+
+class Benchmark {
+ public:
+  Benchmark(const SparseBenchmarkConfig& config, DeviceRuntime& runtime)
+      : config_(config),
+        runtime_(runtime),
+        device_(runtime.device()),
+        gated_(config.model),
+        rest_(rest_config()) {
+    for (LanguageModel model : {gated_, rest_}) {
+      init_parameters(*model, 1);
+      model->to(device_);
+    }
+  }
+
+  SparseBenchmarkReport run() {
+    torch::manual_seed(1);
+    SparseBenchmarkReport report;
+    report.training = training();
+    const torch::NoGradGuard no_grad;
+    for (LanguageModel model : {gated_, rest_}) {
+      model->eval();
+      model->to(config_.type);
+    }
+    for (auto [name, gate] : gates_of(*gated_)) gate->reset_counts();
+    report.prefill = prefill();
+    report.activated_share = activated_share(*gated_).value();
+    report.executed_flop_share = flop_share();
+    for (const int64_t batch : config_.decode_batches) report.decode.push_back(decode(batch));
+    return report;
+  }
+
+ private:
+  /// Embedding, last norm and head, with one block that is never computed.
+  LanguageModelConfig rest_config() const {
+    LanguageModelConfig config = config_.model;
+    config.layers = 1;
+    config.gate = {.kind = GateKind::kAlternate, .density = 0.01};
+    return config;
+  }
+
+  void run_dense(bool dense) {
+    for (auto [name, gate] : gates_of(*gated_)) gate->set_bypassed(dense);
+  }
+
+  at::Tensor random_tokens(int64_t batch, int64_t tokens) const {
+    return torch::randint(config_.model.vocab_size, {batch, tokens}, torch::kLong).to(device_);
+  }
+
+  /// Tokens spread evenly over the layers, or the other way round for a single position.
+  GateTrace decisions(int64_t batch, int64_t tokens) const {
+    GateTrace trace;
+    const int64_t layers = config_.model.layers;
+    const double share = config_.model.gate.density;
+    const at::Tensor active_BL = tokens == 1 ? drawn(batch, layers, share, device_) : at::Tensor();
+    for (int64_t layer = 0; layer < layers; ++layer)
+      trace.active_BT[layer] = tokens == 1 ? active_BL.slice(1, layer, layer + 1).contiguous()
+                                           : drawn(batch, tokens, share, device_);
+    return trace;
+  }
+
+  SparseTiming training() {
+    const auto collective = make_solo_collective();
+    const int64_t batch = config_.training_batch, tokens = config_.training_tokens;
+    const GateTrace forced = decisions(batch, tokens);
+    const at::Tensor index_B = torch::arange(batch, torch::kLong).to(device_);
+    const ForwardContext context = {.training = true,
+                                    .key_B = index_B,
+                                    .compute_dtype = config_.type,
+                                    .explore = config_.explore,
+                                    .sample_share = 1.0 / static_cast<double>(batch),
+                                    .forced_gates = &forced};
+    const std::vector<MicroBatch> micro_batches = {
+        {Batch{.index_B = index_B, .tokens_BT = random_tokens(batch, tokens + 1)}, context}};
+    LanguageTask task({.model = gated_, .num_tokens = tokens}),
+        rest_task({.model = rest_, .num_tokens = tokens});
+    GradientReducer reducer(*collective, task.parameters()),
+        rest_reducer(*collective, rest_task.parameters());
+    AdamW optimizer(group_parameters(task.parameters(), {}), OptimizerConfig{});
+    const auto learn = [&](Task& learner, GradientReducer& sums) {
+      const StepContext step{.total_steps = 1,
+                             .global_samples = batch,
+                             .collective = *collective,
+                             .expect_last_backward = [&sums] { sums.expect_last_backward(); }};
+      learner.before_step(micro_batches, step);
+      sums.zero();
+      learner.forward_backward(micro_batches, step);
+      sums.finish();
+    };
+    const auto update = [&] {
+      const torch::NoGradGuard no_grad;
+      const at::Tensor norm = gradient_norm(reducer.buckets());
+      clip_gradients(reducer.buckets(), norm, 1.0);
+      optimizer.step(norm.isfinite().logical_not().to(torch::kFloat));
+    };
+    Rounds rounds;
+    for (int64_t round = -1; round < config_.rounds; ++round) {
+      double times[2] = {};
+      for (const bool dense : {true, false}) {
+        run_dense(dense);
+        times[dense ? 0 : 1] = milliseconds(runtime_, [&] {
+          learn(task, reducer);
+          update();
+        });
+      }
+      const double rest =
+          milliseconds(runtime_, [&] { learn(rest_task, rest_reducer); }) + milliseconds(runtime_, update);
+      if (round >= 0) add(rounds, times[0], times[1], rest);
+    }
+    return rounds.medians();
+  }
+
+  static void add(Rounds& rounds, double dense, double gated, double rest) {
+    rounds.dense.push_back(dense);
+    rounds.gated.push_back(gated);
+    rounds.rest.push_back(rest);
+  }
+
+  void pass(LanguageModel model, const at::Tensor& tokens_BT, const GateTrace* forced, KeyValueCache& cache) {
+    const ForwardContext context = {.forced_gates = forced};
+    model->logits(model->hidden(tokens_BT, {}, context, &cache).select(1, -1));
+  }
+
+  SparseTiming prefill() {
+    prompt_BT_ = random_tokens(config_.prefill_batch, config_.prefill_tokens);
+    forced_ = decisions(config_.prefill_batch, config_.prefill_tokens);
+    KeyValueCache cache = gated_->make_cache(config_.prefill_batch, config_.prefill_tokens);
+    KeyValueCache rest_cache = rest_->make_cache(config_.prefill_batch, config_.prefill_tokens);
+    const auto timed = [&](LanguageModel model, KeyValueCache& room, const GateTrace* forced) {
+      room.reset();
+      return milliseconds(runtime_, [&] { pass(model, prompt_BT_, forced, room); });
+    };
+    Rounds rounds;
+    for (int64_t round = -1; round < config_.rounds; ++round) {
+      run_dense(true);
+      const double dense = timed(gated_, cache, nullptr);
+      run_dense(false);
+      const double gated = timed(gated_, cache, &forced_), rest = timed(rest_, rest_cache, nullptr);
+      if (round >= 0) add(rounds, dense, gated, rest);
+    }
+    return rounds.medians();
+  }
+
+  double flop_share() {
+    const auto flops = [&](bool dense) {
+      run_dense(dense);
+      KeyValueCache cache = gated_->make_cache(config_.prefill_batch, config_.prefill_tokens);
+      const FlopCounter counter;
+      pass(gated_, prompt_BT_, dense ? nullptr : &forced_, cache);
+      return counter.flops();
+    };
+    const double gated = flops(false);
+    return gated / flops(true);
+  }
+
+  SparseTiming decode(int64_t batch) {
+    const int64_t capacity = config_.decode_context + (config_.rounds + 1) * config_.decode_tokens;
+    struct Stream {
+      LanguageModel model;
+      bool skips;  ///< by drawn decisions
+      KeyValueCache cache;
+    };
+    std::vector<Stream> streams = {{gated_, false, gated_->make_cache(batch, capacity)},
+                                   {gated_, true, gated_->make_cache(batch, capacity)},
+                                   {rest_, false, rest_->make_cache(batch, capacity)}};
+    const GateTrace context = decisions(batch, config_.decode_context);
+    for (Stream& stream : streams) {
+      run_dense(!stream.skips);
+      pass(stream.model, random_tokens(batch, config_.decode_context), stream.skips ? &context : nullptr,
+           stream.cache);
+    }
+    Rounds rounds;
+    for (int64_t round = -1; round < config_.rounds; ++round) {
+      std::vector<GateTrace> forced;
+      for (int64_t i = 0; i < config_.decode_tokens; ++i) forced.push_back(decisions(batch, 1));
+      const at::Tensor token_B1 = random_tokens(batch, 1);
+      std::vector<double> times;
+      for (Stream& stream : streams) {
+        run_dense(!stream.skips);
+        times.push_back(milliseconds(runtime_,
+                                     [&] {
+                                       for (const GateTrace& trace : forced)
+                                         pass(stream.model, token_B1, stream.skips ? &trace : nullptr,
+                                              stream.cache);
+                                     }) /
+                        static_cast<double>(config_.decode_tokens));
+      }
+      if (round >= 0) add(rounds, times[0], times[1], times[2]);
+    }
+    return rounds.medians();
+  }
+
+  SparseBenchmarkConfig config_;
+  DeviceRuntime& runtime_;
+  at::Device device_;
+  LanguageModel gated_;
+  LanguageModel rest_;
+  at::Tensor prompt_BT_;
+  GateTrace forced_;
+};
+
+}  // namespace
+
+Json SparseTiming::to_json(double share) const {
+  Json json = Json::object();
+  json["dense_ms"] = dense_ms;
+  json["gated_ms"] = gated_ms;
+  json["rest_ms"] = rest_ms;
+  json["speedup"] = speedup();
+  json["limit"] = limit(share);
+  json["limit_share"] = speedup() / limit(share);
+  return json;
+}
+
+Json SparseBenchmarkReport::to_json(const SparseBenchmarkConfig& config) const {
+  Json json = Json::object();
+  json["inference_speedup"] = prefill.speedup();
+  json["training_speedup"] = training.speedup();
+  json["activated_share"] = activated_share;
+  json["executed_flop_share"] = executed_flop_share;
+  json["prefill"] = prefill.to_json(activated_share);
+  json["training"] = training.to_json(activated_share);
+  for (size_t i = 0; i < decode.size(); ++i) {
+    Json row = decode[i].to_json(activated_share);
+    row["batch"] = config.decode_batches[i];
+    row["context"] = config.decode_context;
+    json["decode"].push_back(row);
+  }
+  return json;
+}
+
+SparseBenchmarkReport run_sparse_benchmark(const SparseBenchmarkConfig& config, DeviceRuntime& runtime) {
+  return Benchmark(config, runtime).run();
+}
+
+}  // namespace fathom

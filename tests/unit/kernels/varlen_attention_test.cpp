@@ -1,0 +1,84 @@
+// Attention over packed sequences: against one masked product, per type and odd layout; gradients.
+#include "kernels/varlen_attention.h"
+
+#include "base/error.h"
+#include "gradcheck.h"
+
+namespace fathom {
+namespace {
+
+using kernels::VarlenLayout;
+using testing::expect_gradients;
+using testing::relative_error;
+using testing::tolerance_of;
+
+VarlenLayout layout_of(const std::vector<int64_t>& starts, bool causal, bool some_keys) {
+  VarlenLayout layout{.start_S1 = at::tensor(starts, at::kLong), .causal = causal};
+  if (some_keys) layout.key_N = at::arange(starts.back()).remainder(3).ne(1);
+  return layout;
+}
+
+TEST(VarlenAttention, EqualsOneMaskedProduct) {
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16})
+    for (const std::vector<int64_t>& starts : {std::vector<int64_t>{0, 7}, {0, 3, 3, 8}, {0, 0, 1, 2, 9, 9}})
+      for (const bool causal : {false, true})
+        for (const bool some_keys : {false, true}) {
+          at::manual_seed(3);
+          const int64_t rows = starts.back();
+          const auto layout = layout_of(starts, causal, some_keys);
+          const auto q = at::randn({4, rows, 6}, at::kDouble).to(type);
+          const auto k = at::randn({2, rows, 6}, at::kDouble).to(type);
+          const auto v = at::randn({2, rows, 6}, at::kDouble).to(type);
+          const auto y = kernels::varlen_attention(q, k, v, layout);
+          EXPECT_EQ(y.sizes(), q.sizes());
+          EXPECT_LT(relative_error(y, kernels::varlen_attention_ref::apply(q, k, v, layout)),
+                    tolerance_of(type))
+              << causal << some_keys << at::toString(type);
+        }
+}
+
+TEST(VarlenAttention, ARowThatIsNoKeyIsSeenByItselfAlone) {
+  at::manual_seed(4);
+  const auto q = at::randn({1, 5, 4}, at::kDouble), k = at::randn({1, 5, 4}, at::kDouble);
+  const auto v = at::randn({1, 5, 4}, at::kDouble);
+  VarlenLayout layout = layout_of({0, 5}, true, false);
+  layout.key_N = at::tensor({1, 0, 1, 1, 0}).to(at::kBool);
+  const auto y = kernels::varlen_attention(q, k, v, layout);
+  auto other = v.clone();
+  other.select(1, 1).add_(1);
+  const auto changed = (kernels::varlen_attention(q, k, other, layout) - y).abs().amax({0, 2});
+  EXPECT_GT(changed[1].item<double>(), 0.01);
+  for (const int64_t row : {0, 2, 3, 4}) EXPECT_EQ(changed[row].item<double>(), 0) << row;
+}
+
+TEST(VarlenAttention, NoRowsAtAll) {
+  for (const std::vector<int64_t>& starts : {std::vector<int64_t>{0}, {0, 0, 0}}) {
+    const auto none = at::empty({2, 0, 4}).requires_grad_(true);
+    const auto y = kernels::varlen_attention(none, none, none, layout_of(starts, true, false));
+    EXPECT_EQ(y.sizes(), none.sizes());
+    EXPECT_TRUE(y.requires_grad());
+  }
+}
+
+TEST(VarlenAttention, GradientsByFiniteDifferences) {
+  for (const bool some_keys : {false, true}) {
+    at::manual_seed(5);
+    const auto layout = layout_of({0, 2, 2, 6}, true, some_keys);
+    expect_gradients([&](const auto& in) { return kernels::varlen_attention(in[0], in[1], in[2], layout); },
+                     {at::randn({2, 6, 3}, at::kDouble), at::randn({1, 6, 3}, at::kDouble),
+                      at::randn({1, 6, 3}, at::kDouble)});
+  }
+}
+
+TEST(VarlenAttention, RefusesOffsetsThatDoNotFit) {
+  const auto x = at::zeros({1, 4, 2});
+  for (const std::vector<int64_t>& starts : {std::vector<int64_t>{0, 3}, {1, 4}, {0, 3, 2, 4}, {0, 5}})
+    EXPECT_THROW(kernels::varlen_attention(x, x, x, layout_of(starts, true, false)), Error);
+  VarlenLayout layout = layout_of({0, 4}, true, false);
+  layout.key_N = at::ones({3}, at::kBool);
+  EXPECT_THROW(kernels::varlen_attention(x, x, x, layout), Error);
+  EXPECT_THROW(kernels::varlen_attention(x, at::zeros({1, 3, 2}), x, layout_of({0, 4}, true, false)), Error);
+}
+
+}  // namespace
+}  // namespace fathom

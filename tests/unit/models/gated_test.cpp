@@ -1,0 +1,151 @@
+// Language models with gates: cached decoding, checkpointing, folders, a dense model that is given gates.
+#include <set>
+
+#include "model_fixture.h"
+#include "nn/token_gate.h"
+#include "runtime/generate.h"
+
+namespace fathom {
+namespace {
+
+using namespace testing;
+
+LanguageModelConfig gated_language(GateKind kind = GateKind::kCausal, GatedPart part = GatedPart::kBlock) {
+  LanguageModelConfig config = small_language();
+  config.layers = 3;
+  config.gate = {.kind = kind, .part = part};
+  return config;
+}
+
+LanguageModel filled(const LanguageModelConfig& config, at::ScalarType type = at::kDouble) {
+  LanguageModel model(config);
+  fill_by_formula(model);
+  const at::NoGradGuard no_grad;
+  for (auto& item : model->named_parameters())
+    if (item.key().ends_with("scorer.out")) item.value().mul_(30);
+  model->to(type);
+  return model;
+}
+
+double density(LanguageModel model) {
+  double active = 0, tokens = 0;
+  for (auto [name, gate] : gates_of(*model)) {
+    active += gate->counts()[GateCounts::kActive].item<double>();
+    tokens += gate->counts()[GateCounts::kTokens].item<double>();
+  }
+  return active / tokens;
+}
+
+TEST(Gated, CachedDecodingTakesTheDecisionsOfTheFullPass) {
+  const at::NoGradGuard no_grad;
+  for (const GateKind kind : {GateKind::kCausal, GateKind::kTopK, GateKind::kRandom, GateKind::kAlternate})
+    for (const GatedPart part : {GatedPart::kBlock, GatedPart::kAttention, GatedPart::kMlp}) {
+      auto model = filled(gated_language(kind, part));
+      const auto tokens = formula_tokens({3, 14}, 31);
+      GateTrace whole;
+      const auto full = model(tokens, at::Tensor(), ForwardContext{.gate_trace = &whole});
+      EXPECT_GT(density(model), 0.1);
+      EXPECT_LT(density(model), 0.95);
+      auto cache = model->make_cache(3, 14);
+      std::vector<at::Tensor> parts;
+      std::map<int64_t, std::vector<at::Tensor>> decisions;
+      for (const auto& [start, count] : {std::pair{0, 5}, {5, 1}, {6, 4}, {10, 1}, {11, 1}, {12, 2}}) {
+        GateTrace trace;
+        parts.push_back(model(tokens.narrow(1, start, count), at::Tensor(),
+                              ForwardContext{.gate_trace = &trace}, &cache));
+        for (const auto& [layer, active_BT] : trace.active_BT) decisions[layer].push_back(active_BT);
+      }
+      for (const auto& [layer, active] : decisions)
+        EXPECT_TRUE(at::equal(at::cat(active, 1), whole.active_BT.at(layer)))
+            << gate_kind_name(kind) << layer;
+      EXPECT_LT((at::cat(parts, 1) - full).abs().max().item<double>(), 1e-6) << gate_kind_name(kind);
+      if (part == GatedPart::kMlp) continue;
+      for (const auto& [layer, active_BT] : whole.active_BT)
+        for (int64_t row = 0; row < 3; ++row)
+          EXPECT_EQ(cache.num_keys(layer, row), active_BT[row].sum().item<int64_t>());
+    }
+}
+
+TEST(Gated, ForcedDecisionsAreTaken) {
+  const at::NoGradGuard no_grad;
+  auto model = filled(gated_language(), at::kFloat);
+  const auto tokens = formula_tokens({2, 9}, 31);
+  GateTrace own, forced, seen;
+  const auto before = model(tokens, at::Tensor(), ForwardContext{.gate_trace = &own});
+  for (const auto& [layer, active_BT] : own.active_BT) forced.active_BT[layer] = ~active_BT;
+  const auto after =
+      model(tokens, at::Tensor(), ForwardContext{.gate_trace = &seen, .forced_gates = &forced});
+  for (const auto& [layer, active_BT] : forced.active_BT)
+    EXPECT_TRUE(at::equal(seen.active_BT.at(layer), active_BT));
+  EXPECT_GT((before - after).abs().max().item<double>(), 1e-3);
+  const auto repeated = model(tokens, at::Tensor(), ForwardContext{.forced_gates = &own});
+  EXPECT_TRUE(at::equal(repeated, before));
+}
+
+TEST(Gated, CheckpointingGivesTheSameGradientsBitForBit) {
+  auto config = gated_language();
+  config.dropout = config.drop_path = 0.3;
+  auto model = filled(config, at::kFloat);
+  for (auto [name, gate] : gates_of(*model)) gate->set_multiplier(at::full({}, 0.7));
+  const auto tokens = formula_tokens({3, 7}, 31), length_B = at::tensor({7, 5, 2}, at::kLong);
+  const auto gradients = [&](bool checkpoint, int64_t key) {
+    const ForwardContext context = {.training = true,
+                                    .key_B = at::arange(3) + key,
+                                    .checkpoint_blocks = checkpoint,
+                                    .explore = 0.5,
+                                    .sample_share = 0.3};
+    return torch::autograd::grad({model->pooled(tokens, length_B, context).square().sum()},
+                                 model->parameters(), {}, {}, false, /*allow_unused=*/true);
+  };
+  const auto plain = gradients(false, 0), recomputed = gradients(true, 0), other = gradients(false, 5);
+  bool differs = false;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    ASSERT_EQ(plain[i].defined(), recomputed[i].defined()) << i;
+    if (!plain[i].defined()) continue;
+    EXPECT_TRUE(at::equal(plain[i], recomputed[i])) << i;
+    differs = differs || !at::equal(plain[i], other[i]);
+  }
+  EXPECT_TRUE(differs);
+}
+
+TEST(Gated, FoldersKeepGatesBesideWhatOthersKnow) {
+  const at::NoGradGuard no_grad;
+  for (const GateKind kind : {GateKind::kCausal, GateKind::kTopK}) {
+    auto model = filled(gated_language(kind), at::kFloat);
+    const TemporaryFolder folder;
+    save_model_folder(folder / "model", model, {});
+    LoadedModel loaded = load_model_folder(folder / "model");
+    EXPECT_EQ(config_to_json(loaded.language->config().gate), config_to_json(model->config().gate));
+    const auto tokens = formula_tokens({2, 9}, 31);
+    EXPECT_TRUE(at::equal(loaded.language(tokens), model(tokens)));
+    std::filesystem::remove(folder / "model/fathom.safetensors");
+    EXPECT_NE(error_of([&] { load_model_folder(folder / "model"); }, ErrorKind::kCheckpoint), "");
+  }
+}
+
+TEST(Gated, ParametersAreCountedWithoutAModel) {
+  for (const GateKind kind : {GateKind::kCausal, GateKind::kTopK, GateKind::kRandom, GateKind::kPooled}) {
+    auto config = gated_language(kind);
+    if (kind == GateKind::kPooled) config.attention = AttentionKind::kBidirectional;
+    LanguageModel model(config);
+    int64_t count = 0;
+    for (const auto& parameter : model->parameters()) count += parameter.numel();
+    EXPECT_EQ(parameter_count(config), count) << gate_kind_name(kind);
+  }
+  auto half = gated_language();
+  half.vocab_size = 0;
+  auto dense = half;
+  dense.gate = {};
+  EXPECT_LT(forward_flops(half, 1, 32), 0.7 * static_cast<double>(forward_flops(dense, 1, 32)));
+}
+
+TEST(Gated, ADecoderTakesNoGateThatSeesLaterTokens) {
+  for (const GateKind kind : {GateKind::kToken, GateKind::kPooled})
+    EXPECT_NE(error_of([&] { gated_language(kind).validate(); }, ErrorKind::kConfig), "");
+  auto config = gated_language();
+  config.gate.layer_density = {0.5, 0.5};
+  EXPECT_NE(error_of([&] { config.validate(); }, ErrorKind::kConfig), "");
+}
+
+}  // namespace
+}  // namespace fathom

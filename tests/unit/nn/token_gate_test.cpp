@@ -1,0 +1,386 @@
+// Gates and gated blocks: what is computed, what is left, and which gradients come of it.
+#include "nn/token_gate.h"
+
+#include <torch/torch.h>
+
+#include "base/error.h"
+#include "formula_weights.h"
+#include "gradcheck.h"
+#include "nn/block.h"
+#include "nn/side_gradient.h"
+#include "nn/swin_block.h"
+#include "nn/window_plan.h"
+
+namespace fathom {
+namespace {
+
+using testing::formula_uniform;
+using testing::formula_weight;
+using testing::relative_error;
+
+constexpr int64_t kBatch = 3, kTokens = 11, kDim = 24, kHeads = 4;
+
+BlockOptions options(const GateConfig& gate) {
+  return {.attention = {.dim = kDim, .heads = kHeads, .kv_heads = 2, .head_dim = 6},
+          .mlp = {.dim = kDim, .inner = 40},
+          .gate = {.config = gate, .dim = kDim, .layer = 1, .index = 1, .places = 16},
+          .layer = 1};
+}
+
+Block block_of(const GateConfig& gate) {
+  Block block(options(gate));
+  const at::NoGradGuard no_grad;
+  for (auto& item : block->named_parameters()) {
+    item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+    if (item.key().ends_with("scorer.out")) item.value().mul_(20);
+    if (item.key().ends_with("pooled.up.weight")) item.value().mul_(20);
+    if (item.key().ends_with("pooled.up.bias")) item.value().sub_(2);
+  }
+  block->to(at::kDouble);
+  return block;
+}
+
+at::Tensor states(int64_t batch = kBatch) {
+  return formula_uniform("states", batch * kTokens * kDim).view({batch, kTokens, kDim}).mul(3);
+}
+
+Rope rope() {
+  return {128, 6, 10000.0};
+}
+
+AttentionView view_of(const at::Tensor& x_BTD, bool causal, const at::Tensor& length_B = {}) {
+  Rope table = rope();
+  return make_attention_view(x_BTD, length_B, causal, table);
+}
+
+struct Outcome {
+  at::Tensor y_BTD, active_BT;
+};
+Outcome run(Block block, const at::Tensor& x_BTD, const AttentionView& view, ForwardContext context = {}) {
+  GateTrace trace;
+  context.gate_trace = &trace;
+  const auto y_BTD = block->forward(x_BTD, view, context);
+  return {y_BTD, trace.active_BT.at(1)};
+}
+
+/// The block without its gate, in which tokens see the active ones alone.
+at::Tensor dense_over(const Block& gated, const at::Tensor& x_BTD, AttentionView view,
+                      const at::Tensor& active_BT) {
+  Block dense(options({}));
+  dense->to(at::kDouble);
+  const at::NoGradGuard no_grad;
+  const auto parameters = gated->named_parameters();
+  for (auto& item : dense->named_parameters()) item.value().copy_(parameters[item.key()]);
+  auto sees = active_BT.unsqueeze(1) | at::eye(kTokens, at::kBool);
+  if (view.ordered) sees = sees.tril();
+  view.mask = sees.unsqueeze(1);
+  view.causal = false;
+  return dense->forward(x_BTD, view, {});
+}
+
+class LearnedGate : public ::testing::TestWithParam<GateKind> {
+ protected:
+  bool causal() const { return GetParam() == GateKind::kCausal; }
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, LearnedGate,
+                         ::testing::Values(GateKind::kCausal, GateKind::kToken, GateKind::kPooled),
+                         [](const auto& info) { return gate_kind_name(info.param); });
+
+TEST_P(LearnedGate, ComputesActiveTokensAmongThemselvesAndLeavesTheOthers) {
+  const torch::NoGradGuard no_grad;
+  for (const GatedPart part : {GatedPart::kBlock, GatedPart::kMlp, GatedPart::kAttention}) {
+    Block block = block_of({.kind = GetParam(), .part = part});
+    const auto x = states();
+    const auto view = view_of(x, causal());
+    const auto [y, active_BT] = run(block, x, view);
+    const int64_t count = active_BT.sum().item<int64_t>();
+    ASSERT_GT(count, 3);
+    ASSERT_LT(count, kBatch * kTokens - 3);
+    if (part != GatedPart::kBlock) continue;
+    const auto expected = at::where(active_BT.unsqueeze(2), dense_over(block, x, view, active_BT), x);
+    EXPECT_LT(relative_error(y, expected), 1e-12);
+    EXPECT_TRUE(
+        at::equal(y.masked_select(~active_BT.unsqueeze(2)), x.masked_select(~active_BT.unsqueeze(2))));
+  }
+}
+
+TEST_P(LearnedGate, PaddingIsNeverActiveAndChangesNothing) {
+  const torch::NoGradGuard no_grad;
+  Block block = block_of({.kind = GetParam()});
+  const auto x = states();
+  const auto length_B = at::tensor({kTokens, int64_t{6}, int64_t{1}});
+  const auto [y, active_BT] = run(block, x, view_of(x, causal(), length_B));
+  EXPECT_FALSE(active_BT[1].slice(0, 6).any().item<bool>());
+  auto other = x.clone();
+  other[1].slice(0, 6).fill_(7);
+  const auto [y_other, active_other] = run(block, other, view_of(other, causal(), length_B));
+  EXPECT_TRUE(at::equal(active_BT, active_other));
+  EXPECT_TRUE(at::equal(y[1].slice(0, 0, 6), y_other[1].slice(0, 0, 6)));
+}
+
+TEST_P(LearnedGate, ExploringChangesNoOutputAndTeachesSkippedTokens) {
+  Block block = block_of({.kind = GetParam()});
+  const auto x = states().requires_grad_(true);
+  const auto view = view_of(x, causal());
+  const auto key_B = at::arange(kBatch);
+  const auto grad_of = [&](double explore, at::Tensor& y, at::Tensor& active_BT) {
+    const Outcome outcome = run(block, x, view, {.training = true, .key_B = key_B, .explore = explore});
+    y = outcome.y_BTD;
+    active_BT = outcome.active_BT;
+    return torch::autograd::grad({y.sin().sum()}, block->parameters(), {}, {}, false, true);
+  };
+  at::Tensor plain, explored, active_BT;
+  const auto without = grad_of(0, plain, active_BT), with = grad_of(1, explored, active_BT);
+  EXPECT_LT(relative_error(explored, plain), 1e-12);
+  double scorer = 0;
+  size_t i = 0;
+  for (const auto& item : block->named_parameters()) {
+    const double change = (with[i] - without[i]).abs().max().item<double>();
+    if (item.key().starts_with("gate."))
+      scorer = std::max(scorer, change);
+    else  // an output of value 0 teaches the layer nothing
+      EXPECT_LT(change, 1e-12) << item.key();
+    ++i;
+  }
+  EXPECT_GT(scorer, 1e-4);
+}
+
+TEST_P(LearnedGate, ScoresGetTheGradientOfTheLayersOutput) {
+  // d/ds of x + m f with the straight-through estimator is ⟨grad, f⟩; here grad is 1.
+  Block block = block_of({.kind = GetParam()});
+  block->gate()->set_dense(true);
+  const auto x = states();
+  const auto view = view_of(x, causal());
+  const auto decision = block->gate()->forward(x, view, {.training = true});
+  const auto slope_BT = torch::autograd::grad({decision.weight_BT.sum()}, {decision.weight_BT})[0];
+  EXPECT_TRUE(at::equal(decision.weight_BT, at::ones_like(slope_BT)));
+  const auto y = block->forward(x, view, {.training = true});
+  const auto f_BT = (y - x).detach().sum(2);
+  std::vector<at::Tensor> parameters = block->gate()->parameters();
+  const auto found = torch::autograd::grad({y.sum()}, parameters, {}, {}, false, true);
+  const auto again = block->gate()->forward(x, view, {.training = true});
+  const auto expected =
+      torch::autograd::grad({(again.weight_BT * f_BT).sum()}, parameters, {}, {}, false, true);
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_LT(relative_error(found[i], expected[i]), 1e-10);
+}
+
+TEST_P(LearnedGate, TheMultiplierWeighsTheMeanScore) {
+  Block block = block_of({.kind = GetParam()});
+  const auto x = states();
+  const auto length_B = at::tensor({kTokens, int64_t{6}, int64_t{1}});
+  const auto view = view_of(x, causal(), length_B);
+  const ForwardContext context = {.training = true, .sample_share = 0.25};
+  const auto parameters = block->gate()->parameters();
+  const auto gradient = [&] {
+    return torch::autograd::grad({block->forward(x, view, context).sum()}, parameters);
+  };
+  const auto without = gradient();
+  block->gate()->set_multiplier(at::full({}, 3.0, at::kDouble));
+  const auto with = gradient();
+  const auto decision = block->gate()->forward(x, view, context);
+  const auto present_BT = present_tokens(x, view);
+  const auto mean_score =
+      (decision.side_BT * present_BT / length_B.unsqueeze(1)).sum() * (3.0 * context.sample_share);
+  const auto expected = torch::autograd::grad({mean_score}, parameters);
+  for (size_t i = 0; i < with.size(); ++i)
+    EXPECT_LT(relative_error(with[i] - without[i], expected[i]), 1e-9) << i;
+}
+
+TEST_P(LearnedGate, NoTokenAndEveryToken) {
+  for (const double bias : {-50.0, 50.0}) {
+    Block block = block_of({.kind = GetParam()});
+    {
+      const torch::NoGradGuard no_grad;
+      for (auto& item : block->gate()->named_parameters()) {
+        if (item.key() == "scorer.bias") item.value().fill_(bias);
+        if (item.key() == "pooled.up.bias") item.value().fill_(bias);
+        if (item.key() == "scorer.out" || item.key() == "pooled.up.weight") item.value().zero_();
+      }
+    }
+    const auto x = states();
+    const auto view = view_of(x, causal());
+    const auto [y, active_BT] = run(block, x, view, {.training = true, .key_B = at::arange(kBatch)});
+    EXPECT_EQ(active_BT.sum().item<int64_t>(), bias > 0 ? kBatch * kTokens : 0);
+    if (bias > 0)
+      EXPECT_LT(relative_error(y, dense_over(block, x, view, active_BT)), 1e-12);
+    else
+      EXPECT_TRUE(at::equal(y, x));
+  }
+}
+
+TEST(CausalGate, ALaterTokenChangesNoDecision) {
+  const torch::NoGradGuard no_grad;
+  Block block = block_of({.kind = GateKind::kCausal});
+  const auto x = states();
+  const auto [y, active_BT] = run(block, x, view_of(x, true));
+  auto other = x.clone();
+  other.slice(1, 7).neg_();
+  const auto [y_other, active_other] = run(block, other, view_of(other, true));
+  EXPECT_TRUE(at::equal(active_BT.slice(1, 0, 7), active_other.slice(1, 0, 7)));
+  EXPECT_LT(relative_error(y.slice(1, 0, 7), y_other.slice(1, 0, 7)), 1e-12);
+  EXPECT_FALSE(at::equal(active_BT, active_other));
+}
+
+TEST(CausalGate, EachTextOfARowStartsAnew) {
+  const torch::NoGradGuard no_grad;
+  Block block = block_of({.kind = GateKind::kCausal});
+  const auto x = states(1);
+  auto view = view_of(x, true);
+  const auto segment_BT = at::cat({at::zeros({1, 4}, at::kLong), at::ones({1, 7}, at::kLong)}, 1);
+  separate_segments(view, segment_BT);
+  const auto [y, active_BT] = run(block, x, view);
+  const auto first = x.slice(1, 0, 4), second = x.slice(1, 4);
+  const auto one = run(block, first, view_of(first, true)), two = run(block, second, view_of(second, true));
+  EXPECT_TRUE(at::equal(active_BT, at::cat({one.active_BT, two.active_BT}, 1)));
+  // Rotary positions of the second text differ by a shift, which attention does not see.
+  EXPECT_LT(relative_error(y, at::cat({one.y_BTD, two.y_BTD}, 1)), 1e-7);
+}
+
+TEST(TopKGate, TakesTheHighestOfEachRowInTrainingAndForetellsThemLater) {
+  Block block = block_of({.kind = GateKind::kTopK, .density = 0.4});
+  const auto x = states();
+  const auto length_B = at::tensor({kTokens, int64_t{6}, int64_t{1}});
+  const auto view = view_of(x, true, length_B);
+  const auto decision = block->gate()->forward(x, view, {.training = true, .sample_share = 0.25});
+  const auto count_B = decision.active_BT.sum(1);
+  for (int64_t b = 0; b < kBatch; ++b)
+    EXPECT_EQ(count_B[b].item<int64_t>(), (std::array<int64_t, 3>{5, 3, 1}[static_cast<size_t>(b)]));
+  const auto weight = decision.weight_BT[0];
+  EXPECT_GT(weight.masked_select(decision.active_BT[0]).min().item<double>(),
+            weight.masked_select(~decision.active_BT[0]).max().item<double>());
+  // Binary cross-entropy of the foretelling scores.
+  const auto score = decision.side_BT.detach().requires_grad_(true);
+  const auto share_BT = present_tokens(x, view) / length_B.unsqueeze(1) * 0.25;
+  const auto loss =
+      (torch::nn::functional::binary_cross_entropy_with_logits(
+           score, decision.active_BT.to(at::kDouble),
+           torch::nn::functional::BinaryCrossEntropyWithLogitsFuncOptions().reduction(torch::kNone)) *
+       share_BT)
+          .sum();
+  EXPECT_LT(relative_error(decision.side_gradient_BT, torch::autograd::grad({loss}, {score})[0]), 1e-6);
+  const auto later = block->gate()->forward(x, view, {});
+  auto other = x.clone();
+  other.slice(1, 5).neg_();
+  const auto changed = block->gate()->forward(other, view_of(other, true, length_B), {});
+  EXPECT_TRUE(at::equal(later.active_BT.slice(1, 0, 5), changed.active_BT.slice(1, 0, 5)));
+}
+
+TEST(BaselineGates, RandomTokensAndWholeLayers) {
+  const auto x = at::zeros({40, 100, kDim}, at::kDouble);
+  TokenGate random(TokenGateOptions{.config = {.kind = GateKind::kRandom, .density = 0.3}, .dim = kDim});
+  const ForwardContext training = {.training = true, .key_B = at::arange(40)};
+  const auto first = random->forward(x, view_of(x, true), training);
+  EXPECT_NEAR(first.active_BT.to(at::kDouble).mean().item<double>(), 0.3, 0.03);
+  EXPECT_TRUE(at::equal(first.active_BT, random->forward(x, view_of(x, true), training).active_BT));
+  EXPECT_FALSE(at::equal(first.active_BT[0], first.active_BT[1]));
+  EXPECT_NEAR(random->forward(x, view_of(x, true), {}).active_BT.to(at::kDouble).mean().item<double>(), 0.3,
+              0.12);
+  int64_t layers = 0;
+  for (int64_t layer = 0; layer < 10; ++layer) {
+    TokenGate alternate(TokenGateOptions{.config = {.kind = GateKind::kAlternate, .density = 0.4},
+                                         .dim = kDim,
+                                         .layer = layer,
+                                         .index = layer});
+    const auto active = alternate->forward(x, view_of(x, true), {}).active_BT;
+    EXPECT_TRUE(active.all().item<bool>() || !active.any().item<bool>());
+    layers += active[0][0].item<bool>();
+  }
+  EXPECT_EQ(layers, 4);
+}
+
+TEST(TokenGate, CountsDecisionsOverUnpaddedTokens) {
+  Block block = block_of({.kind = GateKind::kCausal});
+  const auto x = states();
+  const auto view = view_of(x, true, at::tensor({kTokens, int64_t{6}, int64_t{1}}));
+  const auto active = run(block, x, view).active_BT.sum().item<double>();
+  run(block, x, view);
+  const auto counts = block->gate()->counts();
+  EXPECT_EQ(counts[GateCounts::kActive].item<double>(), 2 * active);
+  EXPECT_EQ(counts[GateCounts::kTokens].item<double>(), 2 * (kTokens + 6 + 1));
+  EXPECT_GT(counts[GateCounts::kEntropy].item<double>(), 0);
+  block->gate()->reset_counts();
+  EXPECT_EQ(block->gate()->counts().sum().item<double>(), 0);
+}
+
+/// Every second window of a shifted map attends, every third token passes the feed-forward layer.
+TEST(GatedSwinBlock, ComputesChosenWindowsAndTokensAsWithoutGates) {
+  const torch::NoGradGuard no_grad;
+  for (const int64_t side : {6, 7}) {  // 7: windows of 3 with padding
+    SwinBlockOptions options = {.dim = 8, .heads = 2, .window = 3, .shifted = true, .layer = 5};
+    SwinBlock dense(options);
+    options.gate = {.kind = GateKind::kToken};
+    options.map_places = side * side;
+    SwinBlock gated(options);
+    for (auto* block : {&dense, &gated})
+      for (auto& item : (*block)->named_parameters())
+        item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+    dense->to(at::kDouble);
+    gated->to(at::kDouble);
+    const int64_t windows = (side + 2) / 3 * ((side + 2) / 3), places = side * side;
+    const auto x = formula_uniform("map", 2 * places * 8).view({2, side, side, 8});
+    GateTrace all, forced;
+    all.active_BT[10] = at::ones({2, windows}, at::kBool);
+    all.active_BT[11] = at::ones({2, places}, at::kBool);
+    EXPECT_LT(relative_error(gated->forward(x, {.forced_gates = &all}), dense->forward(x, {})), 1e-12);
+
+    forced.active_BT[10] = at::arange(2 * windows).remainder(2).eq(0).view({2, windows});
+    forced.active_BT[11] = at::arange(2 * places).remainder(3).eq(0).view({2, places});
+    const auto y = gated->forward(x, {.forced_gates = &forced});
+    // The two parts apart, from blocks that compute one of them for everybody and nothing of the other.
+    GateTrace attention = all, none = all;
+    attention.active_BT[11] = at::zeros({2, places}, at::kBool);
+    none.active_BT[10] = at::zeros({2, windows}, at::kBool);
+    const kernels::WindowShape shape = fit_windows(side, side, 3, true);
+    const auto attends = kernels::window_merge(forced.active_BT[10]
+                                                   .to(at::kDouble)
+                                                   .view({2, windows, 1, 1})
+                                                   .expand({2, windows, 9, 1})
+                                                   .contiguous(),
+                                               shape)
+                             .gt(0.5);
+    const auto h = at::where(attends, gated->forward(x, {.forced_gates = &attention}), x);
+    const auto passes = forced.active_BT[11].view({2, side, side, 1});
+    EXPECT_LT(relative_error(y, at::where(passes, gated->forward(h, {.forced_gates = &none}), h)), 1e-12);
+  }
+}
+
+TEST(GatedSwinBlock, DecidesByItselfAndLearnsIt) {
+  SwinBlock block(SwinBlockOptions{.dim = 8,
+                                   .heads = 2,
+                                   .window = 3,
+                                   .dropout = 0.2,
+                                   .layer = 5,
+                                   .gate = {.kind = GateKind::kToken},
+                                   .map_places = 36});
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& item : block->named_parameters()) {
+      item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+      if (item.key().ends_with("scorer.out")) item.value().mul_(30);
+    }
+  }
+  const auto x = formula_uniform("map", 4 * 36 * 8).to(at::kFloat).view({4, 6, 6, 8}).mul(3);
+  GateTrace trace;
+  const ForwardContext context = {
+      .training = true, .key_B = at::arange(4), .explore = 0.5, .gate_trace = &trace};
+  block->forward(x, context).square().sum().backward();
+  for (const int64_t layer : {10, 11}) {
+    const auto share = trace.active_BT.at(layer).to(at::kFloat).mean().item<double>();
+    EXPECT_GT(share, 0.02) << layer;
+    EXPECT_LT(share, 0.98) << layer;
+  }
+  for (const auto& item : block->named_parameters())
+    EXPECT_GT(item.value().grad().abs().max().item<double>(), 0) << item.key();
+}
+
+TEST(SideGradient, IsAddedToTheObjectives) {
+  const auto x = at::randn({3}, at::kDouble).requires_grad_(true), side = at::randn({2}).requires_grad_(true);
+  const auto y = attach_gradient(x, side * 2, at::tensor({0.5, -1.0}, at::kFloat));
+  EXPECT_TRUE(at::equal(y, x));
+  const auto grads = torch::autograd::grad({(3 * y).sum()}, {x, side});
+  EXPECT_TRUE(at::equal(grads[0], at::full({3}, 3.0, at::kDouble)));
+  EXPECT_TRUE(at::equal(grads[1], at::tensor({1.0, -2.0}, at::kFloat)));
+}
+
+}  // namespace
+}  // namespace fathom
