@@ -77,8 +77,9 @@ TEST_F(ChatSourceTest, PackedRowsHoldEveryConversationOnce) {
       one.push_back(tokens[t]);
       const bool last = t + 1 == tokens.size() ||
                         (t + 1 < sample.segments.size() && sample.segments[t + 1] != sample.segments[t]);
-      if (t + 1 < tokens.size() && last)
+      if (t + 1 < tokens.size() && last) {
         EXPECT_EQ(sample.targets[t], -1) << "the next conversation is not foretold";
+      }
       if (last) conversations.insert(text(std::exchange(one, {})));
     }
   }

@@ -116,7 +116,9 @@ TEST(Lora, StartsFromTheModelAndFreezesIt) {
     const bool trained =
         item.key() == "norm.weight" || item.key().find(".lora_default.") != std::string::npos;
     EXPECT_EQ(item.value().requires_grad(), trained) << item.key();
-    if (item.key().ends_with("lora_default.a")) EXPECT_GT(item.value().std().item<double>(), 0.05);
+    if (item.key().ends_with("lora_default.a")) {
+      EXPECT_GT(item.value().std().item<double>(), 0.05);
+    }
   }
   LanguageModel other = small_model();
   add_adapters(*other, {.rank = 2, .patterns = {"blocks.1.*"}}, 7);
