@@ -35,7 +35,8 @@ ChatReport evaluate_chat(LanguageModel model, std::shared_ptr<const ChatSource> 
     require_known_tokens(loaded->tokens_BT, model->config().vocab_size);
     const Batch batch = to_device(std::move(*loaded), options.device);
     const ForwardContext context{.compute_dtype = options.compute_dtype, .segment_BT = batch.segment_BT};
-    const at::Tensor hidden_BTD = model->hidden(batch.tokens_BT.slice(1, 0, -1), {}, context);
+    const at::Tensor hidden_BTD = model->hidden(
+        batch.tokens_BT.slice(1, 0, -1), batch.length_B.clamp_max(batch.tokens_BT.size(1) - 1), context);
     const at::Tensor learned_BT = batch.target_BT.ge(0);
     const at::Tensor hidden_ND = hidden_BTD.index({learned_BT}),
                      target_N = batch.target_BT.index({learned_BT});

@@ -35,6 +35,8 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
       const auto holder = context->saved_data["recompute"].toCapsule();
       y = static_cast<Recompute*>(holder.get())->forward(saved[0]);
     }
+    // A layer that skips everything hands its input on.
+    if (!y.requires_grad()) return variable_list(1 + saved.size());
     variable_list wanted;
     for (const auto& tensor : saved)
       if (tensor.requires_grad()) wanted.push_back(tensor);

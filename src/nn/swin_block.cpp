@@ -21,6 +21,16 @@ int64_t num_weights(const torch::nn::Module& module) {
   return sum;
 }
 
+/// Tells the gate of a block's feed-forward layer from that of its attention.
+constexpr int64_t kMlpGate = int64_t{1} << 24;
+
+/// Over a square map of so many places.
+int64_t num_windows(int64_t places, int64_t window) {
+  const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(places))));
+  const int64_t across = (side + window - 1) / window;
+  return across * across;
+}
+
 /// True at the places of these windows that lie outside of the map: [N, T, 1]; undefined where none can.
 at::Tensor padded_places(const at::Tensor& x, const kernels::WindowShape& shape, const at::Tensor& place_N) {
   if (shape.height % shape.side == 0 && shape.width % shape.side == 0) return {};
@@ -85,22 +95,23 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
   mlp_norm_ = register_module("mlp_norm", LayerNorm(options.dim, options.norm_eps));
   const auto inner = static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio);
   mlp_ = register_module("mlp", GeluMlp(MlpOptions{.dim = options.dim, .inner = inner}));
-  const auto gate = [&](const torch::nn::Module& gated, int64_t place, int64_t places) {
-    return TokenGate(TokenGateOptions{.config = options.gate,
-                                      .dim = options.dim,
-                                      .layer = 2 * options.layer + place,
-                                      .index = options.index,
-                                      .places = places,
-                                      .norm_eps = options.norm_eps,
-                                      .gated_weights = num_weights(gated)});
+  // Each weight meets every place of the stage's map, so blocks of early stages count for as much as they do.
+  const auto gate = [&](const torch::nn::Module& gated, int64_t layer, int64_t places) {
+    return TokenGate(
+        TokenGateOptions{.config = options.gate,
+                         .dim = options.dim,
+                         .layer = layer,
+                         .index = options.index,
+                         .places = places,
+                         .norm_eps = options.norm_eps,
+                         .gated_weights = num_weights(gated) * std::max<int64_t>(1, options.map_places)});
   };
   if (!options.gate.gates()) return;
-  const int64_t side = std::max<int64_t>(1, options.window);
   if (options.gate.part != GatedPart::kMlp)
     attention_gate_ = register_module(
-        "attention_gate", gate(*attention_, 0, (options.map_places + side * side - 1) / (side * side)));
+        "attention_gate", gate(*attention_, options.layer, num_windows(options.map_places, options.window)));
   if (options.gate.part != GatedPart::kAttention)
-    mlp_gate_ = register_module("mlp_gate", gate(*mlp_, 1, options.map_places));
+    mlp_gate_ = register_module("mlp_gate", gate(*mlp_, kMlpGate + options.layer, options.map_places));
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {

@@ -63,7 +63,8 @@ GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView
     decision.computed_BT = decision.active_BT;
   }
   if (context.gate_trace != nullptr) context.gate_trace->active_BT[options_.layer] = decision.active_BT;
-  count(decision, score_BT, present_BT);
+  // A sample of weight 0 stands for one that is missing.
+  if (!context.training || context.sample_share > 0) count(decision, score_BT, present_BT);
   return decision;
 }
 
@@ -189,9 +190,11 @@ std::optional<double> activated_share(const torch::nn::Module& model) {
   double active = 0, all = 0;
   for (const auto& [name, gate] : gates_of(model)) {
     if (!gate->counts().defined()) continue;
+    const auto tokens = gate->counts()[GateCounts::kTokens].item<double>();
+    if (tokens == 0) continue;
     const auto weights = static_cast<double>(gate->options().gated_weights);
-    active += weights * gate->counts()[GateCounts::kActive].item<double>();
-    all += weights * gate->counts()[GateCounts::kTokens].item<double>();
+    active += weights * gate->counts()[GateCounts::kActive].item<double>() / tokens;
+    all += weights;
   }
   return all > 0 ? std::make_optional(active / all) : std::nullopt;
 }

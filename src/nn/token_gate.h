@@ -37,7 +37,7 @@ struct TokenGateOptions {
   int64_t index = 0;   ///< of the block among those of its encoder: finds densities
   int64_t places = 0;  ///< longest row, for GateKind::kPooled
   double norm_eps = 1e-5;
-  int64_t gated_weights = 0;  ///< parameters of the layer that a skipped token does without
+  int64_t gated_weights = 0;  ///< parameters that a skipped token does without, times the row's places
 };
 
 /// Counts of a gate since they were last taken, over unpadded tokens.

@@ -40,6 +40,7 @@ std::optional<GateExhibit> exhibit_gates(LanguageModel model, const Tokenizer& t
   const auto tokens_1T = torch::tensor(std::vector<int64_t>(ids.begin(), ids.end())).unsqueeze(0);
   model->hidden(tokens_1T.to(evaluate.device), {},
                 {.compute_dtype = evaluate.compute_dtype, .gate_trace = &trace});
+  if (trace.active_BT.empty()) return std::nullopt;  // run dense
   GateExhibit exhibit;
   for (const int32_t id : ids) exhibit.tokens.push_back(tokenizer.decode(std::span(&id, 1)));
   for (const auto& [layer, active_1T] : trace.active_BT) {

@@ -66,6 +66,10 @@ void GateController::set_multipliers() {
         gates_[i].gate->set_multiplier(weighed_MG[static_cast<int64_t>(m)][static_cast<int64_t>(i)]);
 }
 
+void GateController::let_choose() {
+  for (auto& [name, gate] : gates_) gate->set_dense(false);
+}
+
 void GateController::begin(int64_t step) {
   step_ = step;
   for (auto& [name, gate] : gates_) {
@@ -78,20 +82,26 @@ void GateController::begin(int64_t step) {
 at::Tensor GateController::finish(Collective& collective) {
   const torch::NoGradGuard no_grad;
   std::vector<at::Tensor> counts;
+  at::Device device = multiplier_M_.device();
+  for (const auto& [name, gate] : gates_)
+    if (gate->counts().defined()) device = gate->counts().device();
+  const at::Tensor nothing = torch::zeros({GateCounts::kSize}, torch::kDouble).to(device);
   for (const auto& [name, gate] : gates_) {
-    FATHOM_CHECK(gate->counts().defined(), "[gate_controller] gate {} saw nothing", name);
-    counts.push_back(gate->counts());
+    counts.push_back(gate->counts().defined() ? gate->counts() : nothing);
   }
   at::Tensor count_GC = torch::stack(counts);
   collective.all_reduce(count_GC);
-  const at::Tensor tokens_G = count_GC.select(1, GateCounts::kTokens).clamp_min(1);
+  const at::Tensor seen_G = count_GC.select(1, GateCounts::kTokens);
+  const at::Tensor tokens_G = seen_G.clamp_min(1);
   const at::Tensor density_G = count_GC.select(1, GateCounts::kActive) / tokens_G;
   for (at::Tensor* ours : {&share_MG_, &multiplier_M_, &error_M_}) *ours = ours->to(density_G.device());
   const at::Tensor density_M = torch::mv(share_MG_, density_G);
   if (step_ >= config_.dense_warmup) {
     std::vector<double> targets;
     for (const Group& group : groups_) targets.push_back(target(group));
-    error_M_ = density_M - torch::tensor(targets, density_M.options());
+    // A step without any sample of a modality says nothing of its gates.
+    const at::Tensor seen_M = torch::mv(share_MG_, seen_G).gt(0).to(torch::kDouble);
+    error_M_ = (density_M - torch::tensor(targets, density_M.options())) * seen_M;
     multiplier_M_ = multiplier_M_ + config_.rate * error_M_;
   }
   return torch::cat({all_density(density_G), multiplier_M_.mean().unsqueeze(0), density_G,

@@ -34,6 +34,10 @@ class GateController {
   double explore() const { return config_.explore; }
   /// Before step `step` (from 0): dense or not, counts at zero.
   void begin(int64_t step);
+  /// Before an evaluation: what is saved chooses, whatever training does at this step.
+  void let_choose();
+  /// Whether the target has reached the density after so many steps: earlier figures are of a denser model.
+  bool is_settled(int64_t steps) const { return !has_gates() || steps >= 2 * config_.dense_warmup; }
   /// After its last backward pass: what was counted on all ranks moves the multipliers. The figures that
   /// `figure_names` names, float32 on the device.
   at::Tensor finish(Collective& collective);

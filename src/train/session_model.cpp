@@ -25,8 +25,8 @@ void require_kind(const RecipeConfig& recipe, ModelKind given, ModelKind needed)
        source, parameter, how);
 }
 
-/// A dense model may be given gates.
-void copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::string& source) {
+/// A dense model may be given gates: the number of their parameters, which keep their first values.
+int64_t copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::string& source) {
   const torch::NoGradGuard no_grad;
   const auto given = from.named_parameters();
   int64_t num_new = 0;
@@ -40,7 +40,27 @@ void copy_weights(torch::nn::Module& from, torch::nn::Module& to, const std::str
       does_not_fit(source, entry.key(), found ? "of another shape" : "absent");
     entry.value().copy_(*found);
   }
-  if (num_new > 0) log::info("init_from: {} has no gates; their {} parameters begin anew", source, num_new);
+  if (num_new > 0)
+    log::info("init_from: {} parameters of gates are not in {} and begin anew", num_new, source);
+  const auto taken = to.named_parameters();
+  int64_t num_dropped = 0;
+  for (const auto& entry : given)
+    if (belongs_to_gate(entry.key()) && !taken.contains(entry.key())) num_dropped += entry.value().numel();
+  if (num_dropped > 0)
+    log::warning("init_from: {} parameters of gates in {} have no place in this model and are left out",
+                 num_dropped, source);
+  return num_new;
+}
+
+/// Low-rank adapters leave everything else as it is, but gates that the model did not have have to be
+/// learned.
+void free_new_gates(torch::nn::Module& module, const LoraConfig& lora) {
+  if (lora.save == AdapterSaving::kAdapter)
+    fail(ErrorKind::kConfig,
+         "lora.save = \"adapter\" keeps the adapters alone, but this run gives the model gates: take "
+         "\"merged\"");
+  for (auto& entry : module.named_parameters())
+    if (belongs_to_gate(entry.key())) entry.value().set_requires_grad(true);
 }
 
 /// As far as names tell.
@@ -67,6 +87,7 @@ InitReport place_model(torch::nn::Module& module, ModelKind kind, const RecipeCo
     return {};
   }
   InitReport report;
+  int64_t num_new = 0;
   if (recipe.init_from.empty()) {
     init_parameters(module, recipe.seed);
     if (!recipe.init.empty()) report = take_initial_weights(module, recipe.init, tokenizer_json);
@@ -74,9 +95,12 @@ InitReport place_model(torch::nn::Module& module, ModelKind kind, const RecipeCo
     LoadedModel loaded = load_model_folder(recipe.init_from);
     require_kind(recipe, loaded.kind, kind);
     init_parameters(module, recipe.seed);
-    copy_weights(loaded.module(), module, recipe.init_from);
+    num_new = copy_weights(loaded.module(), module, recipe.init_from);
   }
-  if (recipe.lora.active()) add_adapters(module, recipe.lora, recipe.seed);
+  if (recipe.lora.active()) {
+    add_adapters(module, recipe.lora, recipe.seed);
+    if (num_new > 0) free_new_gates(module, recipe.lora);
+  }
   module.to(place.runtime.device(), parameter_type(recipe.precision));
   return report;
 }

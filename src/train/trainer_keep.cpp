@@ -51,10 +51,12 @@ void Trainer::evaluate() {
   if (is_main()) {
     const AveragedWeights averaged(average_);
     const torch::NoGradGuard no_grad;
+    gates_.let_choose();
     metrics_ = parts_.task.evaluate();
     if (!metrics_.empty()) {
       monitor_->evaluated(step_, metrics_);
-      if (best_.judge(metrics_, step_)) parts_.task.save_model(folder_.model(), model_record());
+      if (gates_.is_settled(step_) && best_.judge(metrics_, step_))
+        parts_.task.save_model(folder_.model(), model_record());
     }
     verdict.fill_(best_.should_stop() ? 1.0 : 0.0);
   }

@@ -146,6 +146,38 @@ TEST_F(GatedRun, ADenseModelIsGivenGates) {
   EXPECT_NEAR(figures("gated", "loss").front(), mean_of_last(losses, 10), 0.3);
 }
 
+TEST_F(GatedRun, NewGatesLearnBesideLowRankAdapters) {
+  train("dense", {"model.gate.kind=none", "training.max_steps=60"});
+  const std::vector<std::string> settings = {"init_from=" + (folder_ / "dense/model"), "lora.rank=2",
+                                             "gating.dense_warmup=2", "training.max_steps=150"};
+  train("gated", settings);
+  EXPECT_LT(mean_of_last(figures("gated", "density"), 20), 0.8);
+  std::vector<std::string> adapter = settings;
+  adapter.emplace_back("lora.save=adapter");
+  expect_failure(try_train("adapter", adapter), 1, {"gives the model gates", "merged"});
+  const ProgramResult back = try_train(
+      "back", {"init_from=" + (folder_ / "gated/model"), "model.gate.kind=none", "training.max_steps=1"});
+  EXPECT_EQ(back.status, 0) << back.error;
+  EXPECT_THAT(back.error, ::testing::HasSubstr("have no place in this model"));
+}
+
+TEST_F(GatedRun, ALayerThatSkipsEverythingMayBeComputedAgain) {
+  train("run", {"model.gate.kind=alternate", "training.checkpoint_blocks=true",
+                "optimizer.freeze=[\"embedding\"]", "training.max_steps=20", "gating.dense_warmup=0"});
+  EXPECT_EQ(figures("run", "density/0").back(), 0);
+  EXPECT_EQ(figures("run", "density/1").back(), 1);
+}
+
+/// What is evaluated is what is saved, also of a run that ends before its gates have begun to choose.
+TEST_F(GatedRun, IsEvaluatedAsItIsSaved) {
+  train("run", {"training.max_steps=12", "gating.dense_warmup=12", "evaluation.every=6"});
+  const Json last = timeless_log(folder_ / "run").back();
+  const ProgramResult measured = run_program({"eval", folder_ / "run", "--json"});
+  ASSERT_EQ(measured.status, 0) << measured.error;
+  EXPECT_NEAR(parse_json(measured.out, "eval").at("bits_per_byte").as_double(),
+              last.at("evaluation").at("bits_per_byte").as_double(), 1e-5);
+}
+
 TEST_F(GatedRun, IsMeasuredShownAndRunDenseOnRequest) {
   train("run", {"training.max_steps=60", "evaluation.every=20"});
   const std::string run = folder_ / "run";
@@ -230,9 +262,9 @@ TEST_F(GatedRun, WrongGatesAreNamed) {
 TEST(GatedRanks, TwoEqualOne) {
   const TrainingWorld world;
   const std::vector<std::string> settings = {
-      "training.max_steps=30",       "training.log_every=1",  "precision=fp64",
-      "model.text.gate.kind=causal", "gating.dense_warmup=5", "gating.explore=0.2",
-      "training.micro_batch_size=3"};
+      "training.max_steps=30",       "training.log_every=1",         "precision=fp64",
+      "model.text.gate.kind=causal", "model.vision.gate.kind=token", "gating.dense_warmup=5",
+      "gating.explore=0.2",          "training.micro_batch_size=3"};
   ASSERT_EQ(run_program(world.arguments(world / "one", settings)).status, 0);
   std::vector<std::string> two = {"launch", "-n", "2", "--"};
   for (const std::string& word : world.arguments(world / "two", settings)) two.push_back(word);

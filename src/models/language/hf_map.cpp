@@ -19,7 +19,7 @@ double read_rope_theta(const HfConfig& hf, const std::string& source) {
   return hf.number("rope_theta", 10000.0);
 }
 
-void read_own_settings(const HfConfig& own, LanguageModelConfig& config) {
+void read_own_settings(const HfConfig& own, const std::string& source, LanguageModelConfig& config) {
   const std::string attention = own.text("attention", "causal"), pool = own.text("pool", "eos");
   own.require(attention == "causal" || attention == "bidirectional", "attention '" + attention + "'");
   own.require(pool == "eos" || pool == "mean" || pool == "cls", "pool '" + pool + "'");
@@ -27,7 +27,9 @@ void read_own_settings(const HfConfig& own, LanguageModelConfig& config) {
   config.pool = pool == "eos" ? Pool::kEos : pool == "mean" ? Pool::kMean : Pool::kCls;
   config.dropout = own.number("dropout", 0.0);
   config.drop_path = own.number("drop_path", 0.0);
-  if (const Json* gate = own.present("gate")) config.gate = read_config<GateConfig>({.values = *gate});
+  if (const Json* gate = own.present("gate"))
+    config.gate = with_error_kind(
+        ErrorKind::kCheckpoint, [&] { return read_config<GateConfig>({.values = *gate, .source = source}); });
 }
 
 }  // namespace
@@ -55,7 +57,7 @@ LanguageModelConfig language_config_from_hf(const Json& json, const std::string&
   config.norm_eps = hf.number("rms_norm_eps", 1e-6);
   config.tied_head = hf.flag("tie_word_embeddings", false);
   config.qkv_bias = type == "qwen2";
-  if (const Json* own = hf.present("fathom")) read_own_settings(HfConfig(*own, source), config);
+  if (const Json* own = hf.present("fathom")) read_own_settings(HfConfig(*own, source), source, config);
   // Ranges and relations are those of a recipe.
   return with_error_kind(ErrorKind::kCheckpoint, [&] {
     return read_config<LanguageModelConfig>({.values = config_to_json(config), .source = source});

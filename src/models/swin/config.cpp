@@ -100,8 +100,8 @@ int64_t block_parameters(const SwinConfig& config, int64_t dim, int64_t heads) {
 /// Of one block's gates on a map of this side.
 int64_t gate_parameters(const SwinConfig& config, int64_t dim, int64_t side) {
   const GateConfig& gate = config.gate;
-  const int64_t places = side * side, span = config.window * config.window;
-  return (gate.part == GatedPart::kMlp ? 0 : gate.parameter_count(dim, (places + span - 1) / span)) +
+  const int64_t places = side * side, across = (side + config.window - 1) / config.window;
+  return (gate.part == GatedPart::kMlp ? 0 : gate.parameter_count(dim, across * across)) +
          (gate.part == GatedPart::kAttention ? 0 : gate.parameter_count(dim, places));
 }
 
@@ -129,8 +129,9 @@ int64_t forward_flops(const SwinConfig& config, int64_t images) {
     const int64_t padded = windows * windows * window * window;  // attention runs over padding too
     const auto attention = static_cast<double>(padded * (4 * dim * dim + 2 * dim * window * window));
     const auto mlp = static_cast<double>(side * side * 2 * dim * mlp_width(config, dim));
-    const auto gates =
-        static_cast<double>((windows * windows + side * side) * config.gate.products_a_token(dim));
+    const int64_t scored = (config.gate.part == GatedPart::kMlp ? 0 : windows * windows) +
+                           (config.gate.part == GatedPart::kAttention ? 0 : side * side);
+    const auto gates = static_cast<double>(scored * config.gate.products_a_token(dim));
     for (int64_t block = 0; block < config.depths[static_cast<size_t>(stage)]; ++block, ++index)
       products += config.gate.attention_share(index) * attention + config.gate.mlp_share(index) * mlp + gates;
     if (stage + 1 < config.num_stages()) {

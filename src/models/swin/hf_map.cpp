@@ -66,7 +66,7 @@ void add_stages(WeightMap& map, const SwinConfig& config, const AddBlock& add, c
   }
 }
 
-SwinConfig read_sizes(const HfConfig& hf) {
+SwinConfig read_sizes(const HfConfig& hf, const std::string& source) {
   SwinConfig config;
   config.image_size = hf.integer("image_size");
   config.patch_size = hf.integer("patch_size");
@@ -80,7 +80,10 @@ SwinConfig read_sizes(const HfConfig& hf) {
   config.drop_path = hf.number("drop_path_rate", config.drop_path);
   config.dropout = hf.number("hidden_dropout_prob", config.dropout);
   if (const Json* own = hf.present("fathom"); own != nullptr && own->is_object())
-    if (const Json* gate = own->find("gate")) config.gate = read_config<GateConfig>({.values = *gate});
+    if (const Json* gate = own->find("gate"))
+      config.gate = with_error_kind(ErrorKind::kCheckpoint, [&] {
+        return read_config<GateConfig>({.values = *gate, .source = source});
+      });
   return config;
 }
 
@@ -94,7 +97,7 @@ SwinConfig swin_config_from_hf(const Json& json, const std::string& source) {
   hf.require(hf.integer("num_channels", 3) == 3, "num_channels other than 3");
   // Ranges and relations are those of a recipe.
   return with_error_kind(ErrorKind::kCheckpoint, [&] {
-    return read_config<SwinConfig>({.values = config_to_json(read_sizes(hf)), .source = source});
+    return read_config<SwinConfig>({.values = config_to_json(read_sizes(hf, source)), .source = source});
   });
 }
 

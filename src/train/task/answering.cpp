@@ -102,6 +102,7 @@ AnsweringTask::Asked AnsweringTask::asked_in(const MicroBatch& micro_batch) cons
   Asked asked{.text = asked_texts(batch).question, .context = micro_batch.forward, .target = targets(batch)};
   if (each == 1) return asked;
   if (asked.context.key_B.defined()) asked.context.key_B = keys_of_rows(asked.context.key_B, each);
+  asked.context.sample_share /= static_cast<double>(each);
   asked.asks_B = batch.prompt_length_B.gt(0);
   return asked;
 }

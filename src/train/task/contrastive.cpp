@@ -100,6 +100,7 @@ ContrastiveTask::Rows ContrastiveTask::rows_of(const MicroBatch& micro_batch, Mo
     rows.present_B = empty({batch.size()}, at::kBool).logical_not();
   }
   if (each > 1 && rows.forward.key_B.defined()) rows.forward.key_B = keys_of_rows(rows.forward.key_B, each);
+  rows.forward.sample_share /= static_cast<double>(each);
   if (!rows.place_N.defined()) return rows;
   rows.stand_in = rows.place_N.size(0) == 0;
   const auto take = [&](at::Tensor& tensor) {
@@ -114,6 +115,7 @@ ContrastiveTask::Rows ContrastiveTask::rows_of(const MicroBatch& micro_batch, Mo
     rows.length = modality == Modality::kImage ? at::Tensor() : at::ones({1}, batch.index_B.options());
     rows.place_N = empty({1}, at::kLong);
     rows.forward.key_B = at::Tensor();
+    rows.forward.sample_share = 0;
   } else {
     take(rows.input);
     take(rows.length);

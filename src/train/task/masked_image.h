@@ -74,6 +74,7 @@ class MaskedImageTask : public Task {
   explicit MaskedImageTask(Setup setup) : setup_(std::move(setup)) {}
 
   NamedParameters parameters() const override;
+  std::vector<NamedGate> gates() const override { return gates_of(*setup_.model); }
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
   std::string default_metric() const override { return "masked_l1"; }

@@ -302,6 +302,9 @@ TEST(TokenGate, CountsDecisionsOverUnpaddedTokens) {
   EXPECT_EQ(block->gate()->counts().sum().item<double>(), 0);
 }
 
+/// The gates of a Swin block that is layer 5: of its windows, of its feed-forward layer's tokens.
+constexpr int64_t kWindows = 5, kPlaces = (1 << 24) + 5;
+
 /// Every second window of a shifted map attends, every third token passes the feed-forward layer.
 TEST(GatedSwinBlock, ComputesChosenWindowsAndTokensAsWithoutGates) {
   const torch::NoGradGuard no_grad;
@@ -319,19 +322,19 @@ TEST(GatedSwinBlock, ComputesChosenWindowsAndTokensAsWithoutGates) {
     const int64_t windows = (side + 2) / 3 * ((side + 2) / 3), places = side * side;
     const auto x = formula_uniform("map", 2 * places * 8).view({2, side, side, 8});
     GateTrace all, forced;
-    all.active_BT[10] = at::ones({2, windows}, at::kBool);
-    all.active_BT[11] = at::ones({2, places}, at::kBool);
+    all.active_BT[kWindows] = at::ones({2, windows}, at::kBool);
+    all.active_BT[kPlaces] = at::ones({2, places}, at::kBool);
     EXPECT_LT(relative_error(gated->forward(x, {.forced_gates = &all}), dense->forward(x, {})), 1e-12);
 
-    forced.active_BT[10] = at::arange(2 * windows).remainder(2).eq(0).view({2, windows});
-    forced.active_BT[11] = at::arange(2 * places).remainder(3).eq(0).view({2, places});
+    forced.active_BT[kWindows] = at::arange(2 * windows).remainder(2).eq(0).view({2, windows});
+    forced.active_BT[kPlaces] = at::arange(2 * places).remainder(3).eq(0).view({2, places});
     const auto y = gated->forward(x, {.forced_gates = &forced});
     // The two parts apart, from blocks that compute one of them for everybody and nothing of the other.
     GateTrace attention = all, none = all;
-    attention.active_BT[11] = at::zeros({2, places}, at::kBool);
-    none.active_BT[10] = at::zeros({2, windows}, at::kBool);
+    attention.active_BT[kPlaces] = at::zeros({2, places}, at::kBool);
+    none.active_BT[kWindows] = at::zeros({2, windows}, at::kBool);
     const kernels::WindowShape shape = fit_windows(side, side, 3, true);
-    const auto attends = kernels::window_merge(forced.active_BT[10]
+    const auto attends = kernels::window_merge(forced.active_BT[kWindows]
                                                    .to(at::kDouble)
                                                    .view({2, windows, 1, 1})
                                                    .expand({2, windows, 9, 1})
@@ -339,7 +342,7 @@ TEST(GatedSwinBlock, ComputesChosenWindowsAndTokensAsWithoutGates) {
                                                shape)
                              .gt(0.5);
     const auto h = at::where(attends, gated->forward(x, {.forced_gates = &attention}), x);
-    const auto passes = forced.active_BT[11].view({2, side, side, 1});
+    const auto passes = forced.active_BT[kPlaces].view({2, side, side, 1});
     EXPECT_LT(relative_error(y, at::where(passes, gated->forward(h, {.forced_gates = &none}), h)), 1e-12);
   }
 }
@@ -364,7 +367,7 @@ TEST(GatedSwinBlock, DecidesByItselfAndLearnsIt) {
   const ForwardContext context = {
       .training = true, .key_B = at::arange(4), .explore = 0.5, .gate_trace = &trace};
   block->forward(x, context).square().sum().backward();
-  for (const int64_t layer : {10, 11}) {
+  for (const int64_t layer : {kWindows, kPlaces}) {
     const auto share = trace.active_BT.at(layer).to(at::kFloat).mean().item<double>();
     EXPECT_GT(share, 0.02) << layer;
     EXPECT_LT(share, 0.98) << layer;
