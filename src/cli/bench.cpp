@@ -49,19 +49,18 @@ void add_sparse_options(CLI::App& app, BenchArguments& arguments) {
   app.add_flag("--json", arguments.as_json, "print one JSON object");
 }
 
-void print_timing(const std::string& name, const SparseTiming& timing, double share) {
+void print_timing(const std::string& name, const SparseTiming& timing) {
   fmt::print("{:<22}{:>10.2f}{:>10.2f}{:>9.2f}x{:>9.2f}x{:>9.0f} %\n", name, timing.dense_ms, timing.gated_ms,
-             timing.speedup(), timing.limit(share), 100 * timing.speedup() / timing.limit(share));
+             timing.speedup(), timing.limit(), 100 * timing.speedup() / timing.limit());
 }
 
 void print_sparse(const SparseBenchmarkReport& report, const SparseBenchmarkConfig& config) {
   fmt::print("{:<22}{:>10}{:>10}{:>10}{:>10}{:>11}\n", "milliseconds", "dense", "gated", "faster", "limit",
              "of limit");
-  print_timing("prefill", report.prefill, report.activated_share);
-  print_timing("training step", report.training, report.activated_share);
+  print_timing("prefill", report.prefill);
+  print_timing("training step", report.training);
   for (size_t i = 0; i < report.decode.size(); ++i)
-    print_timing(fmt::format("decode, batch {}", config.decode_batches[i]), report.decode[i],
-                 report.activated_share);
+    print_timing(fmt::format("decode, batch {}", config.decode_batches[i]), report.decode[i]);
   fmt::print("tokens computed: {:.1f} %; products executed: {:.1f} % of the dense model's\n",
              100 * report.activated_share, 100 * report.executed_flop_share);
 }

@@ -25,7 +25,7 @@ double median(std::vector<double> values) {
 /// Milliseconds of each round.
 struct Rounds {
   std::vector<double> dense, gated, rest;
-  SparseTiming medians() const { return {median(dense), median(gated), median(rest)}; }
+  SparseTiming medians(double share) const { return {median(dense), median(gated), median(rest), share}; }
 };
 
 double milliseconds(DeviceRuntime& runtime, const std::function<void()>& work) {
@@ -36,12 +36,15 @@ double milliseconds(DeviceRuntime& runtime, const std::function<void()>& work) {
   return 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+int64_t drawn_of(int64_t columns, double share) {
+  return static_cast<int64_t>(std::ceil(share * static_cast<double>(columns)));
+}
+
 /// bool [rows, columns] with the same number of true columns in every row.
 at::Tensor drawn(int64_t rows, int64_t columns, double share, at::Device device) {
-  const auto most = static_cast<int64_t>(std::ceil(share * static_cast<double>(columns)));
   return torch::rand({rows, columns})
       .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/false)
-      .lt(most)
+      .lt(drawn_of(columns, share))
       .to(device);
 }
 
@@ -153,7 +156,13 @@ class Benchmark {
           milliseconds(runtime_, [&] { learn(rest_task, rest_reducer); }) + milliseconds(runtime_, update);
       if (round >= 0) add(rounds, times[0], times[1], rest);
     }
-    return rounds.medians();
+    return rounds.medians(share_of(tokens));
+  }
+
+  /// Of so many tokens of a row, or of the layers of a single token.
+  double share_of(int64_t tokens) const {
+    const int64_t count = tokens == 1 ? config_.model.layers : tokens;
+    return static_cast<double>(drawn_of(count, config_.model.gate.density)) / static_cast<double>(count);
   }
 
   static void add(Rounds& rounds, double dense, double gated, double rest) {
@@ -184,7 +193,7 @@ class Benchmark {
       const double gated = timed(gated_, cache, &forced_), rest = timed(rest_, rest_cache, nullptr);
       if (round >= 0) add(rounds, dense, gated, rest);
     }
-    return rounds.medians();
+    return rounds.medians(share_of(config_.prefill_tokens));
   }
 
   double flop_share() {
@@ -233,7 +242,7 @@ class Benchmark {
       }
       if (round >= 0) add(rounds, times[0], times[1], times[2]);
     }
-    return rounds.medians();
+    return rounds.medians(share_of(1));
   }
 
   SparseBenchmarkConfig config_;
@@ -247,14 +256,15 @@ class Benchmark {
 
 }  // namespace
 
-Json SparseTiming::to_json(double share) const {
+Json SparseTiming::to_json() const {
   Json json = Json::object();
   json["dense_ms"] = dense_ms;
   json["gated_ms"] = gated_ms;
   json["rest_ms"] = rest_ms;
   json["speedup"] = speedup();
-  json["limit"] = limit(share);
-  json["limit_share"] = speedup() / limit(share);
+  json["share"] = share;
+  json["limit"] = limit();
+  json["limit_share"] = speedup() / limit();
   return json;
 }
 
@@ -264,10 +274,10 @@ Json SparseBenchmarkReport::to_json(const SparseBenchmarkConfig& config) const {
   json["training_speedup"] = training.speedup();
   json["activated_share"] = activated_share;
   json["executed_flop_share"] = executed_flop_share;
-  json["prefill"] = prefill.to_json(activated_share);
-  json["training"] = training.to_json(activated_share);
+  json["prefill"] = prefill.to_json();
+  json["training"] = training.to_json();
   for (size_t i = 0; i < decode.size(); ++i) {
-    Json row = decode[i].to_json(activated_share);
+    Json row = decode[i].to_json();
     row["batch"] = config.decode_batches[i];
     row["context"] = config.decode_context;
     json["decode"].push_back(row);

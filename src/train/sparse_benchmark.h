@@ -35,11 +35,12 @@ struct SparseTiming {
   double dense_ms = 0;
   double gated_ms = 0;
   double rest_ms = 0;  ///< of the model with every block skipped: what no gate can save
+  double share = 1;    ///< of the blocks' tokens that were computed
 
   double speedup() const { return dense_ms / gated_ms; }
   /// Amdahl's: only the blocks shrink to `share`.
-  double limit(double share) const { return dense_ms / (rest_ms + share * (dense_ms - rest_ms)); }
-  Json to_json(double share) const;
+  double limit() const { return dense_ms / (rest_ms + share * (dense_ms - rest_ms)); }
+  Json to_json() const;
 };
 
 struct SparseBenchmarkReport {
