@@ -1,5 +1,5 @@
 // Attention over sequences of different lengths that lie one behind the other, without padding.
-// Q queries and N keys of all sequences, H heads, K key-value heads (a divisor of H), E head size, S
+// N rows of all sequences, H heads, K key-value heads (a divisor of H), E head size, S
 // sequences.
 #pragma once
 

@@ -5,16 +5,6 @@
 #include "nn/gated_rows.h"
 
 namespace fathom {
-namespace {
-
-int64_t num_weights(const torch::nn::Module& module) {
-  int64_t sum = 0;
-  for (const at::Tensor& parameter : module.parameters()) sum += parameter.numel();
-  return sum;
-}
-
-}  // namespace
-
 BlockImpl::BlockImpl(const BlockOptions& options) : options_(options) {
   attention_norm_ = register_module("attention_norm", RMSNorm(options.attention.dim, options.norm_eps));
   attention_ = register_module("attention", Attention(options.attention));

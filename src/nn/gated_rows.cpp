@@ -55,4 +55,10 @@ at::Tensor GatedRows::added(const at::Tensor& x,
   return decision_.side_BT.defined() ? attach_gradient(y, decision_.side_BT, decision_.side_gradient_BT) : y;
 }
 
+int64_t num_weights(const torch::nn::Module& module) {
+  int64_t sum = 0;
+  for (const at::Tensor& parameter : module.parameters()) sum += parameter.numel();
+  return sum;
+}
+
 }  // namespace fathom

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
 
+#include <cstdint>
 #include <functional>
 
 #include "nn/attention.h"
@@ -43,5 +45,8 @@ class GatedRows {
   ForwardContext whole_;  ///< with a key a sample
   at::Tensor sample_N_;   ///< the sample of each row, where packed
 };
+
+/// Parameters of a part of a layer: what its gate's density is weighed by.
+int64_t num_weights(const torch::nn::Module& module);
 
 }  // namespace fathom

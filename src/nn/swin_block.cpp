@@ -15,12 +15,6 @@
 namespace fathom {
 namespace {
 
-int64_t num_weights(const torch::nn::Module& module) {
-  int64_t sum = 0;
-  for (const at::Tensor& parameter : module.parameters()) sum += parameter.numel();
-  return sum;
-}
-
 /// Tells the gate of a block's feed-forward layer from that of its attention.
 constexpr int64_t kMlpGate = int64_t{1} << 24;
 

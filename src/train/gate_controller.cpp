@@ -86,9 +86,8 @@ at::Tensor GateController::finish(Collective& collective) {
   for (const auto& [name, gate] : gates_)
     if (gate->counts().defined()) device = gate->counts().device();
   const at::Tensor nothing = torch::zeros({GateCounts::kSize}, torch::kDouble).to(device);
-  for (const auto& [name, gate] : gates_) {
+  for (const auto& [name, gate] : gates_)
     counts.push_back(gate->counts().defined() ? gate->counts() : nothing);
-  }
   at::Tensor count_GC = torch::stack(counts);
   collective.all_reduce(count_GC);
   const at::Tensor seen_G = count_GC.select(1, GateCounts::kTokens);
