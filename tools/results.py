@@ -4,11 +4,13 @@
     tools/results.py TABLE --data DIR --out DIR [--jobs N] [--gpus G] [--deadline SECONDS] [--set key=value]...
 
 DIR holds the folder of the data set (--data DIR: DIR/flickr8k, DIR/easy-vqa, …); worlds of our own are made under --out/TABLE. Models
-are judged at the end of training alone. A run that is done is not done again, so a cut-off table goes on where it stopped. Prints a
-Markdown table (mean, lowest to highest over the seeds or folds) and, for tables with a baseline, `fathom compare` of every arm with it
-over the seeds that both have. Needs python3 alone.
+are judged at the end of training alone. A run that is done is not done again, so a cut-off table goes on where it stopped, and several
+processes may share one. Prints a Markdown table (mean, lowest to highest over the seeds or folds) and, for tables with a baseline,
+`fathom compare` of every arm with it over the seeds that both have. Needs python3 alone.
 """
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -27,12 +29,21 @@ class Table:
     figures: list  # of what `fathom eval --json` prints: paths, "t2i.r1"
     arms: dict = field(default_factory=lambda: {"": []})  # name: settings; {start} is the model of `start`
     file: str = ""  # below --data or the world
+    data: tuple = ("data.train.path={data}",)  # settings that name it
     folds: list = None  # of (settings, eval options); None: seeds
     world: list = None  # arguments of `fathom data make scenes`
     start: tuple = None  # (recipe, file, settings): trained once a seed, before the arms; {start} and {world} need one
     evals: list = field(default_factory=list)  # more options of `fathom eval`, one measurement each; figures "1:accuracy"
     trained: bool = False  # figures of training's own evaluation, in its precision, instead of `fathom eval`
     baseline: str = None
+    decimals: int = 1
+
+
+@contextlib.contextmanager
+def locked(path):
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def fifths():
@@ -53,7 +64,7 @@ DIRECTIONS = ("t2i", "i2t", "i2a", "a2i", "t2a", "a2t")
 
 TABLES = {
     "flickr8k": Table("flickr8k", [way.replace(".", "_") for way in BOTH_WAYS], file="flickr8k", trained=True),
-    "flickr8k-parts": Table(  # each arm adds to the one before
+    "flickr8k-parts": Table(  # hard negatives and the masked start beside late interaction; attention in its place
         "flickr8k", ["mean"] + BOTH_WAYS,
         {name: ["training.epochs=60", *settings] for name, settings in (lambda late, hard: {
             "global": [],
@@ -88,9 +99,18 @@ TABLES = {
                                 "consistency": ["contrastive.consistency=0.1"]}.items()},
         file="captions.jsonl", world=["--train", "3000", "--val", "500", "--seed", "11"],
         evals=[["--task", "modality_probe"]], baseline="none"),
-    "fsdd": Table("fsdd", ["accuracy"], file="fsdd"),
+    "fsdd": Table("fsdd", ["accuracy"], {"from nothing": [], "masked start": ['init=[{{from="{start}",as="audio.*"}}]']}, file="fsdd",
+                  start=("fsdd-masked", "fsdd", []), baseline="from nothing"),
     "esc10": Table("esc10", ["accuracy"], file="esc10", folds=list(esc10_folds()), trained=True),
     "tuxpaint": Table("tuxpaint", BOTH_WAYS, file="tuxpaint-stamps", folds=list(fifths())),
+    "text-lm-gates": Table(  # which tokens each block computes, at one density
+        "text-lm-gated", ["bits_per_byte/gutenberg-val", "bits_per_byte/movie-reviews-val", "density"],
+        {"dense": ["model.gate.kind=none"], "causal": [], "causal with values": ["gating.score_values=true"],
+         "alternate": ["model.gate.kind=alternate", "gating.dense_warmup=0"], "random": ["model.gate.kind=random"],
+         "top_k": ["model.gate.kind=top_k"]},
+        file="text-lm", trained=True, decimals=4,
+        data=tuple(f"data.{part}_files=[{', '.join(chr(34) + '{data}/' + name + f'-{part}.txt' + chr(34) for name in names)}]"
+                   for part, names in (("train", ("gutenberg", "us-speeches", "movie-reviews")), ("val", ("gutenberg", "movie-reviews"))))),
     "scenes-sound": Table("scenes-sound", [f"{way}.r1" for way in DIRECTIONS], file="captions.jsonl", world=["--sounds"]),
 }
 
@@ -133,9 +153,13 @@ class Runner:
         data = Path(options.data or ".").resolve()
         if table.world is not None:
             data = self.out / "world"
-            self.fathom("data", "make", "scenes", str(data), *table.world, log=self.out / "world.log")
-        variants = [(f"fold {i + 1}", *fold) for i, fold in enumerate(table.folds)] if table.folds else \
-                   [(f"seed {seed}", [f"seed={seed}"], []) for seed in options.seeds.split(",")]
+            with locked(self.out / "world.lock"):
+                self.fathom("data", "make", "scenes", str(data), *table.world, log=self.out / "world.log")
+        numbers = options.seeds.split(",") if options.seeds else None
+        if table.folds:
+            variants = [(f"fold {i + 1}", *fold) for i, fold in enumerate(table.folds) if not numbers or str(i + 1) in numbers]
+        else:
+            variants = [(f"seed {seed}", [f"seed={seed}"], []) for seed in numbers or ("1", "2", "3")]
         for variant, settings, eval_options in variants:
             start = f"start, {variant}"
             if any("{start}" in setting for arm in self.arms for setting in table.arms[arm]):
@@ -159,7 +183,11 @@ class Runner:
     def do(self, run, device):
         folder = self.folder(run.name)
         folder.mkdir(exist_ok=True)
-        settings = [f"data.train.path={run.data}", "evaluation.every=0", *run.settings]
+        with locked(folder / "lock"):
+            self.do_alone(run, device, folder)
+
+    def do_alone(self, run, device, folder):
+        settings = [setting.format(data=run.data) for setting in self.table.data] + ["evaluation.every=0", *run.settings]
         kept = folder / "settings.json"
         if kept.exists() and json.loads(kept.read_text()) != settings:
             raise RuntimeError(f"{folder} is of other settings: choose another --out")
@@ -242,16 +270,25 @@ class Runner:
             cells = []
             for path in figures:
                 values = [value for value in (self.figure(results, path) for results in rows) if value is not None]
-                cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})" if values else "")
+                three = (sum(values) / len(values), min(values), max(values)) if values else ()
+                cells.append("{:.{d}f} ({:.{d}f}–{:.{d}f})".format(*three, d=self.table.decimals) if values else "")
             print(f"| {arm or self.table.recipe} | {len(rows)} | {' | '.join(cells)} |")
         base = self.results(self.table.baseline) if self.table.baseline else {}
         for arm in self.arms:
             both = [variant for variant in self.results(arm) if variant in base] if arm != self.table.baseline else []
             if not both:
                 continue
-            samples = lambda results: [str(results[variant][0] / "samples.jsonl") for variant in both]
-            print(f"\n{arm} against {self.table.baseline} ({', '.join(both)}):")
-            print(self.fathom("compare", *samples(self.results(arm)), "--against", *samples(base)))
+            print(f"\n{arm} against {self.table.baseline} ({', '.join(both)}):", flush=True)
+            print(self.fathom("compare", *self.samples(arm, both), "--against", *self.samples(self.table.baseline, both)))
+
+    def samples(self, arm, variants):
+        """Files for `fathom compare`: one a seed, or one of all folds, which ask different things."""
+        files = [self.results(arm)[variant][0] / "samples.jsonl" for variant in variants]
+        if self.table.folds:
+            joined = self.out / f"{self.folder(arm).name}-samples.jsonl"
+            joined.write_text("".join(file.read_text() for file in files))
+            files = [joined]
+        return [str(file) for file in files]
 
 
 def main():
@@ -260,7 +297,7 @@ def main():
     parser.add_argument("--data", help="folder that holds the data set's folder")
     parser.add_argument("--out", required=True, help="runs and results")
     parser.add_argument("--program", default=str(ROOT / "build/src/fathom"))
-    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--seeds", help="or folds, between commas; without it seeds 1 to 3, or all folds")
     parser.add_argument("--arms", default="", help="these only, between commas")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs they are spread over")

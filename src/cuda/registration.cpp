@@ -18,6 +18,7 @@ std::string register_kernels() {
     register_layer_norm(library);
     register_shifted_window_attention(library);
     register_column_sum(library);
+    register_counted_rows(library);
     return true;
   }();
   (void)registered;

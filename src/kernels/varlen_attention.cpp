@@ -1,10 +1,19 @@
 #include "kernels/varlen_attention.h"
 
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/alias.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/argsort.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/logical_or.h>
+#include <ATen/ops/nonzero.h>
+#include <ATen/ops/searchsorted.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "base/error.h"
@@ -33,6 +42,78 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const 
                "[varlen_attention] expected one bool a row");
 }
 
+/// LibTorch's cuDNN attention is prepared anew for each length of a sequence, which takes far longer than it
+/// saves where every length occurs once.
+class WithoutCudnn {
+ public:
+  explicit WithoutCudnn(bool on_gpu) : was_(at::globalContext().userEnabledCuDNNSDP()) {
+    if (on_gpu) at::globalContext().setSDPUseCuDNN(false);
+  }
+  ~WithoutCudnn() { at::globalContext().setSDPUseCuDNN(was_); }
+  WithoutCudnn(const WithoutCudnn&) = delete;
+  WithoutCudnn& operator=(const WithoutCudnn&) = delete;
+
+ private:
+  bool was_;
+};
+
+/// Whether flash attention takes all sequences at once.
+bool flash_fits(const at::Tensor& q) {
+  const bool half = q.scalar_type() == at::kHalf || q.scalar_type() == at::kBFloat16;
+  return q.is_cuda() && half && q.size(2) % 8 == 0 && q.size(2) <= 256;
+}
+
+/// `start`: int32 [S + 1], on the device; `longest`: no sequence has more rows.
+at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start,
+                 int64_t longest, bool causal) {
+  if (longest == 0) return at::alias(q);
+  return std::get<0>(at::_flash_attention_forward(
+                         q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), start, start, longest,
+                         longest, /*dropout_p=*/0.0, causal, /*return_debug_mask=*/false))
+      .transpose(0, 1);
+}
+
+constexpr int64_t kQueriesAtATime = 1024;
+
+/// Rows that are no keys: few, so one masked product over the rows of all sequences serves them.
+at::Tensor queries_alone(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const VarlenLayout& layout, const at::Tensor& start, const at::Tensor& row_M) {
+  const auto all_N = at::arange(q.size(1), row_M.options());
+  const auto sequence_N = at::searchsorted(start.slice(0, 1), all_N, /*out_int32=*/false, /*right=*/true);
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& row_m : row_M.split(kQueriesAtATime)) {
+    const auto of_row = row_m.unsqueeze(1);
+    auto mask = layout.key_N.unsqueeze(0).logical_or(of_row.eq(all_N)) &
+                sequence_N.index_select(0, row_m).unsqueeze(1).eq(sequence_N);
+    if (layout.causal) mask = mask & of_row.ge(all_N);
+    parts.push_back(attention(q.index_select(1, row_m).unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), mask,
+                              /*causal=*/false)
+                        .squeeze(0));
+  }
+  return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
+}
+
+/// All sequences in a few operations, whatever their number.
+at::Tensor on_gpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const VarlenLayout& layout) {
+  const auto* offsets = layout.start_S1.const_data_ptr<int64_t>();
+  int64_t longest = 0;
+  for (int64_t s = 1; s < layout.start_S1.numel(); ++s)
+    longest = std::max(longest, offsets[s] - offsets[s - 1]);
+  const auto start = layout.start_S1.to(q.device());
+  if (!layout.key_N.defined()) return flash(q, k, v, start.to(at::kInt), longest, layout.causal);
+  const auto key_n = at::nonzero(layout.key_N).squeeze(1);
+  const auto alone_m = at::nonzero(layout.key_N.logical_not()).squeeze(1);
+  const auto keys_before = at::constant_pad_nd(layout.key_N.cumsum(0), {1, 0});
+  const auto key_start = keys_before.index_select(0, start).to(at::kInt);
+  const auto rows = [](const at::Tensor& x, const at::Tensor& row) { return x.index_select(1, row); };
+  const auto of_keys = flash(rows(q, key_n), rows(k, key_n), rows(v, key_n), key_start,
+                             key_n.numel() > 0 ? longest : 0, layout.causal);
+  if (alone_m.numel() == 0) return of_keys;
+  const auto of_others = queries_alone(q, k, v, layout, start, alone_m);
+  const auto order = at::argsort(at::cat({key_n, alone_m}));
+  return at::cat({of_keys, of_others}, 1).index_select(1, order);
+}
+
 /// Which rows of one sequence see which: [n, n], or undefined where all (or all before) are seen.
 at::Tensor mask_of(const VarlenLayout& layout, int64_t start, int64_t count) {
   if (!layout.key_N.defined()) return {};
@@ -47,6 +128,8 @@ at::Tensor mask_of(const VarlenLayout& layout, int64_t start, int64_t count) {
 at::Tensor varlen_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const VarlenLayout& layout) {
   check(q, k, v, layout);
+  const WithoutCudnn without(q.is_cuda());
+  if (flash_fits(q)) return on_gpu(q, k, v, layout);
   std::vector<at::Tensor> parts;
   const auto* offsets = layout.start_S1.const_data_ptr<int64_t>();
   for (int64_t s = 0; s + 1 < layout.start_S1.numel(); ++s) {

@@ -99,11 +99,29 @@ at::Tensor AttentionImpl::forward_tokens(const at::Tensor& x_ND, const ComputedT
   auto [q_1HNE, k_1KNE, v_1KNE] = kernels::rope_heads(
       qkv_(x_ND, context).unsqueeze(0), view.angles.cos_TF.index_select(0, position_N),
       view.angles.sin_TF.index_select(0, position_N), {options_.heads, options_.kv_heads});
-  const auto q_HNE = q_1HNE.squeeze(0), k_KNE = k_1KNE.squeeze(0), v_KNE = v_1KNE.squeeze(0);
+  const auto q_HNE = q_1HNE.squeeze(0), k_KNE = k_1KNE.squeeze(0);
+  auto v_KNE = v_1KNE.squeeze(0);
+  if (tokens.value_weight_N.defined())
+    v_KNE = v_KNE * tokens.value_weight_N.to(v_KNE.scalar_type()).unsqueeze(1);
   const auto y_HNE = view.cache != nullptr
                          ? cached_attention(q_HNE, k_KNE, v_KNE, tokens.layout, {*view.cache, layer})
                          : kernels::varlen_attention(q_HNE, k_KNE, v_KNE, tokens.layout);
   return output_(y_HNE.transpose(0, 1).flatten(1), context);
+}
+
+at::Tensor AttentionImpl::forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows,
+                                       const AttentionView& view, int64_t layer) const {
+  const auto type = x_ND.scalar_type();
+  const kernels::HeadLayout layout = {options_.heads, options_.kv_heads};
+  auto qkv = kernels::counted_linear(x_ND, qkv_->weight().to(type), rows);
+  at::Tensor keys, values;
+  if (view.cache != nullptr) {
+    std::tie(keys, values) = view.cache->room(layer);
+    view.cache->filled(layer, rows.start_S1);
+  }
+  kernels::counted_rope(qkv, view.angles.cos_TF, view.angles.sin_TF, layout, rows, keys, values);
+  const auto y_ND = kernels::counted_attention(qkv, layout, view.angles.cos_TF.size(0), rows);
+  return kernels::counted_linear(y_ND, output_->weight().to(type), rows);
 }
 
 }  // namespace fathom

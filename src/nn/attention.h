@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/counted_rows.h"
 #include "kernels/varlen_attention.h"
 #include "nn/forward_context.h"
 #include "nn/kv_cache.h"
@@ -49,6 +50,7 @@ void separate_segments(AttentionView& view, const at::Tensor& segment_BT);
 struct ComputedTokens {
   at::Tensor place_N;            ///< int64: b·T + t
   kernels::VarlenLayout layout;  ///< sequences are the batch's rows, or the texts in them
+  at::Tensor value_weight_N;     ///< 1, for the gradient through it; undefined: nobody asks
   int64_t tokens = 0;            ///< T
   bool is_all = false;           ///< N = B·T
 };
@@ -63,6 +65,11 @@ class AttentionImpl : public torch::nn::Module {
   /// of their row): [N, D] → [N, D].
   at::Tensor forward_tokens(const at::Tensor& x_ND, const ComputedTokens& tokens, const AttentionView& view,
                             int64_t layer, const ForwardContext& context = {});
+  /// Nothing but two products: no biases, no adapters.
+  bool is_plain() const { return qkv_->is_plain() && output_->is_plain(); }
+  /// For rows that the device counts, whose texts begin here: [N, D] → [N, D]. REQUIRES a causal view.
+  at::Tensor forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows, const AttentionView& view,
+                          int64_t layer) const;
 
  private:
   AttentionOptions options_;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/counted_rows.h"
 #include "nn/gated_rows.h"
 
 namespace fathom {
@@ -22,7 +23,8 @@ at::Tensor BlockImpl::forward(const at::Tensor& x_BTD, const AttentionView& view
   if (gate_.is_empty() || gate_->bypassed()) return dense(x_BTD, view, context, GatedPart::kBlock);
   switch (options_.gate.config.part) {
     case GatedPart::kBlock:
-      return gated(x_BTD, view, context);
+      return counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context)
+                                               : gated(x_BTD, view, context);
     case GatedPart::kAttention:
       return dense(gated(x_BTD, view, context), view, context, GatedPart::kMlp);
     case GatedPart::kMlp:
@@ -50,6 +52,28 @@ at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
   const GateDecision decision = gate_(x_BTD, view, context);
   const GatedRows rows(decision, view, context);
   return rows.added(x_BTD, [&](const at::Tensor& x) { return branch(x, rows, view); });
+}
+
+/// Whether the device may count for itself what the gate lets through: texts that begin here, computed
+/// without gradients.
+bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
+                            const ForwardContext& context) const {
+  const bool plain = attention_->is_plain() && mlp_->is_plain() && options_.gate.config.is_causal();
+  const bool begins = view.causal && !view.present_BT.defined();
+  return plain && begins && !context.training && !at::GradMode::is_enabled() &&
+         kernels::has_counted_rows(x_BTD, options_.attention.head_dim);
+}
+
+at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
+                              const ForwardContext& context) {
+  const kernels::CountedRows rows = gate_->counted(x_BTD, view, context);
+  const auto type = x_BTD.scalar_type();
+  const auto normed = kernels::gathered_rms_norm(x_BTD, attention_norm_->weight().to(type),
+                                                 attention_norm_->eps(), rows);
+  const auto attended = attention_->forward_rows(normed, rows, view, options_.layer);
+  const auto [h_ND, h_normed] =
+      kernels::added_rms_norm(x_BTD, attended, mlp_norm_->weight().to(type), mlp_norm_->eps(), rows);
+  return kernels::merged_rows(x_BTD, h_ND, mlp_->forward_rows(h_normed, rows), rows);
 }
 
 /// What the gated part adds to the rows.

@@ -34,6 +34,10 @@ class BlockImpl : public torch::nn::Module {
   /// [B, T, D] → [B, T, D].
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
+  /// `forward` by the kernels of kernels/counted_rows.h, which wait for nothing. REQUIRES evaluation of
+  /// unpadded texts that begin here, and a causal gate for whole blocks.
+  at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+
   /// Null for a block without one.
   TokenGate gate() const { return gate_; }
 
@@ -41,6 +45,7 @@ class BlockImpl : public torch::nn::Module {
   at::Tensor dense(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
                    GatedPart part);
   at::Tensor gated(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+  bool counts_rows(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
   at::Tensor branch(const at::Tensor& x, const GatedRows& rows, const AttentionView& view);
 
   BlockOptions options_;

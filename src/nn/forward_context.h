@@ -35,6 +35,8 @@ struct ForwardContext {
   /// Share of the tokens that a gate skips which are computed all the same, to learn what they would have
   /// brought. Acts like dropout.
   double explore = 0;
+  /// In training a gate's score has the gradient of what its token's values bring to others, too.
+  bool score_values = false;
   /// What a sample of this batch weighs in the step's objective: 1 ÷ samples of the step, over all ranks.
   double sample_share = 0;
   GateTrace* gate_trace = nullptr;          ///< filled by gates

@@ -20,7 +20,8 @@ at::Tensor spread(const at::Tensor& value, const at::Tensor& y) {
 GatedRows::GatedRows(const GateDecision& decision, const AttentionView& view, const ForwardContext& context)
     : decision_(decision), tokens_(computed_tokens(decision, view)), context_(context), whole_(context) {
   // What is drawn for a token may not depend on how full the batch is that it came in.
-  packed_ = !tokens_.is_all || tokens_.layout.key_N.defined() || view.cache != nullptr || context.drops();
+  packed_ = !tokens_.is_all || tokens_.layout.key_N.defined() || tokens_.value_weight_N.defined() ||
+            view.cache != nullptr || context.drops();
   if (!packed_) return;
   sample_N_ = at::floor_divide(tokens_.place_N, tokens_.tokens);
   if (context.key_B.defined())

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "base/error.h"
 
 namespace fathom {
@@ -14,16 +17,37 @@ KeyValueCache::KeyValueCache(const KeyValueCacheShape& shape, const at::TensorOp
     num_keys_.emplace_back(shape.batch, 0);
   }
   gate_sums_.resize(static_cast<size_t>(shape.layers));
+  starts_.resize(static_cast<size_t>(shape.layers));
 }
 
 void KeyValueCache::reset() {
   length_ = 0;
   for (auto& counts : num_keys_) counts.assign(counts.size(), 0);
   for (at::Tensor& sum : gate_sums_) sum.reset();
+  for (at::Tensor& start : starts_) start.reset();
 }
 
-int64_t KeyValueCache::num_keys(int64_t layer, int64_t row) const {
-  return num_keys_.at(static_cast<size_t>(layer)).at(static_cast<size_t>(row));
+std::vector<int64_t>& KeyValueCache::counts(int64_t layer) {
+  auto& counts = num_keys_.at(static_cast<size_t>(layer));
+  at::Tensor& start_S1 = starts_.at(static_cast<size_t>(layer));
+  if (start_S1.defined()) {
+    const at::Tensor count_S = start_S1.cpu().diff().to(at::kLong);
+    std::copy_n(count_S.const_data_ptr<int64_t>(), counts.size(), counts.begin());
+    start_S1.reset();
+  }
+  return counts;
+}
+
+int64_t KeyValueCache::num_keys(int64_t layer, int64_t row) {
+  return counts(layer).at(static_cast<size_t>(row));
+}
+
+std::pair<at::Tensor, at::Tensor> KeyValueCache::room(int64_t layer) const {
+  return {keys_.at(static_cast<size_t>(layer)), values_.at(static_cast<size_t>(layer))};
+}
+
+void KeyValueCache::filled(int64_t layer, at::Tensor start_S1) {
+  starts_.at(static_cast<size_t>(layer)) = std::move(start_S1);
 }
 
 void KeyValueCache::require_room(int64_t end) const {
@@ -45,7 +69,7 @@ std::pair<at::Tensor, at::Tensor> KeyValueCache::append(int64_t layer, const at:
 std::pair<at::Tensor, at::Tensor> KeyValueCache::append(int64_t layer, int64_t row,
                                                         const at::Tensor& key_1KNE,
                                                         const at::Tensor& value_1KNE) {
-  int64_t& held = num_keys_.at(static_cast<size_t>(layer)).at(static_cast<size_t>(row));
+  int64_t& held = counts(layer).at(static_cast<size_t>(row));
   const int64_t count = key_1KNE.size(2), end = held + count;
   require_room(end);
   const auto key = keys_.at(static_cast<size_t>(layer)).narrow(0, row, 1);

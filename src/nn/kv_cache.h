@@ -38,18 +38,24 @@ class KeyValueCache {
   /// `row`; all of those.
   std::pair<at::Tensor, at::Tensor> append(int64_t layer, int64_t row, const at::Tensor& key_1KNE,
                                            const at::Tensor& value_1KNE);
-  /// Keys of one sequence in a layer that skips tokens.
-  int64_t num_keys(int64_t layer, int64_t row) const;
+  /// Keys of one sequence in a layer that skips tokens. Waits for the device after `filled`.
+  int64_t num_keys(int64_t layer, int64_t row);
+  /// All room of a layer, [B, K, capacity, E], for whoever writes the first keys and values himself, and then
+  /// says where each sequence's begin among them: int32 [B + 1], on the cache's device.
+  std::pair<at::Tensor, at::Tensor> room(int64_t layer) const;
+  void filled(int64_t layer, at::Tensor start_S1);
   /// What a layer's gate has summed up over the tokens seen; undefined before the first.
   at::Tensor& gate_sum(int64_t layer) { return gate_sums_.at(static_cast<size_t>(layer)); }
   void advance(int64_t num_tokens) { length_ += num_tokens; }
 
  private:
   void require_room(int64_t end) const;
+  std::vector<int64_t>& counts(int64_t layer);
 
   std::vector<at::Tensor> keys_;
   std::vector<at::Tensor> values_;
   std::vector<std::vector<int64_t>> num_keys_;  ///< by layer and sequence, of layers that skip tokens
+  std::vector<at::Tensor> starts_;              ///< of `filled`, until somebody asks for the numbers
   std::vector<at::Tensor> gate_sums_;
   int64_t capacity_;
   int64_t length_ = 0;

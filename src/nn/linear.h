@@ -39,6 +39,7 @@ class LinearImpl : public torch::nn::Module, public HasInitialValues {
   /// Adds what the adapters are worth to the weight, and drops them.
   void merge_adapters();
 
+  bool is_plain() const { return !bias_.defined() && adapters_.empty(); }
   const LinearOptions& options() const { return options_; }
   const at::Tensor& weight() const { return weight_; }  ///< [out, in]
   const at::Tensor& bias() const { return bias_; }      ///< [out], or undefined

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/counted_rows.h"
 #include "nn/linear.h"
 
 namespace fathom {
@@ -21,6 +22,10 @@ class SwigluMlpImpl : public torch::nn::Module {
  public:
   explicit SwigluMlpImpl(const MlpOptions& options);
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
+  /// Without adapters.
+  bool is_plain() const { return gate_up_->is_plain() && down_->is_plain(); }
+  /// For rows that the device counts: [N, D] → [N, D].
+  at::Tensor forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows) const;
 
  private:
   Linear gate_up_{nullptr};  ///< [2M, D], gate first

@@ -17,6 +17,9 @@ class RMSNormImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor forward(const at::Tensor& x) const;
   void initialise(ParameterInit& init) const override;
 
+  const at::Tensor& weight() const { return weight_; }
+  double eps() const { return eps_; }
+
  private:
   double eps_;
   at::Tensor weight_;

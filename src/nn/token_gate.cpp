@@ -68,6 +68,19 @@ GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView
   return decision;
 }
 
+kernels::CountedRows TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
+                                            const ForwardContext& context) {
+  if (options_.config.kind != GateKind::kCausal || dense_)
+    return kernels::chosen_rows(forward(x_BTD, view, context).active_BT);
+  const auto score_BT = scorer_->counted(x_BTD, view.cache);
+  at::Tensor& counts = counts_on(x_BTD.device());
+  if (context.forced_gates != nullptr)
+    return kernels::chosen_rows(context.forced_gates->active_BT.at(options_.layer), &counts);
+  const auto [rows, active_BT] = kernels::scored_rows(score_BT, counts);
+  if (context.gate_trace != nullptr) context.gate_trace->active_BT[options_.layer] = active_BT;
+  return rows;
+}
+
 /// What becomes of a gate's own choice.
 at::Tensor TokenGateImpl::chosen(const at::Tensor& own_BT, const at::Tensor& present_BT,
                                  const ForwardContext& context) const {
@@ -79,7 +92,7 @@ GateDecision TokenGateImpl::learned(const at::Tensor& score_BT, const at::Tensor
                                     const ForwardContext& context) const {
   GateDecision decision{.active_BT = chosen(score_BT.gt(0.5), present_BT, context)};
   decision.computed_BT = decision.active_BT;
-  if (!context.training) return decision;
+  if (!context.training || dense_) return decision;
   auto scale_BT = at::ones_like(score_BT);
   if (!dense_ && context.explore > 0 && context.key_B.defined()) {
     const auto draw_BT = keyed_uniform(context.key_B, {score_BT.size(1)}, kGateStream + options_.layer);
@@ -89,6 +102,8 @@ GateDecision TokenGateImpl::learned(const at::Tensor& score_BT, const at::Tensor
     scale_BT = scale_BT.masked_fill(explored_BT, 1.0 / context.explore);
   }
   decision.weight_BT = straight_through(decision.active_BT, score_BT, scale_BT);
+  if (context.score_values)
+    decision.value_weight_BT = 1 + (score_BT - score_BT.detach()) * decision.active_BT;
   if (multiplier_.defined() && !dense_) {
     const at::NoGradGuard no_grad;
     decision.side_BT = score_BT;
@@ -150,14 +165,19 @@ void TokenGateImpl::reset_counts() {
   if (counts_.defined()) counts_.zero_();
 }
 
+at::Tensor& TokenGateImpl::counts_on(at::Device device) {
+  if (!counts_.defined() || counts_.device() != device)
+    counts_ = at::zeros({GateCounts::kSize}, at::TensorOptions().dtype(at::kDouble).device(device));
+  return counts_;
+}
+
 void TokenGateImpl::count(const GateDecision& decision, const at::Tensor& score_BT,
                           const at::Tensor& present_BT) {
   const at::NoGradGuard no_grad;
-  if (!counts_.defined() || counts_.device() != present_BT.device())
-    counts_ = at::zeros({GateCounts::kSize}, present_BT.options().dtype(at::kDouble));
+  at::Tensor& counts = counts_on(present_BT.device());
   const auto entropy = score_BT.defined() ? (binary_entropy(score_BT.detach()) * present_BT).sum(at::kDouble)
-                                          : at::zeros({}, counts_.options());
-  counts_ += at::stack({decision.active_BT.sum().to(at::kDouble), present_BT.sum().to(at::kDouble), entropy});
+                                          : at::zeros({}, counts.options());
+  counts += at::stack({decision.active_BT.sum().to(at::kDouble), present_BT.sum().to(at::kDouble), entropy});
 }
 
 namespace {
@@ -225,6 +245,8 @@ ComputedTokens computed_tokens(const GateDecision& decision, const AttentionView
   found.layout.start_S1 =
       at::constant_pad_nd(count_S.to(at::kCPU, at::kLong).cumsum(0), {1, 0}, 0).contiguous();
   found.layout.causal = view.ordered;
+  if (decision.value_weight_BT.defined())
+    found.value_weight_N = decision.value_weight_BT.flatten().index_select(0, found.place_N);
   if (!decision.computed_BT.is_same(decision.active_BT))
     found.layout.key_N = decision.active_BT.flatten().index_select(0, found.place_N);
   return found;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/counted_rows.h"
 #include "nn/attention.h"
 #include "nn/forward_context.h"
 #include "nn/gate_config.h"
@@ -26,6 +27,8 @@ struct GateDecision {
   /// What the layer's output is multiplied with. Its value is 1 at active and 0 at explored tokens (but the
   /// router's for top_k), its gradient that of the score. Undefined: no more than 1 where active.
   at::Tensor weight_BT;
+  /// What values are multiplied with where attention is gated: 1, with the score's gradient at active tokens.
+  at::Tensor value_weight_BT;
   at::Tensor side_BT;           ///< what has a gradient beside the objective's, or undefined
   at::Tensor side_gradient_BT;  ///< that gradient
 };
@@ -51,8 +54,13 @@ class TokenGateImpl : public torch::nn::Module {
 
   /// REQUIRES a kind that fits the view: causal ones alone where tokens do not see later ones.
   GateDecision forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+  /// The rows to compute, for a device that counts them itself. REQUIRES evaluation of unpadded texts that
+  /// begin here.
+  kernels::CountedRows counted(const at::Tensor& x_BTD, const AttentionView& view,
+                               const ForwardContext& context);
 
-  /// Everything is computed, as in the first steps of training; scores still get their gradient.
+  /// Everything is computed, as in the first steps of training, and scores learn nothing: what a layer that
+  /// has learned nothing yet brings would only drive them all to one side.
   void set_dense(bool dense) { dense_ = dense; }
   bool dense() const { return dense_; }
   /// The layer is to compute everything as if it had no gate, and nothing is scored.
@@ -74,6 +82,7 @@ class TokenGateImpl : public torch::nn::Module {
   GateDecision top_k(const at::Tensor& x_BTD, const AttentionView& view, const at::Tensor& present_BT,
                      const ForwardContext& context);
   at::Tensor drawn(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
+  at::Tensor& counts_on(at::Device device);
   void count(const GateDecision& decision, const at::Tensor& score_BT, const at::Tensor& present_BT);
 
   TokenGateOptions options_;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/counted_rows.h"
+
 namespace fathom {
 namespace {
 
@@ -76,6 +78,20 @@ at::Tensor TokenScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView
       options_.causal ? running_mean(other_BTH, view, options_.layer) : row_mean(other_BTH, view);
   const auto hidden_BTH = at::gelu(own_BTH + mean);
   return at::matmul(hidden_BTH, out_H_.to(hidden_BTH.scalar_type())) + bias_.to(hidden_BTH.scalar_type());
+}
+
+at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cache) const {
+  const auto type = x_BTD.scalar_type();
+  const auto normed_ND = norm_->forward(x_BTD).flatten(0, 1);
+  const auto weight_DH = project_->weight().to(type).t();
+  const auto both = (x_BTD.is_cuda() ? at::mm(normed_ND, weight_DH, at::kFloat)
+                                     : at::mm(wide(normed_ND), wide(weight_DH)))
+                        .view({x_BTD.size(0), x_BTD.size(1), -1});
+  auto sum_B1H = at::empty({x_BTD.size(0), 1, options_.inner}, both.options());
+  const auto score_BT = kernels::causal_scores(
+      both, {.shift = project_->bias().to(type), .out = out_H_.to(type), .bias = bias_.to(type)}, sum_B1H);
+  if (cache != nullptr) cache->gate_sum(options_.layer) = sum_B1H;
+  return score_BT;
 }
 
 void TokenScorerImpl::initialise(ParameterInit& init) const {

@@ -17,6 +17,7 @@ void GateTrainingConfig::fields(Fields& f) {
     {.low = 0});
   f("rate", rate, "how fast the density's weight in the objective follows its error", {.low = 0, .high = 10});
   f("damping", damping, "part of that weight which is in proportion to the error", {.low = 0, .high = 100});
+  f("score_values", score_values, "a score learns also from what its token's values bring to other tokens");
 }
 
 namespace {

@@ -17,6 +17,7 @@ struct GateTrainingConfig {
   int64_t dense_warmup = 100;
   double rate = 0.02;
   double damping = 1.0;
+  bool score_values = false;
 
   void fields(Fields& f);
 };
@@ -31,7 +32,7 @@ class GateController {
   GateController(std::vector<NamedGate> gates, const GateTrainingConfig& config);
 
   bool has_gates() const { return !gates_.empty(); }
-  double explore() const { return config_.explore; }
+  const GateTrainingConfig& config() const { return config_; }
   /// Before step `step` (from 0): dense or not, counts at zero.
   void begin(int64_t step);
   /// Before an evaluation: what is saved chooses, whatever training does at this step.

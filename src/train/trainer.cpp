@@ -134,7 +134,8 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                                             .key_B = key_B.to(device, /*non_blocking=*/true),
                                             .compute_dtype = compute_type(config_.precision),
                                             .checkpoint_blocks = config_.training.checkpoint_blocks,
-                                            .explore = gates_.explore(),
+                                            .explore = gates_.config().explore,
+                                            .score_values = gates_.config().score_values,
                                             .sample_share = 1.0 / static_cast<double>(global_samples)}});
     at::Tensor& image_BCHW = micro_batches.back().batch.image_BCHW;
     if (image_BCHW.defined()) image_BCHW = image_BCHW.to(parameter_type(config_.precision));

@@ -94,11 +94,11 @@ class AnswersRun : public ::testing::TestWithParam<const char*> {
     write_file_atomically(folder_ / "words.jsonl", captions);
     write_file_atomically(folder_ / "recipe.toml", kRecipe);
   }
-  ProgramResult train(const std::vector<std::string>& settings) const {
+  ProgramResult train(const std::vector<std::string>& settings, const std::string& name = "run") const {
     std::vector<std::string> words = {"train",
                                       folder_ / "recipe.toml",
                                       "--out",
-                                      folder_ / "run",
+                                      folder_ / name,
                                       "--json",
                                       "--set",
                                       "data.train.path=" + folder_.path()};
@@ -170,6 +170,29 @@ TEST_P(AnswersRun, KnowsFromPictureOrCaption) {
   EXPECT_NEAR(sum, 1, 1e-5);
   EXPECT_THAT(run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?"}).out,
               HasSubstr("green"));
+}
+
+/// A step is launched a few times before it is recorded. What is left is the order of atomic sums.
+TEST_P(AnswersRun, RecordedStepsLearnWhatLaunchedOnesDo) {
+  if (parse_json(run_program({"doctor", "--json"}).out, "doctor").at("devices").as_array().size() < 2)
+    GTEST_SKIP() << "needs a GPU";
+  std::vector<std::vector<double>> losses;
+  for (const char* recorded : {"true", "false"})
+    for (const char* questions : {"1", "3"}) {
+      const std::string name = fmt::format("run{}", losses.size());
+      const ProgramResult trained =
+          train({fmt::format("model.answer={}", GetParam()), "device=cuda", "precision=fp32",
+                 "training.max_steps=24", "training.log_every=1", fmt::format("training.record_step={}", recorded),
+                 fmt::format("data.pairing.questions_per_image={}", questions)}, name);
+      ASSERT_EQ(trained.status, 0) << trained.error;
+      losses.emplace_back();
+      for (const Json& line : timeless_log(folder_ / name))
+        if (const Json* loss = line.find("loss")) losses.back().push_back(loss->as_double());
+      ASSERT_EQ(losses.back().size(), 24u);
+    }
+  for (size_t i = 0; i < 2; ++i)
+    for (size_t step = 0; step < 24; ++step)
+      EXPECT_NEAR(losses[i][step], losses[i + 2][step], 1e-3 * losses[i + 2][step]) << i << " at " << step;
 }
 
 /// Two questions a picture, three rows a sample.

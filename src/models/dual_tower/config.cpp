@@ -23,7 +23,7 @@ void DualTowerConfig::fields(Fields& f) {
     "none",
     {.low = 0, .high = 1 << 14});
   f("centred", centred,
-    "take each modality's mean, measured on training data, off its embeddings when the model is evaluated "
+    "take each modality's median, measured on training data, off its embeddings when the model is evaluated "
     "and "
     "saved, so that no direction of the shared space tells modalities apart");
 }

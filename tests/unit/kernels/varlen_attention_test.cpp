@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "gradcheck.h"
+#include "tensor/device.h"
 
 namespace fathom {
 namespace {
@@ -68,6 +69,37 @@ TEST(VarlenAttention, GradientsByFiniteDifferences) {
                      {at::randn({2, 6, 3}, at::kDouble), at::randn({1, 6, 3}, at::kDouble),
                       at::randn({1, 6, 3}, at::kDouble)});
   }
+}
+
+/// The other way through: few operations for all sequences.
+TEST(CudaVarlenAttention, OutputAndGradientsEqualOneMaskedProduct) {
+  const CudaAvailability cuda = cuda_availability();
+  if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
+  const at::Device device = select_device("cuda:0");
+  for (const auto type : {at::kBFloat16, at::kHalf, at::kFloat})
+    for (const std::vector<int64_t>& starts : {std::vector<int64_t>{0, 7}, {0, 0, 100, 101, 300, 300}})
+      for (const bool causal : {false, true})
+        for (const bool some_keys : {false, true}) {
+          at::manual_seed(3);
+          const int64_t rows = starts.back();
+          const auto layout = layout_of(starts, causal, some_keys);
+          VarlenLayout moved = layout;
+          if (some_keys) moved.key_N = layout.key_N.to(device);
+          std::vector<at::Tensor> ours, theirs;
+          for (const int64_t heads : {4, 2, 2}) {
+            ours.push_back(at::randn({heads, rows, 16}, at::kDouble).to(type).to(device).requires_grad_(true));
+            theirs.push_back(ours.back().detach().cpu().to(at::kDouble).requires_grad_(true));
+          }
+          const auto y = kernels::varlen_attention(ours[0], ours[1], ours[2], moved);
+          const auto expected = kernels::varlen_attention_ref::apply(theirs[0], theirs[1], theirs[2], layout);
+          y.to(at::kFloat).sin().sum().backward();
+          expected.sin().sum().backward();
+          const double bound = type == at::kFloat ? 1e-4 : 2e-2;
+          EXPECT_LT(relative_error(y.cpu(), expected), bound) << causal << some_keys << at::toString(type);
+          for (size_t i = 0; i < 3; ++i)
+            EXPECT_LT(relative_error(ours[i].grad().cpu(), theirs[i].grad()), 2 * bound)
+                << i << causal << some_keys << at::toString(type);
+        }
 }
 
 TEST(VarlenAttention, RefusesOffsetsThatDoNotFit) {

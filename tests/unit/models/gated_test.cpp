@@ -4,6 +4,8 @@
 #include "model_fixture.h"
 #include "nn/token_gate.h"
 #include "runtime/generate.h"
+#include "tensor/device.h"
+#include "tensor/device_runtime.h"
 
 namespace fathom {
 namespace {
@@ -64,6 +66,58 @@ TEST(Gated, CachedDecodingTakesTheDecisionsOfTheFullPass) {
         for (int64_t row = 0; row < 3; ++row)
           EXPECT_EQ(cache.num_keys(layer, row), active_BT[row].sum().item<int64_t>());
     }
+}
+
+/// A recording refuses whatever waits for the device.
+TEST(CudaGated, PrefillWaitsForNothingAndEqualsTheReference) {
+  const CudaAvailability cuda = cuda_availability();
+  if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
+  const at::Device device = select_device("cuda:0");
+  const auto runtime = make_device_runtime(device);
+  const at::NoGradGuard no_grad;
+  LanguageModelConfig config = gated_language();
+  config.dim = 256;
+  config.heads = 4;
+  config.gate.inner = 32;
+  auto reference = filled(config, at::kBFloat16);
+  reference->to(at::kFloat);
+  auto model = filled(config, at::kBFloat16);
+  model->to(device);
+  const auto tokens = formula_tokens({3, 14}, 31);
+  const auto on_device = tokens.to(device);
+  GateTrace decisions;
+  auto cache = model->make_cache(3, 20);
+  at::Tensor got;
+  const auto prefill = [&] {
+    cache.reset();
+    got = model(on_device, at::Tensor(), ForwardContext{.gate_trace = &decisions}, &cache);
+  };
+  prefill();
+  const auto graph = runtime->make_graph();
+  graph->capture(prefill);
+  graph->replay();
+  runtime->synchronize();
+  GateTrace forced;
+  for (const auto& [layer, active_BT] : decisions.active_BT) forced.active_BT[layer] = active_BT.cpu();
+  EXPECT_GT(density(model), 0.1);
+  EXPECT_LT(density(model), 0.95);
+  GateTrace own;
+  reference(tokens, at::Tensor(), ForwardContext{.gate_trace = &own});
+  EXPECT_GT(agreement(own, forced), 0.95);
+  const auto expected = reference(tokens, at::Tensor(), ForwardContext{.forced_gates = &forced});
+  EXPECT_LT(relative_error(got.cpu(), expected), 3e-2);
+  for (const auto& [layer, active_BT] : forced.active_BT)
+    for (int64_t row = 0; row < 3; ++row)
+      EXPECT_EQ(cache.num_keys(layer, row), active_BT[row].sum().item<int64_t>());
+  // A token behind it is computed one layer after the other, by the host's counts.
+  const auto next = formula_tokens({3, 1}, 7);
+  const auto all = at::cat({tokens, next}, 1);
+  GateTrace last;
+  const auto follows = model(next.to(device), at::Tensor(), ForwardContext{.gate_trace = &last}, &cache);
+  for (auto& [layer, active_BT] : forced.active_BT)
+    active_BT = at::cat({active_BT, last.active_BT.at(layer).cpu()}, 1);
+  const auto whole = reference(all, at::Tensor(), ForwardContext{.forced_gates = &forced});
+  EXPECT_LT(relative_error(follows.cpu(), whole.slice(1, 14)), 3e-2);
 }
 
 TEST(Gated, ForcedDecisionsAreTaken) {

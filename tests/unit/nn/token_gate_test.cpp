@@ -145,6 +145,86 @@ TEST_P(LearnedGate, ExploringChangesNoOutputAndTeachesSkippedTokens) {
   EXPECT_GT(scorer, 1e-4);
 }
 
+TEST(CausalGate, ScoresLearnFromWhatValuesBringToOthers) {
+  Block block = block_of({.kind = GateKind::kCausal});
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  const auto grad_of = [&](bool score_values, at::Tensor& y) {
+    y = run(block, x, view, {.training = true, .score_values = score_values}).y_BTD;
+    return torch::autograd::grad({y.sin().sum()}, block->parameters(), {}, {}, false, true);
+  };
+  at::Tensor plain, scored;
+  const auto without = grad_of(false, plain), with = grad_of(true, scored);
+  EXPECT_LT(relative_error(scored, plain), 1e-12);
+  double scorer = 0;
+  size_t i = 0;
+  for (const auto& item : block->named_parameters()) {
+    const double error = relative_error(with[i], without[i]);
+    if (item.key().starts_with("gate."))
+      scorer = std::max(scorer, error);
+    else
+      EXPECT_LT(error, 1e-9) << item.key();
+    ++i;
+  }
+  EXPECT_GT(scorer, 0.01);
+}
+
+TEST(Attention, WeightsOfValuesHaveTheirDerivative) {
+  Attention attention(AttentionOptions{.dim = kDim, .heads = kHeads, .kv_heads = 2, .head_dim = 6});
+  const at::NoGradGuard no_grad;
+  for (auto& item : attention->named_parameters())
+    item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+  attention->to(at::kDouble);
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  const auto active_BT = formula_uniform("active", kBatch * kTokens).view({kBatch, kTokens}).gt(0);
+  GateDecision decision{.active_BT = active_BT, .computed_BT = active_BT};
+  ComputedTokens tokens = computed_tokens(decision, view);
+  const auto rows = x.flatten(0, 1).index_select(0, tokens.place_N);
+  const at::AutoGradMode with_grad(true);
+  testing::expect_gradients(
+      [&](const std::vector<at::Tensor>& inputs) {
+        tokens.value_weight_N = inputs[0];
+        return attention->forward_tokens(rows, tokens, view, 1);
+      },
+      {at::ones({rows.size(0)}, at::kDouble)});
+}
+
+/// The operations of a GPU's layers, by their references.
+TEST(CausalGate, RowsThatTheDeviceCountsAreThoseThatTheHostCounts) {
+  const torch::NoGradGuard no_grad;
+  Block block = block_of({.kind = GateKind::kCausal});
+  block->to(at::kFloat);
+  const auto x = states().to(at::kFloat);
+  const auto next = formula_uniform("next", kBatch * kDim).view({kBatch, 1, kDim}).to(at::kFloat);
+  const auto make_cache = [] {
+    return KeyValueCache({.layers = 2, .batch = kBatch, .kv_heads = 2, .capacity = 20, .head_dim = 6},
+                         at::kFloat);
+  };
+  const auto follow = [&](KeyValueCache& cache) {
+    cache.advance(kTokens);
+    Rope table = rope();
+    return block->forward(next, make_attention_view(next, {}, true, table, &cache), {});
+  };
+  KeyValueCache by_host = make_cache(), by_device = make_cache();
+  const auto with_cache = [&](KeyValueCache& cache) {
+    Rope table = rope();
+    return make_attention_view(x, {}, true, table, &cache);
+  };
+  GateTrace host, device;
+  block->gate()->reset_counts();
+  const auto expected = block->forward(x, with_cache(by_host), {.gate_trace = &host});
+  const auto counts = block->gate()->counts().clone();
+  block->gate()->reset_counts();
+  const auto got = block->counted(x, with_cache(by_device), {.gate_trace = &device});
+  EXPECT_GT(counts[GateCounts::kActive].item<double>(), 3);
+  EXPECT_TRUE(at::allclose(block->gate()->counts(), counts, 1e-5));
+  EXPECT_TRUE(at::equal(device.active_BT.at(1), host.active_BT.at(1)));
+  EXPECT_LT(relative_error(got, expected), 1e-5);
+  EXPECT_LT(relative_error(follow(by_device), follow(by_host)), 1e-5);
+  for (int64_t row = 0; row < kBatch; ++row) EXPECT_EQ(by_device.num_keys(1, row), by_host.num_keys(1, row));
+}
+
 TEST_P(LearnedGate, ScoresGetTheGradientOfTheLayersOutput) {
   // d/ds of x + m f with the straight-through estimator is ⟨grad, f⟩; here grad is 1.
   Block block = block_of({.kind = GetParam()});

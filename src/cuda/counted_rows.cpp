@@ -1,0 +1,244 @@
+// Rows that the device counts, on a GPU: checks, memory and registration.
+#include "cuda/counted_rows.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/cuda/CUDAContextLight.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "cuda/counted_product.h"
+#include "cuda/element_type_of.h"
+#include "cuda/registration.h"
+#include "cuda/token_choice.h"
+
+namespace fathom::cuda {
+namespace {
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Optional = std::optional<at::Tensor>;
+
+cudaStream_t stream() {
+  return c10::cuda::getCurrentCUDAStream();
+}
+
+RowsArgs rows_of(const at::Tensor& place, const at::Tensor& start) {
+  FATHOM_CHECK(place.scalar_type() == at::kInt && start.scalar_type() == at::kInt && place.is_contiguous() &&
+                   start.is_contiguous() && start.numel() > 1 && place.numel() % (start.numel() - 1) == 0,
+               "[counted_rows] expected dense int32 places and starts of rows");
+  const int64_t sequences = start.numel() - 1;
+  return {place.const_data_ptr<int32_t>(), start.const_data_ptr<int32_t>(), sequences,
+          place.numel() / sequences};
+}
+
+/// Of vectors of 16 bytes alone.
+ElementType check(const at::Tensor& x, const char* op) {
+  const ElementType type = element_type_of(x, op);
+  FATHOM_CHECK((type == ElementType::kHalf || type == ElementType::kBFloat16) && x.is_contiguous() &&
+                   x.size(-1) % 8 == 0 && is_aligned16(x.const_data_ptr()),
+               "[{}] expected dense rows of 16-bit elements in vectors of 8", op);
+  return type;
+}
+
+at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const at::Tensor& out,
+                         const at::Tensor& bias, at::Tensor& sum) {
+  const c10::cuda::CUDAGuard guard(both.device());
+  const int64_t inner = out.numel(), sequences = both.size(0), tokens = both.size(1);
+  const int64_t chunks = (tokens + kScoreChunk - 1) / kScoreChunk;
+  const ElementType type = element_type_of(out, "causal_scores");
+  FATHOM_CHECK(both.is_contiguous() && causal_scores_fit(inner) && sequences < 65536 &&
+                   type != ElementType::kDouble && shift.scalar_type() == out.scalar_type() &&
+                   bias.scalar_type() == out.scalar_type() && shift.is_contiguous() && out.is_contiguous() &&
+                   sum.is_contiguous() && sum.numel() == sequences * inner,
+               "[causal_scores] expected dense rows of a bottleneck of 32 to 1024, got {}", inner);
+  auto score = at::empty({sequences, tokens}, both.options());
+  if (score.numel() == 0) return score;
+  auto partial = at::empty({sequences, chunks, inner}, both.options());
+  const CausalScoreArgs args = {.both = both.const_data_ptr<float>(),
+                                .shift = shift.const_data_ptr(),
+                                .out = out.const_data_ptr(),
+                                .bias = bias.const_data_ptr(),
+                                .partial = partial.mutable_data_ptr<float>(),
+                                .sum = sum.mutable_data_ptr<float>(),
+                                .score = score.mutable_data_ptr<float>(),
+                                .sequences = sequences,
+                                .tokens = tokens,
+                                .inner = inner};
+  C10_CUDA_CHECK(launch_causal_scores(type, args, stream()));
+  return score;
+}
+
+Three choose(const at::Tensor& active, const at::Tensor* score, double* counts) {
+  const int64_t sequences = active.size(0), tokens = active.size(1);
+  const auto options = active.options().dtype(at::kInt);
+  auto place = at::empty({sequences * tokens}, options), slot = at::empty_like(place),
+       start = at::empty({sequences + 1}, options);
+  FATHOM_CHECK(active.is_contiguous() && active.numel() > 0 && active.numel() < (int64_t{1} << 31),
+               "[counted_rows] expected dense decisions for some tokens");
+  const ChooseRowsArgs args = {.score = score != nullptr ? score->const_data_ptr<float>() : nullptr,
+                               .active = active.mutable_data_ptr<bool>(),
+                               .counts = counts,
+                               .place = place.mutable_data_ptr<int32_t>(),
+                               .slot = slot.mutable_data_ptr<int32_t>(),
+                               .start = start.mutable_data_ptr<int32_t>(),
+                               .sequences = sequences,
+                               .tokens = tokens};
+  C10_CUDA_CHECK(launch_choose_rows(args, stream()));
+  return {place, slot, start};
+}
+
+Four scored_rows(const at::Tensor& score, at::Tensor& counts) {
+  const c10::cuda::CUDAGuard guard(score.device());
+  FATHOM_CHECK(score.is_contiguous() && counts.numel() == 3 && counts.scalar_type() == at::kDouble,
+               "[scored_rows] expected dense scores and three counts");
+  const auto active = at::empty_like(score, score.options().dtype(at::kBool));
+  auto [place, slot, start] = choose(active, &score, counts.mutable_data_ptr<double>());
+  return {place, slot, start, active};
+}
+
+Three chosen_rows(const at::Tensor& active, const Optional& counts) {
+  const c10::cuda::CUDAGuard guard(active.device());
+  return choose(active.contiguous(), nullptr, counts ? counts->mutable_data_ptr<double>() : nullptr);
+}
+
+Two norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps,
+         const at::Tensor& place, const at::Tensor& start) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const ElementType type = check(x, "gathered_rms_norm");
+  const int64_t dim = x.size(-1);
+  FATHOM_CHECK(weight.numel() == dim && weight.scalar_type() == x.scalar_type() && weight.is_contiguous() &&
+                   x.numel() == place.numel() * dim &&
+                   (!y.defined() || (y.sizes() == at::IntArrayRef{place.numel(), dim} &&
+                                     check(y, "added_rms_norm") == type)),
+               "[gathered_rms_norm] expected rows and weights of {} elements of one type", dim);
+  auto normed = at::empty({place.numel(), dim}, x.options());
+  auto sums = y.defined() ? at::empty_like(normed) : at::Tensor();
+  const RowNormArgs args = {.rows = rows_of(place, start),
+                            .x = x.const_data_ptr(),
+                            .added = y.defined() ? y.const_data_ptr() : nullptr,
+                            .weight = weight.const_data_ptr(),
+                            .sums = y.defined() ? sums.mutable_data_ptr() : nullptr,
+                            .y = normed.mutable_data_ptr(),
+                            .dim = dim,
+                            .eps = static_cast<float>(eps)};
+  C10_CUDA_CHECK(launch_row_norm(type, args, stream()));
+  return {sums, normed};
+}
+
+at::Tensor gathered_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
+                             const at::Tensor& place, const at::Tensor& start) {
+  return std::get<1>(norm(x.contiguous(), {}, weight, eps, place, start));
+}
+
+Two added_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps,
+                   const at::Tensor& place, const at::Tensor& start) {
+  return norm(x.contiguous(), y, weight, eps, place, start);
+}
+
+/// On other cards than Hopper's, and for odd widths, rows that are not in use are multiplied too.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Tensor& start) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const auto weight = weight_in.contiguous();
+  const ElementType type = element_type_of(x, "counted_linear");
+  const int64_t rows = x.size(0), in = x.size(1), out = weight.size(0);
+  const bool fits = at::cuda::getCurrentDeviceProperties()->major == 9 && x.is_contiguous() &&
+                    counted_product_fits(type, rows, in, out) && is_aligned16(x.const_data_ptr()) &&
+                    is_aligned16(weight.const_data_ptr()) && weight.scalar_type() == x.scalar_type();
+  if (!fits) return at::matmul(x, weight.t());
+  auto y = at::empty({rows, out}, x.options());
+  const CountedProductArgs args = {.x = x.const_data_ptr(),
+                                   .weight = weight.const_data_ptr(),
+                                   .y = y.mutable_data_ptr(),
+                                   .count = start.const_data_ptr<int32_t>() + start.numel() - 1,
+                                   .rows = rows,
+                                   .in_dim = in,
+                                   .out_dim = out};
+  C10_CUDA_CHECK(launch_counted_product(type, args, stream()));
+  return y;
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& start) {
+  const c10::cuda::CUDAGuard guard(gate_up.device());
+  const ElementType type = check(gate_up, "counted_swiglu");
+  const int64_t inner = gate_up.size(1) / 2, sequences = start.numel() - 1;
+  FATHOM_CHECK(inner % 8 == 0, "[counted_swiglu] expected halves in vectors of 8, got {}", inner);
+  auto y = at::empty({gate_up.size(0), inner}, gate_up.options());
+  const RowSwigluArgs args = {
+      .rows = {nullptr, start.const_data_ptr<int32_t>(), sequences, gate_up.size(0) / sequences},
+      .gate_up = gate_up.const_data_ptr(),
+      .y = y.mutable_data_ptr(),
+      .inner = inner};
+  C10_CUDA_CHECK(launch_row_swiglu(type, args, stream()));
+  return y;
+}
+
+void rope(at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t kv_heads,
+          const at::Tensor& place, const at::Tensor& start, const Optional& keys, const Optional& values) {
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  const ElementType type = check(qkv, "counted_rope");
+  const int64_t head_size = qkv.size(1) / (heads + 2 * kv_heads);
+  const RowsArgs rows = rows_of(place, start);
+  FATHOM_CHECK(head_size % 16 == 0 && qkv.size(1) == head_size * (heads + 2 * kv_heads) &&
+                   cos.is_contiguous() && sin.is_contiguous() && cos.scalar_type() == at::kFloat &&
+                   cos.numel() == rows.tokens * head_size / 2 && sin.sizes() == cos.sizes(),
+               "[counted_rope] expected float32 angles of {} tokens and heads in vectors of 16", rows.tokens);
+  for (const Optional& cache : {keys, values})
+    FATHOM_CHECK(!cache || (cache->is_contiguous() && cache->scalar_type() == qkv.scalar_type() &&
+                            cache->size(0) == rows.sequences && cache->size(1) == kv_heads &&
+                            cache->size(2) >= rows.tokens && cache->size(3) == head_size),
+                 "[counted_rope] expected a cache with room for {} tokens", rows.tokens);
+  const RowRopeArgs args = {.rows = rows,
+                            .qkv = qkv.mutable_data_ptr(),
+                            .cos = cos.const_data_ptr<float>(),
+                            .sin = sin.const_data_ptr<float>(),
+                            .keys = keys ? keys->mutable_data_ptr() : nullptr,
+                            .values = values ? values->mutable_data_ptr() : nullptr,
+                            .heads = heads,
+                            .kv_heads = kv_heads,
+                            .head_size = head_size,
+                            .capacity = keys ? keys->size(2) : 0};
+  C10_CUDA_CHECK(launch_row_rope(type, args, stream()));
+}
+
+at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Tensor& added,
+                       const at::Tensor& slot) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous();
+  const ElementType type = check(x, "merged_rows");
+  const int64_t dim = x.size(-1);
+  FATHOM_CHECK(check(h, "merged_rows") == type && check(added, "merged_rows") == type && h.size(1) == dim &&
+                   added.sizes() == h.sizes() && slot.numel() * dim == x.numel() &&
+                   slot.scalar_type() == at::kInt && slot.is_contiguous(),
+               "[merged_rows] expected rows of {} elements", dim);
+  auto y = at::empty_like(x);
+  const MergeRowsArgs args = {.slot = slot.const_data_ptr<int32_t>(),
+                              .x = x.const_data_ptr(),
+                              .h = h.const_data_ptr(),
+                              .added = added.const_data_ptr(),
+                              .y = y.mutable_data_ptr(),
+                              .places = slot.numel(),
+                              .dim = dim};
+  C10_CUDA_CHECK(launch_merge_rows(type, args, stream()));
+  return y;
+}
+
+}  // namespace
+
+void register_counted_rows(torch::Library& library) {
+  library.impl("causal_scores", causal_scores);
+  library.impl("scored_rows", scored_rows);
+  library.impl("chosen_rows", chosen_rows);
+  library.impl("gathered_rms_norm", gathered_rms_norm);
+  library.impl("added_rms_norm", added_rms_norm);
+  library.impl("counted_linear", linear);
+  library.impl("counted_swiglu", swiglu);
+  library.impl("counted_rope_", rope);
+  library.impl("merged_rows", merged_rows);
+}
+
+}  // namespace fathom::cuda

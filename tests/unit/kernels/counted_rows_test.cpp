@@ -1,0 +1,155 @@
+#include "kernels/counted_rows.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <gtest/gtest.h>
+
+#include "tensor/device.h"
+#include "tensor/device_runtime.h"
+
+namespace fathom {
+namespace {
+
+using kernels::CountedRows;
+using kernels::HeadLayout;
+
+constexpr int64_t kSequences = 3, kTokens = 70, kDim = 64, kInner = 32, kHeadSize = 16;
+constexpr HeadLayout kLayout = {4, 2};
+
+/// Everything a layer with a gate does to its rows, one operation after the other.
+struct Pass {
+  at::Tensor score, sum, counts, place, start, normed, qkv, keys, values, attended, added, product, gated, merged;
+};
+
+struct Inputs {
+  at::Tensor x = at::randn({kSequences, kTokens, kDim});
+  at::Tensor both = at::randn({kSequences, kTokens, 2 * kInner});
+  at::Tensor shift = at::randn({2 * kInner}), out = at::randn({kInner}), bias = at::zeros({1});
+  at::Tensor weight = at::rand({kDim}) + 0.5;
+  at::Tensor qkv = at::randn({(kLayout.heads + 2 * kLayout.kv_heads) * kHeadSize, kDim}) / 8;
+  at::Tensor up = at::randn({2 * 3 * kDim, kDim}) / 8;
+  at::Tensor down = at::randn({kDim, 3 * kDim}) / 8;
+};
+
+/// Rows in use, the others set to 0.
+at::Tensor used(const at::Tensor& x, const CountedRows& rows) {
+  const int64_t count = rows.start_S1[-1].item<int64_t>();
+  return x.cpu().narrow(0, 0, count).clone();
+}
+
+Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at::Tensor& active = {}) {
+  const auto moved = [&](const at::Tensor& x) { return x.to(device, type); };
+  Pass out;
+  const at::Tensor x = moved(inputs.x), weight = moved(inputs.weight);
+  auto sum = at::empty({kSequences, 1, kInner}, x.options().dtype(at::kFloat));
+  auto counts = at::zeros({3}, x.options().dtype(at::kDouble));
+  out.score = kernels::causal_scores(inputs.both.to(device),
+                                     {moved(inputs.shift), moved(inputs.out), moved(inputs.bias)}, sum);
+  const CountedRows rows = active.defined() ? kernels::chosen_rows(active.to(device), &counts)
+                                            : kernels::scored_rows(out.score, counts).first;
+  out.sum = sum;
+  out.counts = counts;
+  out.start = rows.start_S1;
+  out.place = used(rows.place_N, rows);
+  const auto normed = kernels::gathered_rms_norm(x, weight, 1e-5, rows);
+  out.normed = used(normed, rows);
+  auto qkv = kernels::counted_linear(normed, moved(inputs.qkv), rows);
+  const auto angle = at::outer(at::arange(kTokens).to(at::kFloat), at::rand({kHeadSize / 2}).fill_(0.3));
+  auto keys = at::zeros({kSequences, kLayout.kv_heads, kTokens + 5, kHeadSize}, x.options());
+  auto values = at::zeros_like(keys);
+  kernels::counted_rope(qkv, angle.cos().to(device), angle.sin().to(device), kLayout, rows, keys, values);
+  out.qkv = used(qkv, rows);
+  out.keys = keys;
+  out.values = values;
+  const auto attended = kernels::counted_attention(qkv, kLayout, kTokens, rows);
+  out.attended = used(attended, rows);
+  const auto [h, h_normed] = kernels::added_rms_norm(x, attended, weight, 1e-5, rows);
+  out.added = used(h, rows);
+  const auto gated =
+      kernels::counted_swiglu(kernels::counted_linear(h_normed, moved(inputs.up), rows), rows);
+  out.gated = used(gated, rows);
+  const auto product = kernels::counted_linear(gated, moved(inputs.down), rows);
+  out.product = used(product, rows);
+  out.merged = kernels::merged_rows(x, h, product, rows);
+  return out;
+}
+
+TEST(CountedRows, HoldTheChosenTokensInOrder) {
+  auto active = at::zeros({3, 4}, at::kBool);
+  active[0][1] = active[0][3] = active[2][0] = true;
+  auto counts = at::zeros({3}, at::kDouble);
+  const CountedRows rows = kernels::chosen_rows(active, &counts);
+  EXPECT_TRUE(at::equal(rows.start_S1, at::tensor({0, 2, 2, 3}, at::kInt)));
+  EXPECT_TRUE(at::equal(rows.place_N.narrow(0, 0, 3), at::tensor({1, 3, 8}, at::kInt)));
+  EXPECT_TRUE(at::equal(rows.slot_N, at::tensor({-1, 0, -1, 1, -1, -1, -1, -1, 2, -1, -1, -1}, at::kInt)));
+  EXPECT_TRUE(at::equal(counts, at::tensor({3.0, 12.0, 0.0}, at::kDouble)));
+}
+
+TEST(CountedRows, TokensWithoutARowPassAsTheyAre) {
+  const Inputs inputs;
+  const auto active = at::rand({kSequences, kTokens}).lt(0.4);
+  const Pass out = pass(inputs, at::kCPU, at::kFloat, active);
+  const auto changed = out.merged.ne(inputs.x).any(2);
+  EXPECT_TRUE(at::equal(changed, active));
+}
+
+class CudaCountedRows : public testing::Test {
+ protected:
+  void SetUp() override {
+    const CudaAvailability cuda = cuda_availability();
+    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
+    device_ = select_device("cuda:0");
+    ASSERT_EQ(make_device_runtime(device_)->missing_kernels(), "");
+  }
+  at::Device device_ = at::kCPU;
+};
+
+double error_of(const at::Tensor& got, const at::Tensor& expected) {
+  if (expected.numel() == 0) return got.numel() == 0 ? 0 : 1;
+  const at::Tensor x = got.cpu().to(at::kDouble), y = expected.cpu().to(at::kDouble);
+  return ((x - y).abs().max() / (y.abs().max() + 1e-9)).item<double>();
+}
+
+TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
+  const Inputs inputs;
+  ASSERT_TRUE(kernels::has_counted_rows(inputs.x.to(device_, at::kBFloat16), kHeadSize));
+  auto uneven = at::rand({kSequences, kTokens}).lt(0.4);
+  uneven[1].fill_(false);
+  for (const at::Tensor& active :
+       {at::Tensor(), uneven, at::zeros({kSequences, kTokens}, at::kBool), at::zeros({kSequences, kTokens}, at::kBool).logical_not()})
+    for (const auto type : {at::kBFloat16, at::kHalf}) {
+      // The reference in float32 on the very values of 16 bits.
+      Inputs rounded = inputs;
+      for (at::Tensor* x : {&rounded.x, &rounded.shift, &rounded.out, &rounded.weight, &rounded.qkv, &rounded.up,
+                            &rounded.down})
+        *x = x->to(type).to(at::kFloat);
+      const Pass expected = pass(rounded, at::kCPU, at::kFloat, active), got = pass(rounded, device_, type, active);
+      const double bound = type == at::kHalf ? 4e-3 : 3e-2;
+      EXPECT_LT(error_of(got.score, expected.score), 1e-4);
+      EXPECT_LT(error_of(got.sum, expected.sum), 1e-5);
+      ASSERT_TRUE(at::equal(got.place, expected.place));
+      EXPECT_TRUE(at::equal(got.start.cpu(), expected.start));
+      EXPECT_TRUE(at::allclose(got.counts.cpu(), expected.counts, 1e-5));
+      EXPECT_LT(error_of(got.normed, expected.normed), bound);
+      EXPECT_LT(error_of(got.qkv, expected.qkv), bound);
+      EXPECT_LT(error_of(got.keys, expected.keys), bound);
+      EXPECT_LT(error_of(got.values, expected.values), bound);
+      EXPECT_LT(error_of(got.attended, expected.attended), bound);
+      EXPECT_LT(error_of(got.added, expected.added), bound);
+      EXPECT_LT(error_of(got.gated, expected.gated), 2 * bound);
+      EXPECT_LT(error_of(got.product, expected.product), 2 * bound);
+      EXPECT_LT(error_of(got.merged, expected.merged), 2 * bound);
+    }
+}
+
+}  // namespace
+}  // namespace fathom
