@@ -19,10 +19,6 @@ uint64_t key_of(int64_t seed, int64_t epoch, int64_t index) {
   return mix_seed({static_cast<uint64_t>(seed), static_cast<uint64_t>(epoch), static_cast<uint64_t>(index)});
 }
 
-bool asks(const Record& record) {
-  return !record.question.empty();
-}
-
 std::string joined(const std::vector<std::string>& texts) {
   std::string all;
   for (const std::string& text : std::set<std::string>(texts.begin(), texts.end()))
@@ -43,6 +39,10 @@ void QuestionConfig::fields(Fields& f) {
   f("captions", captions,
     "a data set of captions of the same pictures, all splits, for model.captions; empty: the questions' rows "
     "have them");
+}
+
+bool is_captioning(const Record& record) {
+  return record.question.empty();
 }
 
 std::string answer_text(const Record& record) {
@@ -71,8 +71,8 @@ QuestionSource::QuestionSource(Setup setup)
     if (setup_.images) require(!record.image_path.empty(), record, "image");
     if (setup_.questions_per_image > 1)
       require(!record.image_path.empty(), record, "image, which data.pairing.questions_per_image needs");
-    require(asks(record) || !record.captions.empty(), record, "question and no caption");
-    require(!asks(record) || !record.answers.empty(), record, "answer");
+    require(!is_captioning(record) || !record.captions.empty(), record, "question and no caption");
+    require(is_captioning(record) || !record.answers.empty(), record, "answer");
   }
   if (setup_.answers_follow && setup_.text.config().end_token.empty())
     fail(ErrorKind::kConfig, "data.text.end_token: answers that are generated need one");
@@ -112,7 +112,7 @@ void QuestionSource::add_question(int64_t which, int64_t epoch, Sample& sample) 
   const uint64_t key = key_of(setup_.seed, epoch, which);
   const bool training = setup_.phase == Phase::kTrain;
   std::vector<int32_t> row =
-      setup_.text.encode(asks(record) ? record.question : setup_.config.caption_prompt);
+      setup_.text.encode(is_captioning(record) ? setup_.config.caption_prompt : record.question);
   if (training) {
     Random random(key, kMaskStream);
     setup_.text.mask(row, random);
@@ -120,7 +120,7 @@ void QuestionSource::add_question(int64_t which, int64_t epoch, Sample& sample) 
   sample.prompt_lengths.push_back(static_cast<int64_t>(row.size()));
   int64_t label = -1;
   std::string answer = answer_text(record);
-  if (!asks(record)) {
+  if (is_captioning(record)) {
     const auto count = static_cast<int64_t>(record.captions.size());
     const int64_t drawn = training ? Random(key, kCaptionStream).below(count) : 0;
     answer = record.captions[static_cast<size_t>(drawn)];

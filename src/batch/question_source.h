@@ -22,6 +22,9 @@ struct QuestionConfig {
   void fields(Fields& f);
 };
 
+/// A record that asks nothing: its captions are what is to be said of its picture.
+bool is_captioning(const Record& record);
+
 /// A record's answer as one text: each of a list once, in alphabetical order, between ", ".
 std::string answer_text(const Record& record);
 /// The distinct answers of a data set in alphabetical order: their positions are the class ids.

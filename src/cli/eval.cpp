@@ -133,6 +133,11 @@ void print_report(const AnswerReport& report) {
     print_answers("where these two agree", report.agreement);
   }
   for (const auto& [name, figures] : report.groups) print_answers(name, figures);
+  if (report.captions.captions > 0)
+    fmt::print("  {:<24} {:>6.3f} of {}\n", "nats a token of captions", report.captions.mean_nats(),
+               report.captions.captions);
+  if (report.blind_captions.captions > 0)
+    fmt::print("  {:<24} {:>6.3f}\n", "the same, blind", report.blind_captions.mean_nats());
   for (const auto& [name, share] : report.modality_weight)
     fmt::print("  {:<24} {:>6.3f}\n", "weight of the " + name, share);
 }

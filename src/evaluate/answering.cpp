@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "base/error.h"
@@ -99,10 +100,17 @@ std::vector<std::string> answers_in(Fusion& model, const Situation& seen, const 
 /// Adds up one pass over the questions.
 struct Tally {
   AnswerCount all;
+  CaptionFigures captions;
   std::map<std::string, AnswerCount> groups;
   std::map<std::string, double> weight;  ///< sums over the questions
   std::vector<std::string> answers;
 };
+
+/// With one modality alone captions are not measured.
+bool measures_captions(const Fusion& model, Asked asked) {
+  return model->config().answer == AnswerKind::kGenerated &&
+         (asked == Asked::kWithAll || asked == Asked::kBlind);
+}
 
 void add_weights(const FusionTrace& trace, const Percept& percept, Tally& tally) {
   if (!trace.weight_BN.defined()) return;
@@ -150,6 +158,7 @@ Tally ask_all(Fusion& model, const AnswerData& data, const EvaluateOptions& opti
     if (asked == Asked::kByCaption) seen.percept.image = {};
     const auto said = answers_in(model, seen, source.encoding(), source.config().max_answer_tokens);
     add_weights(trace, seen.percept, tally);
+    CaptionedBatch captioned{.percept = seen.percept, .prompt = seen.question, .records = {}};
     for (size_t i = 0; i < said.size(); ++i) {
       const Record& record = source.dataset().record(index_B.const_data_ptr<int64_t>()[i]);
       const bool right = is_right(record, said[i]);
@@ -162,7 +171,9 @@ Tally ask_all(Fusion& model, const AnswerData& data, const EvaluateOptions& opti
         if (const auto value = record.tags.find(tag); value != record.tags.end())
           count(tally.groups[tag + "=" + value->second]);
       tally.answers.push_back(said[i]);
+      captioned.records.push_back(&record);
     }
+    if (measures_captions(model, asked)) add_captions(model, captioned, source, seen.context, tally.captions);
     if (progress) progress->update(tally.all.count);
   }
   return tally;
@@ -177,7 +188,12 @@ double AnswerCount::accuracy() const {
 
 Json AnswerReport::to_json() const {
   Json json = Json::Object{{"task", "answers"}, {"accuracy", all.accuracy()}, {"count", all.count}};
+  if (captions.captions > 0) {
+    json["caption_nats"] = captions.mean_nats();
+    json["captions"] = captions.captions;
+  }
   if (blind.count > 0) json["blind_accuracy"] = blind.accuracy();
+  if (blind_captions.captions > 0) json["blind_caption_nats"] = blind_captions.mean_nats();
   if (agreement.count > 0) {
     json["image_only_accuracy"] = image_only.accuracy();
     json["caption_only_accuracy"] = caption_only.accuracy();
@@ -197,6 +213,8 @@ std::vector<std::string> modality_names(const Percept& percept) {
 }
 
 bool is_right(const Record& record, const std::string& answer) {
+  if (is_captioning(record))
+    return std::find(record.captions.begin(), record.captions.end(), answer) != record.captions.end();
   return !record.answers.empty() && answer == answer_text(record);
 }
 
@@ -267,12 +285,14 @@ AnswerReport evaluate_answers(Fusion model, const AnswerData& data, const Evalua
                               bool blind) {
   model->eval();
   Tally seen = ask_all(model, data, options, Asked::kWithAll);
-  AnswerReport report{.all = seen.all, .groups = std::move(seen.groups)};
+  AnswerReport report{.all = seen.all, .captions = seen.captions, .groups = std::move(seen.groups)};
   for (const auto& [name, sum] : seen.weight)
     report.modality_weight[name] = sum / static_cast<double>(seen.all.count);
   report.answers = std::move(seen.answers);
   if (!blind || !model->config().sees()) return report;
-  report.blind = ask_all(model, data, options, Asked::kBlind).all;
+  const Tally blinded = ask_all(model, data, options, Asked::kBlind);
+  report.blind = blinded.all;
+  report.blind_captions = blinded.captions;
   if (!model->config().captions) return report;
   const Tally image = ask_all(model, data, options, Asked::kByImage);
   const Tally caption = ask_all(model, data, options, Asked::kByCaption);

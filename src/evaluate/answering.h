@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "batch/collate.h"
 #include "batch/question_source.h"
+#include "evaluate/captioning.h"
 #include "evaluate/model_inputs.h"
 #include "evaluate/options.h"
 #include "models/fusion/model.h"
@@ -28,6 +29,8 @@ struct AnswerCount {
 struct AnswerReport {
   AnswerCount all;
   AnswerCount blind;  ///< the same questions with every picture replaced by a grey one
+  /// Of a model that generates, where records have captions and no question; `blind_captions` likewise.
+  CaptionFigures captions, blind_captions;
   std::map<std::string, AnswerCount> groups;  ///< by "TAG=VALUE"
   /// Where the model reads captions: with the picture alone and with the caption alone, and how often the two
   /// agree (right counts agreements).
@@ -36,7 +39,8 @@ struct AnswerReport {
   std::map<std::string, double> modality_weight;
   std::vector<std::string> answers;  ///< what the model said, question by question
 
-  /// {"task": "answers", "accuracy", "count", "blind_accuracy" (where there are pictures),
+  /// {"task": "answers", "accuracy", "count", "caption_nats", "captions" (where there are some to foretell),
+  /// "blind_accuracy", "blind_caption_nats" (where there are pictures),
   /// "image_only_accuracy", "caption_only_accuracy", "agreement" (where there are captions),
   /// "modality_weight": {NAME: share}, "groups": {NAME: {"accuracy", "count"}}}
   Json to_json() const;
@@ -81,7 +85,8 @@ struct AnswerData {
              std::vector<std::string> group_tags = {"unseen", "kind"});
 };
 
-/// An answer is right when it equals the record's, a list when the set is equal.
+/// An answer is right when it equals the record's, a list when the set is equal; a caption, when it equals
+/// one of the record's.
 bool is_right(const Record& record, const std::string& answer);
 
 /// `blind` asks everything once

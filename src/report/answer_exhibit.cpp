@@ -1,6 +1,7 @@
 #include "report/answer_exhibit.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include <cmath>
@@ -95,7 +96,12 @@ std::vector<AnswerExhibit> exhibit_answers(Fusion model, const AnswerData& data,
     AnswerExhibit exhibit{.question = record.question,
                           .said = said,
                           .expected = answer_text(record),
-                          .right = is_right(record, said)};
+                          .right = is_right(record, said),
+                          .captioned = is_captioning(record)};
+    if (exhibit.captioned) {
+      exhibit.question = source.config().caption_prompt;
+      exhibit.expected = fmt::format("{}", fmt::join(record.captions, " | "));
+    }
     if (!samples[i].images.empty()) {
       const Image& image = samples[i].images.front();
       const int64_t pixels = options.thumbnail_pixels;

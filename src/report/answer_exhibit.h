@@ -15,8 +15,9 @@ namespace fathom {
 struct AnswerExhibit {
   std::string question;
   std::string said;
-  std::string expected;
+  std::string expected;  ///< of a captioned picture its captions: "a cup | a red cup"
   bool right = false;
+  bool captioned = false;  ///< nothing was asked: the question is the captioning prompt
   /// Data URIs of JPEG pictures, empty where there is none: the picture as the model sees it, lit by the
   /// attention of the question's words to its regions, and by that of the memory slots.
   std::string picture;

@@ -31,6 +31,9 @@ void write_tiles(HtmlWriter& page, const RunReportContent& content) {
     write_recall_tile(page, "image → text: first hit right", found.i2t.r1, chance.i2t.r1);
     write_recall_tile(page, "image → text: in the first 10", found.i2t.r10, chance.i2t.r10);
   }
+  if (content.answers && content.answers->captions.captions > 0)
+    write_tile(page, fmt::format("{:.3f}", content.answers->captions.mean_nats()), "nats a token of captions",
+               fmt::format("of {} captions", content.answers->captions.captions));
   if (content.answers) {
     write_tile(page, fmt::format("{:.1f} %", content.answers->all.accuracy()), "right answers",
                fmt::format("of {} questions", content.answers->all.count));
@@ -92,6 +95,7 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
       {"Recall, audio → image (percent)", {{"a2i_r1", "R@1"}, {"a2i_r5", "R@5"}, {"a2i_r10", "R@10"}}},
       {"Recall, audio → text (percent)", {{"a2t_r1", "R@1"}, {"a2t_r5", "R@5"}, {"a2t_r10", "R@10"}}},
       {"Accuracy on held-out data (percent)", {{"accuracy", "all"}}, false, false, /*parts=*/false},
+      {"Captions on held-out data (nats a token)", {{"caption_nats", "all"}}, false, false},
       {"Bits per byte on held-out text", {{"bits_per_byte", "all"}}, false, false},
       {"Weight of each modality", {{"modality_weight", ""}}},
       {"Loss on held-out data", {{"loss", "loss"}}, false, false},
@@ -171,9 +175,37 @@ void write_row(HtmlWriter& page, const std::string& name, const AnswerCount& fig
       .close();
 }
 
+void write_row(HtmlWriter& page, const std::string& name, const CaptionFigures& figures,
+               const char* kind = "") {
+  page.open("tr", *kind ? Attributes{{"class", kind}} : Attributes{}).element("td", name);
+  page.element("td", fmt::format("{:.4f}", figures.mean_nats()))
+      .element("td", fmt::format("{}", figures.tokens))
+      .element("td", fmt::format("{}", figures.captions))
+      .close();
+}
+
+void write_captions_table(HtmlWriter& page, const AnswerReport& report) {
+  if (report.captions.captions == 0) return;
+  page.element("h2", "Captions");
+  page.element("p",
+               "How probable the data's captions are, each token given those before it: mean negative log "
+               "probability, less is better.",
+               {{"class", "note"}});
+  page.open("div", {{"class", "card table"}}).open("table").open("tr");
+  for (const char* name : {"", "nats a token", "tokens", "captions"}) page.element("th", name);
+  page.close();
+  write_row(page, "all", report.captions);
+  if (report.blind_captions.captions > 0)
+    write_row(page, "with every picture grey", report.blind_captions, "chance");
+  page.close().close();
+}
+
 void write_answers_table(HtmlWriter& page, const AnswerReport& report) {
   page.element("h2", "Answers");
-  page.element("p", "Percent of questions answered as the data says; a list counts when the set is equal.",
+  page.element("p",
+               "Percent of questions answered as the data says; a list counts when the set is equal, a "
+               "caption when it "
+               "is one of the picture's.",
                {{"class", "note"}});
   page.open("div", {{"class", "card table"}}).open("table").open("tr");
   for (const char* name : {"", "right", "questions"}) page.element("th", name);
@@ -187,6 +219,7 @@ void write_answers_table(HtmlWriter& page, const AnswerReport& report) {
   }
   if (report.blind.count > 0) write_row(page, "with every picture grey", report.blind, "chance");
   page.close().close();
+  write_captions_table(page, report);
 }
 
 void write_lit_picture(HtmlWriter& page, const std::string& picture, const char* caption) {
@@ -208,9 +241,11 @@ void write_asked(HtmlWriter& page, const std::vector<AnswerExhibit>& exhibits) {
   for (const AnswerExhibit& exhibit : exhibits) {
     page.open("div", {{"class", "query"}}).open("div");
     page.element("span", exhibit.question, {{"class", "words"}});
-    page.element("span",
-                 exhibit.right ? exhibit.said : fmt::format("{} (right: {})", exhibit.said, exhibit.expected),
-                 {{"class", exhibit.right ? "rank first" : "rank"}});
+    const char* expected = exhibit.captioned ? "captions" : "right";
+    page.element(
+        "span",
+        exhibit.right ? exhibit.said : fmt::format("{} ({}: {})", exhibit.said, expected, exhibit.expected),
+        {{"class", exhibit.right ? "rank first" : "rank"}});
     if (!exhibit.weights.empty()) page.element("span", exhibit.weights, {{"class", "rank"}});
     page.close().open("div", {{"class", "found"}});
     write_lit_picture(page, exhibit.picture, "the picture");

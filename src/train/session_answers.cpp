@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 
 #include "base/log.h"
@@ -12,9 +13,28 @@ namespace {
 
 Metrics answer_metrics(const AnswerReport& report) {
   Metrics metrics{{"accuracy", {report.all.accuracy(), true}}};
+  if (report.captions.captions > 0) metrics["caption_nats"] = {report.captions.mean_nats(), false};
   for (const auto& [name, share] : report.modality_weight) metrics["modality_weight/" + name] = {share, true};
   for (const auto& [name, figures] : report.groups) metrics["accuracy/" + name] = {figures.accuracy(), true};
   return metrics;
+}
+
+/// The names of the figures that an evaluation will give, with captions to foretell or without.
+Metrics expected_metrics(bool with_captions) {
+  AnswerReport report;
+  report.captions.captions = with_captions;
+  return answer_metrics(report);
+}
+
+bool generates(const RecipeConfig& recipe) {
+  return recipe.fusion.answer == AnswerKind::kGenerated;
+}
+
+/// Where nothing is asked, whole captions are rarely hit: what decides is how probable they are.
+std::string default_metric(const RecipeConfig& recipe, const Dataset& val) {
+  const auto& records = val.records();
+  return generates(recipe) && std::all_of(records.begin(), records.end(), is_captioning) ? "caption_nats"
+                                                                                         : "accuracy";
 }
 
 std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& recipe,
@@ -26,7 +46,7 @@ std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& rec
                               .text = TextEncoding(std::move(tokenizer), inputs.text),
                               .config = inputs.question,
                               .answers = recipe.fusion.answers,
-                              .answers_follow = recipe.fusion.answer == AnswerKind::kGenerated,
+                              .answers_follow = generates(recipe),
                               .with_captions = recipe.fusion.captions,
                               .phase = Phase::kTrain,
                               .seed = recipe.seed,
@@ -56,7 +76,7 @@ void log_grouping(const QuestionSource& questions) {
 
 void open_answers(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
-  check_metric(recipe, answer_metrics({}));
+  check_metric(recipe, expected_metrics(generates(recipe)));
   const auto tokenizer = make_tokenizer(recipe, place);
   if (std::string& captions = recipe.data.inputs.question.captions; !captions.empty())
     captions = std::filesystem::absolute(captions).string();
@@ -77,7 +97,12 @@ void open_answers(Session& session, const SessionPlace& place) {
   if (place.collective.rank() == 0) {
     ModelInputs evaluated = recipe.data.inputs;
     evaluated.text.mask_probability = 0;
-    const AnswerData data(open_dataset(recipe.data.val), model, evaluated, tokenizer);
+    const std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
+    const auto& records = val->records();
+    check_metric(recipe, expected_metrics(generates(recipe) &&
+                                          std::any_of(records.begin(), records.end(), is_captioning)));
+    setup.metric = default_metric(recipe, *val);
+    const AnswerData data(val, model, evaluated, tokenizer);
     setup.evaluate = [data, options = evaluate_options(recipe, place, 256)](Fusion trained) {
       return answer_metrics(evaluate_answers(std::move(trained), data, options, /*blind=*/false));
     };

@@ -302,5 +302,51 @@ TEST_P(AnswersRun, SaysWhatIsWrong) {
   expect_failure(train({"model.early_layers=7"}), 1, {"model.early_layers"});
 }
 
+/// The same pictures with two captions each and no question.
+class CaptionsRun : public AnswersRun {
+ protected:
+  CaptionsRun() {
+    std::string rows;
+    for (int i = 0; i < 60; ++i)
+      rows += fmt::format(R"({{"image":"{0}.png","captions":["it is {1}","all of it is {1}"],"split":"{2}"}})"
+                          "\n",
+                          i, kColours[static_cast<size_t>(i) % 3].name, i < 42 ? "train" : "val");
+    write_file_atomically(folder_ / "described.jsonl", rows);
+  }
+  ProgramResult train_captions(std::vector<std::string> more = {}) const {
+    more.insert(more.end(), {"data.train.path=" + (folder_ / "described.jsonl"), "model.answer=generated",
+                             "data.question.max_answer_tokens=24", "data.question.caption_prompt=what?",
+                             "evaluation.every=100"});
+    return train(more);
+  }
+};
+
+/// Two captions, either of which may be meant: their 27 tokens at most cost two bits at least.
+TEST_F(CaptionsRun, AreMeasuredByHowProbableTheyAre) {
+  const ProgramResult trained = train_captions();
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  const Json summary = parse_json(trained.out, "train");
+  EXPECT_EQ(summary.at("best").at("metric").as_string(), "caption_nats");
+  EXPECT_GT(summary.at("best").at("step").as_int(), 100) << "the first model is not the best";
+  const ProgramResult evaluated = run_program({"eval", folder_ / "run", "--json"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.error;
+  const Json report = parse_json(evaluated.out, "eval");
+  const double nats = report.at("caption_nats").as_double();
+  EXPECT_NEAR(nats, summary.at("best").at("value").as_double(), 1e-4);
+  EXPECT_GT(nats, 2 * std::log(2.0) / 27);
+  EXPECT_LT(nats, 0.25);
+  EXPECT_GT(report.at("blind_caption_nats").as_double(), nats + 0.05);
+  EXPECT_EQ(report.at("captions").as_int(), 36);
+  EXPECT_GE(report.at("accuracy").as_double(), 97) << "any of the captions is right";
+  EXPECT_THAT(run_program({"eval", folder_ / "run"}).out, HasSubstr("nats a token of captions"));
+}
+
+TEST_F(CaptionsRun, RefusesAMetricThatTheDataDoesNotGive) {
+  expect_failure(train({"evaluation.metric=caption_nats", "model.answer=generated"}), 1,
+                 {"evaluation.metric", "\"caption_nats\"", "accuracy"});
+  const ProgramResult by_hits = train_captions({"evaluation.metric=accuracy", "training.max_steps=2"});
+  ASSERT_EQ(by_hits.status, 0) << by_hits.error;
+}
+
 }  // namespace
 }  // namespace fathom

@@ -88,12 +88,7 @@ NamedParameters AnsweringTask::parameters() const {
 /// learned.
 at::Tensor AnsweringTask::targets(const Batch& batch) const {
   if (setup_.model->config().answer == AnswerKind::kClasses) return batch.label_B;
-  const PromptedTokens text = asked_texts(batch).question;
-  const at::Tensor next_BT = text.tokens_BT.slice(1, 1);
-  const at::Tensor place_1T = at::arange(1, text.tokens_BT.size(1), next_BT.options()).unsqueeze(0);
-  const at::Tensor learned_BT =
-      place_1T.ge(text.prompt_length_B.unsqueeze(1)) & place_1T.lt(text.length_B.unsqueeze(1));
-  return next_BT.masked_fill(~learned_BT, -1);
+  return answer_targets(asked_texts(batch).question);
 }
 
 AnsweringTask::Asked AnsweringTask::asked_in(const MicroBatch& micro_batch) const {

@@ -104,5 +104,30 @@ TEST_P(AnswerExhibits, ShowWhatWasSaidAndWhereTheModelLooked) {
   EXPECT_EQ(page.find("with every picture grey") != std::string::npos, config_.sees());
 }
 
+TEST_P(AnswerExhibits, OfCaptionedPicturesShowPromptAndCaptions) {
+  Record record;
+  record.source = "0.png";
+  record.image_path = folder_ / "0.png";
+  record.captions = {"a cup", "a <red> cup"};
+  ModelInputs inputs;
+  inputs.image.size = 16;
+  inputs.text.end_token = "";
+  inputs.question.caption_prompt = "say what it is";
+  const AnswerData data(
+      std::make_shared<const Dataset>(folder_.path(), DataFormat::kJsonLines, std::vector<Record>{record},
+                                      std::make_shared<DataReport>()),
+      config_, inputs, std::make_shared<const Tokenizer>(byte_tokenizer()));
+  AnswerReport report = evaluate_answers(model_, data);
+  report.captions = {.nats = 3, .tokens = 2, .captions = 2};
+  const auto exhibits = exhibit_answers(model_, data, report, {}, {.count = 1, .thumbnail_pixels = 32});
+  ASSERT_EQ(exhibits.size(), 1);
+  EXPECT_EQ(exhibits[0].question, "say what it is");
+  EXPECT_EQ(exhibits[0].expected, "a cup | a <red> cup");
+  const std::string page = render_run_report({.title = "asked", .answers = report, .asked = exhibits});
+  EXPECT_THAT(page, HasSubstr("(captions: a cup | a &lt;red&gt; cup)"));
+  EXPECT_THAT(page, HasSubstr("1.5000"));
+  EXPECT_THAT(page, Not(HasSubstr("(right:")));
+}
+
 }  // namespace
 }  // namespace fathom
