@@ -54,6 +54,11 @@ std::string read_file(const std::string& path, uint64_t max_bytes) {
   return content;
 }
 
+std::string absolute_path(const std::string& path) {
+  const std::filesystem::path normal = std::filesystem::absolute(path).lexically_normal();
+  return (normal.has_filename() ? normal : normal.parent_path()).string();
+}
+
 void sync_path(const std::string& path) {
   const Descriptor file = open_file(path, O_RDONLY);
   if (!file.ok() || ::fsync(file.get()) != 0) fail_system(path, "sync");

@@ -12,6 +12,9 @@ namespace fathom {
 /// Reads a whole file. Errors (kData): missing, a directory, unreadable, or larger than `max_bytes`.
 std::string read_file(const std::string& path, uint64_t max_bytes = UINT64_MAX);
 
+/// Absolute and lexically normal, without a slash at its end: paths to one file are equal, links apart.
+std::string absolute_path(const std::string& path);
+
 /// A checksum against torn or mixed-up files, not against malice: 64-bit FNV-1a over 8-byte words. Feeding a
 /// stream in any pieces gives the same value.
 class Checksum {

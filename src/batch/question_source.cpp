@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/random.h"
 
 namespace fathom {
@@ -63,7 +64,8 @@ QuestionSource::QuestionSource(Setup setup)
   if (setup_.with_captions && !setup_.config.captions.empty()) {
     const auto dataset = open_dataset({.path = setup_.config.captions});
     for (const Record& record : dataset->records())
-      if (!record.captions.empty()) captions_[record.image_path] = record.captions;
+      if (!record.captions.empty() && !record.image_path.empty())
+        captions_[absolute_path(record.image_path)] = record.captions;
   }
   for (const Record& record : setup_.dataset->records()) {
     if (setup_.with_captions)
@@ -79,7 +81,8 @@ QuestionSource::QuestionSource(Setup setup)
 }
 
 const std::vector<std::string>& QuestionSource::captions_of(const Record& record) const {
-  const auto place = captions_.find(record.image_path);
+  if (captions_.empty() || record.image_path.empty()) return record.captions;
+  const auto place = captions_.find(absolute_path(record.image_path));
   return place == captions_.end() ? record.captions : place->second;
 }
 

@@ -79,7 +79,7 @@ class QuestionSource : public SampleSource {
   Setup setup_;
   QuestionGroups groups_;
   std::map<std::string, int64_t> class_ids_;
-  std::map<std::string, std::vector<std::string>> captions_;  ///< by the picture's path
+  std::map<std::string, std::vector<std::string>> captions_;  ///< by the picture's absolute path
 };
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/progress.h"
 #include "batch/loader.h"
 #include "evaluate/model_inputs.h"
@@ -24,11 +25,6 @@ Json figures_json(const LanguageReport& report) {
                            {"bytes", report.bytes}};
   if (report.density) json["density"] = *report.density;
   return json;
-}
-
-fs::path whole_path(const std::string& path) {
-  const fs::path normal = fs::absolute(path).lexically_normal();
-  return normal.has_filename() ? normal : normal.parent_path();
 }
 
 /// The last `num_parts` parts of a whole path; with 0, the last one without its extension.
@@ -81,12 +77,12 @@ Json LanguageReports::to_json() const {
 std::vector<std::string> text_names(const std::vector<std::string>& paths) {
   std::map<fs::path, std::string> given;
   for (const std::string& path : paths)
-    if (const auto [former, is_new] = given.try_emplace(whole_path(path), path); !is_new)
+    if (const auto [former, is_new] = given.try_emplace(absolute_path(path), path); !is_new)
       fail(ErrorKind::kConfig, "{} and {} are the same text", former->second, path);
   std::vector<std::string> names;
   for (int64_t num_parts = 0;; ++num_parts) {
     names.clear();
-    for (const std::string& path : paths) names.push_back(end_of_path(whole_path(path), num_parts));
+    for (const std::string& path : paths) names.push_back(end_of_path(absolute_path(path), num_parts));
     if (std::set<std::string>(names.begin(), names.end()).size() == names.size()) return names;
   }
 }

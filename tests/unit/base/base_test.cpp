@@ -73,6 +73,14 @@ std::string read_error(const std::string& path) {
   return "read";
 }
 
+TEST(File, PathsToOneFileAreEqual) {
+  const std::string here = std::filesystem::current_path().string();
+  EXPECT_EQ(absolute_path("a/../b.png"), here + "/b.png");
+  EXPECT_EQ(absolute_path(here + "/./b.png"), here + "/b.png");
+  EXPECT_EQ(absolute_path(here + "/"), here);
+  EXPECT_EQ(absolute_path("/"), "/");
+}
+
 TEST(File, SaysWhyItCannotBeRead) {
   const TemporaryFolder folder;
   EXPECT_EQ(read_error(folder / "absent"), (folder / "absent") + ": cannot open: No such file or directory");

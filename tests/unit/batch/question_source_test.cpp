@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <set>
 #include <tuple>
 
@@ -95,6 +96,19 @@ TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
   EXPECT_THAT(captions, ElementsAre("a cup<|endoftext|>", "a red cup<|endoftext|>"));
   parts.phase = Phase::kEvaluate;
   EXPECT_EQ(decode(QuestionSource(parts).load(0, 3).token_rows[1]), "a cup<|endoftext|>");
+}
+
+TEST_F(QuestionSourceTest, CaptionsAreFoundHoweverPathsAreWritten) {
+  auto parts = setup(kRows);
+  write_file_atomically(folder_ / "captions.jsonl", "{\"image\":\"0.png\",\"captions\":[\"a cup\"]}\n");
+  const auto relative = [](const std::string& path) { return std::filesystem::relative(path).string(); };
+  parts.with_captions = true;
+  for (const bool questions : {true, false}) {
+    parts.dataset = open_dataset({.path = questions ? relative(folder_ / "qa.jsonl") : folder_ / "qa.jsonl"});
+    parts.config.captions = questions ? folder_ / "captions.jsonl" : relative(folder_ / "captions.jsonl");
+    ASSERT_NE(std::filesystem::path(parts.dataset->record(0).image_path).is_absolute(), questions);
+    EXPECT_EQ(decode(QuestionSource(parts).load(0, 0).token_rows.at(1)), "a cup<|endoftext|>");
+  }
 }
 
 /// Three questions about a picture and one about another, two to a sample.
