@@ -167,7 +167,8 @@ std::optional<TarMember> TarReader::next() {
   Overrides overrides;
   while (!std::exchange(done_, true)) {  // until it is known that reading can go on
     Header header = read_header();
-    if (header.is_end) return std::nullopt;
+    complete_ = header.is_end;
+    if (complete_) return std::nullopt;
     const bool describes_next =
         header.type == 'x' || header.type == 'g' || header.type == 'L' || header.type == 'K';
     if (!describes_next && overrides.bytes) header.bytes = *overrides.bytes;

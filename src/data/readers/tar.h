@@ -29,6 +29,8 @@ class TarReader {
   /// off); a name that is empty, too long or not UTF-8; links, devices and sparse files, after which reading
   /// can go on, as it can after a bad name. After any other error there is nothing more.
   std::optional<TarMember> next();
+  /// Whether the end mark has been read: nothing is missing.
+  bool is_complete() const { return complete_; }
 
  private:
   struct Header;
@@ -47,6 +49,7 @@ class TarReader {
   std::string source_;
   int64_t place_ = 0;
   bool done_ = false;
+  bool complete_ = false;
 };
 
 }  // namespace fathom

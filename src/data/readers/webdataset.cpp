@@ -66,7 +66,8 @@ class ShardReader {
       });
       if (member) take(*member);
     }
-    finish();
+    // Behind an error that ends the archive lie, as far as anyone knows, more files of the open sample.
+    if (tar.is_complete()) finish();
   }
 
  private:

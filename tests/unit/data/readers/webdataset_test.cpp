@@ -108,10 +108,30 @@ TEST_F(WebDataset, BrokenSamplesAreNamedOrCounted) {
   EXPECT_THAT(problems(tar_file("a.png", "x") + tar_file("a.jpg", "y") + good + tar_end()),
               HasSubstr("a second picture"));
   EXPECT_THAT(
-      problems(good + tar_file("a.txt", std::string(600, 'x')).substr(0, 900)),
-      HasSubstr(path + ": byte 1024: a member of 600 bytes, but only 388 follow: is the archive cut off?"));
+      problems(good + tar_file("y.txt", "at the cut") +
+               tar_file("a.txt", std::string(600, 'x')).substr(0, 900)),
+      HasSubstr(path + ": byte 2048: a member of 600 bytes, but only 388 follow: is the archive cut off?"));
   EXPECT_THAT(problems(tar_header({.name = "a.png", .type = '1'}) + good + tar_end()),
               HasSubstr("a.png: a hard link"));
+}
+
+TEST_F(WebDataset, TheSampleAtTheCutIsLeftOut) {
+  const std::string whole = tar_file("1.png", png(1)) + tar_file("1.txt", "a") + tar_file("2.png", png(2)) +
+                            tar_file("2.txt", "b") + tar_file("3.png", png(3));
+  const std::string caption = tar_file("3.txt", std::string(600, 'c'));
+  const std::string damaged = std::string(512, 'x');  // no header: what follows cannot be found
+  for (const std::string& rest : {std::string(), caption.substr(0, 300), caption.substr(0, 512 + 100),
+                                  damaged + caption + tar_end()}) {
+    write("s.tar", whole + rest);
+    const auto data = open("s.tar", {.on_error = OnError::kSkip});
+    ASSERT_EQ(data->size(), 2) << rest.size();
+    EXPECT_EQ(data->record(1).id, "2");
+    EXPECT_EQ(data->report().count(), 1) << "the archive";
+  }
+  write("s.tar", whole + tar_header({.name = "3.json", .type = '2'}) + caption + tar_end());
+  EXPECT_EQ(open("s.tar", {.on_error = OnError::kSkip})->size(), 3) << "a link ends no archive";
+  write("s.tar", whole + caption + tar_end());
+  EXPECT_EQ(open("s.tar", {.limit = 2})->size(), 2);
 }
 
 TEST_F(WebDataset, IsInspectedLikeAnyOther) {
