@@ -56,10 +56,11 @@ void ChatConfig::fields(Fields& f) {
 
 ChatSource::ChatSource(const std::vector<std::string>& files, const ChatConfig& config,
                        std::shared_ptr<const Tokenizer> tokenizer, int64_t num_tokens)
-    : report_(std::make_shared<DataReport>()), answers_only_(config.answers_only) {
+    : report_(std::make_shared<DataReport>(config.on_error, "data.chat")),
+      answers_only_(config.answers_only) {
   const ChatTemplate chat_template(config.chat_template, std::move(tokenizer));
   for (const std::string& file : files)
-    for (const Conversation& conversation : read_conversations(file, config.on_error, *report_))
+    for (const Conversation& conversation : read_conversations(file, *report_))
       keep(chat_template.encode(conversation.messages), num_tokens);
   if (chats_.empty())
     fail(ErrorKind::kData, "{}: no answer begins within the model's {} tokens", files.front(), num_tokens);

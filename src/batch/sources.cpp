@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "data/readers/dataset_part.h"
 
 namespace fathom {
 namespace {
@@ -34,13 +35,23 @@ int64_t class_of(const Record& record, const std::map<std::string, int64_t>& ids
   return place->second;
 }
 
-void require(bool condition, const Record& record, const char* what) {
-  if (!condition) fail(ErrorKind::kData, "{}: no {}", record.source, what);
-}
-
 /// Of image, captions and sound.
 int num_modalities(const Record& record) {
   return !record.image_path.empty() + !record.captions.empty() + !record.audio_path.empty();
+}
+
+std::string problem_of_pair(const Record& record) {
+  if (record.image_path.empty()) return "no image";
+  return record.captions.empty() ? "no caption" : "";
+}
+std::string problem_of_hearing(const Record& record) {
+  return num_modalities(record) < 2 ? "expected two at least of image, captions and audio" : "";
+}
+std::string problem_of_image(const Record& record) {
+  return record.image_path.empty() ? "no image" : "";
+}
+std::string problem_of_clip(const Record& record) {
+  return record.audio_path.empty() ? "no audio" : "";
 }
 
 }  // namespace
@@ -59,14 +70,7 @@ void PairingConfig::fields(Fields& f) {
 
 PairedSource::PairedSource(Setup setup) : setup_(std::move(setup)) {
   if (setup_.images->phase() != Phase::kTrain) setup_.pairing = PairingConfig{};
-  for (const Record& record : setup_.dataset->records()) {
-    if (!setup_.clips) {
-      require(!record.image_path.empty(), record, "image");
-      require(!record.captions.empty(), record, "caption");
-    } else if (num_modalities(record) < 2) {
-      fail(ErrorKind::kData, "{}: expected two at least of image, captions and audio", record.source);
-    }
-  }
+  setup_.dataset = usable_records(setup_.dataset, setup_.clips ? problem_of_hearing : problem_of_pair);
 }
 
 const Record* PairedSource::first_incomplete() const {
@@ -99,12 +103,10 @@ Sample PairedSource::load(int64_t index, int64_t epoch) const {
 
 ImageSource::ImageSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images,
                          int64_t seed, std::vector<std::string> class_names)
-    : dataset_(std::move(dataset)),
+    : dataset_(usable_records(std::move(dataset), problem_of_image)),
       images_(std::move(images)),
       seed_(seed),
-      class_ids_(number_classes(class_names)) {
-  for (const Record& record : dataset_->records()) require(!record.image_path.empty(), record, "image");
-}
+      class_ids_(number_classes(class_names)) {}
 
 Sample ImageSource::load(int64_t index, int64_t epoch) const {
   const Record& record = dataset_->record(index);
@@ -117,12 +119,10 @@ Sample ImageSource::load(int64_t index, int64_t epoch) const {
 
 AudioSource::AudioSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const AudioViews> clips,
                          int64_t seed, std::vector<std::string> class_names)
-    : dataset_(std::move(dataset)),
+    : dataset_(usable_records(std::move(dataset), problem_of_clip)),
       clips_(std::move(clips)),
       seed_(seed),
-      class_ids_(number_classes(class_names)) {
-  for (const Record& record : dataset_->records()) require(!record.audio_path.empty(), record, "audio");
-}
+      class_ids_(number_classes(class_names)) {}
 
 Sample AudioSource::load(int64_t index, int64_t epoch) const {
   const Record& record = dataset_->record(index);

@@ -28,8 +28,9 @@ struct PairingConfig {
 
 /// One sample a record: its image, its captions and, with `clips`, its sound (training: `pairing` views and
 /// captions, drawn anew each epoch, tokens masked, sounds augmented; evaluation: the centre view, the first
-/// caption, the middle of the sound). With `clips` a record may lack any one of the three. Errors (kData) at
-/// construction: a record without image or caption; with `clips`, one that has fewer than two of the three.
+/// caption, the middle of the sound). With `clips` a record may lack any one of the three. Broken rows, as
+/// the data set's report handles them at construction: a record without image or caption; with `clips`, one
+/// that has fewer than two of the three.
 class PairedSource : public SampleSource {
  public:
   struct Setup {
@@ -44,6 +45,8 @@ class PairedSource : public SampleSource {
   int64_t size() const override { return setup_.dataset->size(); }
   Sample load(int64_t index, int64_t epoch) const override;
   DataReport* report() const override { return &setup_.dataset->report(); }
+  /// Without the rows that were left out.
+  const std::shared_ptr<const Dataset>& dataset() const { return setup_.dataset; }
   /// The first record that lacks one of the three; null when none does, and without `clips`.
   const Record* first_incomplete() const;
 
@@ -51,7 +54,8 @@ class PairedSource : public SampleSource {
   Setup setup_;
 };
 
-/// One sample a record: its image, and its label as a class id (−1 without one).
+/// One sample a record: its image, and its label as a class id (−1 without one). A record without image is a
+/// broken row, as the data set's report handles it at construction.
 class ImageSource : public SampleSource {
  public:
   ImageSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const ImageViews> images, int64_t seed,
@@ -67,8 +71,8 @@ class ImageSource : public SampleSource {
   std::map<std::string, int64_t> class_ids_;
 };
 
-/// One sample a record: its clip's spectrogram, and its label as a class id (−1 without one). Errors (kData)
-/// at construction: a record without audio.
+/// One sample a record: its clip's spectrogram, and its label as a class id (−1 without one). A record
+/// without audio is a broken row, as the data set's report handles it at construction.
 class AudioSource : public SampleSource {
  public:
   AudioSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const AudioViews> clips, int64_t seed,

@@ -50,27 +50,27 @@ std::vector<int64_t> record_of_caption(const TextSource& texts) {
   return records;
 }
 
-void check_records(const Dataset& dataset, bool hears) {
+/// The records that retrieval can take.
+std::shared_ptr<const Dataset> fitting(std::shared_ptr<const Dataset> dataset, bool hears) {
   bool pairs = false;
-  for (const Record& record : dataset.records()) {
+  auto kept = usable_records(std::move(dataset), [&](const Record& record) -> std::string {
     const bool image = !record.image_path.empty(), text = !record.captions.empty(),
                sound = !record.audio_path.empty();
     pairs = pairs || (image && text);
-    if (!hears && !(image && text))
-      fail(ErrorKind::kData, "{}: retrieval needs an image and captions in every row", record.source);
+    if (!hears && !(image && text)) return "retrieval needs an image and captions in every row";
     if (hears && image + text + sound < 2)
-      fail(ErrorKind::kData, "{}: retrieval needs two at least of image, captions and audio in every row",
-           record.source);
-  }
-  if (!pairs) fail(ErrorKind::kData, "{}: retrieval needs rows with both image and captions", dataset.path());
+      return "retrieval needs two at least of image, captions and audio in every row";
+    return "";
+  });
+  if (!pairs) fail(ErrorKind::kData, "{}: retrieval needs rows with both image and captions", kept->path());
+  return kept;
 }
 
 }  // namespace
 
 RetrievalData::RetrievalData(std::shared_ptr<const Dataset> data, const ModelInputs& inputs,
                              std::shared_ptr<const Tokenizer> tokenizer, const Options& options)
-    : dataset(std::move(data)) {
-  check_records(*dataset, options.hears);
+    : dataset(fitting(std::move(data), options.hears)) {
   const DatasetPart pictures = records_with(dataset, &Record::image_path);
   record_of_image = pictures.places;
   group_of_image = group_by_tag(*dataset, record_of_image, options.group_tag);

@@ -14,7 +14,7 @@ namespace fathom {
 /// Every image of the data set, every caption of each, and every sound where the model hears. Immutable; made
 /// once, measured often (decoded media stay in memory as far as `cache_mb` of their views allows).
 struct RetrievalData {
-  std::shared_ptr<const Dataset> dataset;
+  std::shared_ptr<const Dataset> dataset;  ///< without the rows that were left out
   std::shared_ptr<const ImageSource> images;
   std::shared_ptr<const TextSource> texts;
   std::shared_ptr<const AudioSource> sounds;  ///< null without any
@@ -26,8 +26,9 @@ struct RetrievalData {
     std::string group_tag = "unseen";  ///< whose values are shown apart; ignored where no record has it
     bool hears = false;                ///< the model's config().hears
   };
-  /// Errors (kData): a record without image or caption; where the model hears, one that has fewer than two of
-  /// image, captions and sound, or no record with both image and captions.
+  /// Broken rows, as the data set's report handles them: a record without image or caption; where the model
+  /// hears, one that has fewer than two of image, captions and sound. Errors (kData): no record with both
+  /// image and captions.
   RetrievalData(std::shared_ptr<const Dataset> dataset, const ModelInputs& inputs,
                 std::shared_ptr<const Tokenizer> tokenizer, const Options& options);
 };

@@ -67,7 +67,8 @@ struct SourceFacts {
   std::string without_text;  ///< the first record without captions
   std::string path;          ///< the last data set
 
-  void add(const Dataset& dataset, const PairedSource& source) {
+  void add(const PairedSource& source) {
+    const Dataset& dataset = *source.dataset();
     path = dataset.path();
     missing = missing || source.first_incomplete() != nullptr;
     for (const Record& record : dataset.records()) {
@@ -117,16 +118,15 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   SourceFacts facts;
   std::vector<std::shared_ptr<const Dataset>> trained;
   const auto source_of = [&](const DatasetConfig& data) -> std::shared_ptr<const SampleSource> {
-    std::shared_ptr<const Dataset> dataset = open_dataset(data);
-    trained.push_back(dataset);
     const auto source =
-        std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = dataset,
+        std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = open_dataset(data),
                                                                  .images = views,
                                                                  .text = encoding,
                                                                  .seed = recipe.seed,
                                                                  .pairing = recipe.data.pairing,
                                                                  .clips = clips});
-    facts.add(*dataset, *source);
+    trained.push_back(source->dataset());
+    facts.add(*source);
     return source;
   };
   // Equal shapes let a step be recorded.

@@ -16,9 +16,9 @@ Tokenizer train_from_files(const RecipeConfig& recipe) {
   for (const std::string& path : recipe.data.training_texts())
     texts.push_back(files.emplace_back(path).text());
   std::vector<Conversation> conversations;
-  DataReport report;
+  DataReport report(recipe.data.chat.on_error, "data.chat");
   for (const std::string& path : recipe.data.training_chats())
-    for (Conversation& conversation : read_conversations(path, recipe.data.chat.on_error, report))
+    for (Conversation& conversation : read_conversations(path, report))
       conversations.push_back(std::move(conversation));
   for (const Conversation& conversation : conversations)
     for (const ChatMessage& message : conversation.messages) texts.push_back(message.content);

@@ -56,7 +56,7 @@ Conversation read_conversation(const Line& line, const std::string& source) {
 
 }  // namespace
 
-std::vector<Conversation> read_conversations(const std::string& path, OnError on_error, DataReport& report) {
+std::vector<Conversation> read_conversations(const std::string& path, DataReport& report) {
   const MappedFile file(path);
   LineReader lines(file.text());
   std::vector<Conversation> conversations;
@@ -67,7 +67,7 @@ std::vector<Conversation> read_conversations(const std::string& path, OnError on
       conversations.push_back(read_conversation(*line, source));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kData) throw;
-      report.handle(on_error, {source, error.what()}, "data.chat");
+      report.handle({source, error.what()});
     }
   }
   if (conversations.empty()) fail(ErrorKind::kData, "{}: no usable conversations", path);

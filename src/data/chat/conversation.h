@@ -21,8 +21,7 @@ struct Conversation {
 
 /// Reads JSON Lines of {"messages": [{"role", "content"}, …]} or {"prompt", "response"} (with an optional
 /// "system"); other keys are passed over. Errors (kData, "FILE:LINE: reason"): a line that is no such object,
-/// an unknown role, a conversation without an answer; under kSkip they are counted in `report`. kData when
-/// none is left.
-std::vector<Conversation> read_conversations(const std::string& path, OnError on_error, DataReport& report);
+/// an unknown role, a conversation without an answer: as `report` handles them. kData when none is left.
+std::vector<Conversation> read_conversations(const std::string& path, DataReport& report);
 
 }  // namespace fathom

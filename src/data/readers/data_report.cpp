@@ -4,10 +4,10 @@
 
 namespace fathom {
 
-void DataReport::handle(OnError on_error, const DataProblem& problem, const std::string& table) {
-  if (on_error == OnError::kStop)
+void DataReport::handle(const DataProblem& problem) {
+  if (on_error_ == OnError::kStop)
     fail(ErrorKind::kData, "{}: {}{}", problem.source, problem.reason,
-         table.empty() ? "" : fmt::format(" ({}.on_error = \"skip\" leaves such rows out)", table));
+         table_.empty() ? "" : fmt::format(" ({}.on_error = \"skip\" leaves such rows out)", table_));
   add(problem.source, problem.reason);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -26,9 +27,13 @@ class DataReport {
  public:
   static constexpr int64_t kMaxKept = 1000;
 
-  /// Throws `Error(kData, "SOURCE: REASON")` under kStop, with the switch that skips such rows where `table`,
-  /// that of a recipe ("data.train"), has it; records it under kSkip.
-  void handle(OnError on_error, const DataProblem& problem, const std::string& table = {});
+  /// `table` is that of the recipe ("data.train") that holds `on_error`, or empty.
+  explicit DataReport(OnError on_error = OnError::kStop, std::string table = {})
+      : on_error_(on_error), table_(std::move(table)) {}
+
+  /// Throws `Error(kData, "SOURCE: REASON")` under kStop, with the switch that skips such rows where a table
+  /// has it; records it under kSkip.
+  void handle(const DataProblem& problem);
   void add(const std::string& source, const std::string& reason);
   int64_t count() const;
   std::vector<DataProblem> problems() const;
@@ -36,6 +41,8 @@ class DataReport {
   Json to_json() const;
 
  private:
+  const OnError on_error_;
+  const std::string table_;
   mutable std::mutex mutex_;
   int64_t count_ = 0;
   std::vector<DataProblem> kept_;

@@ -73,7 +73,7 @@ Reading::Reading(const DatasetConfig& config, std::string path)
     : config_(config),
       path_(std::move(path)),
       folds_(parse_folds(config.split)),
-      report_(std::make_shared<DataReport>()) {}
+      report_(std::make_shared<DataReport>(config.on_error, config.table)) {}
 
 bool Reading::media_exists(const std::string& path) {
   const auto [place, is_new] = media_.try_emplace(path, false);
@@ -97,7 +97,7 @@ void Reading::attempt(const std::string& source, const std::function<void()>& re
     read_row();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kData) throw;
-    report_->handle(config_.on_error, {source, error.what()}, config_.table);
+    report_->handle({source, error.what()});
   }
 }
 

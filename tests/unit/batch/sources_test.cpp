@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <set>
 
 #include "base/error.h"
@@ -97,6 +98,47 @@ TEST_F(SourcesTest, TrainingTakesSeveralViewsAndDifferentCaptions) {
   const PairedSource evaluated({dataset_, views(Phase::kEvaluate), encoding, 1, pairing});
   EXPECT_EQ(evaluated.load(0, 0).images.size(), 1u);
   EXPECT_EQ(evaluated.load(0, 0).token_rows.size(), 1u);
+}
+
+TEST_F(SourcesTest, RowsThatLackSomethingAreBrokenRows) {
+  const std::string path = folder_ / "some.jsonl";
+  write_file_atomically(path,
+                        "{\"image\":\"0.png\",\"captions\":[\"red\"]}\n"
+                        "{\"captions\":[\"a caption without a picture\"]}\n"
+                        "{\"image\":\"1.png\"}\n"
+                        "{\"image\":\"2.png\",\"captions\":[\"blue\"]}\n");
+  const auto open = [&](OnError on_error) -> std::shared_ptr<const Dataset> {
+    return open_dataset({.path = path, .on_error = on_error, .table = "data.train"});
+  };
+  const auto pair = [&](std::shared_ptr<const Dataset> dataset) {
+    return PairedSource({.dataset = std::move(dataset),
+                         .images = views(Phase::kTrain),
+                         .text = TextEncoding(tokenizer_, {}),
+                         .seed = 1});
+  };
+  const PairedSource source = pair(open(OnError::kSkip));
+  ASSERT_EQ(source.size(), 2);
+  EXPECT_EQ(source.load(1, 0).record.image_path, folder_ / "2.png");
+  EXPECT_EQ(source.dataset()->size(), 2);
+  ASSERT_EQ(source.report()->count(), 2);
+  EXPECT_EQ(source.report()->problems()[0].source, path + ":2");
+  EXPECT_EQ(source.report()->problems()[0].reason, "no image");
+  EXPECT_EQ(source.report()->problems()[1].reason, "no caption");
+  EXPECT_EQ(ImageSource(open(OnError::kSkip), views(Phase::kTrain), 1).size(), 3);
+  const auto error = [](const std::function<void()>& work) -> std::string {
+    try {
+      work();
+    } catch (const Error& thrown) {
+      EXPECT_EQ(thrown.kind(), ErrorKind::kData);
+      return thrown.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(error([&] { pair(open(OnError::kStop)); }),
+            path + ":2: no image (data.train.on_error = \"skip\" leaves such rows out)");
+  write_file_atomically(path, "{\"captions\":[\"a\"]}\n");
+  EXPECT_EQ(error([&] { pair(open(OnError::kSkip)); }),
+            path + ": no usable rows; the first problem: " + path + ":1: no image");
 }
 
 /// Three rows, each without one of picture, captions and sound.

@@ -105,7 +105,10 @@ class Conversations : public ::testing::Test {
  protected:
   std::vector<Conversation> read(const std::string& lines, OnError on_error = OnError::kStop) {
     write_file_atomically(folder_ / "c.jsonl", lines);
-    return read_conversations(folder_ / "c.jsonl", on_error, report_);
+    DataReport report(on_error);
+    auto conversations = read_conversations(folder_ / "c.jsonl", report);
+    num_problems_ = report.count();
+    return conversations;
   }
   std::string error_of(const std::string& lines) {
     try {
@@ -117,7 +120,7 @@ class Conversations : public ::testing::Test {
     return "no error";
   }
   TemporaryFolder folder_;
-  DataReport report_;
+  int64_t num_problems_ = 0;
 };
 
 TEST_F(Conversations, ComeAsMessagesOrAsPromptAndResponse) {
@@ -160,7 +163,7 @@ TEST_F(Conversations, BrokenOnesSayWhatIsWrong) {
   EXPECT_THAT(error_of("{\"prompt\": \"x\", \"resp"), HasSubstr("is the file cut off?"));
   EXPECT_THAT(error_of(""), HasSubstr("no usable conversations"));
   EXPECT_EQ(read("{}\n{\"prompt\": \"x\", \"response\": \"y\"}\n", OnError::kSkip).size(), 1u);
-  EXPECT_EQ(report_.count(), 1);
+  EXPECT_EQ(num_problems_, 1);
 }
 
 }  // namespace
