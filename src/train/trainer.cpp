@@ -3,6 +3,8 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "tensor/random_keys.h"
@@ -143,14 +145,25 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
   return micro_batches;
 }
 
+/// Nothing has been done of the step yet, so that what was learned can be kept where its data are broken.
+Batch Trainer::next_batch() {
+  try {
+    std::optional<Batch> batch = parts_.loader.next();
+    FATHOM_CHECK(batch.has_value(), "[trainer] expected an endless loader, it ended at step {}", step_);
+    return std::move(*batch);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kData) save_before_failing();
+    throw;
+  }
+}
+
 void Trainer::train_step() {
   const SamplerState place = parts_.loader.state();
-  const std::optional<Batch> batch = parts_.loader.next();
-  FATHOM_CHECK(batch.has_value(), "[trainer] expected an endless loader, it ended at step {}", step_);
+  const Batch batch = next_batch();
   const int64_t samples =
       std::min(config_.training.batch_size,
                parts_.loader.num_samples() - place.position * config_.training.batch_size);
-  const std::vector<MicroBatch> micro_batches = prepare(*batch, samples);
+  const std::vector<MicroBatch> micro_batches = prepare(batch, samples);
   const StepContext context{.step = step_,
                             .total_steps = total_steps_,
                             .global_samples = samples,

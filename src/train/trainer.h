@@ -60,7 +60,8 @@ class Trainer {
   /// model (kCheckpoint), a recipe that changes what a run may not change (kConfig).
   bool resume();
   /// Trains to the end, or until early stopping, `max_seconds`, SIGINT or SIGTERM; evaluates (but for the
-  /// signals) and saves.
+  /// signals) and saves. Errors: kData, of the loader: the state before the step is saved first where rank 0
+  /// fails so (another rank's failure reaches rank 0 within a step, whose state is whole no longer).
   TrainingSummary run();
 
   int64_t step() const { return step_; }  ///< steps done
@@ -68,6 +69,7 @@ class Trainer {
 
  private:
   void train_step();
+  Batch next_batch();
   std::vector<MicroBatch> prepare(const Batch& batch, int64_t global_samples) const;
   at::Tensor apply_gradients();
   void report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples);
@@ -75,6 +77,7 @@ class Trainer {
   void keep_model();
   void evaluate();
   void save_state();
+  void save_before_failing();
   void save_model(const std::string& folder);
   void finish(StopReason reason);
   Json model_record() const;

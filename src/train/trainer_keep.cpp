@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "train/recipe_change.h"
 #include "train/trainer.h"
 
@@ -94,6 +95,18 @@ void Trainer::save_state() {
   monitor_->sync();
   save_checkpoint(folder_.checkpoints(), state());
   prune_checkpoints(folder_.checkpoints(), config_.checkpoint.keep);
+}
+
+/// REQUIRES that nothing of the next step is done. No rank waits for another here; the others, who wait for
+/// rank 0's gradients, do so until the state is written.
+void Trainer::save_before_failing() {
+  if (!is_main() || step_ == 0) return;
+  try {
+    apart([this] { save_state(); });
+    log::info("the training state after step {} is saved: --resume goes on from it", step_);
+  } catch (const Error& error) {
+    log::warning("the training state after step {} is not saved: {}", step_, error.what());
+  }
 }
 
 TensorMap Trainer::weights() const {

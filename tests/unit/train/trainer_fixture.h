@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -91,8 +92,9 @@ inline TrainerConfig with_recipe(TrainerConfig config) {
 
 /// A task, a loader and a trainer in one process.
 struct SmallRun {
-  explicit SmallRun(const TrainerConfig& config)
-      : loader(LoaderSetup{.source = std::make_shared<SentenceSource>(),
+  explicit SmallRun(const TrainerConfig& config,
+                    std::shared_ptr<const SampleSource> source = std::make_shared<SentenceSource>())
+      : loader(LoaderSetup{.source = std::move(source),
                            .sampler = {.batch_size = config.training.batch_size, .seed = config.seed},
                            .loader = {.workers = 0}}),
         collective(make_solo_collective()),

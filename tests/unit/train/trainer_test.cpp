@@ -112,6 +112,52 @@ TEST(Trainer, ResumesBitForBit) {
   EXPECT_EQ(a.values.at("data"), b.values.at("data"));
 }
 
+/// Has a sample that cannot be read, in a later epoch.
+class BrokenSource : public SentenceSource {
+ public:
+  Sample load(int64_t index, int64_t epoch) const override {
+    if (epoch == 3 && index == 5) fail(ErrorKind::kData, "5.png: broken");
+    return SentenceSource::load(index, epoch);
+  }
+};
+
+TEST(Trainer, ABrokenSampleLosesNoStep) {
+  const TemporaryFolder straight, broken;
+  TrainerConfig config = small_config(straight.path());
+  config.training.average_decay = 0.9;
+  config.training.log_every = 3;
+  config.checkpoint.every = 4;
+  SmallRun whole(config);
+  whole.trainer.run();
+  config.run_folder = broken.path();
+  int64_t stopped_at = 0;
+  {
+    SmallRun first(config, std::make_shared<BrokenSource>());
+    try {
+      first.trainer.run();
+      FAIL() << "went on";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      EXPECT_THAT(error.what(), HasSubstr("5.png: broken"));
+    }
+    stopped_at = first.trainer.step();
+  }
+  ASSERT_GT(stopped_at, 8) << "an epoch has three steps";
+  EXPECT_EQ(checkpoint_steps(broken / "checkpoints").back(), stopped_at);
+  SmallRun second(config);  // the file has been repaired
+  ASSERT_TRUE(second.trainer.resume());
+  EXPECT_EQ(second.trainer.step(), stopped_at);
+  second.trainer.run();
+  EXPECT_TRUE(at::equal(whole.task.weight(), second.task.weight()));
+  EXPECT_EQ(losses(straight.path()), losses(broken.path()));
+  const TrainingState a = *load_latest_checkpoint(straight / "checkpoints");
+  const TrainingState b = *load_latest_checkpoint(broken / "checkpoints");
+  for (const char* group : {"model", "optimizer", "average"})
+    for (const auto& [name, tensor] : a.tensors.at(group))
+      EXPECT_TRUE(at::equal(tensor, b.tensors.at(group).at(name))) << group << " " << name;
+  EXPECT_EQ(a.values.at("data"), b.values.at("data"));
+}
+
 TEST(Trainer, ResumingANewRunStartsAtTheBeginning) {
   const TemporaryFolder folder;
   SmallRun run(small_config(folder.path()));
