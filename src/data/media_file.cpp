@@ -46,12 +46,15 @@ std::optional<Part> parse_part(const std::string& path) {
   return std::nullopt;
 }
 
+void check_inside(const Part& part, const std::string& path, int64_t size) {
+  if (part.offset > size || part.bytes > size - part.offset)
+    fail(ErrorKind::kData, "{}: the archive has {} bytes", path, size);
+}
+
 std::string read_part(const Part& part, const std::string& path) {
   std::ifstream file(part.archive, std::ios::binary | std::ios::ate);
   if (!file) fail(ErrorKind::kData, "{}: cannot open {}", path, part.archive);
-  const auto size = static_cast<int64_t>(file.tellg());
-  if (part.offset > size || part.bytes > size - part.offset)
-    fail(ErrorKind::kData, "{}: the archive has {} bytes", path, size);
+  check_inside(part, path, static_cast<int64_t>(file.tellg()));
   std::string content(static_cast<size_t>(part.bytes), '\0');
   file.seekg(part.offset);
   file.read(content.data(), part.bytes);
@@ -68,6 +71,18 @@ std::string archive_part(const std::string& archive, int64_t offset, int64_t byt
 std::string read_media(const std::string& path) {
   const auto part = parse_part(path);
   return part ? read_part(*part, path) : read_file(path);
+}
+
+MappedMedia::MappedMedia(const std::string& path)
+    : file_([&] {
+        const auto part = parse_part(path);
+        return MappedFile(part ? part->archive : path);
+      }()) {
+  const auto whole = static_cast<int64_t>(file_.bytes().size());
+  const Part part = parse_part(path).value_or(Part{.archive = path, .offset = 0, .bytes = whole});
+  check_inside(part, path, whole);
+  offset_ = static_cast<size_t>(part.offset);
+  size_ = static_cast<size_t>(part.bytes);
 }
 
 bool media_exists(const std::string& path) {

@@ -211,8 +211,8 @@ Audio decode_audio(std::span<const std::byte> bytes, const std::string& source, 
 }
 
 Audio load_audio(const std::string& path, int64_t sample_rate, const AudioLimits& limits) {
-  const std::string content = read_media(path);
-  return decode_audio(std::as_bytes(std::span(content)), path, sample_rate, limits);
+  const MappedMedia media(path);
+  return decode_audio(media.bytes(), path, sample_rate, limits);
 }
 
 }  // namespace fathom

@@ -41,7 +41,8 @@ AudioHeader read_audio_header(std::span<const std::byte> bytes, const std::strin
 Audio decode_audio(std::span<const std::byte> bytes, const std::string& source, int64_t sample_rate,
                    const AudioLimits& limits = {});
 
-/// `decode_audio` of a file. Errors (kData): also a missing or unreadable file.
+/// `decode_audio` of a file, which is mapped: one that its header refuses is not read. Errors (kData): also a
+/// missing or unreadable file.
 Audio load_audio(const std::string& path, int64_t sample_rate, const AudioLimits& limits = {});
 
 }  // namespace fathom

@@ -48,8 +48,8 @@ MediaCheck check_sound(std::span<const std::byte> bytes, const std::string& path
 
 MediaCheck check_file(const MediaFile& file, bool decode) {
   try {
-    const std::string content = read_media(file.path);
-    const auto bytes = std::as_bytes(std::span(content));
+    const MappedMedia media(file.path);
+    const auto bytes = media.bytes();
     return file.is_image ? check_image(bytes, file.path, decode) : check_sound(bytes, file.path, decode);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kData) throw;

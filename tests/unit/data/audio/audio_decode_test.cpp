@@ -4,8 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
+#include "base/file.h"
 #include "base/random.h"
 #include "data/audio/resample.h"
+#include "data/media_file.h"
+#include "peak_memory.h"
+#include "temporary_folder.h"
 #include "test_sounds.h"
 
 namespace fathom {
@@ -114,6 +120,21 @@ TEST(AudioDecode, RefusesADayByItsHeaderAlone) {
   const uint64_t samples = uint64_t{24} * 3600 * 8000;
   for (int i = 0; i < 4; ++i) flac[static_cast<size_t>(22 + i)] = static_cast<char>(samples >> (8 * (3 - i)));
   EXPECT_EQ(error_of(flac), message);
+}
+
+TEST(AudioDecode, RefusesADayBeforeMemoryIsTakenForIt) {
+  const TemporaryFolder folder;
+  const uint32_t day = 24 * 3600 * 8000 * 2;
+  const std::string path = folder / "day.wav";
+  write_file_atomically(path, announcing(encode_sound(tone(440, 1.0, 8000), {.rate = 8000}), day));
+  std::filesystem::resize_file(path, uint64_t{day} + 44);  // sparse: nothing of it is on the disk
+  for (const std::string& place : {path, archive_part(path, 0, int64_t{day} + 44, "day.wav")}) {
+    const std::string message = place + ": 86400.0 seconds are more than the limit of 600";
+    EXPECT_EQ(data_error_of([&] { load_audio(place, 16000); }), message);
+    const int64_t grown = peak_memory_of([&] { data_error_of([&] { load_audio(place, 16000); }); });
+    EXPECT_GE(grown, 0);
+    EXPECT_LT(grown, int64_t{64} << 20);
+  }
 }
 
 TEST(AudioDecode, TakesStreamsOfUnknownLength) {

@@ -120,8 +120,8 @@ TEST_F(WebDataset, TheSampleAtTheCutIsLeftOut) {
                             tar_file("2.txt", "b") + tar_file("3.png", png(3));
   const std::string caption = tar_file("3.txt", std::string(600, 'c'));
   const std::string damaged = std::string(512, 'x');  // no header: what follows cannot be found
-  for (const std::string& rest : {std::string(), caption.substr(0, 300), caption.substr(0, 512 + 100),
-                                  damaged + caption + tar_end()}) {
+  for (const std::string& rest :
+       {std::string(), caption.substr(0, 300), caption.substr(0, 512 + 100), damaged + caption + tar_end()}) {
     write("s.tar", whole + rest);
     const auto data = open("s.tar", {.on_error = OnError::kSkip});
     ASSERT_EQ(data->size(), 2) << rest.size();
