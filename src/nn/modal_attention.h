@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "nn/forward_context.h"
 #include "nn/init.h"
 #include "nn/linear.h"
 
@@ -45,9 +46,11 @@ class ModalAttentionImpl : public torch::nn::Module, public HasInitialValues {
 
   /// From states [M, T, text_dim] and lengths [M] (may be undefined), and the texts' embeddings. What stands
   /// at padded places does not matter.
-  PairSide tokens(const at::Tensor& state_MTD, const at::Tensor& length_M, const at::Tensor& whole_MD) const;
+  PairSide tokens(const at::Tensor& state_MTD, const at::Tensor& length_M, const at::Tensor& whole_MD,
+                  const ForwardContext& context = {}) const;
   /// From features [N, P, region_dim] and the pictures' embeddings.
-  PairSide regions(const at::Tensor& region_NPD, const at::Tensor& whole_ND) const;
+  PairSide regions(const at::Tensor& region_NPD, const at::Tensor& whole_ND,
+                   const ForwardContext& context = {}) const;
 
   /// What scores are multiplied with (nn/temperature.h), and what is added then (may be undefined).
   at::Tensor logit_scale() const;

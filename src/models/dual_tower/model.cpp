@@ -14,8 +14,8 @@ LinearOptions projection(int64_t in, int64_t out) {
   return {.in = in, .out = out, .bias = false, .init_deviation = 1.0 / std::sqrt(static_cast<double>(in))};
 }
 
-at::Tensor adapt(const Adapter& adapter, const at::Tensor& x) {
-  return adapter.is_empty() ? x : adapter.ptr()->forward(x);
+at::Tensor adapt(const Adapter& adapter, const at::Tensor& x, const ForwardContext& context) {
+  return adapter.is_empty() ? x : adapter.ptr()->forward(x, context);
 }
 
 /// A modality's features in the shared space, of unit length before and after its centre is taken off.
@@ -75,7 +75,8 @@ at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const Forwar
 }
 
 at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD, const ForwardContext& context) const {
-  return shared(image_projection_->forward(adapt(image_adapter_, pooled_BD), context), image_centre_);
+  return shared(image_projection_->forward(adapt(image_adapter_, pooled_BD, context), context),
+                image_centre_);
 }
 
 at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
@@ -84,7 +85,7 @@ at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tens
 }
 
 at::Tensor DualTowerImpl::project_text(const at::Tensor& pooled_BD, const ForwardContext& context) const {
-  return shared(text_projection_->forward(adapt(text_adapter_, pooled_BD), context), text_centre_);
+  return shared(text_projection_->forward(adapt(text_adapter_, pooled_BD, context), context), text_centre_);
 }
 
 PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
@@ -94,7 +95,7 @@ PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const Forward
 PairSide DualTowerImpl::encode_regions(const at::Tensor& region_BPD, const ForwardContext& context) const {
   const at::Tensor whole_BD = project_image(region_BPD.mean(1), context);
   if (region_.is_empty()) return {.whole_ND = whole_BD};
-  return region_->regions(adapt(image_adapter_, region_BPD), whole_BD);
+  return region_->regions(adapt(image_adapter_, region_BPD, context), whole_BD, context);
 }
 
 PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
@@ -102,14 +103,14 @@ PairSide DualTowerImpl::encode_text(const at::Tensor& tokens_BT, const at::Tenso
   const at::Tensor state_BTD = text_->hidden(tokens_BT, length_B, context);
   const at::Tensor whole_BD = project_text(text_->pool(state_BTD, length_B), context);
   if (region_.is_empty()) return {.whole_ND = whole_BD, .length_N = length_B};
-  return region_->tokens(adapt(text_adapter_, state_BTD), length_B, whole_BD);
+  return region_->tokens(adapt(text_adapter_, state_BTD, context), length_B, whole_BD, context);
 }
 
 at::Tensor DualTowerImpl::embed_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
                                       const ForwardContext& context) {
   FATHOM_CHECK(!audio_.is_empty(), "[dual_tower] expected a model with a tower for sounds");
   const at::Tensor pooled_BD = audio_->pooled(mel_BFS, frames_B, context);
-  return shared(audio_projection_(adapt(audio_adapter_, pooled_BD), context), audio_centre_);
+  return shared(audio_projection_(adapt(audio_adapter_, pooled_BD, context), context), audio_centre_);
 }
 
 PairSide DualTowerImpl::encode_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,

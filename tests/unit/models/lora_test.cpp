@@ -53,6 +53,46 @@ at::Tensor logits_of(LanguageModel model, const ForwardContext& context = {}) {
   return model->forward(formula_tokens({4, 9}, small_language().vocab_size), {}, context);
 }
 
+/// Three towers, with adapters of their own and regions.
+DualTower small_hearing_tower(RegionScore region) {
+  DualTowerConfig config = small_dual_tower();
+  config.region = region;
+  config.adapters = 3;
+  config.hears = true;
+  config.audio = {.bands = 24, .dim = 16, .layers = 2, .heads = 4, .mlp_dim = 24};
+  DualTower model(config);
+  fill_by_formula(model);
+  model->to(at::kDouble);
+  return model;
+}
+
+TEST(DualTowerTest, EveryAdaptedLayerDropsOutInTraining) {
+  const auto mel = formula_weight("mel.matrix", {2, 24, 40}).to(at::kDouble);
+  const auto image = formula_image({2, 3, 32, 32}).to(at::kDouble);
+  const auto tokens = formula_tokens({2, 7}, 31), length = at::tensor({7, 5}, at::kLong);
+  for (const RegionScore region : {RegionScore::kAttention, RegionScore::kLate}) {
+    DualTower plain = small_hearing_tower(region);
+    for (const auto& [layer, unused] : linear_layers(*plain)) {
+      DualTower model = small_hearing_tower(region);
+      add_adapters(*model, {.rank = 2, .alpha = 4, .dropout = 0.5, .patterns = {layer}}, 7);
+      fill_adapters(*model);
+      const auto outputs = [&](const ForwardContext& context) {
+        const at::NoGradGuard no_grad;
+        const PairSide pictures = model->encode_image(image, context),
+                       texts = model->encode_text(tokens, length, context);
+        std::vector<at::Tensor> found;
+        for (const PairSide& side : {pictures, texts})
+          for (const at::Tensor& part : {side.whole_ND, side.key_NSD, side.value_NSD})
+            if (part.defined()) found.push_back(part.flatten().to(at::kDouble));
+        found.push_back(model->embed_sound(mel, at::tensor({40, 30}, at::kLong), context).flatten());
+        return at::cat(found);
+      };
+      const at::Tensor dropped = outputs({.training = true, .key_B = sample_keys(2)});
+      EXPECT_GT((outputs({}) - dropped).abs().max().item<double>(), 1e-9) << layer;
+    }
+  }
+}
+
 TEST(Lora, LearnsAsInPyTorch) {
   constexpr int64_t kRows = 6, kInputs = 5, kOutputs = 4;
   const auto matrix = [](const char* name, at::IntArrayRef shape) {
