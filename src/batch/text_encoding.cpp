@@ -45,6 +45,13 @@ std::vector<int32_t> TextEncoding::encode(std::string_view text) const {
   return tokens;
 }
 
+int64_t TextEncoding::num_cut(std::string_view text) const {
+  std::vector<int32_t> tokens;
+  tokenizer_->encode(text, tokens);
+  const int64_t room = config_.max_tokens - (begin_ ? 1 : 0) - (end_ ? 1 : 0);
+  return std::max<int64_t>(0, static_cast<int64_t>(tokens.size()) - room);
+}
+
 std::vector<int32_t> TextEncoding::continuation(std::string_view text, int64_t max_tokens) const {
   std::vector<int32_t> tokens;
   append(text, max_tokens, tokens);

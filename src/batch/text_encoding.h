@@ -30,6 +30,8 @@ class TextEncoding {
   TextEncoding(std::shared_ptr<const Tokenizer> tokenizer, const TextEncodingConfig& config);
 
   std::vector<int32_t> encode(std::string_view text) const;
+  /// How many tokens of the text `encode` leaves out.
+  int64_t num_cut(std::string_view text) const;
   /// tokens… [end], of at most `max_tokens`: what follows an encoded text, such as an answer.
   std::vector<int32_t> continuation(std::string_view text, int64_t max_tokens) const;
   /// Replaces each token between the marks by the mask with `mask_probability`, but never all of them.

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
 #include "evaluate/answering.h"
@@ -28,6 +29,19 @@ void add_options(CLI::App& app, AskOptions& options) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_flag("--json", options.as_json, "print one JSON object");
+}
+
+void check_questions(const std::vector<std::string>& questions) {
+  for (const std::string& question : questions)
+    if (question.find_first_not_of(" \t\r\n") == std::string::npos)
+      fail(ErrorKind::kUsage, "ask: a question without words");
+}
+
+void warn_of_cuts(const std::vector<std::string>& questions, const TextEncoding& encoding) {
+  for (size_t i = 0; i < questions.size(); ++i)
+    if (const int64_t cut = encoding.num_cut(questions[i]); cut > 0)
+      log::warning("question {}: its last {} tokens are cut, the model takes {} (data.text.max_tokens)",
+                   i + 1, cut, encoding.config().max_tokens);
 }
 
 Batch make_batch(const AskOptions& options, const OpenedModel& model, const TextEncoding& encoding) {
@@ -76,6 +90,7 @@ std::vector<Answered> answer_all(const AskOptions& options, const OpenedModel& m
   if (config.sees() && options.image.empty()) fail(ErrorKind::kUsage, "ask: --image FILE is needed");
   fusion->eval();
   const TextEncoding encoding(model.require_tokenizer(), model.inputs.text);
+  warn_of_cuts(options.questions, encoding);
   const Batch batch = make_batch(options, model, encoding);
   const ForwardContext context{.compute_dtype = model.evaluate.compute_dtype};
   std::vector<Answered> all;
@@ -100,6 +115,7 @@ int run_ask(int argc, const char* const* argv) {
   AskOptions options;
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
+  check_questions(options.questions);
   const auto answered = answer_all(options, open_model(options.model));
   if (!options.as_json) {
     for (const Answered& one : answered) one.print();

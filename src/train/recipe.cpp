@@ -289,6 +289,7 @@ void RecipeConfig::validate() const {
     check_one_training_set(data);
     if (!data.val.path.empty()) require_path("data.val.path", data.val.path);
     check_sounds(data.inputs.audio, audio, "model");
+    check_spans(masked_audio, data.inputs.audio.max_frames());
   }
   if (task == TaskKind::kClassification) check_classification(*this);
 }

@@ -297,6 +297,17 @@ TEST_P(AnswersRun, SaysWhatIsWrong) {
                  1, {"qa.jsonl:1: no image", "data.pairing.questions_per_image"});
   ASSERT_EQ(train({"training.max_steps=1"}).status, 0);
   expect_failure(run_program({"ask", folder_ / "run", "what colour is it?"}), 2, {"--image"});
+  for (const char* question : {"", " \n"})
+    expect_failure(run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "why?", question}), 2,
+                   {"ask: a question without words"});
+  std::string rambling = "what colour is it";
+  for (int i = 0; i < 20; ++i) rambling += ", and what colour is it";
+  const ProgramResult answered =
+      run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "why?", rambling});
+  EXPECT_EQ(answered.status, 0) << answered.error;
+  EXPECT_THAT(answered.error, HasSubstr("question 2: its last "));
+  EXPECT_THAT(answered.error, HasSubstr(" tokens are cut, the model takes 12"));
+  EXPECT_THAT(answered.error, ::testing::Not(HasSubstr("question 1:")));
   expect_failure(run_program({"ask", folder_ / "run", "--image", folder_ / "no.png", "why?"}), 1, {"no.png"});
   expect_failure(run_program({"generate", folder_ / "run", "why?"}), 1, {"language", "fusion"});
   expect_failure(train({"model.early_layers=7"}), 1, {"model.early_layers"});

@@ -28,6 +28,14 @@ void MaskedAudioConfig::fields(Fields& f) {
   f("mask_ratio", mask_ratio, "share of a clip's spans that are hidden", {.low = 0.01, .high = 1});
 }
 
+void check_spans(const MaskedAudioConfig& config, int64_t clip_frames) {
+  if (config.mask_frames > clip_frames)
+    fail(ErrorKind::kConfig,
+         "masked_audio.mask_frames: {} is more than the {} frames of the longest clip "
+         "(data.audio.max_seconds)",
+         config.mask_frames, clip_frames);
+}
+
 at::Tensor draw_spans(const at::Tensor& key_B, const at::Tensor& frames_B, int64_t num_frames,
                       const MaskedAudioConfig& config) {
   const int64_t spans = (num_frames + config.mask_frames - 1) / config.mask_frames;

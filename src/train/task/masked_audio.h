@@ -25,6 +25,9 @@ struct MaskedAudioConfig {
   void fields(Fields& f);
 };
 
+/// Errors (kConfig): spans that are longer than the longest clip, of `clip_frames`.
+void check_spans(const MaskedAudioConfig& config, int64_t clip_frames);
+
 /// Which frames of each clip are hidden, bool [B, S]: whole spans of `mask_frames` frames (the last of a clip
 /// may be shorter), ⌈ratio · spans⌉ of each clip, drawn by its key (int64 [B]) among its own `frames_B`.
 /// `num_frames` is S; how far a clip is padded changes nothing.

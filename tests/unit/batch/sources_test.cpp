@@ -100,6 +100,17 @@ TEST_F(SourcesTest, TrainingTakesSeveralViewsAndDifferentCaptions) {
   EXPECT_EQ(evaluated.load(0, 0).token_rows.size(), 1u);
 }
 
+TEST_F(SourcesTest, ATextThatIsCutSaysByHowMuch) {
+  const std::string text = "a red circle and a blue square, a red circle and a blue square";
+  const auto tokens = static_cast<int64_t>(tokenizer_->encode(text).size());
+  ASSERT_GT(tokens, 4);
+  EXPECT_EQ(TextEncoding(tokenizer_, {.max_tokens = 4}).num_cut(text), tokens - 3) << "an end mark";
+  const TextEncodingConfig both{.max_tokens = 4, .begin_token = "<|pad|>"};
+  EXPECT_EQ(TextEncoding(tokenizer_, both).num_cut(text), tokens - 2);
+  EXPECT_EQ(TextEncoding(tokenizer_, {.max_tokens = tokens + 1}).num_cut(text), 0);
+  EXPECT_EQ(TextEncoding(tokenizer_, {.max_tokens = tokens}).num_cut(text), 1);
+}
+
 TEST_F(SourcesTest, RowsThatLackSomethingAreBrokenRows) {
   const std::string path = folder_ / "some.jsonl";
   write_file_atomically(path,

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <string>
 
 #include "base/error.h"
 #include "temporary_folder.h"
@@ -62,6 +63,16 @@ TEST_F(Recipe, NamesUnknownKeysAndWrongTypes) {
               HasSubstr("expected a number"));
   EXPECT_THAT(error_of("task = \"contrast\"\n"), HasSubstr("expected one of \"contrastive\", \"language\""));
   EXPECT_THAT(error_of(contrastive("[model]\nlayers = 3\n")), HasSubstr("model.layers: unknown key"));
+}
+
+TEST_F(Recipe, HidesNoSpansLongerThanAClip) {
+  const auto masked = [&](int64_t frames) {
+    return "task = \"masked_audio\"\n[data.train]\npath = \"" + (folder_ / "data.jsonl") +
+           "\"\n[data.audio]\nmax_seconds = 1.0\n[training]\nepochs = 1\nbatch_size = 8\n" +
+           "[masked_audio]\nmask_frames = " + std::to_string(frames) + "\n";
+  };
+  EXPECT_EQ(error_of(masked(100)), "accepted");
+  EXPECT_THAT(error_of(masked(101)), HasSubstr("masked_audio.mask_frames: 101 is more than the 100 frames"));
 }
 
 TEST_F(Recipe, NamesMissingFiles) {
