@@ -14,20 +14,20 @@ namespace fathom::testing {
 
 using TensorFunction = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
 
-/// Expects that autograd's gradients of a random projection of `function(inputs)` equal central differences
-/// in every element of every input. Inputs are float64 and few.
-inline void expect_gradients(const TensorFunction& function, std::vector<at::Tensor> inputs,
-                             double tolerance = 1e-6) {
+/// Expects that autograd's gradients of a random projection of `function()` equal central differences in
+/// every element of every leaf, which `function` reads: parameters of a module, inputs that require
+/// gradients. Leaves are float64, contiguous and few; they are left as they were.
+inline void expect_leaf_gradients(const std::function<at::Tensor()>& function,
+                                  const std::vector<at::Tensor>& leaves, double tolerance = 1e-6) {
   constexpr double kStep = 1e-5;
-  for (auto& input : inputs) input = input.detach().clone().requires_grad_(true);
-  const auto output = function(inputs);
+  const auto output = function();
   const auto projection = at::randn_like(output);
-  const auto gradients = torch::autograd::grad({output}, inputs, {projection});
+  const auto gradients = torch::autograd::grad({output}, leaves, {projection});
 
   at::NoGradGuard no_grad;
-  const auto value = [&] { return (function(inputs) * projection).sum().item<double>(); };
-  for (size_t k = 0; k < inputs.size(); ++k) {
-    const auto flat = inputs[k].detach().view(-1);
+  const auto value = [&] { return (function() * projection).sum().item<double>(); };
+  for (size_t k = 0; k < leaves.size(); ++k) {
+    const auto flat = leaves[k].detach().view(-1);
     const auto analytic = gradients[k].contiguous().view(-1);
     EXPECT_GT(analytic.abs().max().item<double>(), 0.0) << "input " << k << " has no gradient";
     for (int64_t i = 0; i < flat.numel(); ++i) {
@@ -41,6 +41,21 @@ inline void expect_gradients(const TensorFunction& function, std::vector<at::Ten
       ASSERT_NEAR(exact, numeric, tolerance * (1 + std::abs(numeric))) << "input " << k << ", element " << i;
     }
   }
+}
+
+/// The same of `function(inputs)` and its inputs, of which copies are taken.
+inline void expect_gradients(const TensorFunction& function, std::vector<at::Tensor> inputs,
+                             double tolerance = 1e-6) {
+  for (auto& input : inputs) input = input.detach().clone().requires_grad_(true);
+  expect_leaf_gradients([&] { return function(inputs); }, inputs, tolerance);
+}
+
+/// `inputs`, made to require gradients, and behind them the parameters of `module`.
+template <typename Module>
+std::vector<at::Tensor> with_parameters(std::vector<at::Tensor> inputs, const Module& module) {
+  for (auto& input : inputs) input.requires_grad_(true);
+  for (const auto& parameter : module->parameters()) inputs.push_back(parameter);
+  return inputs;
 }
 
 /// Largest |a − b| over largest |b|, in float64.

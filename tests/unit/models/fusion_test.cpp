@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "gradcheck.h"
 #include "model_fixture.h"
 #include "models/lora.h"
 #include "models/model_folder.h"
@@ -341,6 +342,28 @@ TEST(Fusion, RefusesShapesThatCannotBe) {
   EXPECT_THAT(error_of([&] { Fusion{config}; }, ErrorKind::kConfig), HasSubstr("model.answers"));
   config.captions = true;
   EXPECT_THAT(error_of([&] { config.validate(); }, ErrorKind::kConfig), HasSubstr("model.captions"));
+}
+
+TEST(MemoryAggregator, HasTheRightDerivatives) {
+  torch::manual_seed(5);
+  constexpr int64_t kWide = 8;
+  const auto states = [](int64_t tokens, double offset) {
+    return at::arange(2 * tokens * kWide, at::kDouble).mul(0.61).add(offset).sin().view({2, tokens, kWide});
+  };
+  const at::Tensor image = states(3, 1), caption = states(2, 2), asked = states(3, 3);
+  const at::Tensor read = at::ones({2, 2}, at::kBool), heard = at::ones({2, 3}, at::kBool);
+  read[1].fill_(false);  // the second sample has no caption
+  heard[0][2].fill_(false);
+  for (const int64_t weight_width : {0, 4}) {
+    MemoryAggregator memory(CrossAttentionOptions{.dim = kWide, .heads = 2, .head_dim = 3}, 3, weight_width);
+    fill_by_formula(memory);
+    memory->to(at::kDouble);
+    expect_leaf_gradients(
+        [&] {
+          return memory->forward({{image}, {caption, read}, {asked, heard}});
+        },
+        with_parameters({image, caption, asked}, memory));
+  }
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Attention to other sequences, what weighs modalities, bottlenecks: against plain formulas.
+// Attention to other sequences, what weighs modalities, bottlenecks: against plain formulas, and their
+// derivatives against finite differences.
 #include "nn/cross_attention.h"
 
 #include <torch/torch.h>
@@ -13,7 +14,9 @@
 namespace fathom {
 namespace {
 
+using testing::expect_leaf_gradients;
 using testing::relative_error;
+using testing::with_parameters;
 
 constexpr int64_t kBatch = 3, kTokens = 4, kStates = 6, kDim = 10, kHeads = 2, kHeadDim = 3;
 
@@ -160,6 +163,61 @@ TEST(Adapter, IsThePlainFormula) {
   EXPECT_LT(relative_error(layer(x),
                            x + at::linear(inner, parameter(layer, "up.weight"), parameter(layer, "up.bias"))),
             1e-12);
+}
+
+TEST(CrossAttention, HasTheRightDerivatives) {
+  torch::manual_seed(1);
+  CrossAttention layer(CrossAttentionOptions{.dim = kDim, .heads = kHeads, .head_dim = kHeadDim});
+  fill(layer);
+  const auto x = numbers({kBatch, kTokens, kDim}, 1), states = numbers({kBatch, kStates, kDim}, 2);
+  const auto mask = state_mask().unsqueeze(1).unsqueeze(1), weight_BS = numbers({kBatch, kStates}, 3).abs();
+  expect_leaf_gradients(
+      [&] { return layer->forward(x, {.state_BSD = states, .mask = mask, .weight_BS = weight_BS}); },
+      with_parameters({x, states, weight_BS}, layer));
+}
+
+TEST(CrossAttention, WithAnOpenGateHasTheRightDerivatives) {
+  torch::manual_seed(2);
+  GatedCrossAttention layer(CrossAttentionOptions{.dim = kDim, .heads = kHeads, .head_dim = kHeadDim});
+  fill(layer);
+  {
+    const at::NoGradGuard no_grad;
+    layer->named_parameters()["gate"].fill_(0.7);
+  }
+  const auto x = numbers({kBatch, kTokens, kDim}, 1), states = numbers({kBatch, kStates, kDim}, 2);
+  const auto mask = state_mask().unsqueeze(1).unsqueeze(1);
+  expect_leaf_gradients([&] { return layer->forward(x, {.state_BSD = states, .mask = mask}); },
+                        with_parameters({x, states}, layer));
+}
+
+TEST(CrossAttention, BehindAClosedGateOnlyTheGateLearns) {
+  GatedCrossAttention layer(CrossAttentionOptions{.dim = kDim, .heads = kHeads, .head_dim = kHeadDim});
+  fill(layer);
+  {
+    const at::NoGradGuard no_grad;
+    layer->named_parameters()["gate"].zero_();
+  }
+  const auto x = numbers({kBatch, kTokens, kDim}, 1), states = numbers({kBatch, kStates, kDim}, 2);
+  (layer->forward(x, {.state_BSD = states}) * numbers(x.sizes(), 4)).sum().backward();
+  for (const auto& item : layer->named_parameters())
+    EXPECT_EQ(item.value().grad().abs().max().item<double>() > 0, item.key() == "gate") << item.key();
+}
+
+TEST(ModalityWeight, HasTheRightDerivatives) {
+  torch::manual_seed(3);
+  ModalityWeight layer(kDim, 5);
+  fill(layer);
+  const auto states = numbers({kBatch, kStates, kDim}, 2), mask_BS = state_mask();
+  expect_leaf_gradients([&] { return layer->forward(states, mask_BS, kSizes); },
+                        with_parameters({states}, layer));
+}
+
+TEST(Bottleneck, HasTheRightDerivatives) {
+  torch::manual_seed(4);
+  Bottleneck layer(BottleneckOptions{.in = kDim, .inner = 4, .out = 7});
+  fill(layer);
+  const auto x = numbers({kBatch, kTokens, kDim}, 1);
+  expect_leaf_gradients([&] { return layer->forward(x); }, with_parameters({x}, layer));
 }
 
 }  // namespace
