@@ -129,8 +129,8 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
   return facts;
 }
 
-CardFacts data_card(const Dataset& dataset, const DataOptions& options) {
-  const bool has_split = options.split_given || dataset.record(0).tags.contains("split");
+CardFacts data_card(const Dataset& dataset, const DatasetConfig& config) {
+  const bool has_split = !config.split_if_named || dataset.record(0).tags.contains("split");
   int64_t captions = 0, questions = 0;
   for (const Record& record : dataset.records()) {
     captions += static_cast<int64_t>(record.captions.size());
@@ -138,7 +138,7 @@ CardFacts data_card(const Dataset& dataset, const DataOptions& options) {
   }
   return {{"evaluated on", std::filesystem::path(dataset.path()).lexically_normal().string()},
           {"format", format_name(dataset.format())},
-          {"split", has_split ? options.split : "all"},
+          {"split", has_split && !config.split.empty() ? config.split : "all"},
           {questions > 0 ? "questions" : "rows", fmt::format("{}", dataset.size())},
           {"captions", fmt::format("{}", captions)},
           {"problems skipped", fmt::format("{}", dataset.report().count())}};
@@ -171,7 +171,7 @@ void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunRe
   content.text_to_image = exhibit_text_to_image(shown, options.exhibits);
   content.image_to_text = exhibit_image_to_text(shown, options.exhibits);
   content.sounds = exhibit_sounds(data, measured, options.exhibits);
-  content.data_card = data_card(*dataset, options.data);
+  content.data_card = data_card(*dataset, data_config(options.data, model));
 }
 
 /// Accuracy; sounds as the model hears them.
@@ -184,7 +184,7 @@ void add_classification(const ReportOptions& options, const OpenedModel& model, 
   content.classification = evaluate_classifier(classifier, data, model.evaluate);
   if (classifier->audio())
     content.sounds = exhibit_classified_sounds(classifier, data, model.evaluate, options.exhibits);
-  content.data_card = data_card(*dataset, options.data);
+  content.data_card = data_card(*dataset, data_config(options.data, model));
 }
 
 /// Continues the beginning of the evaluated text, three times with other seeds.
@@ -231,7 +231,7 @@ void add_answers(const ReportOptions& options, const OpenedModel& model, RunRepo
   const AnswerData data(dataset, fusion->config(), model.inputs, model.require_tokenizer());
   content.answers = evaluate_answers(fusion, data, model.evaluate);
   content.asked = exhibit_answers(fusion, data, *content.answers, model.evaluate, options.exhibits);
-  content.data_card = data_card(*dataset, options.data);
+  content.data_card = data_card(*dataset, data_config(options.data, model));
 }
 
 }  // namespace

@@ -311,9 +311,12 @@ RecipeConfig resolve(RecipeConfig recipe) {
   data.inputs.audio.bands =
       recipe.task == TaskKind::kContrastive ? recipe.dual_tower.audio.bands : recipe.classifier.audio.bands;
   if (data.val.path.empty()) {
-    data.val.path = data.train.path;
-    data.val.format = data.train.format;
-    data.val.columns = data.train.columns;
+    const DatasetConfig given = data.val;
+    data.val = data.train;
+    data.val.split = given.split;
+    data.val.limit = given.limit;
+    data.val.on_error = given.on_error;
+    data.val.table = given.table;
   }
   if (recipe.task == TaskKind::kMaskedAudio) data.inputs.audio.bands = recipe.audio.bands;
   if (recipe.task == TaskKind::kMaskedImage || recipe.task == TaskKind::kMaskedAudio) return recipe;

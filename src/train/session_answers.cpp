@@ -101,7 +101,7 @@ void open_answers(Session& session, const SessionPlace& place) {
     const auto& records = val->records();
     check_metric(recipe, expected_metrics(generates(recipe) &&
                                           std::any_of(records.begin(), records.end(), is_captioning)));
-    setup.metric = default_metric(recipe, *val);
+    setup.default_metric = default_metric(recipe, *val);
     const AnswerData data(val, model, evaluated, tokenizer);
     setup.evaluate = [data, options = evaluate_options(recipe, place, 256)](Fusion trained) {
       return answer_metrics(evaluate_answers(std::move(trained), data, options, /*blind=*/false));
@@ -111,7 +111,7 @@ void open_answers(Session& session, const SessionPlace& place) {
   note_start(session, place,
              place_model(*setup.model, ModelKind::kFusion, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(recipe.data.inputs);
-  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  note_evaluation_data(session);
   session.task = std::make_unique<AnsweringTask>(std::move(setup));
 }
 

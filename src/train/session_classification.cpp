@@ -1,5 +1,3 @@
-#include <filesystem>
-
 #include "base/error.h"
 #include "evaluate/classifier_run.h"
 #include "models/narrowed.h"
@@ -60,7 +58,7 @@ void open_classification(Session& session, const SessionPlace& place) {
   note_start(session, place,
              place_model(*setup.model, ModelKind::kClassifier, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(inputs);
-  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  note_evaluation_data(session);
   session.task = std::make_unique<ClassificationTask>(std::move(setup));
 }
 

@@ -1,5 +1,3 @@
-#include <filesystem>
-
 #include "base/error.h"
 #include "data/readers/dataset_part.h"
 #include "evaluate/modality_centres.h"
@@ -170,7 +168,7 @@ void open_contrastive(Session& session, const SessionPlace& place) {
              place_model(*setup.model, ModelKind::kDualTower, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(inputs);
   session.record["rerank"] = recipe.evaluation.rerank;
-  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  note_evaluation_data(session);
   session.task = std::make_unique<ContrastiveTask>(std::move(setup));
 }
 

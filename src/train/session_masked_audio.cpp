@@ -1,5 +1,3 @@
-#include <filesystem>
-
 #include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
@@ -28,7 +26,7 @@ void open_masked_audio(Session& session, const SessionPlace& place) {
   setup.model = MaskedAudioModel(place.names_only ? narrowed(recipe.audio) : recipe.audio);
   note_start(session, place, place_model(*setup.model, ModelKind::kAudio, recipe, place));
   session.record["inputs"] = config_to_json(inputs);
-  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  note_evaluation_data(session);
   session.task = std::make_unique<MaskedAudioTask>(std::move(setup));
 }
 

@@ -1,5 +1,3 @@
-#include <filesystem>
-
 #include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
@@ -25,7 +23,7 @@ void open_masked_image(Session& session, const SessionPlace& place) {
   setup.model = MaskedImageModel(place.names_only ? narrowed(recipe.vision) : recipe.vision);
   note_start(session, place, place_model(*setup.model, ModelKind::kSwin, recipe, place));
   session.record["inputs"] = config_to_json(inputs);
-  session.record["evaluation_data"] = std::filesystem::absolute(recipe.data.val.path).string();
+  note_evaluation_data(session);
   session.task = std::make_unique<MaskedImageTask>(std::move(setup));
 }
 

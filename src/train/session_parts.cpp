@@ -1,5 +1,6 @@
 #include "train/session_parts.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "train/best_model.h"
 
@@ -40,6 +41,13 @@ void note_start(Session& session, const SessionPlace& place, const InitReport& r
   if (report.loaded.empty()) return;
   if (place.collective.rank() == 0) log::info("init: {}", report.to_text());
   session.record["init"] = report.to_json();
+}
+
+void note_evaluation_data(Session& session) {
+  DatasetConfig data = session.recipe.data.val;
+  for (std::string* path : {&data.path, &data.images, &data.annotations})
+    if (!path->empty()) *path = absolute_path(*path);
+  session.record["evaluation_data"] = config_to_json(data);
 }
 
 }  // namespace fathom

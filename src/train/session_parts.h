@@ -30,6 +30,9 @@ std::string adapter_base_of(const RecipeConfig& recipe);
 /// Says what training begins with, in the log and in the models it will leave.
 void note_start(Session& session, const SessionPlace& place, const InitReport& report);
 
+/// Says in the models it will leave what `data.val` is and how it is read: their evaluation's default.
+void note_evaluation_data(Session& session);
+
 /// What `make_part` (MixConfig → source) gives for each data set of the mixture, as one source.
 template <typename MakePart>
 std::shared_ptr<const SampleSource> mix(const RecipeConfig& recipe, const MakePart& make_part) {

@@ -313,6 +313,68 @@ TEST_P(AnswersRun, SaysWhatIsWrong) {
   expect_failure(train({"model.early_layers=7"}), 1, {"model.early_layers"});
 }
 
+/// Data that a path alone does not say how to read: a run knows how it was evaluated.
+class EvaluatedAsTrained : public AnswersRun {
+ protected:
+  EvaluatedAsTrained() {
+    Json questions = Json::array(), answers = Json::array();
+    std::string rows;
+    for (int i = 0; i < 60; ++i) {
+      const char* answer = kColours[static_cast<size_t>(i) % 3].name;
+      questions.push_back(Json::Object{{"question_id", i}, {"image_id", i}, {"question", "what colour?"}});
+      answers.push_back(
+          Json::Object{{"question_id", i}, {"image_id", i}, {"multiple_choice_answer", answer}});
+      rows += fmt::format(R"({{"image":"{}.png","question":"what colour?","answer":"{}","fold":{}}})"
+                          "\n",
+                          i, answer, i % 4);
+    }
+    std::filesystem::create_directory(folder_ / "vqa");
+    write_file_atomically(folder_ / "vqa/questions.json",
+                          Json(Json::Object{{"questions", questions}}).dump());
+    write_file_atomically(folder_ / "vqa/answers.json", Json(Json::Object{{"annotations", answers}}).dump());
+    write_file_atomically(folder_ / "folds.jsonl", rows);
+  }
+  int64_t asked(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> words = {"eval", folder_ / "run", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const ProgramResult result = run_program(words);
+    EXPECT_EQ(result.status, 0) << result.error;
+    return result.status == 0 ? parse_json(result.out, "eval").at("count").as_int() : -1;
+  }
+};
+
+TEST_F(EvaluatedAsTrained, OnQuestionsWithAnswersInAnotherFile) {
+  const auto relative = [&](const char* name) { return std::filesystem::relative(folder_ / name).string(); };
+  const std::string path = relative("vqa/questions.json");
+  const ProgramResult trained =
+      train({"data.train.path=" + path, "data.train.annotations=" + relative("vqa/answers.json"),
+             "data.train.images=" + relative("."), "data.train.image_name=#.png",
+             "data.train.split=1,2,3 of 4", "data.val.split=0 of 4", "training.max_steps=1"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  const int64_t part = asked();
+  EXPECT_GT(part, 4);
+  EXPECT_LT(part, 30);
+  EXPECT_EQ(asked({"--data", folder_ / "vqa/../vqa/questions.json"}), part);
+  EXPECT_EQ(asked({"--split", "all"}), 60);
+  EXPECT_EQ(asked({"--limit", "3"}), 3);
+  expect_failure(run_program({"eval", folder_ / "run", "--annotations", folder_ / "no.json"}), 1,
+                 {"no.json"});
+  ASSERT_EQ(run_program({"report", folder_ / "run"}).status, 0);
+  EXPECT_THAT(read_file(folder_ / "run/report.html"), HasSubstr("0 of 4"));
+}
+
+TEST_F(EvaluatedAsTrained, OnAFoldOfRenamedColumns) {
+  const ProgramResult trained =
+      train({"data.train.path=" + (folder_ / "folds.jsonl"), R"(data.train.columns=["fold=split"])",
+             "data.train.split=1,2", R"(data.val.split="3")", "data.val.limit=9", "training.max_steps=1"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  EXPECT_EQ(asked(), 9);
+  EXPECT_EQ(asked({"--limit", "0"}), 15);
+  EXPECT_EQ(asked({"--split", "1,2"}), 30);
+  std::filesystem::copy(folder_ / "folds.jsonl", folder_ / "copy.jsonl");
+  EXPECT_EQ(asked({"--data", folder_ / "copy.jsonl"}), 60) << "other data is read by its options alone";
+}
+
 /// The same pictures with two captions each and no question.
 class CaptionsRun : public AnswersRun {
  protected:

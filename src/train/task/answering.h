@@ -41,7 +41,7 @@ class AnsweringTask : public Task {
     std::string tokenizer_json;
     std::string adapter_base = {};            ///< keep adapters alone, of this model; empty: whole models
     std::function<Metrics(Fusion)> evaluate;  ///< may be empty
-    std::string metric = "accuracy";          ///< of those that `evaluate` gives, the one that decides
+    std::string default_metric = "accuracy";  ///< of those that `evaluate` gives, the one that decides
   };
   explicit AnsweringTask(Setup setup);
 
@@ -51,7 +51,7 @@ class AnsweringTask : public Task {
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   bool launches_alike() const override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
-  std::string default_metric() const override { return setup_.metric; }
+  std::string default_metric() const override { return setup_.default_metric; }
   void save_model(const std::string& folder, const Json& record) override;
   PixelStatistics pixels() const override;
   double flops_per_sample() const override;

@@ -49,6 +49,30 @@ TEST_F(Recipe, FillsInWhatFollowsFromOtherKeys) {
   EXPECT_THAT(recipe.tokenizer.train.special_tokens, ::testing::Contains("<|mask|>"));
 }
 
+TEST_F(Recipe, OneFileIsReadInOneWay) {
+  RecipeConfig recipe = read(contrastive());
+  DatasetConfig& train = recipe.data.train;
+  train.format = DataFormat::kVqa;
+  train.columns = {"fold=split"};
+  train.images = "pictures";
+  train.annotations = "answers.json";
+  train.image_name = "#.png";
+  train.split = "1,2";
+  train.limit = 3;
+  recipe.data.val.split = "3";
+  const DatasetConfig val = resolve(recipe).data.val;
+  EXPECT_EQ(val.format, DataFormat::kVqa);
+  EXPECT_EQ(val.columns, train.columns);
+  EXPECT_EQ(val.images, "pictures");
+  EXPECT_EQ(val.annotations, "answers.json");
+  EXPECT_EQ(val.image_name, "#.png");
+  EXPECT_EQ(val.split, "3");
+  EXPECT_EQ(val.limit, 0);
+  EXPECT_EQ(val.table, "data.val");
+  recipe.data.val.path = "other.json";
+  EXPECT_EQ(resolve(recipe).data.val.annotations, "") << "another file has its own";
+}
+
 TEST_F(Recipe, ReadsBackWhatItRecords) {
   const RecipeConfig recipe = resolve(read(contrastive("[[optimizer.rules]]\npattern = \"vision.*\"\n")));
   const std::string record = json_to_toml(config_to_json(recipe));
