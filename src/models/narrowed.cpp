@@ -49,7 +49,8 @@ DualTowerConfig narrowed(DualTowerConfig config) {
 FusionConfig narrowed(FusionConfig config) {
   config.vision = narrowed(std::move(config.vision));
   config.text = narrowed(config.text);
-  config.adapter_dim = config.memory_slots = config.cross_heads = config.cross_head_dim = 1;
+  config.adapter_dim = std::min<int64_t>(config.adapter_dim, 1);
+  config.memory_slots = config.cross_heads = config.cross_head_dim = 1;
   return config;
 }
 

@@ -15,12 +15,17 @@ LinearOptions options_of(int64_t in, int64_t out) {
 }  // namespace
 
 BottleneckImpl::BottleneckImpl(const BottleneckOptions& options) {
+  if (options.inner == 0) {
+    projection_ = register_module("projection", Linear(options_of(options.in, options.out)));
+    return;
+  }
   norm_ = register_module("norm", LayerNorm(options.in, options.norm_eps));
   down_ = register_module("down", Linear(options_of(options.in, options.inner)));
   up_ = register_module("up", Linear(options_of(options.inner, options.out)));
 }
 
 at::Tensor BottleneckImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  if (!projection_.is_empty()) return projection_(x, context);
   return up_(at::gelu(down_(norm_(x), context)), context);
 }
 

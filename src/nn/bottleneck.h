@@ -14,12 +14,12 @@ namespace fathom {
 
 struct BottleneckOptions {
   int64_t in = 0;
-  int64_t inner = 0;
+  int64_t inner = 0;  ///< 0: one linear layer from `in` to `out`
   int64_t out = 0;
   double norm_eps = 1e-5;
 };
 
-/// up(GELU(down(norm(x)))), with biases.
+/// up(GELU(down(norm(x)))), or, without an inner width, projection(x); with biases.
 class BottleneckImpl : public torch::nn::Module {
  public:
   explicit BottleneckImpl(const BottleneckOptions& options);
@@ -30,6 +30,7 @@ class BottleneckImpl : public torch::nn::Module {
   LayerNorm norm_{nullptr};
   Linear down_{nullptr};
   Linear up_{nullptr};
+  Linear projection_{nullptr};  ///< in the place of all three
 };
 TORCH_MODULE(Bottleneck);
 

@@ -26,8 +26,10 @@ void FusionConfig::fields(Fields& f) {
   f.group("vision", vision, "the image encoder, a Swin transformer");
   f.group("text", text, "the language model");
   f("adapter_dim", adapter_dim,
-    "inner width of the adapter that brings regions to the language model's width",
-    {.low = 1, .high = 1 << 14});
+    "inner width of the adapters that bring regions and captions to the language model's width; 0: one "
+    "linear "
+    "layer each instead",
+    {.low = 0, .high = 1 << 14});
   f("early_layers", early_layers, "progressive: first layers with gated cross-attention to the regions",
     {.low = 0});
   f("late_layers", late_layers, "progressive: last layers that attend to the memory slots", {.low = 0});
@@ -85,6 +87,7 @@ int64_t progressive_parameters(const FusionConfig& config) {
 }
 
 int64_t bottleneck_parameters(int64_t in, int64_t inner, int64_t out) {
+  if (inner == 0) return (in + 1) * out;
   return 2 * in + (in + 1) * inner + (inner + 1) * out;
 }
 
@@ -116,15 +119,20 @@ int64_t num_seen_regions(const FusionConfig& config) {
   return config.fusion == FusionKind::kConcatPooled ? 1 : config.vision.num_regions();
 }
 
+int64_t bottleneck_flops(int64_t in, int64_t inner, int64_t out) {
+  return 2 * (inner == 0 ? in * out : inner * (in + out));
+}
+
 /// What the questions about a picture share: it and its caption, encoded and adapted.
 int64_t percept_flops(const FusionConfig& config, int64_t tokens) {
   if (!config.sees()) return 0;
-  int64_t flops = forward_flops(config.vision, 1) + 2 * num_seen_regions(config) * config.adapter_dim *
-                                                        (config.vision.output_dim() + config.text.dim);
+  const int64_t inner = config.adapter_dim, out = config.text.dim;
+  const int64_t flops = forward_flops(config.vision, 1) +
+                        num_seen_regions(config) * bottleneck_flops(config.vision.output_dim(), inner, out);
   if (!config.captions) return flops;
   LanguageModelConfig headless = config.text;
   headless.vocab_size = 0;
-  return flops + forward_flops(headless, 1, tokens) + 4 * tokens * config.adapter_dim * config.text.dim;
+  return flops + forward_flops(headless, 1, tokens) + tokens * bottleneck_flops(out, inner, out);
 }
 
 }  // namespace

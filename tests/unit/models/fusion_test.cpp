@@ -297,6 +297,54 @@ TEST(Captions, CountTheirParameters) {
   EXPECT_EQ(parameter_count(config), count);
 }
 
+/// The reading model with linear layers in the place of its modal adapters.
+FusionConfig projecting_fusion(AnswerKind answer = AnswerKind::kGenerated) {
+  FusionConfig config = reading_fusion(answer);
+  config.adapter_dim = 0;
+  return config;
+}
+
+TEST(PlainProjection, IsOneLinearLayerForEachModality) {
+  const FusionConfig config = projecting_fusion();
+  auto model = make_fusion(config);
+  std::vector<std::string> names;
+  int64_t count = 0;
+  for (const auto& item : model->named_parameters()) {
+    count += item.value().numel();
+    if (item.key().find("adapter.") != std::string::npos) names.push_back(item.key());
+  }
+  EXPECT_EQ(parameter_count(config), count);
+  EXPECT_THAT(names, ::testing::UnorderedElementsAre("adapter.projection.weight", "adapter.projection.bias",
+                                                     "caption_adapter.projection.weight",
+                                                     "caption_adapter.projection.bias"));
+  const at::NoGradGuard no_grad;
+  const auto weights = model->named_parameters();
+  const at::Tensor region_BPD = model->vision()->features(picture());
+  const at::Tensor expected =
+      at::linear(region_BPD, weights["adapter.projection.weight"], weights["adapter.projection.bias"]) +
+      weights["region_position"];
+  EXPECT_LT(difference(model->perceive(picture()).image.token_BSD, expected), 1e-12);
+  const double in = static_cast<double>(config.vision.output_dim()),
+               out = static_cast<double>(config.text.dim);
+  FusionConfig bottleneck = config;
+  bottleneck.adapter_dim = 10;
+  const auto saved =
+      static_cast<double>(forward_flops(bottleneck, 1, kTokens) - forward_flops(config, 1, kTokens));
+  EXPECT_EQ(saved, 2 * static_cast<double>(config.vision.num_regions()) * (10 * (in + out) - in * out) +
+                       2 * static_cast<double>(kTokens) * (10 * (out + out) - out * out));
+}
+
+TEST(PlainProjection, ComesBackFromItsFolder) {
+  const TemporaryFolder folder;
+  auto model = make_fusion(projecting_fusion());
+  model->to(at::kFloat);
+  save_model_folder(folder / "model", model);
+  const auto loaded = load_model_folder(folder / "model");
+  EXPECT_EQ(loaded.fusion->config().adapter_dim, 0);
+  for (const auto& item : model->named_parameters())
+    EXPECT_TRUE(at::equal(item.value(), loaded.fusion->named_parameters()[item.key()])) << item.key();
+}
+
 TEST(Fusion, EveryAdaptedLayerDropsOutInTraining) {
   const FusionConfig config = reading_fusion(AnswerKind::kClasses);
   auto plain = make_fusion(config);

@@ -58,6 +58,10 @@ TEST(Narrowed, ModelsThatAnswerKeepTheirNames) {
   }
   config.answer = AnswerKind::kGenerated;
   expect_same_names<Fusion>(config);
+  config.fusion = FusionKind::kProgressive;
+  config.captions = true;
+  config.adapter_dim = 0;
+  expect_same_names<Fusion>(config);
 }
 
 TEST(Narrowed, ClassifiersKeepTheirNames) {
