@@ -96,6 +96,10 @@ std::optional<int32_t> Tokenizer::padding() const {
   return state_->first_of({"<|pad|>", "<pad>", "[PAD]"});
 }
 
+std::optional<int32_t> Tokenizer::mask() const {
+  return state_->first_of({"<|mask|>", "<mask>", "[MASK]"});
+}
+
 const std::vector<int32_t>& Tokenizer::prefix() const {
   return state_->affixes.prefix;
 }

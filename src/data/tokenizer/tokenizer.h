@@ -43,10 +43,11 @@ class Tokenizer {
   int64_t vocab_size() const;  ///< largest id + 1, special tokens included
   std::optional<int32_t> token_id(
       std::string_view token) const;  ///< by its text in the vocabulary or as special
-  /// Ids by role: the first of "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>" and of "<|pad|>", "<pad>",
-  /// "[PAD]" that the vocabulary has.
+  /// Ids by role: the first of "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", of "<|pad|>", "<pad>",
+  /// "[PAD]" and of "<|mask|>", "<mask>", "[MASK]" that the vocabulary has.
   std::optional<int32_t> end_of_text() const;
   std::optional<int32_t> padding() const;
+  std::optional<int32_t> mask() const;
   /// Ids that the file's post-processor puts before and after a single text, e.g. <|begin_of_text|>; often
   /// none.
   const std::vector<int32_t>& prefix() const;
