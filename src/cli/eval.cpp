@@ -6,11 +6,13 @@
 
 #include "base/error.h"
 #include "cli/data_argument.h"
+#include "cli/masked_token_data.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
 #include "evaluate/answering.h"
 #include "evaluate/classifier_run.h"
 #include "evaluate/language.h"
+#include "evaluate/masked_token.h"
 #include "evaluate/modality_probe.h"
 #include "evaluate/per_sample.h"
 #include "evaluate/retrieval_data.h"
@@ -36,13 +38,14 @@ void add_options(CLI::App& app, EvalOptions& options) {
   add_data_options(app, options.data);
   app.add_option("--task", options.task, "what to measure; auto goes by model and data")
       ->check(CLI::IsMember({"auto", "retrieval", "answers", "language", "zero_shot", "linear_probe",
-                             "modality_probe", "classification"}))
+                             "modality_probe", "classification", "masked_token"}))
       ->capture_default_str();
   app.add_option("--train-split", options.train_split, "linear_probe: the split it learns from")
       ->capture_default_str();
   app.add_option("--group", options.group_tag, "retrieval, answers: the field whose values are shown apart")
       ->capture_default_str();
-  app.add_option("--window", options.window, "language: tokens of a window (0: what the model can see)")
+  app.add_option("--window", options.window,
+                 "language, masked_token: tokens of a window (0: what the model can see)")
       ->check(at_least(0));
   app.add_option("--template", options.templates,
                  "zero_shot: a prompt with {} for the class; may be repeated");
@@ -55,13 +58,19 @@ void add_options(CLI::App& app, EvalOptions& options) {
 
 std::string choose_task(const EvalOptions& options, const OpenedModel& model, const Dataset* dataset) {
   if (options.task != "auto") return options.task;
-  if (model.loaded.kind == ModelKind::kLanguage) return "language";
   if (model.loaded.kind == ModelKind::kSwin) return "linear_probe";
   if (model.loaded.kind == ModelKind::kFusion) return "answers";
   if (model.loaded.kind == ModelKind::kClassifier) return "classification";
   const bool has_captions = std::any_of(dataset->records().begin(), dataset->records().end(),
                                         [](const Record& record) { return !record.captions.empty(); });
   return has_captions ? "retrieval" : "zero_shot";
+}
+
+/// What is measured of a language model. Errors (kCheckpoint): the model is none.
+std::string text_task(const EvalOptions& options, const OpenedModel& model) {
+  const LanguageModel language = model.language(fmt::format("the task {}", options.task).c_str());
+  if (options.task != "auto") return options.task;
+  return language->config().attention == AttentionKind::kCausal ? "language" : "masked_token";
 }
 
 void print_direction(const char* name, const RecallFigures& figures) {
@@ -97,6 +106,11 @@ void print_report(const RetrievalReport& report) {
 void print_report(const LanguageReport& report) {
   fmt::print("bits per byte {:.4f}, perplexity {:.2f} ({} tokens, {} bytes)\n", report.bits_per_byte(),
              report.perplexity(), report.tokens, report.bytes);
+}
+
+void print_report(const MaskedTokenReport& report) {
+  fmt::print("hidden tokens: {:.4f} nats each, {:.2f} % right (of {})\n", report.nats_per_token(),
+             report.accuracy(), report.tokens);
 }
 
 void print_report(const LanguageReports& reports) {
@@ -151,14 +165,31 @@ int show(const Report& report, bool as_json) {
   return 0;
 }
 
-int eval_language(const EvalOptions& options, const OpenedModel& model) {
-  const LanguageModel language = model.language("the task language");
-  const auto tokenizer = model.require_tokenizer();
+/// Tokens of a window. Errors (kConfig): more than the model sees.
+int64_t window_of(const EvalOptions& options, const LanguageModel& language) {
   const int64_t longest = language->config().max_positions;
   if (options.window > longest)
     fail(ErrorKind::kConfig, "--window {}: the model sees at most {} tokens", options.window, longest);
+  return options.window > 0 ? options.window : longest;
+}
+
+int eval_masked_token(const EvalOptions& options, const OpenedModel& model) {
+  const LanguageModel language = model.language("the task masked_token");
+  const MaskedTokenData data =
+      masked_token_data(model, options.data, std::max<int64_t>(2, window_of(options, language)));
+  return show(evaluate_masked_tokens(language, data.source, data.config, data.vocabulary, data.options),
+              options.as_json);
+}
+
+int eval_language(const EvalOptions& options, const OpenedModel& model) {
+  const LanguageModel language = model.language("the task language");
+  if (language->config().attention == AttentionKind::kBidirectional)
+    fail(ErrorKind::kCheckpoint,
+         "{}: this model sees text in both directions and foretells no next token: --task masked_token",
+         model.folder);
+  const auto tokenizer = model.require_tokenizer();
   const NamedWindows texts =
-      open_texts(data_paths(options.data, model), *tokenizer, options.window > 0 ? options.window : longest);
+      open_texts(data_paths(options.data, model), *tokenizer, window_of(options, language));
   EvaluateOptions evaluate = model.evaluate;
   evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);  // windows are long
   return show(evaluate_language(language, texts, evaluate), options.as_json);
@@ -228,10 +259,10 @@ int eval_classification(const EvalOptions& options, const OpenedModel& model,
 }  // namespace
 
 int run_eval(int argc, const char* const* argv) {
-  VerbApp app(
-      "eval",
-      "Measures a model on a data set: retrieval, answers, language, classes, zero-shot classes or a linear "
-      "probe.");
+  VerbApp app("eval",
+              "Measures a model on a data set: retrieval, answers, language, hidden tokens, classes, "
+              "zero-shot classes or a linear "
+              "probe.");
   EvalOptions options;
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
@@ -242,9 +273,12 @@ int run_eval(int argc, const char* const* argv) {
     if (app.count("--group") > 0 && task != "retrieval" && task != "answers")
       fail(ErrorKind::kUsage, "--group: for the tasks retrieval and answers, this one is {}", task);
   };
-  if (model.loaded.kind == ModelKind::kLanguage && (options.task == "auto" || options.task == "language"))
-    return has_samples("language"), eval_language(options, model);
-  if (options.task == "language") model.language("the task language");
+  const bool guesses = options.task == "auto" && model.loaded.kind == ModelKind::kLanguage;
+  if (guesses || options.task == "language" || options.task == "masked_token") {
+    const std::string task = text_task(options, model);
+    has_samples(task);
+    return task == "language" ? eval_language(options, model) : eval_masked_token(options, model);
+  }
 
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const std::string task = choose_task(options, model, dataset.get());

@@ -13,8 +13,8 @@ int run_reference(int argc, const char* const* argv) {
               "Prints every key of a recipe as Markdown, from the configuration structs themselves.");
   std::string task = "all";
   app.add_option("--task", task, "recipes of this task")
-      ->check(CLI::IsMember(
-          {"contrastive", "language", "answers", "masked_image", "masked_audio", "classification", "all"}))
+      ->check(CLI::IsMember({"contrastive", "language", "answers", "masked_image", "masked_audio",
+                             "masked_token", "classification", "all"}))
       ->capture_default_str();
   if (!parse_options(app, argc, argv)) return 0;
   fmt::print(
@@ -29,6 +29,7 @@ int run_reference(int argc, const char* const* argv) {
   print("answers", config_reference<AnswersRecipeConfig>());
   print("masked_image", config_reference<MaskedImageRecipeConfig>());
   print("masked_audio", config_reference<MaskedAudioRecipeConfig>());
+  print("masked_token", config_reference<MaskedTokenRecipeConfig>());
   print("classification", config_reference<ClassificationRecipeConfig>());
   return 0;
 }

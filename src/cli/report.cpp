@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "cli/data_argument.h"
+#include "cli/masked_token_data.h"
 #include "cli/opened_model.h"
 #include "cli/verbs.h"
 #include "report/run_report.h"
@@ -93,7 +94,9 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
     facts.emplace_back("shared space", fmt::format("{} dimensions", config.embed_dim));
   }
   if (model.loaded.kind == ModelKind::kLanguage)
-    facts.emplace_back("decoder", shape_text(model.loaded.language->config()));
+    facts.emplace_back(
+        model.loaded.language->config().attention == AttentionKind::kCausal ? "decoder" : "text encoder",
+        shape_text(model.loaded.language->config()));
   if (model.loaded.kind == ModelKind::kSwin)
     facts.emplace_back("image encoder", shape_text(model.loaded.vision->config()));
   if (model.loaded.kind == ModelKind::kFusion) {
@@ -225,6 +228,15 @@ void add_language(const ReportOptions& options, const OpenedModel& model, RunRep
   content.samples = write_samples(model, read_file(paths.front()).substr(0, 400));
 }
 
+void add_masked_tokens(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
+  const LanguageModel language = model.language("report");
+  const MaskedTokenData data = masked_token_data(model, options.data, language->config().max_positions);
+  content.masked_tokens =
+      evaluate_masked_tokens(language, data.source, data.config, data.vocabulary, data.options);
+  for (const std::string& path : data_paths(options.data, model))
+    content.data_card.emplace_back("evaluated on", path);
+}
+
 void add_answers(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const Fusion fusion = model.fusion("report");
@@ -252,7 +264,10 @@ int run_report(int argc, const char* const* argv) {
     content.recipe = read_file((run / "recipe.toml").string());
   if (model.loaded.kind == ModelKind::kDualTower) add_retrieval(options, model, content);
   if (model.loaded.kind == ModelKind::kClassifier) add_classification(options, model, content);
-  if (model.loaded.kind == ModelKind::kLanguage) add_language(options, model, content);
+  if (model.loaded.kind == ModelKind::kLanguage) {
+    const bool causal = model.loaded.language->config().attention == AttentionKind::kCausal;
+    causal ? add_language(options, model, content) : add_masked_tokens(options, model, content);
+  }
   if (model.loaded.kind == ModelKind::kFusion) add_answers(options, model, content);
   add_training_data(model.loaded.extras.record, content.data_card);
   content.model_card = model_card(model, content.history);

@@ -49,6 +49,11 @@ void write_tiles(HtmlWriter& page, const RunReportContent& content) {
     write_tile(page, fmt::format("{:.3f}", all.bits_per_byte()), "bits per byte");
     write_tile(page, fmt::format("{:.1f}", all.perplexity()), "perplexity per token");
   }
+  if (content.masked_tokens) {
+    write_tile(page, fmt::format("{:.3f}", content.masked_tokens->nats_per_token()), "nats a hidden token");
+    write_tile(page, fmt::format("{:.2f} %", content.masked_tokens->accuracy()), "hidden tokens foretold",
+               fmt::format("of {}", content.masked_tokens->tokens));
+  }
   if (const auto loss = content.history.training.find("loss");
       !content.retrieval && loss != content.history.training.end())
     write_tile(page, fmt::format("{:.3f}", loss->second.back().y),
@@ -97,6 +102,8 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
       {"Accuracy on held-out data (percent)", {{"accuracy", "all"}}, false, false, /*parts=*/false},
       {"Captions on held-out data (nats a token)", {{"caption_nats", "all"}}, false, false},
       {"Bits per byte on held-out text", {{"bits_per_byte", "all"}}, false, false},
+      {"Nats a hidden token of held-out text", {{"masked_nats", "all"}}, false, false},
+      {"Hidden tokens foretold (percent)", {{"masked_accuracy", "all"}}, false, false},
       {"Weight of each modality", {{"modality_weight", ""}}},
       {"Loss on held-out data", {{"loss", "loss"}}, false, false},
   };

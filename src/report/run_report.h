@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "evaluate/answering.h"
 #include "evaluate/language.h"
+#include "evaluate/masked_token.h"
 #include "evaluate/retrieval.h"
 #include "report/answer_exhibit.h"
 #include "report/exhibit.h"
@@ -33,6 +34,7 @@ struct RunReportContent {
   RunHistory history;
   std::optional<RetrievalReport> retrieval;
   std::optional<LanguageReports> language;
+  std::optional<MaskedTokenReport> masked_tokens;
   std::optional<AnswerReport> answers;
   std::optional<ClassificationReport> classification;
   std::vector<Exhibit> text_to_image;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "train/task/masked_token.h"
+
 namespace fathom {
 namespace {
 
@@ -65,6 +67,12 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
     const int64_t frames = recipe.data.inputs.audio.max_frames();
     return {parameter_count(recipe.audio), 3.0 * static_cast<double>(forward_flops(recipe.audio, 1, frames)),
             per_width * kept_widths(recipe.audio, frames)};
+  }
+  if (recipe.task == TaskKind::kMaskedToken) {
+    const LanguageModelConfig& model = recipe.language;
+    const int64_t tokens = recipe.masked_row_tokens();
+    return {parameter_count(model), masked_token_flops(model, recipe.masked_token, tokens),
+            per_width * kept_widths(model, tokens)};
   }
   if (recipe.task == TaskKind::kClassification) {
     const ClassifierConfig& model = recipe.classifier;

@@ -47,7 +47,7 @@ std::vector<std::string> DataConfig::training_chats() const {
 void DataConfig::fields(Fields& f) {
   f.group("train", train, "images and captions (and sounds), or labelled rows, to train on");
   f.group("val", val, "held-out rows of the same kind to evaluate on; without a path, that of train");
-  f("train_files", train_files, "texts to train a language model on");
+  f("train_files", train_files, "texts to train a language model or a text encoder on");
   f("val_files", val_files, "held-out texts, evaluated each and together");
   f.list("mix", mix,
          "several data sets to train on, in the place of train, train_files and chat.train_files");
@@ -73,12 +73,13 @@ void TokenizerConfig::validate() const {
 void RecipeConfig::fields(Fields& f) {
   f.choice("task", task,
            "what is learned: which captions fit which images, the next token of text, answers about images, "
-           "what is hidden of images or sounds, or classes",
+           "what is hidden of images, sounds or texts, or classes",
            {{"contrastive", TaskKind::kContrastive},
             {"language", TaskKind::kLanguage},
             {"answers", TaskKind::kAnswers},
             {"masked_image", TaskKind::kMaskedImage},
             {"masked_audio", TaskKind::kMaskedAudio},
+            {"masked_token", TaskKind::kMaskedToken},
             {"classification", TaskKind::kClassification}});
   f("seed", seed, "decides initial weights, order, augmentation and dropout", {.low = 0});
   f("device", device, "auto, cpu, cuda or cuda:N");
@@ -99,6 +100,9 @@ void RecipeConfig::fields(Fields& f) {
   } else if (task == TaskKind::kMaskedAudio) {
     f.group("model", audio, "the audio encoder");
     f.group("masked_audio", masked_audio, "what is hidden");
+  } else if (task == TaskKind::kMaskedToken) {
+    f.group("model", language, "the text encoder, attention = \"bidirectional\"");
+    f.group("masked_token", masked_token, "what is hidden");
   } else if (task == TaskKind::kClassification) {
     f.group("model", classifier, "the classifier");
     f.group("classification", classification, "the objective");
@@ -239,6 +243,35 @@ void check_language(const RecipeConfig& recipe) {
     fail(ErrorKind::kConfig, "model.attention: a language model must be causal");
 }
 
+void check_masked_tokens(const RecipeConfig& recipe) {
+  const DataConfig& data = recipe.data;
+  if (!data.mix.empty()) fail(ErrorKind::kConfig, "data.mix: for contrastive and language recipes only");
+  if (!data.chat.train_files.empty() || !data.chat.val_files.empty())
+    fail(ErrorKind::kConfig, "data.chat: for language recipes only");
+  if (data.train_files.empty() && data.train.path.empty())
+    fail(ErrorKind::kConfig, "data.train_files: not given (nor data.train.path)");
+  if (!data.train_files.empty() && !data.train.path.empty())
+    fail(ErrorKind::kConfig, "data.train_files and data.train.path: give one of them");
+  if (recipe.masks_sentences()) {
+    require_path("data.train.path", data.train.path);
+    if (!data.val.path.empty()) require_path("data.val.path", data.val.path);
+    if (!data.val_files.empty())
+      fail(ErrorKind::kConfig, "data.val_files: goes with data.train_files; data.train goes with data.val");
+  }
+  for (const std::string& file : data.train_files) require_path("data.train_files", file);
+  for (const std::string& file : data.val_files) require_path("data.val_files", file);
+  const LanguageModelConfig& model = recipe.language;
+  if (recipe.masked_row_tokens() > model.max_positions)
+    fail(ErrorKind::kConfig, "data.text.max_tokens: {} is more than model.max_positions = {}",
+         recipe.masked_row_tokens(), model.max_positions);
+  if (model.max_positions < 2)
+    fail(ErrorKind::kConfig, "model.max_positions: {} leaves nothing to foretell a token from",
+         model.max_positions);
+  if (model.attention != AttentionKind::kBidirectional)
+    fail(ErrorKind::kConfig,
+         "model.attention: hidden tokens are foretold from both sides: take \"bidirectional\"");
+}
+
 void check_classification(const RecipeConfig& recipe) {
   check_one_training_set(recipe.data);
   if (!recipe.data.val.path.empty()) require_path("data.val.path", recipe.data.val.path);
@@ -291,12 +324,21 @@ void RecipeConfig::validate() const {
     check_sounds(data.inputs.audio, audio, "model");
     check_spans(masked_audio, data.inputs.audio.max_frames());
   }
+  if (task == TaskKind::kMaskedToken) check_masked_tokens(*this);
   if (task == TaskKind::kClassification) check_classification(*this);
 }
 
 int64_t RecipeConfig::question_tokens() const {
   const bool generated = fusion.answer == AnswerKind::kGenerated;
   return data.inputs.text.max_tokens + (generated ? data.inputs.question.max_answer_tokens : 0);
+}
+
+bool RecipeConfig::masks_sentences() const {
+  return data.train_files.empty();
+}
+
+int64_t RecipeConfig::masked_row_tokens() const {
+  return masks_sentences() ? data.inputs.text.max_tokens : language.max_positions;
 }
 
 RecipeConfig resolve(RecipeConfig recipe) {
@@ -318,6 +360,8 @@ RecipeConfig resolve(RecipeConfig recipe) {
     data.val.on_error = given.on_error;
     data.val.table = given.table;
   }
+  if (recipe.task == TaskKind::kMaskedToken)
+    add_missing(recipe.tokenizer.train.special_tokens, data.inputs.text.mask_token);
   if (recipe.task == TaskKind::kMaskedAudio) data.inputs.audio.bands = recipe.audio.bands;
   if (recipe.task == TaskKind::kMaskedImage || recipe.task == TaskKind::kMaskedAudio) return recipe;
   std::vector<std::string>& special = recipe.tokenizer.train.special_tokens;

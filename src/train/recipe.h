@@ -9,6 +9,7 @@
 #include "batch/loader.h"
 #include "batch/mixed_source.h"
 #include "batch/sources.h"
+#include "batch/token_mask.h"
 #include "data/readers/dataset.h"
 #include "data/tokenizer/trainer.h"
 #include "evaluate/model_inputs.h"
@@ -27,7 +28,15 @@
 
 namespace fathom {
 
-enum class TaskKind { kContrastive, kLanguage, kAnswers, kMaskedImage, kMaskedAudio, kClassification };
+enum class TaskKind {
+  kContrastive,
+  kLanguage,
+  kAnswers,
+  kMaskedImage,
+  kMaskedAudio,
+  kMaskedToken,
+  kClassification
+};
 
 /// One of several data sets to train on: a contrastive recipe's `data`, or a language recipe's `files` or
 /// `chat_files`.
@@ -46,10 +55,10 @@ struct MixConfig {
 
 /// What is read, and how it becomes the model's input.
 struct DataConfig {
-  DatasetConfig
-      train;  ///< contrastive: images with captions; answers: with questions; classification: labelled
+  DatasetConfig train;  ///< contrastive: images with captions; answers: with questions; classification:
+                        ///< labelled; masked_token: sentences in the place of `train_files`
   DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
-  std::vector<std::string> train_files;  ///< language: texts
+  std::vector<std::string> train_files;  ///< language, masked_token: texts
   std::vector<std::string> val_files;
   std::vector<MixConfig> mix;  ///< in the place of train, train_files and chat.train_files
   MixingConfig mixing;
@@ -85,7 +94,7 @@ struct RecipeConfig {
   DataConfig data;
   TokenizerConfig tokenizer;
   DualTowerConfig dual_tower;    ///< [model] of a contrastive recipe
-  LanguageModelConfig language;  ///< [model] of a language recipe
+  LanguageModelConfig language;  ///< [model] of a language or masked-token recipe
   FusionConfig fusion;           ///< [model] of an answers recipe
   SwinConfig vision;             ///< [model] of a masked-image recipe
   AudioEncoderConfig audio;      ///< [model] of a masked-audio recipe
@@ -94,6 +103,7 @@ struct RecipeConfig {
   AnsweringConfig answering;
   MaskedImageConfig masked_image;
   MaskedAudioConfig masked_audio;
+  TokenMaskConfig masked_token;
   ClassificationConfig classification;
   LoraConfig lora;
   TrainingConfig training;
@@ -111,6 +121,10 @@ struct RecipeConfig {
   /// Tokens of the longest text of an answers recipe: a question, and the answer behind it where one is
   /// generated.
   int64_t question_tokens() const;
+  /// Whether a masked-token recipe reads sentences (`data.train`), not windows of texts.
+  bool masks_sentences() const;
+  /// Tokens of the longest row of a masked-token recipe.
+  int64_t masked_row_tokens() const;
 };
 
 /// The same for documentation: a recipe whose [model] is a language model's.
@@ -128,6 +142,10 @@ struct MaskedImageRecipeConfig : RecipeConfig {
 
 struct MaskedAudioRecipeConfig : RecipeConfig {
   MaskedAudioRecipeConfig() { task = TaskKind::kMaskedAudio; }
+};
+
+struct MaskedTokenRecipeConfig : RecipeConfig {
+  MaskedTokenRecipeConfig() { task = TaskKind::kMaskedToken; }
 };
 
 /// … or a classifier.

@@ -54,6 +54,9 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
     case TaskKind::kMaskedAudio:
       open_masked_audio(session, place);
       break;
+    case TaskKind::kMaskedToken:
+      open_masked_token(session, place);
+      break;
   }
   if (place.names_only) check_names(session);
   session.record["trained_with"] = Json::Object{{"fathom", version()},

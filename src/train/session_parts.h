@@ -54,5 +54,7 @@ void open_classification(Session& session, const SessionPlace& place);
 void open_masked_image(Session& session, const SessionPlace& place);
 /// The same of task = "masked_audio".
 void open_masked_audio(Session& session, const SessionPlace& place);
+/// The same of task = "masked_token".
+void open_masked_token(Session& session, const SessionPlace& place);
 
 }  // namespace fathom

@@ -46,7 +46,9 @@ Tokenizer read_or_train(const RecipeConfig& recipe) {
   if (!recipe.tokenizer.path.empty()) return Tokenizer::from_file(recipe.tokenizer.path);
   if (!recipe.init_from.empty()) return Tokenizer::from_file(recipe.init_from + "/tokenizer.json");
   log::info("training a tokenizer of {} tokens", recipe.tokenizer.train.vocab_size);
-  return recipe.task == TaskKind::kLanguage ? train_from_files(recipe) : train_from_records(recipe);
+  const bool reads_files = recipe.task == TaskKind::kLanguage ||
+                           (recipe.task == TaskKind::kMaskedToken && !recipe.masks_sentences());
+  return reads_files ? train_from_files(recipe) : train_from_records(recipe);
 }
 
 }  // namespace
