@@ -33,9 +33,10 @@ class Table:
     folds: list = None  # of (settings, eval options); None: seeds
     world: list = None  # arguments of `fathom data make scenes`
     start: tuple = None  # (recipe, file, settings): trained once a seed, before the arms; {start} and {world} need one
+    one_start: bool = False  # once for all
     evals: list = field(default_factory=list)  # more options of `fathom eval`, one measurement each; figures "1:accuracy"
     trained: bool = False  # figures of training's own evaluation, in its precision, instead of `fathom eval`
-    baseline: str = None
+    baselines: tuple = ()  # arms that the others are compared with
     decimals: int = 1
 
 
@@ -59,6 +60,9 @@ def esc10_folds():
 
 
 FUSIONS = {name: [f"model.fusion={name}"] for name in ("progressive", "concat_pooled", "concat_tokens", "question_only")}
+FLICKR_PICTURES = [f"model.vision.{setting}" for setting in (
+    "image_size=160", "patch_size=4", "dim=96", "depths=[2,2,6,2]", "heads=[3,6,12,24]", "window=5")]
+GUESSES = ("concat_pooled", "question_only")
 BOTH_WAYS = [f"{way}.r{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
 DIRECTIONS = ("t2i", "i2t", "i2a", "a2i", "t2a", "a2t")
 
@@ -73,15 +77,20 @@ TABLES = {
             "attention": ["model.region=attention"] + hard,
             "masked start": late + hard + ['init=[{{from="{start}",as="vision.*"}}]'],
         })(["model.region=late"], ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=4"]).items()},
-        file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baseline="global"),
-    "easy-vqa": Table("easy-vqa", ["accuracy", "blind_accuracy"], FUSIONS, file="easy-vqa", baseline="concat_pooled"),
-    "daquar": Table("daquar", ["accuracy", "blind_accuracy"], FUSIONS, file="daquar", folds=list(fifths()), baseline="concat_pooled"),
+        file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),
+    "easy-vqa": Table("easy-vqa", ["accuracy", "blind_accuracy"], FUSIONS, file="easy-vqa", baselines=GUESSES),
+    "daquar": Table("daquar", ["accuracy", "blind_accuracy"], FUSIONS, file="daquar", folds=list(fifths()), baselines=GUESSES),
+    "daquar-started": Table(  # with a picture encoder that knows other photographs, and stays as it is
+        "daquar", ["accuracy", "blind_accuracy"],
+        {name: settings + ([*FLICKR_PICTURES, 'init=[{{from="{start}",take="vision.*"}}]', 'optimizer.freeze=["vision.*"]']
+                           if name != "question_only" else []) for name, settings in FUSIONS.items()},
+        file="daquar", folds=list(fifths()), start=("flickr8k", "flickr8k", ["training.epochs=60"]), one_start=True, baselines=GUESSES),
     "scenes-vqa": Table(
         "scenes-vqa", ["accuracy", "groups.unseen=true.accuracy", "blind_accuracy"],
         {name: settings + (['init=[{{from="{start}",take="vision.*"}}]'] if name != "question_only" else [])
          for name, settings in FUSIONS.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
-        start=("scenes-vision", "captions.jsonl", []), baseline="concat_pooled"),
+        start=("scenes-vision", "captions.jsonl", []), baselines=("concat_pooled", "concat_tokens", "question_only")),
     "missing": Table(  # a caption as one more modality: what is left when one is missing
         "scenes-vqa", ["accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"],
         {name: ["model.captions=true", "data.question.captions={world}/captions.jsonl",
@@ -90,7 +99,7 @@ TABLES = {
                                 "consistency": ["answering.consistency=0.3"],
                                 "both": ["answering.modality_dropout=0.5", "answering.consistency=0.3"]}.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
-        start=("scenes-vision", "captions.jsonl", []), baseline="neither"),
+        start=("scenes-vision", "captions.jsonl", []), baselines=("neither",)),
     "modalities": Table(
         "demo", BOTH_WAYS + ["1:accuracy"],
         {name: ["training.epochs=9", "evaluation.every=0", "schedule.warmup_steps=50", *settings]
@@ -98,9 +107,9 @@ TABLES = {
                                 "adapters and reversal": ["model.adapters=32", "contrastive.reversal=0.1"],
                                 "consistency": ["contrastive.consistency=0.1"]}.items()},
         file="captions.jsonl", world=["--train", "3000", "--val", "500", "--seed", "11"],
-        evals=[["--task", "modality_probe"]], baseline="none"),
+        evals=[["--task", "modality_probe"]], baselines=("none",)),
     "fsdd": Table("fsdd", ["accuracy"], {"from nothing": [], "masked start": ['init=[{{from="{start}",as="audio.*"}}]']}, file="fsdd",
-                  start=("fsdd-masked", "fsdd", []), baseline="from nothing"),
+                  start=("fsdd-masked", "fsdd", []), baselines=("from nothing",)),
     "esc10": Table("esc10", ["accuracy"], file="esc10", folds=list(esc10_folds()), trained=True),
     "tuxpaint": Table("tuxpaint", BOTH_WAYS, file="tuxpaint-stamps", folds=list(fifths())),
     "text-lm-gates": Table(  # which tokens each block computes, at one density
@@ -161,10 +170,11 @@ class Runner:
         else:
             variants = [(f"seed {seed}", [f"seed={seed}"], []) for seed in numbers or ("1", "2", "3")]
         for variant, settings, eval_options in variants:
-            start = f"start, {variant}"
-            if any("{start}" in setting for arm in self.arms for setting in table.arms[arm]):
+            start = "start" if table.one_start else f"start, {variant}"
+            if not (table.one_start and variant != variants[0][0]) and \
+                    any("{start}" in setting for arm in self.arms for setting in table.arms[arm]):
                 recipe, file, extra = table.start
-                yield Run(start, variant, None, recipe, str(data / file), extra + settings, [])
+                yield Run(start, variant, None, recipe, str(data / file), extra + ([] if table.one_start else settings), [])
             for arm in self.arms:
                 needs = start if any("{start}" in setting for setting in table.arms[arm]) else ""
                 extra = [setting.format(start=self.model(start), world=data) if table.start else setting for setting in table.arms[arm]]
@@ -203,7 +213,7 @@ class Runner:
             return []
         if self.table.trained:
             return [json.loads((self.model(run.name) / "fathom.json").read_text())["record"]["evaluation"]]
-        keeps = ["--per-sample", str(self.folder(run.name) / "samples.jsonl")] if self.table.baseline else []
+        keeps = ["--per-sample", str(self.folder(run.name) / "samples.jsonl")] if self.table.baselines else []
         return [json.loads(self.fathom("eval", str(self.model(run.name)), "--data", run.data, "--json", *run.eval_options, *more,
                                        device=device)) for more in [keeps, *self.table.evals]]
 
@@ -273,13 +283,14 @@ class Runner:
                 three = (sum(values) / len(values), min(values), max(values)) if values else ()
                 cells.append("{:.{d}f} ({:.{d}f}–{:.{d}f})".format(*three, d=self.table.decimals) if values else "")
             print(f"| {arm or self.table.recipe} | {len(rows)} | {' | '.join(cells)} |")
-        base = self.results(self.table.baseline) if self.table.baseline else {}
-        for arm in self.arms:
-            both = [variant for variant in self.results(arm) if variant in base] if arm != self.table.baseline else []
-            if not both:
-                continue
-            print(f"\n{arm} against {self.table.baseline} ({', '.join(both)}):", flush=True)
-            print(self.fathom("compare", *self.samples(arm, both), "--against", *self.samples(self.table.baseline, both)))
+        for baseline in self.table.baselines:
+            base = self.results(baseline)
+            for arm in self.arms:
+                both = [variant for variant in self.results(arm) if variant in base] if arm != baseline else []
+                if not both:
+                    continue
+                print(f"\n{arm} against {baseline} ({', '.join(both)}):", flush=True)
+                print(self.fathom("compare", *self.samples(arm, both), "--against", *self.samples(baseline, both)))
 
     def samples(self, arm, variants):
         """Files for `fathom compare`: one a seed, or one of all folds, which ask different things."""
