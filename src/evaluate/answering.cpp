@@ -294,13 +294,15 @@ AnswerReport evaluate_answers(Fusion model, const AnswerData& data, const Evalua
   report.blind = blinded.all;
   report.blind_captions = blinded.captions;
   if (!model->config().captions) return report;
-  const Tally image = ask_all(model, data, options, Asked::kByImage);
-  const Tally caption = ask_all(model, data, options, Asked::kByCaption);
+  Tally image = ask_all(model, data, options, Asked::kByImage);
+  Tally caption = ask_all(model, data, options, Asked::kByCaption);
   report.image_only = image.all;
   report.caption_only = caption.all;
   report.agreement.count = image.all.count;
   for (size_t i = 0; i < image.answers.size(); ++i)
     report.agreement.right += image.answers[i] == caption.answers[i];
+  report.image_answers = std::move(image.answers);
+  report.caption_answers = std::move(caption.answers);
   return report;
 }
 

@@ -38,6 +38,8 @@ struct AnswerReport {
   /// Where it weighs them: the mean share of each modality, by its name.
   std::map<std::string, double> modality_weight;
   std::vector<std::string> answers;  ///< what the model said, question by question
+  std::vector<std::string> image_answers,
+      caption_answers;  ///< the same with that modality alone; may be empty
 
   /// {"task": "answers", "accuracy", "count", "caption_nats", "captions" (where there are some to foretell),
   /// "blind_accuracy", "blind_caption_nats" (where there are pictures),

@@ -17,11 +17,12 @@ constexpr double kTail = 0.025;
 /// Percent right by each metric of a result's measure.
 std::vector<std::pair<std::string, double>> figures_of(const SampleResult& result) {
   std::vector<std::pair<std::string, double>> figures;
-  if (result.measure == "t2i" || result.measure == "i2t") {
+  if (is_ranked(result.measure)) {
     for (const int64_t top : {1, 5, 10})
       figures.emplace_back(result.measure + "_r" + std::to_string(top), result.rank <= top ? 100.0 : 0.0);
   } else {
-    figures.emplace_back("accuracy", result.rank == 1 ? 100.0 : 0.0);
+    figures.emplace_back(is_answer_figure(result.measure) ? result.measure : "accuracy",
+                         result.rank == 1 ? 100.0 : 0.0);
   }
   const size_t all = figures.size();
   for (const std::string& group : result.groups)

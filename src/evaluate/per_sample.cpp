@@ -1,5 +1,6 @@
 #include "evaluate/per_sample.h"
 
+#include <set>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -15,12 +16,8 @@ std::string cluster_of(const Record& record) {
   return record.id.empty() ? record.source : record.id;
 }
 
-bool is_ranked(const std::string& measure) {
-  return measure == "t2i" || measure == "i2t";
-}
-
 bool is_measure(const std::string& name) {
-  return is_ranked(name) || name == "answers" || name == "classification";
+  return is_ranked(name) || is_answer_figure(name) || name == "answers" || name == "classification";
 }
 
 Json to_json(const SampleResult& result) {
@@ -74,25 +71,47 @@ SampleResult from_json(const Json& row) {
   return result;
 }
 
+/// One question's result, but for what was said.
+SampleResult asked_result(const AnswerData& data, int64_t place) {
+  const Record& record = data.source->dataset().record(place);
+  SampleResult result{.measure = "answers",
+                      .sample = place,
+                      .query = is_captioning(record) ? record.captions.front() : record.question,
+                      .cluster = record.image_path.empty() ? cluster_of(record) : record.image_path};
+  for (const std::string& tag : data.group_tags)
+    if (const auto value = record.tags.find(tag); value != record.tags.end())
+      result.groups.push_back(tag + "=" + value->second);
+  return result;
+}
+
 }  // namespace
 
+bool is_ranked(const std::string& measure) {
+  return std::set<std::string>{"t2i", "i2t", "a2i", "i2a", "a2t", "t2a"}.contains(measure);
+}
+
+bool is_answer_figure(const std::string& measure) {
+  return measure == "image_only_accuracy" || measure == "caption_only_accuracy" || measure == "agreement";
+}
+
 std::vector<SampleResult> sample_results(const AnswerReport& report, const AnswerData& data) {
-  const Dataset& dataset = data.source->dataset();
   std::vector<SampleResult> results;
-  for (size_t i = 0; i < report.answers.size(); ++i) {
-    const auto place = static_cast<int64_t>(i);
-    const Record& record = dataset.record(place);
-    SampleResult result{.measure = "answers",
-                        .sample = place,
-                        .query = record.question,
-                        .cluster = record.image_path.empty() ? cluster_of(record) : record.image_path,
-                        .said = report.answers[i],
-                        .rank = is_right(record, report.answers[i])};
-    for (const std::string& tag : data.group_tags)
-      if (const auto value = record.tags.find(tag); value != record.tags.end())
-        result.groups.push_back(tag + "=" + value->second);
-    results.push_back(std::move(result));
-  }
+  const auto add = [&](const char* measure, size_t i, const std::string& said, bool right) {
+    SampleResult& result = results.emplace_back(asked_result(data, static_cast<int64_t>(i)));
+    result.measure = measure;
+    result.said = said;
+    result.rank = right;
+  };
+  const auto add_all = [&](const char* measure, const std::vector<std::string>& answers) {
+    for (size_t i = 0; i < answers.size(); ++i)
+      add(measure, i, answers[i],
+          is_right(data.source->dataset().record(static_cast<int64_t>(i)), answers[i]));
+  };
+  add_all("answers", report.answers);
+  add_all("image_only_accuracy", report.image_answers);
+  add_all("caption_only_accuracy", report.caption_answers);
+  for (size_t i = 0; i < report.image_answers.size(); ++i)
+    add("agreement", i, "", report.image_answers[i] == report.caption_answers[i]);
   return results;
 }
 
@@ -109,8 +128,9 @@ std::vector<SampleResult> sample_results(const MeasuredData& measured, const Ret
                         .query = std::move(query),
                         .cluster = cluster_of(data.dataset->record(record)),
                         .rank = rank};
-    if (!data.group_of_image.empty())
-      result.groups.push_back(data.group_of_image[image_of_record.at(record)]);
+    if (const auto image = image_of_record.find(record);
+        image != image_of_record.end() && !data.group_of_image.empty())
+      result.groups.push_back(data.group_of_image[image->second]);
     results.push_back(std::move(result));
   };
   for (size_t c = 0; c < data.captions_with_image.size(); ++c) {
@@ -121,6 +141,16 @@ std::vector<SampleResult> sample_results(const MeasuredData& measured, const Ret
     const int64_t record = data.record_of_image[i];
     add("i2t", i, record, cluster_of(data.dataset->record(record)), measured.ranks.i2t[i]);
   }
+  for (const auto& [direction, found] : measured.sound_ranks)
+    for (size_t q = 0; q < found.place.size(); ++q) {
+      const int64_t place = found.place[q];
+      const bool by_text = direction.front() == 't';
+      const std::vector<int64_t>& records =
+          direction.front() == 'a' ? data.record_of_sound : data.record_of_image;
+      const int64_t record = by_text ? data.texts->record_of(place) : records[static_cast<size_t>(place)];
+      add(direction.c_str(), static_cast<size_t>(place), record,
+          by_text ? data.texts->sentence(place) : cluster_of(data.dataset->record(record)), found.rank[q]);
+    }
   return results;
 }
 

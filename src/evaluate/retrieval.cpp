@@ -174,9 +174,10 @@ RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalR
   return report;
 }
 
-void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std::string& part_to_whole,
-                const std::string& whole_to_part) {
-  const RetrievalReport found = evaluate_retrieval(input);
+RetrievalRanks add_sounds(RetrievalReport& report, const RetrievalInput& input,
+                          const std::string& part_to_whole, const std::string& whole_to_part) {
+  RetrievalRanks ranks = retrieval_ranks(input);
+  const RetrievalReport found = evaluate_retrieval(input, ranks);
   const auto add = [&](RetrievalDirections& to, const RetrievalDirections& from) {
     to.sound[part_to_whole] = from.t2i;
     to.sound[whole_to_part] = from.i2t;
@@ -185,6 +186,7 @@ void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std:
   add(report.chance, found.chance);
   for (auto& [name, figures] : report.groups)
     if (const auto group = found.groups.find(name); group != found.groups.end()) add(figures, group->second);
+  return ranks;
 }
 
 std::vector<std::pair<std::string, RecallFigures>> RetrievalDirections::named() const {

@@ -78,9 +78,10 @@ RetrievalReport evaluate_retrieval(const RetrievalInput& input);
 RetrievalReport evaluate_retrieval(const RetrievalInput& input, const RetrievalRanks& ranks);
 
 /// Adds what a second input of the same kind says about sounds under two names: `part_to_whole` from its
-/// "captions", `whole_to_part` from its "images". Groups are those that the report has.
-void add_sounds(RetrievalReport& report, const RetrievalInput& input, const std::string& part_to_whole,
-                const std::string& whole_to_part);
+/// "captions", `whole_to_part` from its "images". Groups are those that the report has. Returns the ranks of
+/// its queries.
+RetrievalRanks add_sounds(RetrievalReport& report, const RetrievalInput& input,
+                          const std::string& part_to_whole, const std::string& whole_to_part);
 
 /// Recalls and median of these ranks; zeros are left out.
 RecallFigures recall_figures(const std::vector<int64_t>& ranks);

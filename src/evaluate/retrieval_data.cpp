@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
@@ -109,12 +110,16 @@ void measure_sounds(DualTower model, const RetrievalData& data, const at::Tensor
                        const char* whole_to_part) {
     const Owners found = owners(whole_records, part_records);
     if (found.kept.empty()) return;  // no pair of this kind
-    add_sounds(measured.report,
-               {.image_ID = whole,
-                .text_CD = select(part, found.kept),
-                .image_of_caption_C = torch::tensor(found.owner, at::kLong),
-                .group_of_image = std::move(groups)},
-               part_to_whole, whole_to_part);
+    RetrievalRanks ranks = add_sounds(measured.report,
+                                      {.image_ID = whole,
+                                       .text_CD = select(part, found.kept),
+                                       .image_of_caption_C = torch::tensor(found.owner, at::kLong),
+                                       .group_of_image = std::move(groups)},
+                                      part_to_whole, whole_to_part);
+    std::vector<int64_t> wholes(whole_records.size());
+    std::iota(wholes.begin(), wholes.end(), 0);
+    measured.sound_ranks[part_to_whole] = {found.kept, std::move(ranks.t2i)};
+    measured.sound_ranks[whole_to_part] = {std::move(wholes), std::move(ranks.i2t)};
   };
   add(measured.input.image_ID, data.record_of_image, measured.sound_AD, data.record_of_sound,
       data.group_of_image, "a2i", "i2a");

@@ -1,6 +1,7 @@
 // A data set of pictures, captions and sounds, ready to be embedded and measured.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,12 +38,19 @@ struct RetrievalData {
 RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data,
                                const EvaluateOptions& options = {});
 
+/// What became of the queries of one direction.
+struct DirectionRanks {
+  std::vector<int64_t> place;  ///< of each query among the data's sounds, images or texts
+  std::vector<int64_t> rank;   ///< as in RetrievalRanks; 0: no query
+};
+
 /// A data set measured.
 struct MeasuredData {
   RetrievalInput input;
-  RetrievalRanks global;  ///< by the embeddings alone
-  RetrievalRanks ranks;   ///< that the report is of
-  at::Tensor sound_AD;    ///< undefined without sounds
+  RetrievalRanks global;                              ///< by the embeddings alone
+  RetrievalRanks ranks;                               ///< that the report is of
+  at::Tensor sound_AD;                                ///< undefined without sounds
+  std::map<std::string, DirectionRanks> sound_ranks;  ///< by "a2i", "i2a", "a2t", "t2a"
   RetrievalReport report;
 };
 

@@ -163,6 +163,15 @@ TEST_P(AnswersRun, KnowsFromPictureOrCaption) {
   ASSERT_EQ(trained.status, 0) << trained.error;
   for (const char* key : {"accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"})
     EXPECT_GE(accuracy(key), 97) << key;
+  const std::string kept = folder_ / "kept.jsonl";
+  const Json whole =
+      parse_json(run_program({"eval", folder_ / "run", "--per-sample", kept, "--json"}).out, "eval");
+  const Json metrics =
+      parse_json(run_program({"compare", kept, "--against", kept, "--json"}).out, "compare").at("metrics");
+  for (const char* key : {"accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"}) {
+    EXPECT_NEAR(metrics.at(key).at("first").as_double(), whole.at(key).as_double(), 1e-9) << key;
+    EXPECT_EQ(metrics.at(key).at("count").as_int(), 36) << key;
+  }
   const Json evaluation = parse_json(trained.out, "train").at("evaluation");
   const double sum = evaluation.at("modality_weight/image").as_double() +
                      evaluation.at("modality_weight/caption").as_double() +

@@ -128,6 +128,34 @@ TEST(PairedBootstrap, RanksGiveRecallsAndGroupsTheirOwn) {
   EXPECT_EQ(metric(report, "t2i_r10/unseen=false").count, 2);
 }
 
+TEST(PairedBootstrap, KeepsFiguresApart) {
+  std::vector<SampleResult> first;
+  for (const char* measure : {"answers", "image_only_accuracy", "caption_only_accuracy", "agreement", "a2t"})
+    for (int64_t i = 0; i < 4; ++i)
+      first.push_back({.measure = measure,
+                       .sample = i,
+                       .query = "what?",
+                       .cluster = std::to_string(i),
+                       .groups = {"kind=x"},
+                       .rank = 1});
+  std::vector<SampleResult> second = first;
+  second[4].rank = 0;   // one by the picture
+  second[12].rank = 0;  // two agreements
+  second[13].rank = 0;
+  second[16].rank = 7;
+  const PairedReport report = compare_runs({first}, {second});
+  EXPECT_EQ(metric(report, "accuracy").difference(), 0);
+  EXPECT_EQ(metric(report, "image_only_accuracy").difference(), 25);
+  EXPECT_EQ(metric(report, "caption_only_accuracy").difference(), 0);
+  EXPECT_EQ(metric(report, "agreement/kind=x").difference(), 50);
+  EXPECT_EQ(metric(report, "a2t_r5").difference(), 25);
+  EXPECT_EQ(metric(report, "a2t_r10").difference(), 0);
+  const TemporaryFolder folder;
+  write_sample_results(folder / "second.jsonl", second);
+  EXPECT_EQ(compare_runs({first}, {read_sample_results(folder / "second.jsonl")}).to_json(),
+            report.to_json());
+}
+
 template <typename Call>
 std::string error_of(const Call& call) {
   try {

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <set>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "byte_tokenizer.h"
 #include "data/image/encode.h"
 #include "evaluate/modality_centres.h"
+#include "evaluate/per_sample.h"
 #include "evaluate/retrieval_data.h"
 #include "nn/init.h"
 #include "temporary_folder.h"
@@ -168,6 +171,37 @@ TEST_F(SoundRetrieval, GivesAllSixDirectionsOfWhatIsThere) {
   const at::Tensor seen_AD = sound_AD.index_select(0, torch::tensor({0, 1, 2, 4}, at::kLong));
   expect(report.all.sound.at("a2i"), ranks(seen_AD, seen_sound, image_ID, image));
   expect(report.all.sound.at("i2a"), ranks(image_ID, image, seen_AD, seen_sound));
+}
+
+TEST_F(SoundRetrieval, KeepsWhatBecameOfEachQueryInAllDirections) {
+  const RetrievalData all = data();
+  const MeasuredData measured = measure_retrieval(model_, all);
+  const std::vector<SampleResult> results = sample_results(measured, all);
+  for (const auto& [direction, figures] : measured.report.all.named()) {
+    std::vector<int64_t> ranks, unseen;
+    for (const SampleResult& result : results) {
+      if (result.measure != direction) continue;
+      ranks.push_back(result.rank);
+      if (result.groups == std::vector<std::string>{"unseen=true"}) unseen.push_back(result.rank);
+    }
+    const RecallFigures found = recall_figures(ranks);
+    EXPECT_EQ(found.queries, figures.queries) << direction;
+    EXPECT_EQ(found.r1, figures.r1) << direction;
+    EXPECT_EQ(found.median_rank, figures.median_rank) << direction;
+    const RetrievalDirections& group = measured.report.groups.at("unseen=true");
+    for (const auto& [name, expected] : group.named())
+      if (name == direction) {
+        EXPECT_EQ(recall_figures(unseen).median_rank, expected.median_rank) << direction;
+      }
+  }
+  // Of record 3, which has no picture, its captions and its sound ask; of record 4 nothing asks by sound.
+  std::multiset<std::string> asked;
+  for (const SampleResult& result : results)
+    if (result.cluster == "row 3" || (result.cluster == "row 4" && result.measure.front() == 'a'))
+      asked.insert(result.measure + " " + result.query);
+  EXPECT_EQ(asked, (std::multiset<std::string>{"a2t row 3", "t2a of 3", "t2a again 3"}));
+  write_sample_results(folder_ / "all.jsonl", results);
+  EXPECT_EQ(read_sample_results(folder_ / "all.jsonl").size(), results.size());
 }
 
 TEST_F(SoundRetrieval, NamesAllDirectionsInJson) {
