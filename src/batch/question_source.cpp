@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "data/readers/dataset_part.h"
 
 namespace fathom {
 namespace {
@@ -27,8 +28,14 @@ std::string joined(const std::vector<std::string>& texts) {
   return all;
 }
 
-void require(bool condition, const Record& record, const char* what) {
-  if (!condition) fail(ErrorKind::kData, "{}: no {}", record.source, what);
+std::map<std::string, std::vector<std::string>> read_captions(const QuestionSource::Setup& setup) {
+  std::map<std::string, std::vector<std::string>> captions;
+  if (!setup.with_captions || setup.config.captions.empty()) return captions;
+  const auto dataset = open_dataset({.path = setup.config.captions});
+  for (const Record& record : dataset->records())
+    if (!record.captions.empty() && !record.image_path.empty())
+      captions[absolute_path(record.image_path)] = record.captions;
+  return captions;
 }
 
 }  // namespace
@@ -58,26 +65,29 @@ std::vector<std::string> answer_names(const Dataset& dataset) {
 }
 
 QuestionSource::QuestionSource(Setup setup)
-    : setup_(std::move(setup)), groups_(setup_.dataset->records(), setup_.questions_per_image, setup_.seed) {
+    : setup_(std::move(setup)),
+      captions_(read_captions(setup_)),
+      groups_(keep_usable().records(), setup_.questions_per_image, setup_.seed) {
   for (const std::string& answer : setup_.answers)
     class_ids_.emplace(answer, static_cast<int64_t>(class_ids_.size()));
-  if (setup_.with_captions && !setup_.config.captions.empty()) {
-    const auto dataset = open_dataset({.path = setup_.config.captions});
-    for (const Record& record : dataset->records())
-      if (!record.captions.empty() && !record.image_path.empty())
-        captions_[absolute_path(record.image_path)] = record.captions;
-  }
-  for (const Record& record : setup_.dataset->records()) {
-    if (setup_.with_captions)
-      require(!captions_of(record).empty(), record, "caption of its picture, which model.captions needs");
-    if (setup_.images) require(!record.image_path.empty(), record, "image");
-    if (setup_.questions_per_image > 1)
-      require(!record.image_path.empty(), record, "image, which data.pairing.questions_per_image needs");
-    require(!is_captioning(record) || !record.captions.empty(), record, "question and no caption");
-    require(is_captioning(record) || !record.answers.empty(), record, "answer");
-  }
   if (setup_.answers_follow && setup_.text.config().end_token.empty())
     fail(ErrorKind::kConfig, "data.text.end_token: answers that are generated need one");
+}
+
+const Dataset& QuestionSource::keep_usable() {
+  setup_.dataset =
+      usable_records(setup_.dataset, [this](const Record& record) { return problem_of(record); });
+  return *setup_.dataset;
+}
+
+std::string QuestionSource::problem_of(const Record& record) const {
+  if (setup_.with_captions && captions_of(record).empty())
+    return "no caption of its picture, which model.captions needs";
+  if (setup_.images && record.image_path.empty()) return "no image";
+  if (setup_.questions_per_image > 1 && record.image_path.empty())
+    return "no image, which data.pairing.questions_per_image needs";
+  if (is_captioning(record)) return record.captions.empty() ? "no question and no caption" : "";
+  return record.answers.empty() ? "no answer" : "";
 }
 
 const std::vector<std::string>& QuestionSource::captions_of(const Record& record) const {

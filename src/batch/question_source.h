@@ -42,8 +42,9 @@ std::vector<std::string> answer_names(const Dataset& dataset);
 /// `QuestionGroups` deals them; where there are fewer, rows of one padding token that ask nothing, without a
 /// class, stand behind them. `Sample::record` is that of the first question.
 ///
-/// Errors (kData) at construction: a record without a picture (also with K > 1), without an answer or without
-/// a caption where one is needed, or (kConfig) without an end mark where answers follow.
+/// Broken rows, as the data set's report handles them at construction: a record without a picture (also with
+/// K > 1), without an answer or without a caption where one is needed. Errors (kConfig): no end mark where
+/// answers follow.
 class QuestionSource : public SampleSource {
  public:
   struct Setup {
@@ -73,13 +74,17 @@ class QuestionSource : public SampleSource {
   }
 
  private:
+  /// Leaves unusable rows out of the data set.
+  const Dataset& keep_usable();
   const std::vector<std::string>& captions_of(const Record& record) const;
   void add_question(int64_t which, int64_t epoch, Sample& sample) const;
 
+  std::string problem_of(const Record& record) const;
+
   Setup setup_;
-  QuestionGroups groups_;
-  std::map<std::string, int64_t> class_ids_;
   std::map<std::string, std::vector<std::string>> captions_;  ///< by the picture's absolute path
+  QuestionGroups groups_;                                     ///< of the rows that are usable
+  std::map<std::string, int64_t> class_ids_;
 };
 
 }  // namespace fathom

@@ -243,5 +243,15 @@ TEST_F(QuestionSourceTest, SaysWhichRowLacksWhat) {
   EXPECT_THAT(error("{\"question\":\"why?\",\"answer\":\"so\"}\n"), HasSubstr("qa.jsonl:1: no image"));
 }
 
+TEST_F(QuestionSourceTest, RowsThatLackSomethingCanBeSkipped) {
+  auto parts = setup(std::string("{\"question\":\"why?\",\"answer\":\"so\"}\n") + kRows);
+  parts.dataset = open_dataset({.path = folder_.path(), .on_error = OnError::kSkip});
+  const QuestionSource source(parts);
+  ASSERT_EQ(source.size(), 2);
+  EXPECT_EQ(source.load(0, 0).record.question, "what is red?");
+  EXPECT_EQ(source.dataset().record(1).question, "is it a cup?");
+  EXPECT_EQ(source.report()->count(), 1);
+}
+
 }  // namespace
 }  // namespace fathom
