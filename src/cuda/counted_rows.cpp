@@ -1,10 +1,10 @@
 // Rows that the device counts, on a GPU: checks, memory and registration.
 #include "cuda/counted_rows.h"
 
+#include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -113,8 +113,8 @@ Two norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, dou
   const int64_t dim = x.size(-1);
   FATHOM_CHECK(weight.numel() == dim && weight.scalar_type() == x.scalar_type() && weight.is_contiguous() &&
                    x.numel() == place.numel() * dim &&
-                   (!y.defined() || (y.sizes() == at::IntArrayRef{place.numel(), dim} &&
-                                     check(y, "added_rms_norm") == type)),
+                   (!y.defined() ||
+                    (y.sizes() == at::IntArrayRef{place.numel(), dim} && check(y, "added_rms_norm") == type)),
                "[gathered_rms_norm] expected rows and weights of {} elements of one type", dim);
   auto normed = at::empty({place.numel(), dim}, x.options());
   auto sums = y.defined() ? at::empty_like(normed) : at::Tensor();

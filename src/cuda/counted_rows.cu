@@ -1,5 +1,6 @@
-// Norms, rotation, gating and merging of rows of which the device alone knows how many there are: memory-bound.
-// A warp, or a thread a vector, walks over the rows in use; grids do not depend on their number.
+// Norms, rotation, gating and merging of rows of which the device alone knows how many there are:
+// memory-bound. A warp, or a thread a vector, walks over the rows in use; grids do not depend on their
+// number.
 #include <algorithm>
 
 #include "cuda/counted_rows.h"
@@ -94,9 +95,9 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RowRopeArgs args) {
     if (args.keys == nullptr || head < args.heads) continue;
     const int kv_head = (head - static_cast<int>(args.heads)) % static_cast<int>(args.kv_heads);
     auto* cache = static_cast<Vector*>(head < turned ? args.keys : args.values);
-    cache += ((sequence * args.kv_heads + kv_head) * args.capacity + row - args.rows.start[sequence]) * 2 *
-                 pairs +
-             pair;
+    cache +=
+        ((sequence * args.kv_heads + kv_head) * args.capacity + row - args.rows.start[sequence]) * 2 * pairs +
+        pair;
     cache[0] = a;
     cache[pairs] = b;
   }
@@ -166,8 +167,7 @@ cudaError_t norm(const RowNormArgs& args, cudaStream_t stream) {
 template <typename T>
 cudaError_t rope(const RowRopeArgs& args, cudaStream_t stream) {
   const int64_t heads = args.heads + 2 * args.kv_heads;
-  rope_kernel<T>
-      <<<vector_grid(room_of(args.rows) * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
+  rope_kernel<T><<<vector_grid(room_of(args.rows) * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 

@@ -56,8 +56,9 @@ CountedRows chosen_rows(const at::Tensor& active_BT, at::Tensor* counts) {
 
 at::Tensor gathered_rms_norm(const at::Tensor& x_BTD, const at::Tensor& weight, double eps,
                              const CountedRows& rows) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
-                                            const at::Tensor&)>("fathom::gathered_rms_norm");
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, double, const at::Tensor&, const at::Tensor&)>(
+          "fathom::gathered_rms_norm");
   return op.call(x_BTD, weight, eps, rows.place_N, rows.start_S1);
 }
 
@@ -73,8 +74,8 @@ std::pair<at::Tensor, at::Tensor> added_rms_norm(const at::Tensor& x_BTD, const 
 }
 
 at::Tensor counted_linear(const at::Tensor& x, const at::Tensor& weight, const CountedRows& rows) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
-      "fathom::counted_linear");
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>("fathom::counted_linear");
   check_rows(x, rows, "counted_linear");
   FATHOM_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1) && weight.scalar_type() == x.scalar_type(),
                "[counted_linear] expected weights for {} features, of the rows' type", x.size(1));
@@ -82,8 +83,7 @@ at::Tensor counted_linear(const at::Tensor& x, const at::Tensor& weight, const C
 }
 
 at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows) {
-  static const auto op =
-      find_op<at::Tensor(const at::Tensor&, const at::Tensor&)>("fathom::counted_swiglu");
+  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&)>("fathom::counted_swiglu");
   check_rows(gate_up, rows, "counted_swiglu");
   return op.call(gate_up, rows.start_S1);
 }
@@ -95,7 +95,9 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
                    const at::Tensor&, const std::optional<at::Tensor>&, const std::optional<at::Tensor>&)>(
           "fathom::counted_rope_");
   check_rows(qkv, rows, "counted_rope");
-  const auto optional = [](const at::Tensor& x) { return x.defined() ? std::make_optional(x) : std::nullopt; };
+  const auto optional = [](const at::Tensor& x) {
+    return x.defined() ? std::make_optional(x) : std::nullopt;
+  };
   op.call(qkv, cos_TF, sin_TF, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1, optional(keys),
           optional(values));
 }
@@ -110,8 +112,9 @@ at::Tensor counted_attention(const at::Tensor& qkv, HeadLayout layout, int64_t t
 
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
                        const CountedRows& rows) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&)>("fathom::merged_rows");
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "fathom::merged_rows");
   check_rows(h, rows, "merged_rows");
   check_rows(y, rows, "merged_rows");
   return op.call(x_BTD, h, y, rows.slot_N);

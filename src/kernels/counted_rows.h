@@ -30,15 +30,16 @@ struct ScorerWeights {
   at::Tensor bias;   ///< [1]
 };
 
-/// What a causal gate thinks of each token (nn/token_scorer.h): outᵀ GELU(own + running mean of other) + bias,
-/// own and other being the halves of `both` (float32 [B, T, 2I]) + shift. `sum_BI`, float32, takes the sum of
-/// other over all tokens. Float32 [B, T].
+/// What a causal gate thinks of each token (nn/token_scorer.h): outᵀ GELU(own + running mean of other) +
+/// bias, own and other being the halves of `both` (float32 [B, T, 2I]) + shift. `sum_BI`, float32, takes the
+/// sum of other over all tokens. Float32 [B, T].
 at::Tensor causal_scores(const at::Tensor& both, const ScorerWeights& weights, at::Tensor& sum_BI);
 
 /// The rows of the tokens whose score, brought between 0 and 1, is above a half; adds tokens that have a row,
 /// tokens, and the entropy of all decisions in bits to `counts` (float64 [3]).
 std::pair<CountedRows, at::Tensor> scored_rows(const at::Tensor& score_BT, at::Tensor& counts);
-/// The rows of tokens that are chosen already, bool [B, T]; adds tokens that have a row, and tokens, to `counts`.
+/// The rows of tokens that are chosen already, bool [B, T]; adds tokens that have a row, and tokens, to
+/// `counts`.
 CountedRows chosen_rows(const at::Tensor& active_BT, at::Tensor* counts = nullptr);
 
 /// `rms_norm` of the rows' tokens: [B, T, D] → [N, D].

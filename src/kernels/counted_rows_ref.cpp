@@ -107,9 +107,8 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
   const int64_t used = place_n.numel(), sequences = start_S1.numel() - 1;
   const auto position_n = at::remainder(place_n, place_N.numel() / sequences);
   auto rows = qkv.narrow(0, 0, used);
-  const auto [q, k, v] =
-      rope_heads_ref::forward(rows.unsqueeze(0), cos_TF.index_select(0, position_n),
-                              sin_TF.index_select(0, position_n), heads, kv_heads);
+  const auto [q, k, v] = rope_heads_ref::forward(rows.unsqueeze(0), cos_TF.index_select(0, position_n),
+                                                 sin_TF.index_select(0, position_n), heads, kv_heads);
   rows.copy_(at::cat({q, k, v}, 1).squeeze(0).transpose(0, 1).flatten(1));
   if (!keys) return;
   const auto sequence_n = at::floor_divide(place_n, place_N.numel() / sequences);

@@ -1,8 +1,8 @@
 #include "kernels/varlen_attention.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/_scaled_dot_product_efficient_attention.h>
 #include <ATen/ops/alias.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
@@ -12,8 +12,10 @@
 #include <ATen/ops/logical_or.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/searchsorted.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "base/error.h"
@@ -42,21 +44,6 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const 
                "[varlen_attention] expected one bool a row");
 }
 
-/// LibTorch's cuDNN attention is prepared anew for each length of a sequence, which takes far longer than it
-/// saves where every length occurs once.
-class WithoutCudnn {
- public:
-  explicit WithoutCudnn(bool on_gpu) : was_(at::globalContext().userEnabledCuDNNSDP()) {
-    if (on_gpu) at::globalContext().setSDPUseCuDNN(false);
-  }
-  ~WithoutCudnn() { at::globalContext().setSDPUseCuDNN(was_); }
-  WithoutCudnn(const WithoutCudnn&) = delete;
-  WithoutCudnn& operator=(const WithoutCudnn&) = delete;
-
- private:
-  bool was_;
-};
-
 /// Whether flash attention takes all sequences at once.
 bool flash_fits(const at::Tensor& q) {
   const bool half = q.scalar_type() == at::kHalf || q.scalar_type() == at::kBFloat16;
@@ -67,27 +54,37 @@ bool flash_fits(const at::Tensor& q) {
 at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start,
                  int64_t longest, bool causal) {
   if (longest == 0) return at::alias(q);
-  return std::get<0>(at::_flash_attention_forward(
-                         q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), start, start, longest,
-                         longest, /*dropout_p=*/0.0, causal, /*return_debug_mask=*/false))
+  return std::get<0>(at::_flash_attention_forward(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1),
+                                                  start, start, longest, longest, /*dropout_p=*/0.0, causal,
+                                                  /*return_debug_mask=*/false))
       .transpose(0, 1);
 }
 
 constexpr int64_t kQueriesAtATime = 1024;
+constexpr int64_t kBiasAlignment = 8;  ///< elements of a row, as LibTorch's kernel wants it
 
-/// Rows that are no keys: few, so one masked product over the rows of all sequences serves them.
+/// Rows that are no keys: few, so one masked product over the rows of all sequences serves them. The kernel
+/// is named, since LibTorch's first choice, cuDNN's, is prepared anew for each number of rows.
 at::Tensor queries_alone(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          const VarlenLayout& layout, const at::Tensor& start, const at::Tensor& row_M) {
-  const auto all_N = at::arange(q.size(1), row_M.options());
+  const int64_t rows = q.size(1), heads = q.size(0), repeats = heads / k.size(0);
+  const int64_t room = (rows + kBiasAlignment - 1) / kBiasAlignment * kBiasAlignment;
+  const auto all_N = at::arange(rows, row_M.options());
   const auto sequence_N = at::searchsorted(start.slice(0, 1), all_N, /*out_int32=*/false, /*right=*/true);
+  const auto every_k = k.repeat_interleave(repeats, 0).unsqueeze(0),
+             every_v = v.repeat_interleave(repeats, 0).unsqueeze(0);
   std::vector<at::Tensor> parts;
   for (const at::Tensor& row_m : row_M.split(kQueriesAtATime)) {
     const auto of_row = row_m.unsqueeze(1);
     auto mask = layout.key_N.unsqueeze(0).logical_or(of_row.eq(all_N)) &
                 sequence_N.index_select(0, row_m).unsqueeze(1).eq(sequence_N);
     if (layout.causal) mask = mask & of_row.ge(all_N);
-    parts.push_back(attention(q.index_select(1, row_m).unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), mask,
-                              /*causal=*/false)
+    const auto bias = at::zeros({row_m.numel(), room}, q.options().requires_grad(false))
+                          .narrow(1, 0, rows)
+                          .masked_fill_(mask.logical_not(), -std::numeric_limits<double>::infinity());
+    parts.push_back(std::get<0>(at::_scaled_dot_product_efficient_attention(
+                                    q.index_select(1, row_m).unsqueeze(0), every_k, every_v,
+                                    bias.expand({1, heads, -1, -1}), /*compute_log_sumexp=*/true))
                         .squeeze(0));
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
@@ -128,7 +125,6 @@ at::Tensor mask_of(const VarlenLayout& layout, int64_t start, int64_t count) {
 at::Tensor varlen_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const VarlenLayout& layout) {
   check(q, k, v, layout);
-  const WithoutCudnn without(q.is_cuda());
   if (flash_fits(q)) return on_gpu(q, k, v, layout);
   std::vector<at::Tensor> parts;
   const auto* offsets = layout.start_S1.const_data_ptr<int64_t>();

@@ -23,8 +23,7 @@ at::Tensor BlockImpl::forward(const at::Tensor& x_BTD, const AttentionView& view
   if (gate_.is_empty() || gate_->bypassed()) return dense(x_BTD, view, context, GatedPart::kBlock);
   switch (options_.gate.config.part) {
     case GatedPart::kBlock:
-      return counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context)
-                                               : gated(x_BTD, view, context);
+      return counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context) : gated(x_BTD, view, context);
     case GatedPart::kAttention:
       return dense(gated(x_BTD, view, context), view, context, GatedPart::kMlp);
     case GatedPart::kMlp:
@@ -68,8 +67,8 @@ at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view
                               const ForwardContext& context) {
   const kernels::CountedRows rows = gate_->counted(x_BTD, view, context);
   const auto type = x_BTD.scalar_type();
-  const auto normed = kernels::gathered_rms_norm(x_BTD, attention_norm_->weight().to(type),
-                                                 attention_norm_->eps(), rows);
+  const auto normed =
+      kernels::gathered_rms_norm(x_BTD, attention_norm_->weight().to(type), attention_norm_->eps(), rows);
   const auto attended = attention_->forward_rows(normed, rows, view, options_.layer);
   const auto [h_ND, h_normed] =
       kernels::added_rms_norm(x_BTD, attended, mlp_norm_->weight().to(type), mlp_norm_->eps(), rows);

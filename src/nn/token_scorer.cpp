@@ -84,9 +84,9 @@ at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cach
   const auto type = x_BTD.scalar_type();
   const auto normed_ND = norm_->forward(x_BTD).flatten(0, 1);
   const auto weight_DH = project_->weight().to(type).t();
-  const auto both = (x_BTD.is_cuda() ? at::mm(normed_ND, weight_DH, at::kFloat)
-                                     : at::mm(wide(normed_ND), wide(weight_DH)))
-                        .view({x_BTD.size(0), x_BTD.size(1), -1});
+  const auto both =
+      (x_BTD.is_cuda() ? at::mm(normed_ND, weight_DH, at::kFloat) : at::mm(wide(normed_ND), wide(weight_DH)))
+          .view({x_BTD.size(0), x_BTD.size(1), -1});
   auto sum_B1H = at::empty({x_BTD.size(0), 1, options_.inner}, both.options());
   const auto score_BT = kernels::causal_scores(
       both, {.shift = project_->bias().to(type), .out = out_H_.to(type), .bias = bias_.to(type)}, sum_B1H);

@@ -57,7 +57,7 @@ struct MixConfig {
 struct DataConfig {
   DatasetConfig train;  ///< contrastive: images with captions; answers: with questions; classification:
                         ///< labelled; masked_token: sentences in the place of `train_files`
-  DatasetConfig val;                     ///< what is evaluated on; an empty path is that of `train`
+  DatasetConfig val;    ///< what is evaluated on; an empty path is that of `train`
   std::vector<std::string> train_files;  ///< language, masked_token: texts
   std::vector<std::string> val_files;
   std::vector<MixConfig> mix;  ///< in the place of train, train_files and chat.train_files

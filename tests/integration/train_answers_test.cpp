@@ -189,10 +189,11 @@ TEST_P(AnswersRun, RecordedStepsLearnWhatLaunchedOnesDo) {
   for (const char* recorded : {"true", "false"})
     for (const char* questions : {"1", "3"}) {
       const std::string name = fmt::format("run{}", losses.size());
-      const ProgramResult trained =
-          train({fmt::format("model.answer={}", GetParam()), "device=cuda", "precision=fp32",
-                 "training.max_steps=24", "training.log_every=1", fmt::format("training.record_step={}", recorded),
-                 fmt::format("data.pairing.questions_per_image={}", questions)}, name);
+      const ProgramResult trained = train(
+          {fmt::format("model.answer={}", GetParam()), "device=cuda", "precision=fp32",
+           "training.max_steps=24", "training.log_every=1", fmt::format("training.record_step={}", recorded),
+           fmt::format("data.pairing.questions_per_image={}", questions)},
+          name);
       ASSERT_EQ(trained.status, 0) << trained.error;
       losses.emplace_back();
       for (const Json& line : timeless_log(folder_ / name))

@@ -27,7 +27,8 @@ constexpr HeadLayout kLayout = {4, 2};
 
 /// Everything a layer with a gate does to its rows, one operation after the other.
 struct Pass {
-  at::Tensor score, sum, counts, place, start, normed, qkv, keys, values, attended, added, product, gated, merged;
+  at::Tensor score, sum, counts, place, start, normed, qkv, keys, values, attended, added, product, gated,
+      merged;
 };
 
 struct Inputs {
@@ -74,8 +75,7 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
   out.attended = used(attended, rows);
   const auto [h, h_normed] = kernels::added_rms_norm(x, attended, weight, 1e-5, rows);
   out.added = used(h, rows);
-  const auto gated =
-      kernels::counted_swiglu(kernels::counted_linear(h_normed, moved(inputs.up), rows), rows);
+  const auto gated = kernels::counted_swiglu(kernels::counted_linear(h_normed, moved(inputs.up), rows), rows);
   out.gated = used(gated, rows);
   const auto product = kernels::counted_linear(gated, moved(inputs.down), rows);
   out.product = used(product, rows);
@@ -124,15 +124,16 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
   ASSERT_TRUE(kernels::has_counted_rows(inputs.x.to(device_, at::kBFloat16), kHeadSize));
   auto uneven = at::rand({kSequences, kTokens}).lt(0.4);
   uneven[1].fill_(false);
-  for (const at::Tensor& active :
-       {at::Tensor(), uneven, at::zeros({kSequences, kTokens}, at::kBool), at::zeros({kSequences, kTokens}, at::kBool).logical_not()})
+  for (const at::Tensor& active : {at::Tensor(), uneven, at::zeros({kSequences, kTokens}, at::kBool),
+                                   at::zeros({kSequences, kTokens}, at::kBool).logical_not()})
     for (const auto type : {at::kBFloat16, at::kHalf}) {
       // The reference in float32 on the very values of 16 bits.
       Inputs rounded = inputs;
-      for (at::Tensor* x : {&rounded.x, &rounded.shift, &rounded.out, &rounded.weight, &rounded.qkv, &rounded.up,
-                            &rounded.down})
+      for (at::Tensor* x : {&rounded.x, &rounded.shift, &rounded.out, &rounded.weight, &rounded.qkv,
+                            &rounded.up, &rounded.down})
         *x = x->to(type).to(at::kFloat);
-      const Pass expected = pass(rounded, at::kCPU, at::kFloat, active), got = pass(rounded, device_, type, active);
+      const Pass expected = pass(rounded, at::kCPU, at::kFloat, active),
+                 got = pass(rounded, device_, type, active);
       const double bound = type == at::kHalf ? 4e-3 : 3e-2;
       EXPECT_LT(error_of(got.score, expected.score), 1e-4);
       EXPECT_LT(error_of(got.sum, expected.sum), 1e-5);

@@ -87,7 +87,8 @@ TEST(CudaVarlenAttention, OutputAndGradientsEqualOneMaskedProduct) {
           if (some_keys) moved.key_N = layout.key_N.to(device);
           std::vector<at::Tensor> ours, theirs;
           for (const int64_t heads : {4, 2, 2}) {
-            ours.push_back(at::randn({heads, rows, 16}, at::kDouble).to(type).to(device).requires_grad_(true));
+            ours.push_back(
+                at::randn({heads, rows, 16}, at::kDouble).to(type).to(device).requires_grad_(true));
             theirs.push_back(ours.back().detach().cpu().to(at::kDouble).requires_grad_(true));
           }
           const auto y = kernels::varlen_attention(ours[0], ours[1], ours[2], moved);
