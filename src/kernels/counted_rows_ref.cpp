@@ -51,7 +51,7 @@ at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const 
   const int64_t inner = out_I.numel(), tokens = both.size(1);
   const auto shifted = both + shift.to(at::kFloat);
   const auto own = shifted.slice(2, 0, inner), sums = at::cumsum(shifted.slice(2, inner), 1);
-  sum_BI.copy_(sums.select(1, tokens - 1));
+  sum_BI.copy_(sums.select(1, tokens - 1).view_as(sum_BI));
   const auto count_T1 = at::arange(1, tokens + 1, both.options()).unsqueeze(1);
   return at::matmul(at::gelu(own + sums / count_T1), out_I.to(at::kFloat)) + bias.to(at::kFloat);
 }
@@ -120,7 +120,8 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
 at::Tensor counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t /*tokens*/,
                              const at::Tensor& start_S1) {
   const int64_t used = count_of(start_S1);
-  const auto all = qkv.narrow(0, 0, used).view({used, heads + 2 * kv_heads, -1}).transpose(0, 1);
+  const int64_t head_size = qkv.size(1) / (heads + 2 * kv_heads);
+  const auto all = qkv.narrow(0, 0, used).view({used, heads + 2 * kv_heads, head_size}).transpose(0, 1);
   const VarlenLayout layout = {.start_S1 = start_S1.to(at::kCPU, at::kLong), .key_N = {}, .causal = true};
   const auto y_HNE = varlen_attention(all.narrow(0, 0, heads), all.narrow(0, heads, kv_heads),
                                       all.narrow(0, heads + kv_heads, kv_heads), layout);

@@ -19,7 +19,8 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos_TF, const at::Tenso
 
 Heads forward(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
               int64_t kv_heads) {
-  const auto x = qkv.view({qkv.size(0), qkv.size(1), heads + 2 * kv_heads, -1}).transpose(1, 2);
+  const int64_t all_heads = heads + 2 * kv_heads;
+  const auto x = qkv.view({qkv.size(0), qkv.size(1), all_heads, qkv.size(2) / all_heads}).transpose(1, 2);
   const auto rotated = rotate(x.narrow(1, 0, heads + kv_heads), cos_TF, sin_TF);
   return {rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads),
           x.narrow(1, heads + kv_heads, kv_heads).contiguous()};

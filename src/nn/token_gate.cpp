@@ -53,7 +53,8 @@ GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView
   GateDecision decision;
   at::Tensor score_BT;
   if (options_.config.learns()) {
-    const auto logit_BT = pooled_ ? pooled_(x_BTD, view, context) : scorer_(x_BTD, view, context);
+    const auto logit_BT =
+        pooled_ ? pooled_(x_BTD.detach(), view, context) : scorer_(x_BTD.detach(), view, context);
     score_BT = at::sigmoid(logit_BT);
     decision = learned(score_BT, present_BT, context);
   } else if (options_.config.kind == GateKind::kTopK) {

@@ -1,6 +1,6 @@
 #include "train/flop_counter.h"
 
-#include <ATen/core/Tensor.h>
+#include <ATen/ATen.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/record_function.h>
 
@@ -32,6 +32,14 @@ double attention_flops(c10::ArrayRef<const c10::IValue> inputs) {
   return whole;
 }
 
+/// Of queries [N, H, E] of sequences whose borders `start` [S + 1] says, the same for keys. Waits for the
+/// device.
+double packed_attention_flops(const at::Tensor& q, const at::Tensor& start, bool causal) {
+  const at::Tensor length_S = start.to(at::kCPU, at::kDouble).diff();
+  const double pairs = (length_S * length_S).sum().item<double>();
+  return 4 * last_sizes(q, 2) * (causal ? pairs / 2 : pairs);
+}
+
 double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) {
   if (name == "aten::mm" || name == "aten::bmm") return product_flops(inputs, 0);
   if (name == "aten::addmm" || name == "aten::baddbmm") return product_flops(inputs, 1);
@@ -40,6 +48,12 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
       name == "aten::_scaled_dot_product_cudnn_attention" ||
       name == "aten::_scaled_dot_product_efficient_attention")
     return attention_flops(inputs);
+  if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
+    return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
+  if (name == "fathom::counted_linear") {  // on a GPU; the reference calls aten::mm
+    const at::Tensor &weight = inputs[1].toTensor(), &start = inputs[2].toTensor();
+    return start.is_cuda() ? 2 * last_sizes(weight, 2) * start[-1].item<double>() : 0;
+  }
   return 0;
 }
 

@@ -102,6 +102,12 @@ TEST(CountedRows, TokensWithoutARowPassAsTheyAre) {
   EXPECT_TRUE(at::equal(changed, active));
 }
 
+TEST(CountedRows, NoTokenAtAll) {
+  const Inputs inputs;
+  const Pass out = pass(inputs, at::kCPU, at::kFloat, at::zeros({kSequences, kTokens}, at::kBool));
+  EXPECT_TRUE(at::equal(out.merged, inputs.x));
+}
+
 class CudaCountedRows : public testing::Test {
  protected:
   void SetUp() override {

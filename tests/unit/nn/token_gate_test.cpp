@@ -228,20 +228,33 @@ TEST(CausalGate, RowsThatTheDeviceCountsAreThoseThatTheHostCounts) {
 TEST_P(LearnedGate, ScoresGetTheGradientOfTheLayersOutput) {
   // d/ds of x + m f with the straight-through estimator is ⟨grad, f⟩; here grad is 1.
   Block block = block_of({.kind = GetParam()});
-  block->gate()->set_dense(true);
+  const GateTrace all = {{{1, at::ones({kBatch, kTokens}, at::kBool)}}};
+  const ForwardContext context = {.training = true, .forced_gates = &all};
   const auto x = states();
   const auto view = view_of(x, causal());
-  const auto decision = block->gate()->forward(x, view, {.training = true});
+  const auto decision = block->gate()->forward(x, view, context);
   const auto slope_BT = torch::autograd::grad({decision.weight_BT.sum()}, {decision.weight_BT})[0];
   EXPECT_TRUE(at::equal(decision.weight_BT, at::ones_like(slope_BT)));
-  const auto y = block->forward(x, view, {.training = true});
+  const auto y = block->forward(x, view, context);
   const auto f_BT = (y - x).detach().sum(2);
   std::vector<at::Tensor> parameters = block->gate()->parameters();
   const auto found = torch::autograd::grad({y.sum()}, parameters, {}, {}, false, true);
-  const auto again = block->gate()->forward(x, view, {.training = true});
+  const auto again = block->gate()->forward(x, view, context);
   const auto expected =
       torch::autograd::grad({(again.weight_BT * f_BT).sum()}, parameters, {}, {}, false, true);
   for (size_t i = 0; i < found.size(); ++i) EXPECT_LT(relative_error(found[i], expected[i]), 1e-10);
+}
+
+TEST_P(LearnedGate, ScoresRestInTheDenseWarmUp) {
+  Block block = block_of({.kind = GetParam()});
+  block->gate()->set_dense(true);
+  block->gate()->set_multiplier(at::ones({}, at::kDouble));
+  const auto x = states();
+  const auto y = block->forward(x, view_of(x, causal()), {.training = true, .explore = 0.5});
+  for (const auto& item : block->named_parameters()) {
+    const auto grad = torch::autograd::grad({y.sin().sum()}, {item.value()}, {}, true, false, true)[0];
+    EXPECT_EQ(grad.defined(), !item.key().starts_with("gate.")) << item.key();
+  }
 }
 
 TEST_P(LearnedGate, TheMultiplierWeighsTheMeanScore) {
