@@ -23,6 +23,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 constexpr double kLimitSeconds = 10;
+constexpr double kStartSeconds = 10;  ///< of two programs on a busy machine
 constexpr int kFailingStep = 5;
 
 /// What the culprit does first, so that the time of its failure is known.
@@ -146,7 +147,8 @@ TEST(Failure, OfARankThatHangsEndsTheLaunch) {
   unsetenv("FATHOM_TEST_BODY");
   EXPECT_EQ(status, 3);
   EXPECT_THAT(errors, HasSubstr("rank 0 was lost"));
-  EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::duration<double>(kLimitSeconds));
+  EXPECT_LT(std::chrono::steady_clock::now() - started,
+            std::chrono::duration<double>(kStartSeconds + kLimitSeconds));
 }
 
 TEST(Failure, IsAbsentWhenAllGoesWellUnderTheLauncher) {

@@ -160,7 +160,8 @@ TEST_F(MaskedTokenRun, LeavesWhatTextTowersAndLanguageModelsBeginWith) {
 }
 
 TEST_F(MaskedTokenRun, SaysWhatIsWrong) {
-  const auto refuses = [&](const std::vector<std::string>& settings, const std::string& said) {
+  const auto refuses = [&](std::vector<std::string> settings, const std::string& said) {
+    settings.push_back("training.max_steps=1");
     expect_failure(run_program(words("bad", settings)), 1, {said});
   };
   const std::string file = texts().front();
@@ -173,7 +174,9 @@ TEST_F(MaskedTokenRun, SaysWhatIsWrong) {
 }
 
 TEST_F(MaskedTokenRun, ADryRunCountsIt) {
-  std::vector<std::string> dry = words("dry", texts());
+  std::vector<std::string> settings = texts();
+  settings.push_back("training.max_steps=1");
+  std::vector<std::string> dry = words("dry", settings);
   dry.insert(dry.end(), {"--dry-run", "--json"});
   const ProgramResult result = run_program(dry);
   ASSERT_EQ(result.status, 0) << result.error;

@@ -105,7 +105,7 @@ class Conversations : public ::testing::Test {
  protected:
   std::vector<Conversation> read(const std::string& lines, OnError on_error = OnError::kStop) {
     write_file_atomically(folder_ / "c.jsonl", lines);
-    DataReport report(on_error);
+    DataReport report(on_error, "data.chat");
     auto conversations = read_conversations(folder_ / "c.jsonl", report);
     num_problems_ = report.count();
     return conversations;
