@@ -53,6 +53,7 @@ GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView
   GateDecision decision;
   at::Tensor score_BT;
   if (options_.config.learns()) {
+    // A gradient that went on into the layers below would grow from gate to gate.
     const auto logit_BT =
         pooled_ ? pooled_(x_BTD.detach(), view, context) : scorer_(x_BTD.detach(), view, context);
     score_BT = at::sigmoid(logit_BT);

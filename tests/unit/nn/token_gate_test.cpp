@@ -245,6 +245,14 @@ TEST_P(LearnedGate, ScoresGetTheGradientOfTheLayersOutput) {
   for (size_t i = 0; i < found.size(); ++i) EXPECT_LT(relative_error(found[i], expected[i]), 1e-10);
 }
 
+TEST_P(LearnedGate, NothingOfAScoreReachesTheLayersBelow) {
+  Block block = block_of({.kind = GetParam()});
+  const auto x = states().requires_grad_(true);
+  const auto decision = block->gate()->forward(x, view_of(x, causal()), {.training = true});
+  ASSERT_TRUE(decision.weight_BT.requires_grad());
+  EXPECT_FALSE(torch::autograd::grad({decision.weight_BT.sum()}, {x}, {}, true, false, true)[0].defined());
+}
+
 TEST_P(LearnedGate, ScoresRestInTheDenseWarmUp) {
   Block block = block_of({.kind = GetParam()});
   block->gate()->set_dense(true);
