@@ -25,8 +25,10 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   FATHOM_CHECK(!(causal && mask.defined()), "[attention] causal attention takes no mask");
   FATHOM_CHECK(q.size(1) % k.size(1) == 0, "[attention] {} heads for {} key-value heads", q.size(1),
                k.size(1));
-  if (extends_cache(q, k, mask) && !causal)
-    return std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v));
+  if (!causal && extends_cache(q, k, mask)) {
+    const auto type = q.scalar_type();
+    return std::get<0>(at::_scaled_dot_product_flash_attention(q, k.to(type), v.to(type)));
+  }
   const auto type = product_type(q);
   const auto bias = mask.defined() ? std::make_optional(mask) : std::nullopt;
   const bool grouped = q.size(1) != k.size(1);

@@ -6,6 +6,18 @@
 #include "nn/gated_rows.h"
 
 namespace fathom {
+namespace {
+
+/// What the kernels of kernels/counted_rows.h take of a block: vectors of 16 bytes, warps of a bottleneck.
+bool widths_fit(const BlockOptions& options) {
+  const GateConfig& gate = options.gate.config;
+  const int64_t inner = gate.inner_of(options.attention.dim);
+  const bool scores = gate.kind == GateKind::kCausal;
+  return options.mlp.inner % 8 == 0 && (!scores || (inner % 32 == 0 && inner <= 1024));
+}
+
+}  // namespace
+
 BlockImpl::BlockImpl(const BlockOptions& options) : options_(options) {
   attention_norm_ = register_module("attention_norm", RMSNorm(options.attention.dim, options.norm_eps));
   attention_ = register_module("attention", Attention(options.attention));
@@ -54,12 +66,14 @@ at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
 }
 
 /// Whether the device may count for itself what the gate lets through: texts that begin here, computed
-/// without gradients.
+/// without gradients, in the type of their cache.
 bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
                             const ForwardContext& context) const {
   const bool plain = attention_->is_plain() && mlp_->is_plain() && options_.gate.config.is_causal();
   const bool begins = view.causal && !view.present_BT.defined();
-  return plain && begins && !context.training && !at::GradMode::is_enabled() &&
+  if (view.cache != nullptr && view.cache->room(options_.layer).first.scalar_type() != x_BTD.scalar_type())
+    return false;
+  return plain && begins && widths_fit(options_) && !context.training && !at::GradMode::is_enabled() &&
          kernels::has_counted_rows(x_BTD, options_.attention.head_dim);
 }
 
