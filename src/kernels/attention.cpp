@@ -2,6 +2,7 @@
 
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <c10/core/GradMode.h>
 
 #include "base/error.h"
 #include "kernels/product_type.h"
@@ -14,8 +15,8 @@ namespace {
 /// on a GPU, cuDNN's attention, is prepared anew for each length, which takes longer than all the rest.
 bool extends_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& mask) {
   const bool half = q.scalar_type() == at::kHalf || q.scalar_type() == at::kBFloat16;
-  return q.is_cuda() && half && !mask.defined() && q.size(2) < k.size(2) && q.size(3) % 8 == 0 &&
-         q.size(3) <= 256;
+  return q.is_cuda() && half && !mask.defined() && !c10::GradMode::is_enabled() && q.size(2) < k.size(2) &&
+         q.size(3) % 8 == 0 && q.size(3) <= 256;
 }
 
 }  // namespace
