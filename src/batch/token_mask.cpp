@@ -56,6 +56,19 @@ int64_t TokenMaskConfig::most_chosen(int64_t tokens) const {
   return std::max<int64_t>(1, std::llrint(static_cast<double>(tokens) * ratio));
 }
 
+std::vector<int64_t> mark_ids(const Tokenizer& tokenizer, const std::vector<std::string>& tokens) {
+  std::vector<int64_t> ids;
+  const auto add = [&](std::optional<int32_t> id) {
+    if (id && std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
+  };
+  for (const std::string& token : tokens)
+    if (!token.empty()) add(tokenizer.token_id(token));
+  for (const auto& id : {tokenizer.end_of_text(), tokenizer.padding(), tokenizer.mask()}) add(id);
+  for (const int32_t id : tokenizer.prefix()) add(id);
+  for (const int32_t id : tokenizer.suffix()) add(id);
+  return ids;
+}
+
 MaskVocabulary mask_vocabulary(const Tokenizer& tokenizer, const std::string& mask_token,
                                const std::vector<std::string>& further_marks) {
   std::optional<int32_t> mask = tokenizer.token_id(mask_token);
@@ -64,19 +77,9 @@ MaskVocabulary mask_vocabulary(const Tokenizer& tokenizer, const std::string& ma
     fail(ErrorKind::kConfig,
          "data.text.mask_token = \"{}\": the tokenizer has no such token; one that this task trains has it",
          mask_token);
-  MaskVocabulary vocabulary{.size = tokenizer.vocab_size(), .mask = *mask};
-  const auto add = [&](std::optional<int32_t> id) {
-    std::vector<int64_t>& marks = vocabulary.marks;
-    if (id && std::find(marks.begin(), marks.end(), *id) == marks.end()) marks.push_back(*id);
-  };
-  add(mask);
-  add(tokenizer.end_of_text());
-  add(tokenizer.padding());
-  for (const int32_t id : tokenizer.prefix()) add(id);
-  for (const int32_t id : tokenizer.suffix()) add(id);
-  for (const std::string& mark : further_marks)
-    if (!mark.empty()) add(tokenizer.token_id(mark));
-  return vocabulary;
+  std::vector<std::string> tokens = further_marks;
+  tokens.push_back(mask_token);
+  return {.size = tokenizer.vocab_size(), .mask = *mask, .marks = mark_ids(tokenizer, tokens)};
 }
 
 MaskedTokens mask_tokens(const at::Tensor& key_B, const at::Tensor& tokens_BT, const at::Tensor& length_B,

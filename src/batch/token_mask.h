@@ -25,6 +25,10 @@ struct TokenMaskConfig {
   int64_t most_chosen(int64_t tokens) const;
 };
 
+/// Ids that are no words, each once: those of `tokens`, texts of tokens of which any may be empty or unknown,
+/// and those that the tokenizer knows by a role (padding, end of text, mask, what stands around a text).
+std::vector<int64_t> mark_ids(const Tokenizer& tokenizer, const std::vector<std::string>& tokens);
+
 /// What masking has to know of a vocabulary.
 struct MaskVocabulary {
   int64_t size = 0;
@@ -33,7 +37,7 @@ struct MaskVocabulary {
 };
 
 /// `mask_token`: the text of the token that hidden ones become; a vocabulary without it may have one by
-/// another name (`Tokenizer::mask`). `further_marks` join those that the tokenizer knows by their role.
+/// another name (`Tokenizer::mask`). `further_marks` join those of `mark_ids`.
 /// Errors (kConfig): no such token.
 MaskVocabulary mask_vocabulary(const Tokenizer& tokenizer, const std::string& mask_token,
                                const std::vector<std::string>& further_marks = {});

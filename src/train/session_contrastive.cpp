@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "batch/token_mask.h"
 #include "data/readers/dataset_part.h"
 #include "evaluate/modality_centres.h"
 #include "evaluate/retrieval_data.h"
@@ -140,16 +141,19 @@ void open_contrastive(Session& session, const SessionPlace& place) {
                                 .pad_frames_to = on_cpu || !hears ? 0 : inputs.audio.max_frames(),
                                 .missing = facts.missing},
                                order_hook(hard_negatives));
-  ContrastiveTask::Setup setup{.config = recipe.contrastive,
-                               .num_tokens = inputs.text.max_tokens,
-                               .num_frames = hears ? inputs.audio.max_frames() : 0,
-                               .captions_per_image = recipe.data.pairing.captions_per_image,
-                               .views_per_image = recipe.data.pairing.views_per_image,
-                               .missing = facts.missing,
-                               .seed = recipe.seed,
-                               .tokenizer_json = tokenizer->to_json(),
-                               .adapter_base = adapter_base_of(recipe),
-                               .hard_negatives = hard_negatives};
+  ContrastiveTask::Setup setup{
+      .config = recipe.contrastive,
+      .num_tokens = inputs.text.max_tokens,
+      .num_frames = hears ? inputs.audio.max_frames() : 0,
+      .captions_per_image = recipe.data.pairing.captions_per_image,
+      .views_per_image = recipe.data.pairing.views_per_image,
+      .missing = facts.missing,
+      .seed = recipe.seed,
+      .text_marks =
+          mark_ids(*tokenizer, {inputs.text.begin_token, inputs.text.end_token, inputs.text.mask_token}),
+      .tokenizer_json = tokenizer->to_json(),
+      .adapter_base = adapter_base_of(recipe),
+      .hard_negatives = hard_negatives};
   if (place.collective.rank() == 0) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
     ModelInputs evaluated = inputs;

@@ -75,6 +75,12 @@ TEST(Ranks, TwoEqualOneWithAdaptersReversalAndConsistency) {
             1e-5);
 }
 
+TEST(Ranks, TwoEqualOneWithWordsToName) {
+  EXPECT_LT(two_against_one("fp64", {"contrastive.word_weight=0.5", "training.micro_batch_size=3",
+                                     "data.pairing.views_per_image=2"}),
+            1e-5);
+}
+
 /// Rank 0 alone writes whole models; both must hear after the same step that the run is to end.
 TEST(Ranks, StopAfterTheSameStepWhileModelsAreWritten) {
   const TrainingWorld world;

@@ -72,7 +72,7 @@ TEST(Resume, EqualsTheUninterruptedRunAfterTwentyKills) {
 }
 
 /// Cut off between epochs, in the middle of them, and while the next epoch's order is fixed already.
-TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegatives) {
+TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegativesAndCountsOfWords) {
   const TrainingWorld world;
   std::vector<std::string> settings = {"model.region=attention",
                                        "contrastive.hard_negatives.refresh=3",
@@ -80,6 +80,7 @@ TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegatives) {
                                        "contrastive.hard_negatives.max_similarity=0.8",
                                        "contrastive.hard_negatives.sharpness=2",
                                        "contrastive.consistency=0.2",
+                                       "contrastive.word_weight=0.3",
                                        "checkpoint.every=1",
                                        "checkpoint.keep=0",
                                        "evaluation.every=0"};

@@ -25,6 +25,12 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
     view_head_ = ViewHead(model.vision.output_dim());
     place(*view_head_);
   }
+  if (setup_.config.word_weight > 0) {
+    word_head_ = Linear(LinearOptions{.in = model.vision.output_dim(), .out = model.text.vocab_size});
+    place(*word_head_);
+    word_targets_ = std::make_unique<WordTargets>(WordTargets::Setup{
+        .vocab_size = model.text.vocab_size, .marks = setup_.text_marks, .device = like.device()});
+  }
   if (setup_.config.reversal > 0) {
     discriminator_ = ModalityDiscriminator(model.embed_dim, model.hears ? 3 : 2);
     place(*discriminator_);
@@ -46,6 +52,7 @@ NamedParameters ContrastiveTask::parameters() const {
     for (auto& [name, parameter] : module_parameters(module)) all.emplace_back(prefix + name, parameter);
   };
   if (view_head_) add("view_head.", *view_head_);
+  if (word_head_) add("word_head.", *word_head_);
   if (discriminator_) add("discriminator.", *discriminator_);
   return all;
 }
@@ -60,7 +67,17 @@ struct ContrastiveTask::Rows {
   bool stand_in =
       false;  ///< nobody has it: one row of nothing, so that every rank's graph has the same parts
   ForwardContext forward;
+
+  /// Each of N rows at its place among all, zeros elsewhere.
+  at::Tensor spread(const at::Tensor& x) const;
 };
+
+at::Tensor ContrastiveTask::Rows::spread(const at::Tensor& x) const {
+  if (!x.defined() || !place_N.defined()) return x;
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes[0] = total;
+  return at::zeros(sizes, x.options()).index_copy(0, place_N, stand_in ? x * 0 : x);
+}
 
 ContrastiveTask::Rows ContrastiveTask::rows_of(const MicroBatch& micro_batch, Modality modality) const {
   const Batch& batch = micro_batch.batch;
@@ -124,32 +141,35 @@ ContrastiveTask::Rows ContrastiveTask::rows_of(const MicroBatch& micro_batch, Mo
   return rows;
 }
 
-ModalityRows ContrastiveTask::encode(const Rows& rows, Modality modality, at::Tensor* view_VD) {
-  /// Each row at its place among all, zeros elsewhere.
-  const auto spread = [&](const at::Tensor& x) {
-    if (!x.defined() || !rows.place_N.defined()) return x;
-    std::vector<int64_t> sizes = x.sizes().vec();
-    sizes[0] = rows.total;
-    return at::zeros(sizes, x.options()).index_copy(0, rows.place_N, rows.stand_in ? x * 0 : x);
-  };
+ModalityRows ContrastiveTask::encode(const Rows& rows, Modality modality, at::Tensor* region_NPD) {
   ModalityRows found{.modality = modality, .present_B = rows.present_B};
   if (modality == Modality::kImage) {
-    const at::Tensor region_NPD = setup_.model->vision()->features(rows.input, rows.forward);
-    found.side = setup_.model->encode_regions(region_NPD, rows.forward);
-    if (view_head_) *view_VD = spread(view_head_->forward(region_NPD.mean(1)));
+    *region_NPD = setup_.model->vision()->features(rows.input, rows.forward);
+    found.side = setup_.model->encode_regions(*region_NPD, rows.forward);
   } else if (modality == Modality::kText) {
     found.side = setup_.model->encode_text(rows.input, rows.length, rows.forward);
   } else {
     found.side = setup_.model->encode_sound(rows.input, rows.length, rows.forward);
   }
-  found.side.whole_ND = spread(found.side.whole_ND);
-  found.side.key_NSD = spread(found.side.key_NSD);
-  found.side.value_NSD = spread(found.side.value_NSD);
+  found.side.whole_ND = rows.spread(found.side.whole_ND);
+  found.side.key_NSD = rows.spread(found.side.key_NSD);
+  found.side.value_NSD = rows.spread(found.side.value_NSD);
   if (found.side.length_N.defined() && rows.place_N.defined()) {
     const at::Tensor one_M = at::ones({rows.total}, found.side.length_N.options());
     found.side.length_N = one_M.index_copy(0, rows.place_N, found.side.length_N);
   }
   return found;
+}
+
+void ContrastiveTask::apply_heads(const at::Tensor& region_NPD, const Rows& rows, const Batch& batch,
+                                  ContrastiveRows& local) {
+  if (view_head_) local.view_VD = rows.spread(view_head_->forward(region_NPD.mean(1)));
+  if (word_head_) {
+    at::Tensor word_NW = word_targets_->words(batch).repeat_interleave(rows.total / batch.size(), 0);
+    if (rows.place_N.defined()) word_NW = word_NW.index_select(0, rows.place_N);
+    const at::Tensor pooled_ND = region_NPD.mean(1).to(word_head_->weight().scalar_type());
+    local.word_loss_V = rows.spread(word_targets_->loss(word_head_->forward(pooled_ND), word_NW));
+  }
 }
 
 ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
@@ -158,7 +178,9 @@ ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
   if (setup_.model->config().hears) modalities.push_back(Modality::kSound);
   for (const Modality modality : modalities) {
     const Rows rows = rows_of(micro_batch, modality);
-    local.modalities.push_back(encode(rows, modality, &local.view_VD));
+    at::Tensor region_NPD;
+    local.modalities.push_back(encode(rows, modality, &region_NPD));
+    if (modality == Modality::kImage) apply_heads(region_NPD, rows, micro_batch.batch, local);
     if (modality != Modality::kText) continue;
     local.caption_M = caption_ids(rows.input, rows.length);
     if (rows.place_N.defined()) {  // what no caption has, where there is none
@@ -171,12 +193,14 @@ ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
 }
 
 at::Tensor ContrastiveTask::loss(const MicroBatch& micro_batch, const StepContext& step) {
+  if (word_targets_) word_targets_->count({&micro_batch, 1}, step.collective);
   return objective_->loss(embed(micro_batch), step);
 }
 
 at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_batches,
                                              const StepContext& step) {
   if (micro_batches.size() == 1) return Task::forward_backward(micro_batches, step);
+  if (word_targets_) word_targets_->count(micro_batches, step.collective);
   std::vector<ContrastiveRows> parts;
   {
     const torch::NoGradGuard no_grad;
@@ -229,12 +253,16 @@ void ContrastiveTask::after_step(const StepContext& step) {
 }
 
 TensorMap ContrastiveTask::state() const {
-  return setup_.hard_negatives ? setup_.hard_negatives->state() : TensorMap{};
+  TensorMap state;
+  if (setup_.hard_negatives) state = setup_.hard_negatives->state();
+  if (word_targets_) state.merge(word_targets_->state());
+  return state;
 }
 
 void ContrastiveTask::load_state(const TensorMap& state) {
-  // A run that goes on with a bank it did not have begins with an empty one.
-  if (setup_.hard_negatives && !state.empty()) setup_.hard_negatives->load_state(state);
+  // A run that goes on with a bank or counts that it did not have begins with empty ones.
+  if (setup_.hard_negatives) setup_.hard_negatives->load_state(state);
+  if (word_targets_) word_targets_->load_state(state);
 }
 
 void ContrastiveTask::save_model(const std::string& folder, const Json& record) {

@@ -14,6 +14,7 @@
 #include "train/task/hard_negatives.h"
 #include "train/task/modality_discriminator.h"
 #include "train/task/view_head.h"
+#include "train/task/word_targets.h"
 
 namespace fathom {
 
@@ -27,7 +28,9 @@ namespace fathom {
 /// the model hears, a sound. Every view is a positive of every caption of its picture. With `missing`, a
 /// sample may lack modalities, and a batch may have none of one; encoders see the rows that are there. With
 /// `self_weight`, views of one picture are also contrasted with those of others (Chen et al., "A simple
-/// framework for contrastive learning of visual representations", ICML 2020).
+/// framework for contrastive learning of visual representations", ICML 2020). With `word_weight`, a linear
+/// head that is thrown away after training names the words of a picture's captions from its pooled features
+/// (word_targets.h).
 class ContrastiveTask : public Task {
  public:
   struct Setup {
@@ -37,8 +40,9 @@ class ContrastiveTask : public Task {
     int64_t num_frames = 0;  ///< of a sound, for figures
     int64_t captions_per_image = 1;
     int64_t views_per_image = 1;
-    bool missing = false;  ///< samples may lack a modality
-    int64_t seed = 0;      ///< of the initial weights of what is no part of the model
+    bool missing = false;                  ///< samples may lack a modality
+    int64_t seed = 0;                      ///< of the initial weights of what is no part of the model
+    std::vector<int64_t> text_marks = {};  ///< ids that are no words: padding, begin, end, mask
     std::string tokenizer_json;
     std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
     std::shared_ptr<HardNegatives> hard_negatives;  ///< may be null; also the hook of the loader's order
@@ -72,10 +76,15 @@ class ContrastiveTask : public Task {
 
   ContrastiveRows embed(const MicroBatch& micro_batch);
   Rows rows_of(const MicroBatch& micro_batch, Modality modality) const;
-  ModalityRows encode(const Rows& rows, Modality modality, at::Tensor* view_VD);
+  ModalityRows encode(const Rows& rows, Modality modality, at::Tensor* region_NPD);
+  /// What training alone asks of pictures, by their regions.
+  void apply_heads(const at::Tensor& region_NPD, const Rows& rows, const Batch& batch,
+                   ContrastiveRows& local);
 
   Setup setup_;
   ViewHead view_head_{nullptr};
+  Linear word_head_{nullptr};
+  std::unique_ptr<WordTargets> word_targets_;  ///< with `word_head_`
   ModalityDiscriminator discriminator_{nullptr};
   std::vector<at::Tensor> measured_centres_;  ///< empty: not since the last step
   std::unique_ptr<ContrastiveObjective> objective_;

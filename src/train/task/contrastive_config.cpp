@@ -25,6 +25,10 @@ void ContrastiveConfig::fields(Fields& f) {
   f.group("pairs", pairs, "with model.hears: weights of the kinds of pairs, whose losses are averaged");
   f("self_weight", self_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
   f("self_temperature", self_temperature, "its temperature", {.low = 0.001});
+  f("word_weight", word_weight,
+    "weight of naming the words of a sample's captions from its picture alone, the rarer a word the more it "
+    "counts; 0 for none",
+    {.low = 0});
   f("region_weight", region_weight, "weight of the loss over region scores, where model.region gives them",
     {.low = 0});
   f("reversal", reversal,

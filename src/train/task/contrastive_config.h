@@ -25,6 +25,7 @@ struct ContrastiveConfig {
   PairWeights pairs;
   double self_weight = 0.0;
   double self_temperature = 0.1;
+  double word_weight = 0.0;
   double region_weight = 1.0;
   double reversal = 0.0;
   double consistency = 0.0;

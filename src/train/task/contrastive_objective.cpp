@@ -40,6 +40,13 @@ RowCount count_rows(const at::Tensor& present_S, int64_t samples, int64_t each) 
   return count;
 }
 
+/// This rank's share of the mean over the views of samples of `present_S`, or of all `samples`. Views of
+/// other samples have losses of 0.
+at::Tensor mean_of_views(const at::Tensor& loss_V, const ContrastiveRows& local, const at::Tensor& present_S,
+                         int64_t samples) {
+  return count_rows(present_S, samples, loss_V.size(0) / local.owner_B.size(0)).divide(loss_V.sum());
+}
+
 }  // namespace
 
 std::vector<at::Tensor*> ContrastiveRows::learned() {
@@ -47,7 +54,7 @@ std::vector<at::Tensor*> ContrastiveRows::learned() {
   for (ModalityRows& rows : modalities)
     for (at::Tensor PairSide::*member : {&PairSide::whole_ND, &PairSide::key_NSD, &PairSide::value_NSD})
       tensors.push_back(&(rows.side.*member));
-  tensors.push_back(&view_VD);
+  tensors.insert(tensors.end(), {&view_VD, &word_loss_V});
   return tensors;
 }
 
@@ -59,6 +66,7 @@ ContrastiveRows ContrastiveRows::join(const std::vector<ContrastiveRows>& parts)
     return tensors.empty() ? at::Tensor() : at::cat(tensors);
   };
   ContrastiveRows whole{.view_VD = cat([](const auto& part) { return part.view_VD; }),
+                        .word_loss_V = cat([](const auto& part) { return part.word_loss_V; }),
                         .owner_B = cat([](const auto& part) { return part.owner_B; }),
                         .caption_M = cat([](const auto& part) { return part.caption_M; })};
   for (size_t m = 0; m < parts.front().modalities.size(); ++m) {
@@ -257,6 +265,11 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
       add(weighed(config.consistency * consistency_loss(local, all, kind, collective)));
   }
   if (local.view_VD.defined()) add(config.self_weight * view_loss(local, collective));
+  if (local.word_loss_V.defined())
+    add(config.word_weight *
+        mean_of_views(local.word_loss_V, local,
+                      both(all.of(Modality::kImage).present_B, all.of(Modality::kText).present_B),
+                      all.samples()));
   if (setup_.discriminator) add(config.reversal * adversarial_loss(local, all, step));
   if (setup_.hard_negatives)
     setup_.hard_negatives->observe(all.owner_B, all.of(Modality::kText).side.whole_ND);

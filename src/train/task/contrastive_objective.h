@@ -33,6 +33,7 @@ struct ModalityRows {
 struct ContrastiveRows {
   std::vector<ModalityRows> modalities;  ///< the model's, picture and text first
   at::Tensor view_VD;                    ///< for the contrast among views; undefined without it
+  at::Tensor word_loss_V;                ///< of each view's naming of words; undefined without it
   at::Tensor owner_B;    ///< int64: position of each sample in its data set; equal ones are one sample
   at::Tensor caption_M;  ///< int64 hashes of the texts
 
@@ -56,7 +57,8 @@ struct ContrastiveRows {
 /// `region_weight`. Each rank scores its own texts with all pictures; scores, not tokens, then go to the
 /// other ranks. `reversal` adds what a modality discriminator sees in the embeddings, with reversed
 /// gradients; `consistency` the divergence between whom a sample's modalities resemble in the batch, averaged
-/// over the kinds of pairs.
+/// over the kinds of pairs; `word_weight` the mean loss of naming words, over views of samples with picture
+/// and captions.
 class ContrastiveObjective {
  public:
   struct Setup {

@@ -122,6 +122,7 @@ TensorMap HardNegatives::state() const {
 }
 
 void HardNegatives::load_state(const TensorMap& state) {
+  if (!state.contains("bank")) return;
   const torch::NoGradGuard no_grad;
   const auto fetch = [&](const char* name, at::Tensor& into) {
     const auto found = state.find(name);

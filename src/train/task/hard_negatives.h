@@ -60,7 +60,7 @@ class HardNegatives {
 
   const at::Tensor& bank() const { return bank_SD_; }
   TensorMap state() const;
-  /// Errors (kCheckpoint): a bank of another shape.
+  /// A state without a bank changes nothing. Errors (kCheckpoint): a bank of another shape.
   void load_state(const TensorMap& state);
 
  private:

@@ -2,6 +2,7 @@
 #include "batch/token_mask.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -123,7 +124,12 @@ TEST(TokenMask, TheVocabularyNamesTheMask) {
   const MaskVocabulary stands_in = mask_vocabulary(bytes, "~", {"", "!"});
   EXPECT_EQ(stands_in.size, 257);
   EXPECT_EQ(stands_in.mask, '~');
-  EXPECT_EQ(stands_in.marks, (std::vector<int64_t>{'~', 256, '!'}));
+  EXPECT_THAT(stands_in.marks, ::testing::UnorderedElementsAre('~', 256, '!'));
+}
+
+TEST(TokenMask, MarksAreKnownByTextAndByRole) {
+  EXPECT_THAT(mark_ids(byte_tokenizer(), {"", "!", "<|unknown|>", "!"}),
+              ::testing::UnorderedElementsAre('!', 256));
 }
 
 TEST(TokenMask, SharesAreNoMoreThanAll) {
