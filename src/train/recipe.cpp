@@ -231,6 +231,10 @@ void check_contrastive(const RecipeConfig& recipe) {
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
     fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
+  if (recipe.contrastive.localization > 0 && recipe.dual_tower.vision.num_regions() < 2)
+    fail(ErrorKind::kConfig,
+         "contrastive.localization: of pictures of model.vision.image_size = {} one region alone is left",
+         recipe.dual_tower.vision.image_size);
   if (recipe.contrastive.loss == ContrastiveLoss::kSigmoid && !recipe.dual_tower.logit_bias)
     fail(ErrorKind::kConfig, "contrastive.loss: sigmoid needs model.logit_bias = true");
 }

@@ -75,9 +75,9 @@ TEST(Ranks, TwoEqualOneWithAdaptersReversalAndConsistency) {
             1e-5);
 }
 
-TEST(Ranks, TwoEqualOneWithWordsToName) {
-  EXPECT_LT(two_against_one("fp64", {"contrastive.word_weight=0.5", "training.micro_batch_size=3",
-                                     "data.pairing.views_per_image=2"}),
+TEST(Ranks, TwoEqualOneWithWordsToNameAndLocalization) {
+  EXPECT_LT(two_against_one("fp64", {"contrastive.word_weight=0.5", "contrastive.localization=0.5",
+                                     "training.micro_batch_size=3", "data.pairing.views_per_image=2"}),
             1e-5);
 }
 

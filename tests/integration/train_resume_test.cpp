@@ -81,6 +81,7 @@ TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegativesAndCountsOfWords) {
                                        "contrastive.hard_negatives.sharpness=2",
                                        "contrastive.consistency=0.2",
                                        "contrastive.word_weight=0.3",
+                                       "contrastive.localization=0.3",
                                        "checkpoint.every=1",
                                        "checkpoint.keep=0",
                                        "evaluation.every=0"};

@@ -31,6 +31,10 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
     word_targets_ = std::make_unique<WordTargets>(WordTargets::Setup{
         .vocab_size = model.text.vocab_size, .marks = setup_.text_marks, .device = like.device()});
   }
+  if (setup_.config.localization > 0) {
+    location_head_ = LocationHead(model.vision.output_dim());
+    place(*location_head_);
+  }
   if (setup_.config.reversal > 0) {
     discriminator_ = ModalityDiscriminator(model.embed_dim, model.hears ? 3 : 2);
     place(*discriminator_);
@@ -53,6 +57,7 @@ NamedParameters ContrastiveTask::parameters() const {
   };
   if (view_head_) add("view_head.", *view_head_);
   if (word_head_) add("word_head.", *word_head_);
+  if (location_head_) add("location_head.", *location_head_);
   if (discriminator_) add("discriminator.", *discriminator_);
   return all;
 }
@@ -169,6 +174,11 @@ void ContrastiveTask::apply_heads(const at::Tensor& region_NPD, const Rows& rows
     if (rows.place_N.defined()) word_NW = word_NW.index_select(0, rows.place_N);
     const at::Tensor pooled_ND = region_NPD.mean(1).to(word_head_->weight().scalar_type());
     local.word_loss_V = rows.spread(word_targets_->loss(word_head_->forward(pooled_ND), word_NW));
+  }
+  if (location_head_) {
+    const at::Tensor key_N = rows.stand_in ? rows.place_N : rows.forward.key_B;
+    local.location_loss_V =
+        rows.spread(location_head_->loss(region_NPD, key_N, setup_.config.localization_pairs));
   }
 }
 

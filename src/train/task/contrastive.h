@@ -12,6 +12,7 @@
 #include "train/task/contrastive_config.h"
 #include "train/task/contrastive_objective.h"
 #include "train/task/hard_negatives.h"
+#include "train/task/location_head.h"
 #include "train/task/modality_discriminator.h"
 #include "train/task/view_head.h"
 #include "train/task/word_targets.h"
@@ -30,7 +31,8 @@ namespace fathom {
 /// `self_weight`, views of one picture are also contrasted with those of others (Chen et al., "A simple
 /// framework for contrastive learning of visual representations", ICML 2020). With `word_weight`, a linear
 /// head that is thrown away after training names the words of a picture's captions from its pooled features
-/// (word_targets.h).
+/// (word_targets.h); with `localization`, another tells from pairs of regions where they lie
+/// (location_head.h).
 class ContrastiveTask : public Task {
  public:
   struct Setup {
@@ -85,6 +87,7 @@ class ContrastiveTask : public Task {
   ViewHead view_head_{nullptr};
   Linear word_head_{nullptr};
   std::unique_ptr<WordTargets> word_targets_;  ///< with `word_head_`
+  LocationHead location_head_{nullptr};
   ModalityDiscriminator discriminator_{nullptr};
   std::vector<at::Tensor> measured_centres_;  ///< empty: not since the last step
   std::unique_ptr<ContrastiveObjective> objective_;

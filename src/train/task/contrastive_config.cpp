@@ -29,6 +29,10 @@ void ContrastiveConfig::fields(Fields& f) {
     "weight of naming the words of a sample's captions from its picture alone, the rarer a word the more it "
     "counts; 0 for none",
     {.low = 0});
+  f("localization", localization,
+    "weight of foretelling from two regions of a picture how far apart they lie; 0 for none", {.low = 0});
+  f("localization_pairs", localization_pairs, "pairs of regions of each picture that are asked for",
+    {.low = 1, .high = 4096});
   f("region_weight", region_weight, "weight of the loss over region scores, where model.region gives them",
     {.low = 0});
   f("reversal", reversal,

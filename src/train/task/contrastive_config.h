@@ -26,6 +26,8 @@ struct ContrastiveConfig {
   double self_weight = 0.0;
   double self_temperature = 0.1;
   double word_weight = 0.0;
+  double localization = 0.0;
+  int64_t localization_pairs = 64;
   double region_weight = 1.0;
   double reversal = 0.0;
   double consistency = 0.0;

@@ -54,7 +54,7 @@ std::vector<at::Tensor*> ContrastiveRows::learned() {
   for (ModalityRows& rows : modalities)
     for (at::Tensor PairSide::*member : {&PairSide::whole_ND, &PairSide::key_NSD, &PairSide::value_NSD})
       tensors.push_back(&(rows.side.*member));
-  tensors.insert(tensors.end(), {&view_VD, &word_loss_V});
+  tensors.insert(tensors.end(), {&view_VD, &word_loss_V, &location_loss_V});
   return tensors;
 }
 
@@ -67,6 +67,7 @@ ContrastiveRows ContrastiveRows::join(const std::vector<ContrastiveRows>& parts)
   };
   ContrastiveRows whole{.view_VD = cat([](const auto& part) { return part.view_VD; }),
                         .word_loss_V = cat([](const auto& part) { return part.word_loss_V; }),
+                        .location_loss_V = cat([](const auto& part) { return part.location_loss_V; }),
                         .owner_B = cat([](const auto& part) { return part.owner_B; }),
                         .caption_M = cat([](const auto& part) { return part.caption_M; })};
   for (size_t m = 0; m < parts.front().modalities.size(); ++m) {
@@ -270,6 +271,9 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
         mean_of_views(local.word_loss_V, local,
                       both(all.of(Modality::kImage).present_B, all.of(Modality::kText).present_B),
                       all.samples()));
+  if (local.location_loss_V.defined())
+    add(config.localization *
+        mean_of_views(local.location_loss_V, local, all.of(Modality::kImage).present_B, all.samples()));
   if (setup_.discriminator) add(config.reversal * adversarial_loss(local, all, step));
   if (setup_.hard_negatives)
     setup_.hard_negatives->observe(all.owner_B, all.of(Modality::kText).side.whole_ND);

@@ -34,6 +34,7 @@ struct ContrastiveRows {
   std::vector<ModalityRows> modalities;  ///< the model's, picture and text first
   at::Tensor view_VD;                    ///< for the contrast among views; undefined without it
   at::Tensor word_loss_V;                ///< of each view's naming of words; undefined without it
+  at::Tensor location_loss_V;            ///< of each view's localization; undefined without it
   at::Tensor owner_B;    ///< int64: position of each sample in its data set; equal ones are one sample
   at::Tensor caption_M;  ///< int64 hashes of the texts
 
@@ -58,7 +59,7 @@ struct ContrastiveRows {
 /// other ranks. `reversal` adds what a modality discriminator sees in the embeddings, with reversed
 /// gradients; `consistency` the divergence between whom a sample's modalities resemble in the batch, averaged
 /// over the kinds of pairs; `word_weight` the mean loss of naming words, over views of samples with picture
-/// and captions.
+/// and captions; `localization` that of telling where regions lie, over all views.
 class ContrastiveObjective {
  public:
   struct Setup {

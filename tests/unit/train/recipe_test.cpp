@@ -136,6 +136,8 @@ TEST_F(Recipe, RefusesImpossibleShapes) {
               HasSubstr("data.text.max_tokens: 65 is more than model.text.max_positions = 64"));
   EXPECT_THAT(error_of(contrastive("[data.image]\nsize = 64\n")), HasSubstr("data.image.size"));
   EXPECT_THAT(error_of(contrastive("[contrastive]\nloss = \"sigmoid\"\n")), HasSubstr("model.logit_bias"));
+  EXPECT_THAT(error_of(contrastive("[model.vision]\nimage_size = 32\n[contrastive]\nlocalization = 1\n")),
+              HasSubstr("contrastive.localization: of pictures of model.vision.image_size = 32 one region"));
   EXPECT_THAT(error_of("[training]\nbatch_size = 4\n"), HasSubstr("one of epochs and max_steps"));
   EXPECT_THAT(error_of(contrastive("micro_batch_size = 9\n")), HasSubstr("is larger than batch_size (8)"));
   EXPECT_THROW(check_ranks(read(contrastive()), 3), Error);

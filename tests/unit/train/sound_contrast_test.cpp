@@ -154,7 +154,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"attention", RegionScore::kAttention, {}}, Case{"late", RegionScore::kLate, {}},
                       Case{"reversal", RegionScore::kNone, {.reversal = 0.5}},
                       Case{"consistency", RegionScore::kNone, {.consistency = 0.7}},
-                      Case{"words", RegionScore::kNone, {.word_weight = 0.6}}),
+                      Case{"words", RegionScore::kNone, {.word_weight = 0.6}},
+                      Case{"localization", RegionScore::kNone, {.localization = 0.6}}),
     [](const auto& info) { return std::string(info.param.name); });
 
 /// The definition on the model's own embeddings, one pair after another.
