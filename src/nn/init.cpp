@@ -24,6 +24,10 @@ void ParameterInit::constant(const std::string& name, double value) {
   module_.named_parameters(/*recurse=*/false)[name].fill_(value);
 }
 
+void ParameterInit::values(const std::string& name, const at::Tensor& value) {
+  module_.named_parameters(/*recurse=*/false)[name].copy_(value);
+}
+
 void init_parameters(torch::nn::Module& module, int64_t seed) {
   at::NoGradGuard no_grad;
   for (const auto& item : module.named_modules()) {

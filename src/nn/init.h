@@ -15,6 +15,7 @@ class ParameterInit {
   ParameterInit(torch::nn::Module& module, std::string prefix, int64_t seed);
   void normal(const std::string& name, double deviation);
   void constant(const std::string& name, double value);
+  void values(const std::string& name, const at::Tensor& value);
 
  private:
   torch::nn::Module& module_;

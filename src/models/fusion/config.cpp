@@ -30,6 +30,11 @@ void FusionConfig::fields(Fields& f) {
     "linear "
     "layer each instead",
     {.low = 0, .high = 1 << 14});
+  f.choice("region_positions", region_positions,
+           "how the code that tells a region's place begins, before it is learned: near nothing, or as sines "
+           "and cosines of "
+           "row and column",
+           {{"learned", PlaceCode::kLearned}, {"sinusoidal", PlaceCode::kSinusoidal}});
   f("early_layers", early_layers, "progressive: first layers with gated cross-attention to the regions",
     {.low = 0});
   f("late_layers", late_layers, "progressive: last layers that attend to the memory slots", {.low = 0});
@@ -64,6 +69,9 @@ void FusionConfig::validate() const {
     fail(ErrorKind::kConfig,
          "model.early_layers: {} early and {} late layers are more than model.text.layers = {}", early_layers,
          late_layers, text.layers);
+  if (region_positions == PlaceCode::kSinusoidal && text.dim % 4 != 0)
+    fail(ErrorKind::kConfig,
+         "model.region_positions: sinusoidal codes need model.text.dim divisible by 4, not {}", text.dim);
   if (captions && !progressive())
     fail(ErrorKind::kConfig, "model.captions: for model.fusion = \"progressive\" only");
   if (answer == AnswerKind::kGenerated && text.attention != AttentionKind::kCausal)

@@ -20,6 +20,9 @@ enum class FusionKind {
 
 const char* fusion_name(FusionKind kind);  ///< "progressive", …: as in recipes
 
+/// How the places of regions begin; they are learned from there.
+enum class PlaceCode { kLearned, kSinusoidal };
+
 enum class AnswerKind { kClasses, kGenerated };
 
 struct FusionConfig {
@@ -27,6 +30,7 @@ struct FusionConfig {
   SwinConfig vision;
   LanguageModelConfig text;
   int64_t adapter_dim = 128;
+  PlaceCode region_positions = PlaceCode::kLearned;
   int64_t early_layers = 2;
   int64_t late_layers = 1;
   int64_t memory_slots = 8;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "nn/grid_code.h"
 
 namespace fathom {
 namespace {
@@ -208,7 +209,12 @@ at::Tensor FusionImpl::class_logits(const Percept& percept, const PromptedTokens
 }
 
 void FusionImpl::initialise(ParameterInit& init) const {
-  if (position_PD_.defined()) init.normal("region_position", 0.02);
+  if (!position_PD_.defined()) return;
+  if (config_.region_positions == PlaceCode::kSinusoidal)
+    init.values("region_position",
+                grid_code(config_.vision.stage_side(config_.vision.num_stages() - 1), config_.text.dim));
+  else
+    init.normal("region_position", 0.02);
 }
 
 }  // namespace fathom

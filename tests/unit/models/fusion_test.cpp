@@ -414,5 +414,30 @@ TEST(MemoryAggregator, HasTheRightDerivatives) {
   }
 }
 
+TEST(Fusion, SinusoidalPlacesTellEveryRegionFromEveryOther) {
+  FusionConfig config = small_fusion(FusionKind::kProgressive);
+  config.region_positions = PlaceCode::kSinusoidal;
+  Fusion model(config);
+  init_parameters(*model, 1);
+  const at::Tensor place_PD = model->named_parameters()["region_position"].detach();
+  const int64_t side = config.vision.stage_side(config.vision.num_stages() - 1);
+  ASSERT_EQ(place_PD.size(0), side * side);
+  const at::Tensor size_P = place_PD.square().mean(1);
+  EXPECT_LT((size_P - 0.5).abs().max().item<double>(), 1e-6);
+  const at::Tensor far_PP = at::cdist(place_PD, place_PD) + 10 * at::eye(side * side);
+  EXPECT_GT(far_PP.min().item<double>(), 0.5);
+  // Half of the code is the row's alone, half the column's.
+  const at::Tensor code_SSD = place_PD.view({side, side, config.text.dim});
+  const at::Tensor rows = code_SSD.narrow(2, 0, config.text.dim / 2),
+                   columns = code_SSD.narrow(2, config.text.dim / 2, config.text.dim / 2);
+  EXPECT_TRUE(at::equal(rows.select(1, 0), rows.select(1, side - 1)));
+  EXPECT_TRUE(at::equal(columns.select(0, 0), columns.select(0, side - 1)));
+  EXPECT_TRUE(at::equal(rows.select(1, 0), columns.select(0, 0)));
+
+  config.text.dim = 18;
+  config.text.heads = 3;
+  EXPECT_THAT([&] { config.validate(); }, ThrowsMessage<Error>(HasSubstr("model.region_positions")));
+}
+
 }  // namespace
 }  // namespace fathom
