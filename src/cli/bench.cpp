@@ -28,7 +28,7 @@ void add_sparse_options(CLI::App& app, BenchArguments& arguments) {
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
   app.add_option("--density", config.model.gate.density, "share of the tokens that each layer computes")
-      ->check(CLI::Range(0.01, 1.0))
+      ->check(CLI::Range(0.01, 0.99))
       ->capture_default_str();
   number("--layers", config.model.layers, "of the decoder");
   number("--dim", config.model.dim, "its width");

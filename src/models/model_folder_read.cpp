@@ -34,7 +34,8 @@ struct EncoderFiles {
 
   static EncoderFiles open(const std::string& folder, const GateConfig& gate) {
     EncoderFiles files{WeightFiles::open(folder), std::nullopt};
-    if (gate.has_weights()) files.gates = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+    if (gate.gates() && gate.has_weights())
+      files.gates = WeightFiles::open(path_in(folder, "fathom.safetensors"));
     return files;
   }
   int64_t num_elements() const { return known.num_elements() + (gates ? gates->num_elements() : 0); }

@@ -23,7 +23,7 @@ BlockImpl::BlockImpl(const BlockOptions& options) : options_(options) {
   attention_ = register_module("attention", Attention(options.attention));
   mlp_norm_ = register_module("mlp_norm", RMSNorm(options.mlp.dim, options.norm_eps));
   mlp_ = register_module("mlp", SwigluMlp(options.mlp));
-  if (!options.gate.config.gates()) return;
+  if (!options.gate.config.gates_layer(options.gate.index)) return;
   TokenGateOptions gate = options.gate;
   if (gate.config.part != GatedPart::kMlp) gate.gated_weights += num_weights(*attention_);
   if (gate.config.part != GatedPart::kAttention) gate.gated_weights += num_weights(*mlp_);

@@ -26,8 +26,8 @@ struct BlockOptions {
 
 class GatedRows;
 
-/// x + attention(norm(x)), then x + mlp(norm(x)). With a gate only for the tokens that it chooses: the others
-/// pass as they are, and leave no key or value.
+/// x + attention(norm(x)), then x + mlp(norm(x)). With a gate (that of a density below 1) only for the tokens
+/// that it chooses: the others pass as they are, and leave no key or value.
 class BlockImpl : public torch::nn::Module {
  public:
   explicit BlockImpl(const BlockOptions& options);

@@ -24,11 +24,15 @@ enum class GatedPart { kBlock, kAttention, kMlp };
 struct GateConfig {
   GateKind kind = GateKind::kNone;
   GatedPart part = GatedPart::kBlock;
-  double density = 0.5;               ///< share of a gated layer's work that is done
-  std::vector<double> layer_density;  ///< one a layer; empty: `density` is that of all, shares are learned
-  int64_t inner = 0;                  ///< width of the scorer's bottleneck; 0: an eighth of the model's
+  double density = 0.5;  ///< share of a gated layer's work that is done
+  /// One a layer, 1 for a layer without a gate; empty: `density` is that of all, shares are learned.
+  std::vector<double> layer_density;
+  int64_t inner = 0;  ///< width of the scorer's bottleneck; 0: an eighth of the model's
 
-  bool gates() const { return kind != GateKind::kNone; }
+  /// Whether a layer has a gate: one that is to compute everything needs none.
+  bool gates_layer(int64_t layer) const { return kind != GateKind::kNone && density_of(layer) < 1; }
+  /// Whether any layer has one.
+  bool gates() const;
   /// Whether scores are learned by the gradient through them and held at the density by a controller.
   bool learns() const {
     return kind == GateKind::kCausal || kind == GateKind::kToken || kind == GateKind::kPooled;
@@ -43,17 +47,18 @@ struct GateConfig {
 
   /// Shares of a layer's tokens that its two parts compute, on target.
   double attention_share(int64_t layer) const {
-    return gates() && part != GatedPart::kMlp ? density_of(layer) : 1.0;
+    return gates_layer(layer) && part != GatedPart::kMlp ? density_of(layer) : 1.0;
   }
   double mlp_share(int64_t layer) const {
-    return gates() && part != GatedPart::kAttention ? density_of(layer) : 1.0;
+    return gates_layer(layer) && part != GatedPart::kAttention ? density_of(layer) : 1.0;
   }
   int64_t inner_of(int64_t dim) const { return inner > 0 ? inner : std::max<int64_t>(8, dim / 8); }
 
   /// Parameters of one gate of a layer of width `dim` over at most `places`.
-  int64_t parameter_count(int64_t dim, int64_t places) const;
-  /// Weights that a gate multiplies each token with (GateKind::kPooled: none, it sees their mean alone).
-  int64_t products_a_token(int64_t dim) const;
+  int64_t parameter_count(int64_t layer, int64_t dim, int64_t places) const;
+  /// Weights that a layer's gate multiplies each token with (GateKind::kPooled: none, it sees their mean
+  /// alone).
+  int64_t products_a_token(int64_t layer, int64_t dim) const;
 
   void fields(Fields& f);
   /// Errors (kConfig): shares outside (0, 1].

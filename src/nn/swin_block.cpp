@@ -100,7 +100,7 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
                          .norm_eps = options.norm_eps,
                          .gated_weights = num_weights(gated) * std::max<int64_t>(1, options.map_places)});
   };
-  if (!options.gate.gates()) return;
+  if (!options.gate.gates_layer(options.index)) return;
   if (options.gate.part != GatedPart::kMlp)
     attention_gate_ = register_module(
         "attention_gate", gate(*attention_, options.layer, num_windows(options.map_places, options.window)));

@@ -101,6 +101,17 @@ TEST_F(GatedRun, LayersMayHaveDensitiesOfTheirOwn) {
   EXPECT_NEAR(mean_of_last(figures("run", "density/1"), 100), 0.4, 0.1);
 }
 
+/// As Mixture-of-Depths routes every other layer: only the gated one has figures, and counts.
+TEST_F(GatedRun, ALayerOfDensityOneIsDense) {
+  train("run", {"model.gate.layer_density=[1,0.3,1]", "training.max_steps=300", "evaluation.every=100"});
+  EXPECT_NEAR(mean_of_last(figures("run", "density/1"), 60), 0.3, 0.1);
+  EXPECT_THAT(figures("run", "density"),
+              ::testing::Pointwise(::testing::DoubleNear(1e-6), figures("run", "density/1")));
+  EXPECT_TRUE(figures("run", "density/0").empty());
+  EXPECT_TRUE(figures("run", "density/2").empty());
+  EXPECT_EQ(run_program({"eval", folder_ / "run"}).status, 0);
+}
+
 TEST_F(GatedRun, GoesOnBitForBit) {
   const std::vector<std::string> settings = {"model.dropout=0.1",
                                              "model.drop_path=0.1",
@@ -140,7 +151,7 @@ TEST_F(GatedRun, EachSwitchChangesTheResult) {
 TEST_F(GatedRun, ADenseModelIsGivenGates) {
   train("dense", {"model.gate.kind=none", "training.max_steps=100"});
   train("gated", {"init_from=" + (folder_ / "dense/model"), "gating.dense_warmup=1", "training.max_steps=2",
-                  "model.gate.density=1"});
+                  "model.gate.density=0.99"});
   const std::vector<double> losses = figures("dense", "loss");
   EXPECT_LT(figures("gated", "loss").front(), losses.front() - 1);
   EXPECT_NEAR(figures("gated", "loss").front(), mean_of_last(losses, 10), 0.3);

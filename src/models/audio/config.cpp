@@ -37,10 +37,12 @@ void AudioEncoderConfig::validate() const {
 int64_t parameter_count(const AudioEncoderConfig& config) {
   const int64_t dim = config.dim, wide = config.groups() * dim;
   const int64_t stem = 3 * wide * (config.bands / config.groups() + dim) + 2 * wide;
-  const int64_t block =
-      4 * dim * dim + 3 * dim * config.mlp_size() + 2 * dim +
-      config.gate.parameter_count(dim, config.num_moments(config.max_frames) * config.groups());
-  return stem + (config.groups() > 1 ? wide : 0) + config.layers * block + dim;
+  const int64_t block = 4 * dim * dim + 3 * dim * config.mlp_size() + 2 * dim;
+  const int64_t places = config.num_moments(config.max_frames) * config.groups();
+  int64_t gates = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    gates += config.gate.parameter_count(layer, dim, places);
+  return stem + (config.groups() > 1 ? wide : 0) + config.layers * block + gates + dim;
 }
 
 int64_t forward_flops(const AudioEncoderConfig& config, int64_t clips, int64_t frames) {
@@ -53,7 +55,7 @@ int64_t forward_flops(const AudioEncoderConfig& config, int64_t clips, int64_t f
     token += attends * static_cast<double>(4 * dim * dim) +
              attends * attends * static_cast<double>(2 * dim * tokens) +
              config.gate.mlp_share(layer) * static_cast<double>(3 * dim * config.mlp_size()) +
-             static_cast<double>(config.gate.products_a_token(dim));
+             static_cast<double>(config.gate.products_a_token(layer, dim));
   }
   return static_cast<int64_t>(2 * static_cast<double>(clips) *
                               (static_cast<double>(stem) + static_cast<double>(tokens) * token));

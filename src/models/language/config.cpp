@@ -52,10 +52,12 @@ int64_t parameter_count(const LanguageModelConfig& config) {
                 kv_width = config.num_kv_heads() * config.head_size();
   const int64_t attention =
       config.dim * (width + 2 * kv_width) + width * config.dim + (config.qkv_bias ? width + 2 * kv_width : 0);
-  const int64_t block = attention + 3 * config.dim * config.mlp_size() + 2 * config.dim +
-                        config.gate.parameter_count(config.dim, config.max_positions);
+  const int64_t block = attention + 3 * config.dim * config.mlp_size() + 2 * config.dim;
   const int64_t embeddings = config.vocab_size * config.dim * (config.tied_head ? 1 : 2);
-  return embeddings + config.layers * block + config.dim;
+  int64_t gates = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    gates += config.gate.parameter_count(layer, config.dim, config.max_positions);
+  return embeddings + config.layers * block + gates + config.dim;
 }
 
 int64_t forward_flops(const LanguageModelConfig& config, int64_t sequences, int64_t tokens) {
@@ -68,7 +70,7 @@ int64_t forward_flops(const LanguageModelConfig& config, int64_t sequences, int6
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const double attends = config.gate.attention_share(layer), computes = config.gate.mlp_share(layer);
     layers += attends * (attention + 2 * static_cast<double>(width) * attends * seen) + computes * mlp +
-              static_cast<double>(config.gate.products_a_token(config.dim));
+              static_cast<double>(config.gate.products_a_token(layer, config.dim));
   }
   const double a_token = layers + static_cast<double>(config.dim * config.vocab_size);
   return static_cast<int64_t>(2 * static_cast<double>(sequences * tokens) * a_token);

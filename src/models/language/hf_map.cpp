@@ -92,7 +92,7 @@ Json language_config_to_hf(const LanguageModelConfig& config, std::optional<int6
   own["pool"] = config.pool == Pool::kEos ? "eos" : config.pool == Pool::kMean ? "mean" : "cls";
   own["dropout"] = config.dropout;
   own["drop_path"] = config.drop_path;
-  if (config.gate.gates()) own["gate"] = config_to_json(config.gate);
+  if (config.gate.kind != GateKind::kNone) own["gate"] = config_to_json(config.gate);
   return json;
 }
 

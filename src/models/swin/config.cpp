@@ -63,7 +63,7 @@ void SwinConfig::validate() const {
     if (stage_dim(stage) % heads[static_cast<size_t>(stage)] != 0)
       fail(ErrorKind::kConfig, "stage {} has width {}, which {} heads do not divide", stage, stage_dim(stage),
            heads[static_cast<size_t>(stage)]);
-  if (gate.gates() && gate.is_causal() && gate.has_weights())
+  if (gate.is_causal() && gate.has_weights())
     fail(ErrorKind::kConfig,
          "gate.kind = \"{}\" is for tokens in order; for pictures take \"token\" or \"pooled\"",
          gate_kind_name(gate.kind));
@@ -97,23 +97,26 @@ int64_t block_parameters(const SwinConfig& config, int64_t dim, int64_t heads) {
          2 * dim * inner + inner + dim;
 }
 
-/// Of one block's gates on a map of this side.
-int64_t gate_parameters(const SwinConfig& config, int64_t dim, int64_t side) {
+/// Of one block's gates.
+int64_t gate_parameters(const SwinConfig& config, int64_t stage, int64_t block) {
   const GateConfig& gate = config.gate;
+  const int64_t dim = config.stage_dim(stage), side = config.stage_side(stage);
   const int64_t places = side * side, across = (side + config.window - 1) / config.window;
-  return (gate.part == GatedPart::kMlp ? 0 : gate.parameter_count(dim, across * across)) +
-         (gate.part == GatedPart::kAttention ? 0 : gate.parameter_count(dim, places));
+  return (gate.part == GatedPart::kMlp ? 0 : gate.parameter_count(block, dim, across * across)) +
+         (gate.part == GatedPart::kAttention ? 0 : gate.parameter_count(block, dim, places));
 }
 
 }  // namespace
 
 int64_t parameter_count(const SwinConfig& config) {
   int64_t count = 3 * config.patch_size * config.patch_size * config.dim + config.dim + 2 * config.dim;
+  int64_t index = 0;
   for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
     const int64_t dim = config.stage_dim(stage);
     const auto i = static_cast<size_t>(stage);
-    count += config.depths[i] * (block_parameters(config, dim, config.heads[i]) +
-                                 gate_parameters(config, dim, config.stage_side(stage)));
+    count += config.depths[i] * block_parameters(config, dim, config.heads[i]);
+    for (int64_t block = 0; block < config.depths[i]; ++block)
+      count += gate_parameters(config, stage, index++);
     if (stage + 1 < config.num_stages()) count += 8 * dim + 8 * dim * dim;
   }
   return count + 2 * config.output_dim();
@@ -131,9 +134,9 @@ int64_t forward_flops(const SwinConfig& config, int64_t images) {
     const auto mlp = static_cast<double>(side * side * 2 * dim * mlp_width(config, dim));
     const int64_t scored = (config.gate.part == GatedPart::kMlp ? 0 : windows * windows) +
                            (config.gate.part == GatedPart::kAttention ? 0 : side * side);
-    const auto gates = static_cast<double>(scored * config.gate.products_a_token(dim));
     for (int64_t block = 0; block < config.depths[static_cast<size_t>(stage)]; ++block, ++index)
-      products += config.gate.attention_share(index) * attention + config.gate.mlp_share(index) * mlp + gates;
+      products += config.gate.attention_share(index) * attention + config.gate.mlp_share(index) * mlp +
+                  static_cast<double>(scored * config.gate.products_a_token(index, dim));
     if (stage + 1 < config.num_stages()) {
       const int64_t next = config.stage_side(stage + 1);
       products += static_cast<double>(next * next * 8 * dim * dim);

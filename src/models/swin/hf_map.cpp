@@ -119,7 +119,7 @@ Json swin_config_to_hf(const SwinConfig& config) {
   json["hidden_dropout_prob"] = config.dropout;
   json["attention_probs_dropout_prob"] = 0.0;
   json["drop_path_rate"] = config.drop_path;
-  if (config.gate.gates()) json["fathom"]["gate"] = config_to_json(config.gate);
+  if (config.gate.kind != GateKind::kNone) json["fathom"]["gate"] = config_to_json(config.gate);
   json["layer_norm_eps"] = config.norm_eps;
   json["use_absolute_embeddings"] = false;
   return json;

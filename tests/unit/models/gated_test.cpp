@@ -2,6 +2,7 @@
 #include <set>
 
 #include "model_fixture.h"
+#include "nn/gated_rows.h"
 #include "nn/token_gate.h"
 #include "runtime/generate.h"
 #include "tensor/device.h"
@@ -191,6 +192,75 @@ TEST(Gated, ParametersAreCountedWithoutAModel) {
   auto dense = half;
   dense.gate = {};
   EXPECT_LT(forward_flops(half, 1, 32), 0.7 * static_cast<double>(forward_flops(dense, 1, 32)));
+}
+
+/// Every other layer as Mixture-of-Depths has it: the first and the last of three are dense.
+LanguageModelConfig mixed_language(GateKind kind, double density = 0.4) {
+  LanguageModelConfig config = gated_language(kind);
+  config.gate.layer_density = {1, density, 1};
+  return config;
+}
+
+TEST(Gated, ALayerOfDensityOneHasNoGate) {
+  LanguageModelConfig dense = gated_language(GateKind::kNone);
+  for (const GateKind kind : {GateKind::kCausal, GateKind::kTopK, GateKind::kRandom}) {
+    const LanguageModelConfig config = mixed_language(kind);
+    LanguageModel model(config);
+    const std::vector<NamedGate> gates = gates_of(*model);
+    ASSERT_EQ(gates.size(), 1u) << gate_kind_name(kind);
+    EXPECT_EQ(gates[0].name, "1");
+    EXPECT_EQ(num_weights(*model), parameter_count(config)) << gate_kind_name(kind);
+    EXPECT_EQ(num_weights(*model), parameter_count(dense) + num_weights(*gates[0].gate));
+  }
+  LanguageModelConfig flops = mixed_language(GateKind::kCausal, 1);
+  EXPECT_EQ(forward_flops(flops, 1, 32), forward_flops(dense, 1, 32));
+  flops.gate.layer_density = {0.4, 0.4, 0.4};
+  const int64_t all_gated = forward_flops(dense, 1, 32) - forward_flops(flops, 1, 32);
+  flops.gate.layer_density = {1, 0.4, 1};
+  EXPECT_NEAR(static_cast<double>(forward_flops(dense, 1, 32) - forward_flops(flops, 1, 32)),
+              static_cast<double>(all_gated) / 3, 2);
+}
+
+TEST(Gated, AModelOfDensityOneIsTheDenseOneBitForBit) {
+  const at::NoGradGuard no_grad;
+  auto dense = filled(gated_language(GateKind::kNone), at::kFloat);
+  LanguageModelConfig ones = mixed_language(GateKind::kCausal, 1), one = gated_language();
+  one.gate.density = 1;
+  const auto tokens = formula_tokens({2, 9}, 31);
+  for (LanguageModelConfig config : {ones, one}) {
+    auto model = filled(config, at::kFloat);
+    EXPECT_TRUE(gates_of(*model).empty());
+    EXPECT_EQ(model->named_parameters().keys(), dense->named_parameters().keys());
+    EXPECT_TRUE(at::equal(model(tokens), dense(tokens)));
+    const TemporaryFolder folder;
+    save_model_folder(folder / "model", model, {});
+    EXPECT_FALSE(std::filesystem::exists(folder / "model/fathom.safetensors"));
+    LoadedModel loaded = load_model_folder(folder / "model");
+    EXPECT_TRUE(at::equal(loaded.language(tokens), dense(tokens)));
+  }
+}
+
+TEST(Gated, DenseAndGatedLayersShareACacheAndAFolder) {
+  const at::NoGradGuard no_grad;
+  auto model = filled(mixed_language(GateKind::kCausal));
+  const auto tokens = formula_tokens({3, 14}, 31);
+  GateTrace whole;
+  const auto full = model(tokens, at::Tensor(), ForwardContext{.gate_trace = &whole});
+  ASSERT_EQ(whole.active_BT.size(), 1u);
+  EXPECT_GT(density(model), 0);
+  EXPECT_LT(density(model), 1);
+  auto cache = model->make_cache(3, 14);
+  std::vector<at::Tensor> parts;
+  for (const auto& [start, count] : {std::pair{0, 5}, {5, 1}, {6, 4}, {10, 4}})
+    parts.push_back(model(tokens.narrow(1, start, count), at::Tensor(), ForwardContext{}, &cache));
+  EXPECT_LT((at::cat(parts, 1) - full).abs().max().item<double>(), 1e-6);
+  for (int64_t row = 0; row < 3; ++row)
+    EXPECT_EQ(cache.num_keys(1, row), whole.active_BT.at(1)[row].sum().item<int64_t>());
+  model->to(at::kFloat);
+  const TemporaryFolder folder;
+  save_model_folder(folder / "model", model, {});
+  LoadedModel loaded = load_model_folder(folder / "model");
+  EXPECT_TRUE(at::equal(loaded.language(tokens), model(tokens)));
 }
 
 TEST(Gated, ADecoderTakesNoGateThatSeesLaterTokens) {

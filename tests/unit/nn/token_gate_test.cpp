@@ -403,6 +403,36 @@ TEST(TokenGate, CountsDecisionsOverUnpaddedTokens) {
   EXPECT_EQ(block->gate()->counts().sum().item<double>(), 0);
 }
 
+/// In training too, and whatever the other layers' densities.
+TEST(TokenGate, ALayerThatComputesEverythingIsTheDenseOne) {
+  BlockOptions with = options({.kind = GateKind::kCausal, .layer_density = {0.2, 1}}), without = options({});
+  with.dropout = with.drop_path = without.dropout = without.drop_path = 0.3;
+  Block block(with), dense(without);
+  EXPECT_TRUE(block->gate().is_empty());
+  ASSERT_EQ(block->named_parameters().keys(), dense->named_parameters().keys());
+  const torch::NoGradGuard no_grad;
+  for (auto* each : {&block, &dense}) {
+    for (auto& item : (*each)->named_parameters())
+      item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+    (*each)->to(at::kDouble);
+  }
+  const auto x = states();
+  const auto view = view_of(x, true, at::tensor({kTokens, int64_t{6}, int64_t{1}}));
+  const ForwardContext context = {.training = true, .key_B = at::arange(kBatch), .explore = 0.5};
+  EXPECT_TRUE(at::equal(block->forward(x, view, context), dense->forward(x, view, context)));
+}
+
+TEST(GatedSwinBlock, OneThatComputesEverythingHasNoGates) {
+  SwinBlockOptions options = {.dim = 8, .heads = 2, .window = 3, .layer = 5};
+  SwinBlock dense(options);
+  options.gate = {.kind = GateKind::kToken, .layer_density = {0.5, 1}};
+  options.map_places = 36;
+  options.index = 0;
+  EXPECT_EQ(gates_of(*SwinBlock(options)).size(), 2u);
+  options.index = 1;
+  EXPECT_EQ(SwinBlock(options)->named_parameters().keys(), dense->named_parameters().keys());
+}
+
 /// The gates of a Swin block that is layer 5: of its windows, of its feed-forward layer's tokens.
 constexpr int64_t kWindows = 5, kPlaces = (1 << 24) + 5;
 
