@@ -174,6 +174,8 @@ void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunRe
   content.text_to_image = exhibit_text_to_image(shown, options.exhibits);
   content.image_to_text = exhibit_image_to_text(shown, options.exhibits);
   content.sounds = exhibit_sounds(data, measured, options.exhibits);
+  content.gates = exhibit_gates({.vision = tower->vision(), .text = tower->text(), .audio = tower->audio()},
+                                gate_samples(data, options.exhibits), model.tokenizer.get(), model.evaluate);
   content.data_card = data_card(*dataset, data_config(options.data, model));
 }
 
@@ -187,6 +189,9 @@ void add_classification(const ReportOptions& options, const OpenedModel& model, 
   content.classification = evaluate_classifier(classifier, data, model.evaluate);
   if (classifier->audio())
     content.sounds = exhibit_classified_sounds(classifier, data, model.evaluate, options.exhibits);
+  content.gates = exhibit_gates(
+      {.vision = classifier->vision(), .text = classifier->text(), .audio = classifier->audio()},
+      gate_samples(*data.source, options.exhibits), model.tokenizer.get(), model.evaluate);
   content.data_card = data_card(*dataset, data_config(options.data, model));
 }
 
@@ -224,7 +229,9 @@ void add_language(const ReportOptions& options, const OpenedModel& model, RunRep
   evaluate.batch_size = std::min<int64_t>(evaluate.batch_size, 16);
   content.language =
       evaluate_language(language, open_texts(paths, *tokenizer, language->config().max_positions), evaluate);
-  content.gates = exhibit_gates(language, *tokenizer, read_file(paths.front()).substr(0, 2000), evaluate);
+  content.gates = exhibit_gates({.text = language},
+                                {text_sample(language, *tokenizer, read_file(paths.front()).substr(0, 2000))},
+                                tokenizer.get(), evaluate);
   content.samples = write_samples(model, read_file(paths.front()).substr(0, 400));
 }
 
@@ -233,6 +240,8 @@ void add_masked_tokens(const ReportOptions& options, const OpenedModel& model, R
   const MaskedTokenData data = masked_token_data(model, options.data, language->config().max_positions);
   content.masked_tokens =
       evaluate_masked_tokens(language, data.source, data.config, data.vocabulary, data.options);
+  content.gates = exhibit_gates({.text = language}, gate_samples(*data.source, options.exhibits),
+                                model.tokenizer.get(), model.evaluate);
   for (const std::string& path : data_paths(options.data, model))
     content.data_card.emplace_back("evaluated on", path);
 }
@@ -243,6 +252,26 @@ void add_answers(const ReportOptions& options, const OpenedModel& model, RunRepo
   const AnswerData data(dataset, fusion->config(), model.inputs, model.require_tokenizer());
   content.answers = evaluate_answers(fusion, data, model.evaluate);
   content.asked = exhibit_answers(fusion, data, *content.answers, model.evaluate, options.exhibits);
+  content.gates = exhibit_gates(fusion, data, model.evaluate, options.exhibits);
+  content.data_card = data_card(*dataset, data_config(options.data, model));
+}
+
+/// What the gates of an encoder alone make of the data, where some is known: nothing of it is measured.
+void add_encoder_gates(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {
+  const Swin vision = model.loaded.vision;
+  const AudioEncoder audio = model.loaded.audio;
+  const bool gates = vision ? vision->config().gate.gates() : audio->config().gate.gates();
+  if (!gates || (options.data.path.empty() && !model.loaded.extras.record.find("evaluation_data"))) return;
+  const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
+  std::shared_ptr<const SampleSource> source;
+  if (vision)
+    source = std::make_shared<const ImageSource>(
+        dataset, std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate), /*seed=*/0);
+  else
+    source = std::make_shared<const AudioSource>(
+        dataset, std::make_shared<const AudioViews>(model.inputs.audio, Phase::kEvaluate), /*seed=*/0);
+  content.gates = exhibit_gates({.vision = vision, .audio = audio}, gate_samples(*source, options.exhibits),
+                                /*tokenizer=*/nullptr, model.evaluate);
   content.data_card = data_card(*dataset, data_config(options.data, model));
 }
 
@@ -269,6 +298,8 @@ int run_report(int argc, const char* const* argv) {
     causal ? add_language(options, model, content) : add_masked_tokens(options, model, content);
   }
   if (model.loaded.kind == ModelKind::kFusion) add_answers(options, model, content);
+  if (model.loaded.kind == ModelKind::kSwin || model.loaded.kind == ModelKind::kAudio)
+    add_encoder_gates(options, model, content);
   add_training_data(model.loaded.extras.record, content.data_card);
   content.model_card = model_card(model, content.history);
   std::string kind = model_kind_name(model.loaded.kind);

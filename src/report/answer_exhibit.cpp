@@ -7,19 +7,12 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "data/image/encode.h"
 #include "data/image/image.h"
 #include "evaluate/embedding.h"
-#include "report/html.h"
+#include "report/lit_image.h"
 
 namespace fathom {
 namespace {
-
-constexpr double kLeastLight = 0.2;
-
-std::string jpeg_uri(const Image& image) {
-  return "data:image/jpeg;base64," + encode_base64(encode_jpeg(image, 85));
-}
 
 /// What a trace says of one sample.
 struct Look {
@@ -56,21 +49,10 @@ Image light_regions(const Image& image, const at::Tensor& share_P, int64_t pixel
   const auto side = std::llround(std::sqrt(static_cast<double>(share_P.size(0))));
   FATHOM_CHECK(side * side == share_P.size(0), "[report] expected a square grid of regions, got {}",
                share_P.size(0));
-  const at::Tensor light_HW =
-      at::upsample_bilinear2d(
-          (share_P / share_P.max().clamp_min(1e-12)).to(at::kFloat).view({1, 1, side, side}),
-          {pixels, pixels}, /*align_corners=*/false)
-          .contiguous();
-  Image lit = resize(image, pixels, pixels, Filter::kBicubic);
-  const float* light = light_HW.const_data_ptr<float>();
-  for (int64_t i = 0; i < pixels * pixels; ++i) {
-    const double share = kLeastLight + (1 - kLeastLight) * static_cast<double>(light[i]);
-    for (int64_t c = 0; c < 3; ++c) {
-      uint8_t& value = lit.pixels[static_cast<size_t>(3 * i + c)];
-      value = static_cast<uint8_t>(std::lround(share * value));
-    }
-  }
-  return lit;
+  const at::Tensor light_11HW = at::upsample_bilinear2d(
+      (share_P / share_P.max().clamp_min(1e-12)).to(at::kFloat).view({1, 1, side, side}), {pixels, pixels},
+      /*align_corners=*/false);
+  return lit(resize(image, pixels, pixels, Filter::kBicubic), light_11HW.squeeze(0).squeeze(0));
 }
 
 std::vector<AnswerExhibit> exhibit_answers(Fusion model, const AnswerData& data, const AnswerReport& report,

@@ -49,6 +49,8 @@ summary { cursor: pointer; color: var(--accent); }
 .gated { font-size: 15px; line-height: 1.9; white-space: pre-wrap; }
 .gated span { background: color-mix(in srgb, var(--accent) calc(var(--share) * 55%), transparent); border-radius: 3px; }
 svg.kept rect { fill: var(--accent); }
+.layers { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 10px; margin-top: 12px; }
+.layers img { display: block; width: 100%; border-radius: 6px; }
 pre { background: var(--faint); border-radius: 8px; padding: 14px; overflow-x: auto; font-size: 13px; white-space: pre-wrap; }
 svg.plot { display: block; width: 100%; height: auto; overflow: visible; }
 .plot text { fill: var(--soft); font-size: 12px; font-family: inherit; font-variant-numeric: tabular-nums; }

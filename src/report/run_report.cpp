@@ -368,7 +368,7 @@ std::string render_run_report(const RunReportContent& content) {
   write_found_words(page, content.image_to_text);
   write_asked(page, content.asked);
   write_sounds(page, content.sounds);
-  if (content.gates) write_gates(page, *content.gates);
+  write_gates(page, content.gates);
   write_samples(page, content.samples);
   write_plots(page, content.history);
   write_cards(page, content);

@@ -41,7 +41,7 @@ struct RunReportContent {
   std::vector<Exhibit> image_to_text;
   std::vector<SoundExhibit> sounds;
   std::vector<AnswerExhibit> asked;
-  std::optional<GateExhibit> gates;
+  std::vector<GateExhibit> gates;
   std::vector<TextSample> samples;
   CardFacts model_card;
   CardFacts data_card;

@@ -59,7 +59,7 @@ int64_t rank_of(const at::Tensor& image_ID, const at::Tensor& sound_D, int64_t r
 
 }  // namespace
 
-std::string spectrogram_uri(const Spectrogram& spectrogram, int64_t pixels) {
+Image spectrogram_image(const Spectrogram& spectrogram, int64_t pixels) {
   const auto [least, most] = std::minmax_element(spectrogram.values.begin(), spectrogram.values.end());
   const double spread = std::max(1e-6, static_cast<double>(*most) - *least);
   Image image{.height = spectrogram.num_bands * pixels, .width = spectrogram.num_frames * pixels};
@@ -72,7 +72,11 @@ std::string spectrogram_uri(const Spectrogram& spectrogram, int64_t pixels) {
         image.pixels.push_back(part);
     }
   }
-  return "data:image/png;base64," + encode_base64(encode_png(image));
+  return image;
+}
+
+std::string spectrogram_uri(const Spectrogram& spectrogram, int64_t pixels) {
+  return "data:image/png;base64," + encode_base64(encode_png(spectrogram_image(spectrogram, pixels)));
 }
 
 std::vector<SoundExhibit> exhibit_sounds(const RetrievalData& data, const MeasuredData& measured,

@@ -35,8 +35,10 @@ std::vector<SoundExhibit> exhibit_classified_sounds(Classifier model, const Clas
 /// The section of the page; nothing for no exhibits.
 void write_sounds(HtmlWriter& page, const std::vector<SoundExhibit>& exhibits);
 
-/// "data:image/png;base64,…": time to the right, low bands below, from dark (its least energy) to light (its
-/// most). `pixels` a frame and a band.
+/// Time to the right, low bands below, from dark (its least energy) to light (its most). `pixels` a frame and
+/// a band.
+Image spectrogram_image(const Spectrogram& spectrogram, int64_t pixels);
+/// The same as "data:image/png;base64,…".
 std::string spectrogram_uri(const Spectrogram& spectrogram, int64_t pixels = 2);
 
 }  // namespace fathom

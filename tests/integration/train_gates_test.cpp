@@ -270,6 +270,49 @@ TEST_F(GatedRun, WrongGatesAreNamed) {
                  {"layer_density has 1 values for 3 layers"});
 }
 
+std::string report_of(const std::string& run) {
+  const ProgramResult result = run_program({"report", run});
+  EXPECT_EQ(result.status, 0) << result.error;
+  return result.status == 0 ? read_file(run + "/report.html") : "";
+}
+
+TEST(GatedPictures, AreDrawnOnTheReport) {
+  const TrainingWorld world;
+  const std::vector<std::string> gates = {"model.text.gate.kind=causal", "model.vision.gate.kind=token",
+                                          "training.max_steps=4"};
+  ASSERT_EQ(run_program(world.arguments(world / "towers", gates)).status, 0);
+  const std::string towers = report_of(world / "towers");
+  for (const char* text : {"What each layer computes", "of 2 layers", "image encoder, layer by layer",
+                           "0.0.attention: ", "1.0.mlp: "})
+    EXPECT_THAT(towers, ::testing::HasSubstr(text));
+}
+
+TEST(GatedPictures, AreDrawnForAnEncoderAlone) {
+  const TrainingWorld world;
+  write_file_atomically(world / "masked.toml", R"(
+task = "masked_image"
+device = "cpu"
+[masked_image]
+mask_size = 16
+[model]
+image_size = 32
+patch_size = 4
+dim = 16
+depths = [1, 1]
+heads = [2, 2]
+window = 4
+[model.gate]
+kind = "token"
+[training]
+batch_size = 8
+max_steps = 2
+)");
+  const ProgramResult result = run_program({"train", world / "masked.toml", "--out", world / "run", "--set",
+                                            "data.train.path=" + (world / "data")});
+  ASSERT_EQ(result.status, 0) << result.error;
+  EXPECT_THAT(report_of(world / "run"), ::testing::HasSubstr("1.0.attention: "));
+}
+
 TEST(GatedRanks, TwoEqualOne) {
   const TrainingWorld world;
   const std::vector<std::string> settings = {

@@ -36,6 +36,8 @@ struct SwinConfig {
   GateConfig gate;
   ImagePreprocessing preprocessing;
 
+  /// Whether the windows of a stage's block are shifted.
+  static bool shifts(int64_t block) { return block % 2 == 1; }
   int64_t num_stages() const { return static_cast<int64_t>(depths.size()); }
   int64_t stage_dim(int64_t stage) const { return dim << stage; }
   int64_t output_dim() const { return stage_dim(num_stages() - 1); }

@@ -21,7 +21,7 @@ std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t st
     blocks.push_back({.dim = config.stage_dim(stage),
                       .heads = config.heads[i],
                       .window = config.window,
-                      .shifted = block % 2 == 1,
+                      .shifted = SwinConfig::shifts(block),
                       .mlp_ratio = config.mlp_ratio,
                       .qkv_bias = config.qkv_bias,
                       .norm_eps = config.norm_eps,

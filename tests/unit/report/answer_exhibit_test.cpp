@@ -104,6 +104,30 @@ TEST_P(AnswerExhibits, ShowWhatWasSaidAndWhereTheModelLooked) {
   EXPECT_EQ(page.find("with every picture grey") != std::string::npos, config_.sees());
 }
 
+TEST_P(AnswerExhibits, ShowWhatEachLayerComputesOfQuestionAndPicture) {
+  config_.vision.gate = {.kind = GateKind::kToken};
+  config_.text.gate = {.kind = GateKind::kCausal};
+  Fusion gated(config_);
+  init_parameters(*gated, 1);
+  const auto exhibits = exhibit_gates(gated, *data_, {}, {.count = 2});
+  ASSERT_EQ(exhibits.size(), 2u);
+  for (const GateExhibit& exhibit : exhibits) {
+    ASSERT_TRUE(exhibit.text);
+    std::string question;
+    for (const std::string& token : exhibit.text->tokens) question += token;
+    EXPECT_THAT(question, StartsWith("what is <"));
+    ASSERT_EQ(exhibit.text->layers.size(), 2u);
+    EXPECT_EQ(exhibit.text->layers[0].kept.size(), exhibit.text->tokens.size());
+    std::vector<std::string> titles;
+    for (const GatedPicture& picture : exhibit.pictures) titles.push_back(picture.title);
+    std::vector<std::string> expected;
+    if (config_.sees()) expected.emplace_back("image encoder");
+    if (config_.fusion == FusionKind::kConcatTokens) expected.emplace_back("regions in the language model");
+    EXPECT_EQ(titles, expected);
+  }
+  EXPECT_TRUE(exhibit_gates(model_, *data_, {}, {.count = 2}).empty()) << "it has no gates";
+}
+
 TEST_P(AnswerExhibits, OfCaptionedPicturesShowPromptAndCaptions) {
   Record record;
   record.source = "0.png";
