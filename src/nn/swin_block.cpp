@@ -18,11 +18,20 @@ namespace {
 /// Tells the gate of a block's feed-forward layer from that of its attention.
 constexpr int64_t kMlpGate = int64_t{1} << 24;
 
-/// Over a square map of so many places.
+/// Of a square map of so many places.
+int64_t side_of(int64_t places) {
+  return static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(places))));
+}
+
 int64_t num_windows(int64_t places, int64_t window) {
-  const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(places))));
-  const int64_t across = (side + window - 1) / window;
+  const int64_t across = (side_of(places) + window - 1) / window;
   return across * across;
+}
+
+/// Of one window: no more than the map's.
+int64_t window_places(const SwinBlockOptions& options) {
+  const int64_t side = std::min(options.window, side_of(options.map_places));
+  return std::max<int64_t>(1, side * side);
 }
 
 /// True at the places of these windows that lie outside of the map: [N, T, 1]; undefined where none can.
@@ -89,23 +98,23 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
   mlp_norm_ = register_module("mlp_norm", LayerNorm(options.dim, options.norm_eps));
   const auto inner = static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio);
   mlp_ = register_module("mlp", GeluMlp(MlpOptions{.dim = options.dim, .inner = inner}));
-  // Each weight meets every place of the stage's map, so blocks of early stages count for as much as they do.
-  const auto gate = [&](const torch::nn::Module& gated, int64_t layer, int64_t places) {
-    return TokenGate(
-        TokenGateOptions{.config = options.gate,
-                         .dim = options.dim,
-                         .layer = layer,
-                         .index = options.index,
-                         .places = places,
-                         .norm_eps = options.norm_eps,
-                         .gated_weights = num_weights(gated) * std::max<int64_t>(1, options.map_places)});
+  const auto gate = [&](int64_t weights, int64_t layer, int64_t places) {
+    return TokenGate(TokenGateOptions{.config = options.gate,
+                                      .dim = options.dim,
+                                      .layer = layer,
+                                      .index = options.index,
+                                      .places = places,
+                                      .norm_eps = options.norm_eps,
+                                      .gated_weights = weights});
   };
   if (!options.gate.gates_layer(options.index)) return;
   if (options.gate.part != GatedPart::kMlp)
-    attention_gate_ = register_module(
-        "attention_gate", gate(*attention_, options.layer, num_windows(options.map_places, options.window)));
+    attention_gate_ = register_module("attention_gate",
+                                      gate(num_weights(*attention_) * window_places(options), options.layer,
+                                           num_windows(options.map_places, options.window)));
   if (options.gate.part != GatedPart::kAttention)
-    mlp_gate_ = register_module("mlp_gate", gate(*mlp_, kMlpGate + options.layer, options.map_places));
+    mlp_gate_ =
+        register_module("mlp_gate", gate(num_weights(*mlp_), kMlpGate + options.layer, options.map_places));
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {

@@ -212,11 +212,9 @@ std::optional<double> activated_share(const torch::nn::Module& model) {
   double active = 0, all = 0;
   for (const auto& [name, gate] : gates_of(model)) {
     if (!gate->counts().defined()) continue;
-    const auto tokens = gate->counts()[GateCounts::kTokens].item<double>();
-    if (tokens == 0) continue;
     const auto weights = static_cast<double>(gate->options().gated_weights);
-    active += weights * gate->counts()[GateCounts::kActive].item<double>() / tokens;
-    all += weights;
+    active += weights * gate->counts()[GateCounts::kActive].item<double>();
+    all += weights * gate->counts()[GateCounts::kTokens].item<double>();
   }
   return all > 0 ? std::make_optional(active / all) : std::nullopt;
 }

@@ -38,9 +38,9 @@ struct TokenGateOptions {
   int64_t dim = 0;
   int64_t layer = 0;   ///< of all gates that one context reaches: keys draws, finds sums in a cache
   int64_t index = 0;   ///< of the block among those of its encoder: finds densities
-  int64_t places = 0;  ///< longest row, for GateKind::kPooled
+  int64_t places = 0;  ///< of a row as the model is made for it: decisions that its layer takes
   double norm_eps = 1e-5;
-  int64_t gated_weights = 0;  ///< parameters that a skipped token does without, times the row's places
+  int64_t gated_weights = 0;  ///< token-parameters of a decision: products that one against does without
 };
 
 /// Counts of a gate since they were last taken, over unpadded tokens.
@@ -104,8 +104,9 @@ struct NamedGate {
 };
 /// All gates of a model, in the order of its layers.
 std::vector<NamedGate> gates_of(const torch::nn::Module& model);
-/// Share of the gated layers' token-parameters that were activated since the counts were reset; nothing
-/// without gates, or before any pass. Waits for the device.
+/// Share of the gated layers' token-parameters that were activated since the counts were reset: each decision
+/// counts for the products that it stands for, so a costly token for more than a cheap one. Nothing without
+/// gates, or before any pass. Waits for the device.
 std::optional<double> activated_share(const torch::nn::Module& model);
 /// Share of decisions, over all layers, that two passes over the same tokens took alike.
 double agreement(const GateTrace& one, const GateTrace& other);

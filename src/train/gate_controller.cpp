@@ -22,9 +22,15 @@ void GateTrainingConfig::fields(Fields& f) {
 
 namespace {
 
-/// What stands before the first number: gates of one encoder have it alike.
+/// What stands before the first number: gates of one encoder have it alike. Empty where a model is one.
 std::string encoder_of(const std::string& name) {
-  return name.substr(0, name.find_first_of("0123456789"));
+  const size_t number = name.find_first_of("0123456789");
+  return number == 0 ? "" : name.substr(0, number - 1);
+}
+
+/// Activated ÷ all token-parameters of the gates that each row weighs; 0 where it saw nothing.
+at::Tensor densities(const at::Tensor& weight_RG, const at::Tensor& active_G, const at::Tensor& seen_G) {
+  return torch::mv(weight_RG, active_G) / torch::mv(weight_RG, seen_G).clamp_min(1);
 }
 
 }  // namespace
@@ -41,14 +47,37 @@ GateController::GateController(std::vector<NamedGate> gates, const GateTrainingC
           {.density = options.config.density_of(options.index), .learns = options.config.learns()});
     groups_.back().gates.push_back(i);
   }
-  const auto num_groups = static_cast<int64_t>(groups_.size());
-  share_MG_ = torch::zeros({num_groups, static_cast<int64_t>(gates_.size())}, torch::kDouble);
-  for (int64_t m = 0; m < num_groups; ++m)
-    for (const size_t i : groups_[static_cast<size_t>(m)].gates)
-      share_MG_[m][static_cast<int64_t>(i)] = static_cast<double>(gates_[i].gate->options().gated_weights);
-  share_MG_ = share_MG_ / share_MG_.sum(1, /*keepdim=*/true);
-  multiplier_M_ = torch::zeros({num_groups}, torch::kDouble);
+  weigh_gates();
+  multiplier_M_ = torch::zeros({static_cast<int64_t>(groups_.size())}, torch::kDouble);
   error_M_ = torch::zeros_like(multiplier_M_);
+}
+
+void GateController::weigh_gates() {
+  std::vector<double> weights, places;
+  std::vector<at::Tensor> encoder_EG, group_MG;
+  const at::Tensor none_G = torch::zeros({static_cast<int64_t>(gates_.size())}, torch::kDouble);
+  encoder_EG.push_back(torch::ones_like(none_G));
+  for (size_t i = 0; i < gates_.size(); ++i) {
+    const TokenGateOptions& options = gates_[i].gate->options();
+    weights.push_back(static_cast<double>(options.gated_weights));
+    places.push_back(static_cast<double>(std::max<int64_t>(1, options.places)));
+    const std::string encoder = encoder_of(gates_[i].name);
+    if (encoder.empty()) continue;
+    if (encoders_.empty() || encoders_.back() != encoder) {
+      encoders_.push_back(encoder);
+      encoder_EG.push_back(none_G.clone());
+    }
+    encoder_EG.back()[static_cast<int64_t>(i)] = 1;
+  }
+  for (const Group& group : groups_) {
+    group_MG.push_back(none_G.clone());
+    for (const size_t i : group.gates) group_MG.back()[static_cast<int64_t>(i)] = 1;
+  }
+  const at::Tensor weight_G = torch::tensor(weights, torch::kDouble);
+  weight_EG_ = torch::stack(encoder_EG) * weight_G;
+  weight_MG_ = torch::stack(group_MG) * weight_G;
+  share_MG_ = weight_MG_ * torch::tensor(places, torch::kDouble);
+  share_MG_ = share_MG_ / share_MG_.sum(1, /*keepdim=*/true);
 }
 
 /// Falls from 1 after the warm-up.
@@ -92,35 +121,28 @@ at::Tensor GateController::finish(Collective& collective) {
   at::Tensor count_GC = torch::stack(counts);
   collective.all_reduce(count_GC);
   const at::Tensor seen_G = count_GC.select(1, GateCounts::kTokens);
+  const at::Tensor active_G = count_GC.select(1, GateCounts::kActive);
   const at::Tensor tokens_G = seen_G.clamp_min(1);
-  const at::Tensor density_G = count_GC.select(1, GateCounts::kActive) / tokens_G;
-  for (at::Tensor* ours : {&share_MG_, &multiplier_M_, &error_M_}) *ours = ours->to(density_G.device());
-  const at::Tensor density_M = torch::mv(share_MG_, density_G);
+  for (at::Tensor* ours : {&weight_EG_, &weight_MG_, &share_MG_, &multiplier_M_, &error_M_})
+    *ours = ours->to(seen_G.device());
+  const at::Tensor density_E = densities(weight_EG_, active_G, seen_G);
   if (step_ >= config_.dense_warmup) {
     std::vector<double> targets;
     for (const Group& group : groups_) targets.push_back(target(group));
     // A step without any sample of a modality says nothing of its gates.
-    const at::Tensor seen_M = torch::mv(share_MG_, seen_G).gt(0).to(torch::kDouble);
-    error_M_ = (density_M - torch::tensor(targets, density_M.options())) * seen_M;
+    const at::Tensor seen_M = torch::mv(weight_MG_, seen_G).gt(0).to(torch::kDouble);
+    error_M_ = (densities(weight_MG_, active_G, seen_G) - torch::tensor(targets, seen_M.options())) * seen_M;
     multiplier_M_ = multiplier_M_ + config_.rate * error_M_;
   }
-  return torch::cat({all_density(density_G), multiplier_M_.mean().unsqueeze(0), density_G,
-                     count_GC.select(1, GateCounts::kEntropy) / tokens_G})
+  return torch::cat({density_E.slice(0, 0, 1), multiplier_M_.mean().unsqueeze(0), density_E.slice(0, 1),
+                     active_G / tokens_G, count_GC.select(1, GateCounts::kEntropy) / tokens_G})
       .to(torch::kFloat);
-}
-
-/// Over all encoders: [1].
-at::Tensor GateController::all_density(const at::Tensor& density_G) const {
-  std::vector<double> weights;
-  for (const auto& [name, gate] : gates_)
-    weights.push_back(static_cast<double>(gate->options().gated_weights));
-  const at::Tensor weight_G = torch::tensor(weights, density_G.options());
-  return ((density_G * weight_G).sum() / weight_G.sum()).unsqueeze(0);
 }
 
 std::vector<std::string> GateController::figure_names() const {
   if (gates_.empty()) return {};
   std::vector<std::string> names = {"density", "gate_multiplier"};
+  for (const std::string& encoder : encoders_) names.push_back("density/" + encoder);
   for (const char* kind : {"density/", "gate_entropy/"})
     for (const auto& [name, gate] : gates_) names.push_back(kind + name);
   return names;

@@ -23,9 +23,9 @@ struct GateTrainingConfig {
 };
 
 /// Dual ascent: the density's weight in the objective rises while it is above its target and falls while it
-/// is below, so that nobody has to guess a coefficient; a term in the error itself damps the swing. One
-/// multiplier for each encoder, or one a gate where layers have densities of their own. All of it stays on
-/// the device, and every rank computes the same. One thread.
+/// is below, so that nobody has to guess a coefficient; a term in the error itself damps the swing. Each
+/// encoder is held at its own density by a multiplier of its own, or one a gate where layers have densities
+/// of their own. All of it stays on the device, and every rank computes the same. One thread.
 class GateController {
  public:
   /// `gates` may be empty: then nothing happens.
@@ -42,8 +42,9 @@ class GateController {
   /// After its last backward pass: what was counted on all ranks moves the multipliers. The figures that
   /// `figure_names` names, float32 on the device.
   at::Tensor finish(Collective& collective);
-  /// "density" (activated ÷ all token-parameters of what is gated), "gate_multiplier" (mean), and of each
-  /// gate "density/NAME" and "gate_entropy/NAME" (bits a token).
+  /// "density" (activated ÷ all token-parameters of what is gated), "gate_multiplier" (mean), of each encoder
+  /// of a model with several parts "density/ENCODER", and of each gate "density/NAME" and "gate_entropy/NAME"
+  /// (bits a token).
   std::vector<std::string> figure_names() const;
 
   TensorMap state() const;
@@ -57,14 +58,17 @@ class GateController {
     bool learns = false;  ///< only a gradient can be weighed
   };
   double target(const Group& group) const;
+  void weigh_gates();
   void set_multipliers();
-  at::Tensor all_density(const at::Tensor& density_G) const;
 
   std::vector<NamedGate> gates_;
   GateTrainingConfig config_;
   std::vector<Group> groups_;
-  at::Tensor share_MG_;      ///< float64: each gate's part of its group's parameters, 0 outside of it
-  at::Tensor multiplier_M_;  ///< float64, of each group
+  std::vector<std::string> encoders_;  ///< names of those of a model with several parts
+  at::Tensor weight_MG_;     ///< float64: token-parameters of a decision, 0 outside of the multiplier's group
+  at::Tensor weight_EG_;     ///< the same of all gates together, and of each encoder
+  at::Tensor share_MG_;      ///< of the group's work over a row as the model is made for it
+  at::Tensor multiplier_M_;  ///< of each group
   at::Tensor error_M_;       ///< of the last step
   int64_t step_ = 0;
 };

@@ -422,6 +422,20 @@ TEST(TokenGate, ALayerThatComputesEverythingIsTheDenseOne) {
   EXPECT_TRUE(at::equal(block->forward(x, view, context), dense->forward(x, view, context)));
 }
 
+/// A window costs as much as the places in it.
+TEST(GatedSwinBlock, DecisionsCountForTheProductsTheyStandFor) {
+  for (const int64_t places : {36, 4}) {  // the second map has one window of 2 × 2
+    SwinBlock block(SwinBlockOptions{
+        .dim = 8, .heads = 2, .window = 3, .gate = {.kind = GateKind::kToken}, .map_places = places});
+    std::map<std::string, int64_t> weights;
+    for (const auto& item : block->named_parameters())
+      weights[item.key().substr(0, item.key().find('.'))] += item.value().numel();
+    const std::vector<NamedGate> gates = gates_of(*block);
+    EXPECT_EQ(gates[0].gate->options().gated_weights, weights.at("attention") * std::min<int64_t>(9, places));
+    EXPECT_EQ(gates[1].gate->options().gated_weights, weights.at("mlp"));
+  }
+}
+
 TEST(GatedSwinBlock, OneThatComputesEverythingHasNoGates) {
   SwinBlockOptions options = {.dim = 8, .heads = 2, .window = 3, .layer = 5};
   SwinBlock dense(options);
