@@ -57,6 +57,13 @@ AttendedStates joined(const std::vector<ModalityTokens>& modalities) {
   return all;
 }
 
+/// A caption and the question beside it are read by the same layers, and share what their sample weighs for
+/// the gates of these.
+ForwardContext half(ForwardContext context) {
+  context.sample_share /= 2;
+  return context;
+}
+
 /// Weights [B, N] as what each state is multiplied with: [B, S].
 at::Tensor spread(const at::Tensor& weight_BN, const std::vector<ModalityTokens>& modalities) {
   std::vector<at::Tensor> present, parts;
@@ -148,7 +155,7 @@ Percept FusionImpl::perceive(const at::Tensor& image_BCHW, const ForwardContext&
 
 ModalityTokens FusionImpl::read(const PromptedTokens& caption, const ForwardContext& context) {
   FATHOM_CHECK(!caption_adapter_.is_empty(), "[fusion] this model reads no captions");
-  const auto state_BSD = text_->hidden(caption.tokens_BT, caption.length_B, context);
+  const auto state_BSD = text_->hidden(caption.tokens_BT, caption.length_B, half(context));
   // States at padded places mean nothing, but a product with weight 0 would let NaN through.
   const at::Tensor mask_BS = prompt_mask({caption.tokens_BT, caption.length_B});
   const at::Tensor token_BSD = caption_adapter_(state_BSD, context);
@@ -199,7 +206,8 @@ at::Tensor FusionImpl::hidden(const Percept& percept, const PromptedTokens& text
       if (tokens->defined()) pass.seen.push_back(*tokens);
     conditioning = progressive_conditioning(pass);
   }
-  return text_->hidden(text.tokens_BT, text.length_B, context, /*cache=*/nullptr, conditioning);
+  return text_->hidden(text.tokens_BT, text.length_B, percept.caption.defined() ? half(context) : context,
+                       /*cache=*/nullptr, conditioning);
 }
 
 at::Tensor FusionImpl::class_logits(const Percept& percept, const PromptedTokens& text,

@@ -142,7 +142,8 @@ at::Tensor AnsweringTask::answer_logits(const Percept& percept, const Asked& ask
   return logits_RC.to(at::promote_types(logits_RC.scalar_type(), at::kFloat));
 }
 
-at::Tensor AnsweringTask::consistency_loss(const Percept& percept, const Asked& asked, int64_t samples) {
+at::Tensor AnsweringTask::consistency_loss(const Percept& percept, Asked asked, int64_t samples) {
+  asked.context.sample_share = 0;  // gates count these questions where they are answered
   const at::Tensor by_image_RC = answer_logits({.image = percept.image}, asked);
   const at::Tensor by_caption_RC = answer_logits({.image = {}, .caption = percept.caption}, asked);
   const bool by_row = setup_.model->config().answer == AnswerKind::kClasses;

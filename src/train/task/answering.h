@@ -69,7 +69,7 @@ class AnsweringTask : public Task {
   at::Tensor targets(const Batch& batch) const;
   at::Tensor answer_loss(const Percept& percept, const Asked& asked);
   at::Tensor answer_logits(const Percept& percept, const Asked& asked);
-  at::Tensor consistency_loss(const Percept& percept, const Asked& asked, int64_t samples);
+  at::Tensor consistency_loss(const Percept& percept, Asked asked, int64_t samples);
   void leave_out(Percept& percept, const ForwardContext& context) const;
 
   Setup setup_;

@@ -278,6 +278,41 @@ std::vector<at::Tensor> gradients_of(const Trial& trial) {
   return gradients;
 }
 
+/// A caption and its question are two passes over one sample, consistency makes two more.
+TEST(Answering, GatesWeighASampleOnceAndCountItsTokensOnce) {
+  Fusion plain{nullptr};
+  make_task(AnswerKind::kClasses, &plain, {}, true);
+  FusionConfig config = plain->config();
+  config.text.gate = {.kind = GateKind::kCausal};
+  constexpr double kMultiplier = 3;
+  const Batch batch = make_captioned_batch();
+  for (const double consistency : {0.0, 0.5}) {
+    Fusion model(config);
+    init_parameters(*model, 1);
+    model->to(at::kDouble);
+    TokenGate gate = gates_of(*model->text()).front().gate;
+    at::Tensor bias = gate->named_parameters()["scorer.bias"];
+    {
+      const torch::NoGradGuard no_grad;
+      gate->named_parameters()["scorer.out"].zero_();
+    }
+    const AnsweringTask task({.model = model, .config = {.consistency = consistency}, .num_tokens = 10});
+    const auto gradient = [&](double multiplier) {
+      gate->set_multiplier(at::full({}, multiplier, at::kDouble));
+      gate->reset_counts();
+      bias.mutable_grad() = at::Tensor();
+      std::vector<MicroBatch> parts = split(batch, 8);
+      parts[0].forward.sample_share = 1.0 / 8;
+      run_step(task, parts);
+      return bias.grad().item<double>();
+    };
+    const double without = gradient(0), with = gradient(kMultiplier);
+    const double score = at::sigmoid(bias).item<double>();
+    EXPECT_NEAR(with - without, kMultiplier * score * (1 - score), 1e-9) << consistency;
+    EXPECT_EQ(gate->counts()[GateCounts::kTokens].item<int64_t>(), batch.length_B.sum().item<int64_t>());
+  }
+}
+
 TEST(Answering, ReversalTurnsWhatTheDiscriminatorWants) {
   const MicroBatch part{make_captioned_batch(), {}};
   Trial with({.reversal = 0.5}), without({}), wanted({});
