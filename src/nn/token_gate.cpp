@@ -30,6 +30,30 @@ at::Tensor straight_through(const at::Tensor& mask, const at::Tensor& score, con
   return mask.to(score.scalar_type()) + (score - score.detach()) * scale;
 }
 
+/// The number of each token's text in its row: int64 [B, T], rising from 0.
+at::Tensor texts_of(const at::Tensor& present_BT, const AttentionView& view) {
+  if (!view.segment_BT.defined()) return at::zeros_like(present_BT, present_BT.options().dtype(at::kLong));
+  const auto changes = view.segment_BT.slice(1, 1).ne(view.segment_BT.slice(1, 0, -1));
+  return at::constant_pad_nd(changes.to(at::kLong), {1, 0}, 0).cumsum(1);
+}
+
+/// True at the `density` (rounded up) of each text's unpadded tokens that have its highest scores.
+at::Tensor highest(const at::Tensor& score_BT, const at::Tensor& text_BT, const at::Tensor& present_BT,
+                   double density) {
+  const auto counts_of = [&](const at::Tensor& token_BT) {
+    return at::zeros_like(text_BT).scatter_add(1, text_BT, token_BT.to(at::kLong));
+  };
+  const auto tokens_BS = counts_of(at::ones_like(text_BT)), start_BS = tokens_BS.cumsum(1) - tokens_BS;
+  const auto end_BS = start_BS + (counts_of(present_BT).to(at::kDouble) * density).ceil().to(at::kLong);
+  // By text and, in a text, by score: each text stands where it stands in the row.
+  const auto by_score_BT = score_BT.masked_fill(present_BT.logical_not(), -INFINITY)
+                               .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/true);
+  const auto by_text_BT =
+      text_BT.gather(1, by_score_BT).argsort(/*stable=*/true, /*dim=*/1, /*descending=*/false);
+  const auto kept_BT = at::arange(text_BT.size(1), text_BT.options()).lt(end_BS.gather(1, text_BT));
+  return at::zeros_like(present_BT).scatter(1, by_score_BT.gather(1, by_text_BT), kept_BT);
+}
+
 }  // namespace
 
 TokenGateImpl::TokenGateImpl(const TokenGateOptions& options) : options_(options) {
@@ -128,13 +152,8 @@ GateDecision TokenGateImpl::top_k(const at::Tensor& x_BTD, const AttentionView& 
     return decision;
   }
   const at::NoGradGuard no_grad;
-  const double density = options_.config.density_of(options_.index);
-  const auto most_B1 = (present_BT.sum(1, /*keepdim=*/true).to(at::kDouble) * density).ceil().to(at::kLong);
-  const auto order_BT = routed_BT.masked_fill(present_BT.logical_not(), -INFINITY)
-                            .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/true);
   const auto highest_BT =
-      at::zeros_like(present_BT)
-          .scatter(1, order_BT, at::arange(x_BTD.size(1), order_BT.options()).unsqueeze(0).lt(most_B1));
+      highest(routed_BT, texts_of(present_BT, view), present_BT, options_.config.density_of(options_.index));
   decision.active_BT = chosen(highest_BT, present_BT, context);
   decision.computed_BT = decision.active_BT;
   decision.side_BT = foretold_BT;

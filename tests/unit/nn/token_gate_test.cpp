@@ -366,6 +366,27 @@ TEST(TopKGate, TakesTheHighestOfEachRowInTrainingAndForetellsThemLater) {
   EXPECT_TRUE(at::equal(later.active_BT.slice(1, 0, 5), changed.active_BT.slice(1, 0, 5)));
 }
 
+/// Neither takes a token off the other, however high their scores.
+TEST(TopKGate, EachTextOfARowHasItsOwnBudget) {
+  Block block = block_of({.kind = GateKind::kTopK, .density = 0.4});
+  const auto x = states(2);
+  auto view = view_of(x, true, at::tensor({kTokens, int64_t{9}}));
+  const auto second_1T = at::arange(kTokens).ge(4).to(at::kLong).unsqueeze(0);
+  separate_segments(view, at::cat({second_1T + 3, second_1T * 2}));
+  const auto active_BT = block->gate()->forward(x, view, {.training = true}).active_BT;
+  const auto expect_alone = [&](int64_t row, int64_t begin, int64_t end, int64_t count) {
+    const auto text = x.slice(0, row, row + 1).slice(1, begin, end);
+    const auto alone = block->gate()->forward(text, view_of(text, true), {.training = true}).active_BT[0];
+    EXPECT_TRUE(at::equal(active_BT[row].slice(0, begin, end), alone)) << row << " " << begin;
+    EXPECT_EQ(alone.sum().item<int64_t>(), count);
+  };
+  expect_alone(0, 0, 4, 2);
+  expect_alone(0, 4, kTokens, 3);
+  expect_alone(1, 0, 4, 2);
+  expect_alone(1, 4, 9, 2);
+  EXPECT_FALSE(active_BT[1].slice(0, 9).any().item<bool>());
+}
+
 TEST(BaselineGates, RandomTokensAndWholeLayers) {
   const auto x = at::zeros({40, 100, kDim}, at::kDouble);
   TokenGate random(TokenGateOptions{.config = {.kind = GateKind::kRandom, .density = 0.3}, .dim = kDim});
