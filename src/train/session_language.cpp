@@ -66,46 +66,28 @@ void add_chat_metrics(Metrics& metrics, const ChatReport& report) {
   metrics["answer_accuracy"] = {report.accuracy(), true};
 }
 
-/// How many decisions of the gates over the first held-out window are those of the evaluation before: 1 for a
-/// gate that has settled. Nothing at the first evaluation, and without gates.
-class GateAgreement {
- public:
-  explicit GateAgreement(const NamedWindows& texts) {
-    const Sample sample = texts.begin()->second->load(0, 0);
-    const std::vector<int32_t>& row = sample.token_rows.front();
-    tokens_1T_ = torch::tensor(std::vector<int64_t>(row.begin(), row.end() - 1)).unsqueeze(0);
-  }
-  std::optional<double> measure(LanguageModel model, const EvaluateOptions& options) {
-    const torch::NoGradGuard no_grad;
-    GateTrace trace;
-    model->eval();
-    model->hidden(tokens_1T_.to(options.device), {},
-                  {.compute_dtype = options.compute_dtype, .gate_trace = &trace});
-    const GateTrace before = std::exchange(former_, trace);
-    if (before.active_BT.empty()) return std::nullopt;
-    return agreement(trace, before);
-  }
-
- private:
-  at::Tensor tokens_1T_;
-  GateTrace former_;
-};
+/// Of the first held-out window, where there are gates and texts; else null.
+std::shared_ptr<GateAgreement> gate_agreement(const LanguageModelConfig& config, const NamedWindows& texts) {
+  if (!config.gate.gates() || texts.empty()) return nullptr;
+  const Sample sample = texts.begin()->second->load(0, 0);
+  const std::vector<int32_t>& row = sample.token_rows.front();
+  return std::make_shared<GateAgreement>(
+      torch::tensor(std::vector<int64_t>(row.begin(), row.end() - 1)).unsqueeze(0));
+}
 
 /// Of texts and of conversations, as far as there are any.
-std::function<Metrics(LanguageModel)> language_evaluation(const RecipeConfig& recipe,
-                                                          const std::shared_ptr<const Tokenizer>& tokenizer,
-                                                          const EvaluateOptions& options) {
+void add_evaluation(LanguageTask::Setup& setup, const RecipeConfig& recipe,
+                    const std::shared_ptr<const Tokenizer>& tokenizer, const EvaluateOptions& options) {
   const ChatConfig& chat = recipe.data.chat;
-  if (recipe.data.val_files.empty() && chat.val_files.empty()) return {};
+  if (recipe.data.val_files.empty() && chat.val_files.empty()) return;
   const NamedWindows texts = open_texts(recipe.data.val_files, *tokenizer, recipe.language.max_positions);
   std::shared_ptr<const ChatSource> chats;
   if (!chat.val_files.empty())
     chats =
         std::make_shared<const ChatSource>(chat.val_files, chat, tokenizer, recipe.language.max_positions);
-  std::shared_ptr<GateAgreement> agreement;
-  if (recipe.language.gate.gates() && !texts.empty()) agreement = std::make_shared<GateAgreement>(texts);
-  return [texts, chats, options, agreement,
-          padding = tokenizer->padding().value_or(0)](const LanguageModel& model) {
+  setup.agreement = gate_agreement(recipe.language, texts);
+  setup.evaluate = [texts, chats, options, agreement = setup.agreement,
+                    padding = tokenizer->padding().value_or(0)](const LanguageModel& model) {
     Metrics metrics;
     if (!texts.empty()) metrics = language_metrics(evaluate_language(model, texts, options));
     if (agreement)
@@ -140,7 +122,7 @@ void open_language(Session& session, const SessionPlace& place) {
                             .tokenizer_json = tokenizer->to_json(),
                             .adapter_base = adapter_base_of(recipe)};
   if (place.collective.rank() == 0)
-    setup.evaluate = language_evaluation(recipe, tokenizer, evaluate_options(recipe, place, 16));
+    add_evaluation(setup, recipe, tokenizer, evaluate_options(recipe, place, 16));
   if (learns_chats) {
     if (!recipe.data.chat.val_files.empty()) setup.default_metric = "answer_nats";
     session.record["chat_template"] = chat_template_name(recipe.data.chat.chat_template);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "base/file.h"
 #include "cli_program.h"
@@ -132,6 +133,30 @@ TEST_F(GatedRun, GoesOnBitForBit) {
                 read_file(newest_state(folder_ / "whole") + file))
         << file;
   EXPECT_EQ(figures("run", "gate_multiplier"), figures("whole", "gate_multiplier"));
+}
+
+/// How settled the gates are is measured against the evaluation before, be it that of an earlier process.
+TEST_F(GatedRun, AgreementGoesOnToo) {
+  const auto agreement = [&](const std::string& run) {
+    std::vector<std::optional<double>> found;
+    for (const Json& line : timeless_log(folder_ / run))
+      if (const Json* figures = line.find("evaluation")) {
+        const Json* share = figures->find("gate_agreement");
+        found.push_back(share ? std::make_optional(share->as_double()) : std::nullopt);
+      }
+    return found;
+  };
+  const auto until = [](int64_t step) {
+    return std::vector<std::string>{"evaluation.every=15", "gating.dense_warmup=5",
+                                    "training.max_steps=" + std::to_string(step)};
+  };
+  train("whole", until(45));
+  train("parts", until(15));
+  train("parts", until(45), /*resume=*/true);
+  ASSERT_EQ(agreement("whole").size(), 3u);
+  EXPECT_FALSE(agreement("whole")[0]);
+  EXPECT_TRUE(agreement("whole")[1]);
+  EXPECT_EQ(agreement("parts"), agreement("whole"));
 }
 
 TEST_F(GatedRun, EachSwitchChangesTheResult) {

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "models/language/model.h"
+#include "train/gate_agreement.h"
 #include "train/task.h"
 
 namespace fathom {
@@ -20,6 +22,7 @@ class LanguageTask : public Task {
     std::string tokenizer_json;
     std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
     std::function<Metrics(LanguageModel)> evaluate;  ///< may be empty
+    std::shared_ptr<GateAgreement> agreement;        ///< what `evaluate` remembers; may be null
     std::string default_metric = "bits_per_byte";
   };
   explicit LanguageTask(Setup setup) : setup_(std::move(setup)) {}
@@ -30,6 +33,10 @@ class LanguageTask : public Task {
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override;
   Metrics evaluate() override { return setup_.evaluate ? setup_.evaluate(setup_.model) : Metrics{}; }
   std::string default_metric() const override { return setup_.default_metric; }
+  TensorMap state() const override { return setup_.agreement ? setup_.agreement->state() : TensorMap{}; }
+  void load_state(const TensorMap& state) override {
+    if (setup_.agreement) setup_.agreement->load_state(state);
+  }
   bool launches_alike() const override { return true; }
   void save_model(const std::string& folder, const Json& record) override;
   double flops_per_sample() const override;
