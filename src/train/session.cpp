@@ -1,6 +1,8 @@
 #include "train/session.h"
 
+#include "base/log.h"
 #include "base/version.h"
+#include "train/gate_settings.h"
 #include "train/session_parts.h"
 
 namespace fathom {
@@ -35,6 +37,9 @@ void check_names(const Session& session) {
 Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   check_ranks(recipe, place.collective.size());
   Session session{.recipe = resolve(recipe)};
+  if (place.collective.rank() == 0)
+    for (const std::string& setting : idle_gate_settings(session.recipe))
+      log::warning("without effect: {}", setting);
   switch (session.recipe.task) {
     case TaskKind::kContrastive:
       open_contrastive(session, place);

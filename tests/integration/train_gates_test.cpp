@@ -287,6 +287,15 @@ TEST(BenchSparse, SkipsWhatIsNotComputed) {
   expect_failure(run_program({"bench", "dense"}), 2, {"expected \"sparse\"", "dense"});
 }
 
+TEST_F(GatedRun, SettingsWithoutEffectAreNamed) {
+  const ProgramResult result = try_train(
+      "run", {"training.max_steps=2", "model.gate.kind=random", "model.gate.inner=4", "gating.rate=0.5"});
+  ASSERT_EQ(result.status, 0) << result.error;
+  for (const char* setting : {"without effect: model.gate.inner", "without effect: gating.rate"})
+    EXPECT_THAT(result.error, ::testing::HasSubstr(setting));
+  EXPECT_THAT(result.error, ::testing::Not(::testing::HasSubstr("gating.dense_warmup")));
+}
+
 TEST_F(GatedRun, WrongGatesAreNamed) {
   expect_failure(try_train("run", {"model.gate.kind=token"}), 1, {"gate.kind", "looks at later tokens"});
   expect_failure(try_train("run", {"model.gate.kind=casual"}), 1, {"model.gate.kind", "causal"});
