@@ -34,6 +34,7 @@ struct AttentionView {
   bool ordered = false;   ///< no token sees a later one, be it by `causal` or by the mask
   at::Tensor present_BT;  ///< bool: unpadded tokens; undefined: all
   at::Tensor segment_BT;  ///< int64: the text of each token where a row holds several, or undefined
+  int64_t map_rows = 1;   ///< of the map that the tokens are, row by row; 1 for a sequence
   KeyValueCache* cache = nullptr;
 };
 

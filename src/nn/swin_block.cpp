@@ -23,9 +23,9 @@ int64_t side_of(int64_t places) {
   return static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(places))));
 }
 
-int64_t num_windows(int64_t places, int64_t window) {
-  const int64_t across = (side_of(places) + window - 1) / window;
-  return across * across;
+/// Along one side of the map.
+int64_t windows_across(const SwinBlockOptions& options) {
+  return (side_of(options.map_places) + options.window - 1) / options.window;
 }
 
 /// Of one window: no more than the map's.
@@ -37,9 +37,7 @@ int64_t window_places(const SwinBlockOptions& options) {
 /// True at the places of these windows that lie outside of the map: [N, T, 1]; undefined where none can.
 at::Tensor padded_places(const at::Tensor& x, const kernels::WindowShape& shape, const at::Tensor& place_N) {
   if (shape.height % shape.side == 0 && shape.width % shape.side == 0) return {};
-  const auto inside = kernels::window_partition(
-      at::ones({1, shape.height, shape.width, 1}, x.options().dtype(at::kFloat).requires_grad(false)), shape);
-  return inside.squeeze(0).index_select(0, place_N).lt(0.5);
+  return places_on_map(shape, x.device()).index_select(0, place_N).lt(0.5);
 }
 
 }  // namespace
@@ -98,23 +96,25 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
   mlp_norm_ = register_module("mlp_norm", LayerNorm(options.dim, options.norm_eps));
   const auto inner = static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio);
   mlp_ = register_module("mlp", GeluMlp(MlpOptions{.dim = options.dim, .inner = inner}));
-  const auto gate = [&](int64_t weights, int64_t layer, int64_t places) {
+  const auto gate = [&](int64_t weights, int64_t layer, int64_t side) {
     return TokenGate(TokenGateOptions{.config = options.gate,
                                       .dim = options.dim,
                                       .layer = layer,
                                       .index = options.index,
-                                      .places = places,
+                                      .places = side * side,
+                                      .map_rows = side,
+                                      .is_picture = true,
                                       .norm_eps = options.norm_eps,
                                       .gated_weights = weights});
   };
   if (!options.gate.gates_layer(options.index)) return;
   if (options.gate.part != GatedPart::kMlp)
-    attention_gate_ = register_module("attention_gate",
-                                      gate(num_weights(*attention_) * window_places(options), options.layer,
-                                           num_windows(options.map_places, options.window)));
+    attention_gate_ = register_module(
+        "attention_gate",
+        gate(num_weights(*attention_) * window_places(options), options.layer, windows_across(options)));
   if (options.gate.part != GatedPart::kAttention)
-    mlp_gate_ =
-        register_module("mlp_gate", gate(num_weights(*mlp_), kMlpGate + options.layer, options.map_places));
+    mlp_gate_ = register_module(
+        "mlp_gate", gate(num_weights(*mlp_), kMlpGate + options.layer, side_of(options.map_places)));
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {
@@ -127,7 +127,8 @@ at::Tensor SwinBlockImpl::attend(const at::Tensor& x, const ForwardContext& cont
     return add_branch(x, attention_(attention_norm_(x), context), drop, context);
   const kernels::WindowShape shape = attention_->windows_of(x);
   const auto window_BWTD = kernels::window_partition(x, shape);
-  const GateDecision decision = attention_gate_(window_BWTD.mean(2), AttentionView{}, context);
+  const GateDecision decision =
+      attention_gate_(window_mean(window_BWTD, shape), AttentionView{.map_rows = shape.rows()}, context);
   const GatedRows rows(decision, {}, context);
   const auto place_N = at::remainder(rows.tokens().place_N, shape.count());
   const auto absent_NT1 = padded_places(x, shape, place_N);
@@ -145,7 +146,7 @@ at::Tensor SwinBlockImpl::feed_forward(const at::Tensor& x, const ForwardContext
   if (mlp_gate_.is_empty() || mlp_gate_->bypassed())
     return add_branch(x, mlp_(mlp_norm_(x), context), drop, context);
   const auto x_BTD = x.flatten(1, 2);
-  const GateDecision decision = mlp_gate_(x_BTD, AttentionView{}, context);
+  const GateDecision decision = mlp_gate_(x_BTD, AttentionView{.map_rows = x.size(1)}, context);
   const GatedRows rows(decision, {}, context);
   return rows
       .added(x_BTD,

@@ -59,8 +59,11 @@ at::Tensor highest(const at::Tensor& score_BT, const at::Tensor& text_BT, const 
 TokenGateImpl::TokenGateImpl(const TokenGateOptions& options) : options_(options) {
   const GateConfig& config = options.config;
   if (config.kind == GateKind::kPooled)
-    pooled_ = register_module(
-        "pooled", PooledScorer(PooledScorerOptions{options.dim, options.places, options.norm_eps}));
+    pooled_ = register_module("pooled", PooledScorer(PooledScorerOptions{.dim = options.dim,
+                                                                         .places = options.places,
+                                                                         .map_rows = options.map_rows,
+                                                                         .is_picture = options.is_picture,
+                                                                         .norm_eps = options.norm_eps}));
   else if (config.learns() || config.kind == GateKind::kTopK)
     scorer_ = register_module("scorer", TokenScorer(TokenScorerOptions{.dim = options.dim,
                                                                        .inner = config.inner_of(options.dim),

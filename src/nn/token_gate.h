@@ -36,9 +36,11 @@ struct GateDecision {
 struct TokenGateOptions {
   GateConfig config;
   int64_t dim = 0;
-  int64_t layer = 0;   ///< of all gates that one context reaches: keys draws, finds sums in a cache
-  int64_t index = 0;   ///< of the block among those of its encoder: finds densities
-  int64_t places = 0;  ///< of a row as the model is made for it: decisions that its layer takes
+  int64_t layer = 0;        ///< of all gates that one context reaches: keys draws, finds sums in a cache
+  int64_t index = 0;        ///< of the block among those of its encoder: finds densities
+  int64_t places = 0;       ///< of a row as the model is made for it: decisions that its layer takes
+  int64_t map_rows = 1;     ///< of the map that these are; 1 for a sequence
+  bool is_picture = false;  ///< for GateKind::kPooled: the map may have another size
   double norm_eps = 1e-5;
   int64_t gated_weights = 0;  ///< token-parameters of a decision: products that one against does without
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "kernels/counted_rows.h"
 
 namespace fathom {
@@ -99,7 +100,7 @@ void TokenScorerImpl::initialise(ParameterInit& init) const {
   init.constant("bias", kInitialBias);
 }
 
-PooledScorerImpl::PooledScorerImpl(const PooledScorerOptions& options) {
+PooledScorerImpl::PooledScorerImpl(const PooledScorerOptions& options) : options_(options) {
   const int64_t inner = std::max<int64_t>(1, options.places / 8);
   norm_ = register_module("norm", RMSNorm(options.dim, options.norm_eps));
   down_ = register_module("down", Linear(LinearOptions{.in = options.dim, .out = inner}));
@@ -110,9 +111,16 @@ at::Tensor PooledScorerImpl::forward(const at::Tensor& x_BTD, const AttentionVie
                                      const ForwardContext& context) {
   const auto mean_BD = row_mean(wide(norm_(x_BTD)), view).squeeze(1);
   const auto score_BS = up_(at::gelu(down_(mean_BD, context)), context) + kInitialBias;
-  const int64_t tokens = x_BTD.size(1);
-  if (tokens <= score_BS.size(1)) return score_BS.slice(1, 0, tokens);
-  return at::upsample_linear1d(score_BS.unsqueeze(1), {tokens}, /*align_corners=*/false).squeeze(1);
+  const auto score_BRC = score_BS.view({score_BS.size(0), options_.map_rows, -1});
+  const int64_t rows = view.map_rows, columns = x_BTD.size(1) / rows;
+  if (rows == options_.map_rows && columns == score_BRC.size(2)) return score_BS;
+  if (options_.is_picture)
+    return at::upsample_bilinear2d(score_BRC.unsqueeze(1), {rows, columns}, /*align_corners=*/false)
+        .flatten(1);
+  FATHOM_CHECK(rows == options_.map_rows && columns <= score_BRC.size(2),
+               "[pooled] scores for {} × {} tokens, got {} × {}", options_.map_rows, score_BRC.size(2), rows,
+               columns);
+  return score_BRC.slice(2, 0, columns).flatten(1);
 }
 
 }  // namespace fathom

@@ -44,18 +44,23 @@ TORCH_MODULE(TokenScorer);
 
 struct PooledScorerOptions {
   int64_t dim = 0;
-  int64_t places = 0;  ///< S: longest row; an eighth of it is the bottleneck
+  int64_t places = 0;    ///< S, of the largest map; an eighth of it is the bottleneck
+  int64_t map_rows = 1;  ///< of that map; 1 for a sequence
+  bool is_picture = false;
   double norm_eps = 1e-5;
 };
 
-/// W₂ GELU(W₁ mean x̂): a score for each place, from the mean of the row alone.
+/// W₂ GELU(W₁ mean x̂): a score for each place, from the mean of all alone.
 class PooledScorerImpl : public torch::nn::Module {
  public:
   explicit PooledScorerImpl(const PooledScorerOptions& options);
-  /// [B, T, D] → [B, T]; rows longer than S take the scores interpolated.
+  /// [B, T, D] → [B, T]. Where the map has another size, a picture takes the scores interpolated along both
+  /// sides, anything else those of each row's first places. REQUIRES of the latter as many rows, and no more
+  /// places in one.
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
  private:
+  PooledScorerOptions options_;
   RMSNorm norm_{nullptr};
   Linear down_{nullptr};
   Linear up_{nullptr};

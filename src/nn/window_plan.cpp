@@ -33,4 +33,14 @@ at::Tensor shift_mask(const kernels::WindowShape& shape) {
   return windows.unsqueeze(1).ne(windows.unsqueeze(2)).to(at::kFloat).mul_(kernels::kSeamScore);
 }
 
+at::Tensor places_on_map(const kernels::WindowShape& shape, at::Device device) {
+  const auto all = at::ones({1, shape.height, shape.width, 1}, at::TensorOptions().device(device));
+  return kernels::window_partition(all, shape).squeeze(0);
+}
+
+at::Tensor window_mean(const at::Tensor& x_BWTD, const kernels::WindowShape& shape) {
+  if (shape.height % shape.side == 0 && shape.width % shape.side == 0) return x_BWTD.mean(2);
+  return x_BWTD.sum(2) / places_on_map(shape, x_BWTD.device()).sum(1).to(x_BWTD.scalar_type());
+}
+
 }  // namespace fathom

@@ -21,4 +21,10 @@ at::Tensor relative_position_index(int64_t side, int64_t table_side);
 /// joined them: float32 [W, T, T].
 at::Tensor shift_mask(const kernels::WindowShape& shape);
 
+/// 1 at the places of each window that lie on the map, 0 at padding: float32 [W, T, 1].
+at::Tensor places_on_map(const kernels::WindowShape& shape, at::Device device);
+
+/// Mean of the places of each window that lie on the map: [B, W, T, D] → [B, W, D]. REQUIRES zeros elsewhere.
+at::Tensor window_mean(const at::Tensor& x_BWTD, const kernels::WindowShape& shape);
+
 }  // namespace fathom

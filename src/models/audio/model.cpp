@@ -27,6 +27,7 @@ BlockOptions block_options(const AudioEncoderConfig& config, int64_t layer) {
                    .layer = kFirstStream + layer,
                    .index = layer,
                    .places = config.num_moments(config.max_frames) * config.groups(),
+                   .map_rows = config.groups(),
                    .norm_eps = config.norm_eps},
           .norm_eps = config.norm_eps,
           .dropout = config.dropout,
@@ -66,7 +67,7 @@ AudioEncoderImpl::Features AudioEncoderImpl::features(const at::Tensor& mel_BFS,
          config_.max_frames, fmt::join(mel_BFS.sizes().vec(), ", "));
   const int64_t moments = stem_->num_tokens(mel_BFS.size(2)), groups = config_.groups();
   Features result;
-  AttentionView view{.angles = rope_.angles(0, moments, mel_BFS.device())};
+  AttentionView view{.angles = rope_.angles(0, moments, mel_BFS.device()), .map_rows = groups};
   if (groups > 1) {  // the sub-bands of one moment stand at one position
     view.angles.cos_TF = view.angles.cos_TF.repeat({groups, 1});
     view.angles.sin_TF = view.angles.sin_TF.repeat({groups, 1});

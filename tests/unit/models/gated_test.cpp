@@ -263,6 +263,34 @@ TEST(Gated, DenseAndGatedLayersShareACacheAndAFolder) {
   EXPECT_TRUE(at::equal(loaded.language(tokens), model(tokens)));
 }
 
+/// The scores of GateKind::kPooled stand for places, of which a padded row has more.
+TEST(Gated, ASoundIsGatedAlikeInALongerBatch) {
+  const at::NoGradGuard no_grad;
+  AudioEncoder model(AudioEncoderConfig{.front_end = AudioFrontEnd::kSubBands,
+                                        .bands = 8,
+                                        .sub_bands = 2,
+                                        .dim = 16,
+                                        .layers = 1,
+                                        .heads = 2,
+                                        .max_frames = 60,
+                                        .gate = {.kind = GateKind::kPooled}});
+  fill_by_formula(model);
+  for (auto& item : model->named_parameters())
+    if (item.key().ends_with("pooled.up.bias")) item.value().mul_(50).sub_(2);
+  model->to(at::kDouble);
+  const auto active_in = [&](int64_t frames) {
+    auto mel_1FS = at::zeros({1, 8, frames}, at::kDouble);
+    mel_1FS.slice(2, 0, 20).copy_(formula_uniform("mel", 160).view({1, 8, 20}));
+    GateTrace trace;
+    model->features(mel_1FS, at::tensor({int64_t{20}}), {.gate_trace = &trace});
+    return trace.active_BT.begin()->second.view({2, frames / 2}).slice(1, 0, 10).clone();
+  };
+  const auto alone = active_in(20);
+  EXPECT_GT(alone.sum().item<int64_t>(), 0);
+  EXPECT_LT(alone.sum().item<int64_t>(), 20);
+  EXPECT_TRUE(at::equal(active_in(32), alone));
+}
+
 TEST(Gated, ADecoderTakesNoGateThatSeesLaterTokens) {
   for (const GateKind kind : {GateKind::kToken, GateKind::kPooled})
     EXPECT_NE(error_of([&] { gated_language(kind).validate(); }, ErrorKind::kConfig), "");

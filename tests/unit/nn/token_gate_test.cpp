@@ -9,6 +9,7 @@
 #include "nn/block.h"
 #include "nn/side_gradient.h"
 #include "nn/swin_block.h"
+#include "nn/token_scorer.h"
 #include "nn/window_plan.h"
 
 namespace fathom {
@@ -441,6 +442,50 @@ TEST(TokenGate, ALayerThatComputesEverythingIsTheDenseOne) {
   const auto view = view_of(x, true, at::tensor({kTokens, int64_t{6}, int64_t{1}}));
   const ForwardContext context = {.training = true, .key_B = at::arange(kBatch), .explore = 0.5};
   EXPECT_TRUE(at::equal(block->forward(x, view, context), dense->forward(x, view, context)));
+}
+
+/// A scorer of four rows of five places whose scores are `score_S`, whatever it sees.
+PooledScorer constant_scorer(const at::Tensor& score_S, bool is_picture) {
+  PooledScorer scorer(
+      PooledScorerOptions{.dim = kDim, .places = score_S.numel(), .map_rows = 4, .is_picture = is_picture});
+  const torch::NoGradGuard no_grad;
+  for (auto& item : scorer->named_parameters()) item.value().zero_();
+  scorer->named_parameters()["up.bias"].copy_(score_S - 2);
+  return scorer;
+}
+
+at::Tensor scores_of(PooledScorer scorer, int64_t rows, int64_t columns) {
+  return scorer->forward(at::ones({1, rows * columns, kDim}), {.map_rows = rows}, {}).view({rows, columns});
+}
+
+TEST(PooledScorer, APictureOfAnotherSizeIsScoredAlongBothSides) {
+  const torch::NoGradGuard no_grad;
+  const auto column_5 = at::arange(5, at::kFloat), row_4 = 10 * at::arange(4, at::kFloat);
+  PooledScorer scorer = constant_scorer((row_4.unsqueeze(1) + column_5).flatten(), /*is_picture=*/true);
+  EXPECT_TRUE(at::allclose(scores_of(scorer, 4, 5), row_4.unsqueeze(1) + column_5));
+  const auto scaled = [](const at::Tensor& line, int64_t size) {
+    return at::upsample_linear1d(line.view({1, 1, -1}), {size}, /*align_corners=*/false).flatten();
+  };
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{7, 9}, {2, 3}, {4, 3}})
+    EXPECT_TRUE(at::allclose(scores_of(scorer, rows, columns),
+                             scaled(row_4, rows).unsqueeze(1) + scaled(column_5, columns)))
+        << rows << " × " << columns;
+}
+
+TEST(PooledScorer, AShorterSoundHasTheFirstPlacesOfEachSubBand) {
+  const torch::NoGradGuard no_grad;
+  const auto score_S = at::arange(20, at::kFloat);
+  PooledScorer scorer = constant_scorer(score_S, /*is_picture=*/false);
+  EXPECT_TRUE(at::allclose(scores_of(scorer, 4, 3), score_S.view({4, 5}).slice(1, 0, 3)));
+  EXPECT_THROW(scores_of(scorer, 4, 6), Error);
+}
+
+TEST(WindowMean, LeavesPaddingOut) {
+  for (const int64_t shift : {0, 1}) {
+    const kernels::WindowShape shape = {7, 5, 3, shift};
+    const auto mean = window_mean(kernels::window_partition(at::ones({2, 7, 5, 4}), shape), shape);
+    EXPECT_TRUE(at::equal(mean, at::ones({2, 6, 4}))) << shift;
+  }
 }
 
 /// A window costs as much as the places in it.
