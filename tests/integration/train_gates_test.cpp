@@ -104,7 +104,7 @@ TEST_F(GatedRun, LayersMayHaveDensitiesOfTheirOwn) {
 
 /// As Mixture-of-Depths routes every other layer: only the gated one has figures, and counts.
 TEST_F(GatedRun, ALayerOfDensityOneIsDense) {
-  train("run", {"model.gate.layer_density=[1,0.3,1]", "training.max_steps=300", "evaluation.every=100"});
+  train("run", {"model.gate.layer_density=[1,0.3,1]", "training.max_steps=400", "evaluation.every=100"});
   EXPECT_NEAR(mean_of_last(figures("run", "density/1"), 60), 0.3, 0.1);
   EXPECT_THAT(figures("run", "density"),
               ::testing::Pointwise(::testing::DoubleNear(1e-6), figures("run", "density/1")));
