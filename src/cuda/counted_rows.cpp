@@ -2,48 +2,27 @@
 #include "cuda/counted_rows.h"
 
 #include <ATen/cuda/CUDAContextLight.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <cmath>
+
 #include "cuda/counted_product.h"
-#include "cuda/element_type_of.h"
 #include "cuda/registration.h"
+#include "cuda/rows_of.h"
 #include "cuda/token_choice.h"
 
 namespace fathom::cuda {
 namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
-
-cudaStream_t stream() {
-  return c10::cuda::getCurrentCUDAStream();
-}
-
-RowsArgs rows_of(const at::Tensor& place, const at::Tensor& start) {
-  FATHOM_CHECK(place.scalar_type() == at::kInt && start.scalar_type() == at::kInt && place.is_contiguous() &&
-                   start.is_contiguous() && start.numel() > 1 && place.numel() % (start.numel() - 1) == 0,
-               "[counted_rows] expected dense int32 places and starts of rows");
-  const int64_t sequences = start.numel() - 1;
-  return {place.const_data_ptr<int32_t>(), start.const_data_ptr<int32_t>(), sequences,
-          place.numel() / sequences};
-}
-
-/// Of vectors of 16 bytes alone.
-ElementType check(const at::Tensor& x, const char* op) {
-  const ElementType type = element_type_of(x, op);
-  FATHOM_CHECK((type == ElementType::kHalf || type == ElementType::kBFloat16) && x.is_contiguous() &&
-                   x.size(-1) % 8 == 0 && is_aligned16(x.const_data_ptr()),
-               "[{}] expected dense rows of 16-bit elements in vectors of 8", op);
-  return type;
-}
 
 at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const at::Tensor& out,
                          const at::Tensor& bias, at::Tensor& sum) {
@@ -54,7 +33,8 @@ at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const 
   FATHOM_CHECK(both.is_contiguous() && causal_scores_fit(inner) && sequences < 65536 &&
                    type != ElementType::kDouble && shift.scalar_type() == out.scalar_type() &&
                    bias.scalar_type() == out.scalar_type() && shift.is_contiguous() && out.is_contiguous() &&
-                   sum.is_contiguous() && sum.numel() == sequences * inner,
+                   both.scalar_type() == at::kFloat && sum.is_contiguous() &&
+                   sum.numel() == sequences * inner,
                "[causal_scores] expected dense rows of a bottleneck of 32 to 1024, got {}", inner);
   auto score = at::empty({sequences, tokens}, both.options());
   if (score.numel() == 0) return score;
@@ -73,48 +53,48 @@ at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const 
   return score;
 }
 
-Three choose(const at::Tensor& active, const at::Tensor* score, double* counts) {
-  const int64_t sequences = active.size(0), tokens = active.size(1);
-  const auto options = active.options().dtype(at::kInt);
+Four choose_rows(const Optional& score, const Optional& decided, const Optional& counts, const Optional& key,
+                 int64_t draws, double explore) {
+  const at::Tensor& given = decided ? *decided : *score;
+  const c10::cuda::CUDAGuard guard(given.device());
+  const int64_t sequences = given.size(0), tokens = given.size(1);
+  FATHOM_CHECK(given.numel() > 0 && given.numel() < (int64_t{1} << 31) &&
+                   (!score || (score->is_contiguous() && score->scalar_type() == at::kFloat)) &&
+                   (!counts || (counts->numel() == 3 && counts->scalar_type() == at::kDouble)) &&
+                   (!key || (key->numel() == sequences && key->scalar_type() == at::kLong &&
+                             key->is_contiguous() && key->device() == given.device())),
+               "[choose_rows] expected dense float32 scores of some tokens, three float64 counts and a key a "
+               "sequence");
+  const auto options = given.options().dtype(at::kInt);
   auto place = at::empty({sequences * tokens}, options), slot = at::empty_like(place),
-       start = at::empty({sequences + 1}, options);
-  FATHOM_CHECK(active.is_contiguous() && active.numel() > 0 && active.numel() < (int64_t{1} << 31),
-               "[counted_rows] expected dense decisions for some tokens");
-  const ChooseRowsArgs args = {.score = score != nullptr ? score->const_data_ptr<float>() : nullptr,
-                               .active = active.mutable_data_ptr<bool>(),
-                               .counts = counts,
+       border = at::empty({sequences + 2}, options);
+  const auto active =
+      decided ? decided->contiguous() : at::empty_like(given, given.options().dtype(at::kBool));
+  const ChooseRowsArgs args = {.score = score ? score->const_data_ptr<float>() : nullptr,
+                               .decided = decided ? active.const_data_ptr<bool>() : nullptr,
+                               .active = decided ? nullptr : active.mutable_data_ptr<bool>(),
+                               .counts = counts ? counts->mutable_data_ptr<double>() : nullptr,
+                               .key = key ? key->const_data_ptr<int64_t>() : nullptr,
+                               .stream = draws,
+                               .explore = static_cast<float>(explore),
                                .place = place.mutable_data_ptr<int32_t>(),
                                .slot = slot.mutable_data_ptr<int32_t>(),
-                               .start = start.mutable_data_ptr<int32_t>(),
+                               .border = border.mutable_data_ptr<int32_t>(),
                                .sequences = sequences,
                                .tokens = tokens};
   C10_CUDA_CHECK(launch_choose_rows(args, stream()));
-  return {place, slot, start};
-}
-
-Four scored_rows(const at::Tensor& score, at::Tensor& counts) {
-  const c10::cuda::CUDAGuard guard(score.device());
-  FATHOM_CHECK(score.is_contiguous() && counts.numel() == 3 && counts.scalar_type() == at::kDouble,
-               "[scored_rows] expected dense scores and three counts");
-  const auto active = at::empty_like(score, score.options().dtype(at::kBool));
-  auto [place, slot, start] = choose(active, &score, counts.mutable_data_ptr<double>());
-  return {place, slot, start, active};
-}
-
-Three chosen_rows(const at::Tensor& active, const Optional& counts) {
-  const c10::cuda::CUDAGuard guard(active.device());
-  return choose(active.contiguous(), nullptr, counts ? counts->mutable_data_ptr<double>() : nullptr);
+  return {place, slot, border, active};
 }
 
 Two norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps,
          const at::Tensor& place, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const ElementType type = check(x, "gathered_rms_norm");
+  const ElementType type = check_dense(x, "gathered_rms_norm");
   const int64_t dim = x.size(-1);
   FATHOM_CHECK(weight.numel() == dim && weight.scalar_type() == x.scalar_type() && weight.is_contiguous() &&
                    x.numel() == place.numel() * dim &&
-                   (!y.defined() ||
-                    (y.sizes() == at::IntArrayRef{place.numel(), dim} && check(y, "added_rms_norm") == type)),
+                   (!y.defined() || (y.sizes() == at::IntArrayRef{place.numel(), dim} &&
+                                     check_dense(y, "added_rms_norm") == type)),
                "[gathered_rms_norm] expected rows and weights of {} elements of one type", dim);
   auto normed = at::empty({place.numel(), dim}, x.options());
   auto sums = y.defined() ? at::empty_like(normed) : at::Tensor();
@@ -154,7 +134,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Te
   const CountedProductArgs args = {.x = x.const_data_ptr(),
                                    .weight = weight.const_data_ptr(),
                                    .y = y.mutable_data_ptr(),
-                                   .count = start.const_data_ptr<int32_t>() + start.numel() - 1,
+                                   .count = count_of(start),
                                    .rows = rows,
                                    .in_dim = in,
                                    .out_dim = out};
@@ -164,7 +144,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Te
 
 at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(gate_up.device());
-  const ElementType type = check(gate_up, "counted_swiglu");
+  const ElementType type = check_dense(gate_up, "counted_swiglu");
   const int64_t inner = gate_up.size(1) / 2, sequences = start.numel() - 1;
   FATHOM_CHECK(inner % 8 == 0, "[counted_swiglu] expected halves in vectors of 8, got {}", inner);
   auto y = at::empty({gate_up.size(0), inner}, gate_up.options());
@@ -180,7 +160,7 @@ at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& start) {
 void rope(at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t kv_heads,
           const at::Tensor& place, const at::Tensor& start, const Optional& keys, const Optional& values) {
   const c10::cuda::CUDAGuard guard(qkv.device());
-  const ElementType type = check(qkv, "counted_rope");
+  const ElementType type = check_dense(qkv, "counted_rope");
   const int64_t head_size = qkv.size(1) / (heads + 2 * kv_heads);
   const RowsArgs rows = rows_of(place, start);
   FATHOM_CHECK(head_size % 16 == 0 && qkv.size(1) == head_size * (heads + 2 * kv_heads) &&
@@ -205,18 +185,72 @@ void rope(at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin, int64_t
   C10_CUDA_CHECK(launch_row_rope(type, args, stream()));
 }
 
+at::Tensor part_of(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t from, int64_t count) {
+  return qkv.view({qkv.size(0), heads + 2 * kv_heads, -1}).narrow(1, from, count);
+}
+
+/// LibTorch's flash attention takes the sequences' borders from the device.
+Two attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place,
+              const at::Tensor& start, const Optional& used) {
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  const RowsArgs rows = rows_of(place, start);
+  const auto part = [&](int64_t from, int64_t count) { return part_of(qkv, heads, kv_heads, from, count); };
+  auto [y_NHE, sums, seed, offset, mask] = at::_flash_attention_forward(
+      part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), start, start, rows.tokens,
+      rows.tokens, /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
+  auto y = y_NHE.flatten(1);
+  if (!used) return {y, sums};
+  const ElementType type = check_dense(qkv, "counted_attention");
+  FATHOM_CHECK(check_dense(y, "counted_attention") == type && used->scalar_type() == at::kInt,
+               "[counted_attention] expected the number of all rows");
+  const ExploredAttentionArgs args = {.rows = rows,
+                                      .used = count_of(*used),
+                                      .qkv = qkv.const_data_ptr(),
+                                      .y = y.mutable_data_ptr(),
+                                      .heads = heads,
+                                      .kv_heads = kv_heads,
+                                      .head_size = y_NHE.size(2)};
+  C10_CUDA_CHECK(launch_explored_attention(type, args, stream()));
+  return {y, sums};
+}
+
+at::Tensor dropout(const at::Tensor& x, const at::Tensor& key_in, const at::Tensor& place,
+                   const at::Tensor& start, double share, double path_share, int64_t place_in_model) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const ElementType type = check_dense(x, "counted_dropout");
+  const auto key = key_in.contiguous();
+  FATHOM_CHECK(key.device() == x.device(), "[counted_dropout] expected keys on {}", x.device().str());
+  auto y = at::empty_like(x);
+  const auto threshold = [](double probability) {
+    return static_cast<uint32_t>(std::ldexp(probability, 32));
+  };
+  const RowDropoutArgs args = {.rows = rows_of(place, start),
+                               .x = x.const_data_ptr(),
+                               .y = y.mutable_data_ptr(),
+                               .key = key.const_data_ptr<int64_t>(),
+                               .dim = x.size(1),
+                               .stream = 2 * place_in_model,
+                               .threshold = threshold(share),
+                               .sequence_threshold = threshold(path_share),
+                               .scale = static_cast<float>(1 / (1 - share)),
+                               .sequence_scale = static_cast<float>(1 / (1 - path_share))};
+  C10_CUDA_CHECK(launch_row_dropout(type, args, stream()));
+  return y;
+}
+
 at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Tensor& added,
-                       const at::Tensor& slot) {
+                       const at::Tensor& slot, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(x_in.device());
   const auto x = x_in.contiguous();
-  const ElementType type = check(x, "merged_rows");
+  const ElementType type = check_dense(x, "merged_rows");
   const int64_t dim = x.size(-1);
-  FATHOM_CHECK(check(h, "merged_rows") == type && check(added, "merged_rows") == type && h.size(1) == dim &&
-                   added.sizes() == h.sizes() && slot.numel() * dim == x.numel() &&
+  FATHOM_CHECK(check_dense(h, "merged_rows") == type && check_dense(added, "merged_rows") == type &&
+                   h.size(1) == dim && added.sizes() == h.sizes() && slot.numel() * dim == x.numel() &&
                    slot.scalar_type() == at::kInt && slot.is_contiguous(),
                "[merged_rows] expected rows of {} elements", dim);
   auto y = at::empty_like(x);
   const MergeRowsArgs args = {.slot = slot.const_data_ptr<int32_t>(),
+                              .count = count_of(start),
                               .x = x.const_data_ptr(),
                               .h = h.const_data_ptr(),
                               .added = added.const_data_ptr(),
@@ -231,13 +265,14 @@ at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Te
 
 void register_counted_rows(torch::Library& library) {
   library.impl("causal_scores", causal_scores);
-  library.impl("scored_rows", scored_rows);
-  library.impl("chosen_rows", chosen_rows);
+  library.impl("choose_rows", choose_rows);
   library.impl("gathered_rms_norm", gathered_rms_norm);
   library.impl("added_rms_norm", added_rms_norm);
   library.impl("counted_linear", linear);
   library.impl("counted_swiglu", swiglu);
   library.impl("counted_rope_", rope);
+  library.impl("counted_attention", attention);
+  library.impl("counted_dropout", dropout);
   library.impl("merged_rows", merged_rows);
 }
 

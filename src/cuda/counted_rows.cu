@@ -5,6 +5,7 @@
 
 #include "cuda/counted_rows.h"
 #include "cuda/vectors.cuh"
+#include "tensor/keyed_bits.h"
 
 namespace fathom::cuda {
 namespace {
@@ -123,15 +124,39 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(RowSwigluArgs args) {
 }
 
 template <typename T>
+__global__ void __launch_bounds__(kThreads) dropout_kernel(RowDropoutArgs args) {
+  using Vector = Vector16<T>;
+  constexpr int kWidth = Vector::kWidth;
+  const int64_t vectors = args.dim / kWidth, items = rows_in_use(args.rows) * vectors;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
+    const int place = args.rows.place[item / vectors], tokens = static_cast<int>(args.rows.tokens);
+    const int64_t key = args.key[place / tokens];
+    const auto token = sample_key(token_key(key, static_cast<uint32_t>(place % tokens)), args.stream);
+    const bool stays = keyed_bits(sample_key(key, args.stream + 1), 0) >= args.sequence_threshold;
+    const auto column = static_cast<uint32_t>(item % vectors * kWidth);
+    Vector vector = static_cast<const Vector*>(args.x)[item];
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const bool kept = stays && keyed_bits(token, column + i) >= args.threshold;
+      const float value = to_float(vector.values[i]) * args.scale * args.sequence_scale;
+      vector.values[i] = from_float<T>(kept ? value : 0.0f);
+    }
+    static_cast<Vector*>(args.y)[item] = vector;
+  }
+}
+
+template <typename T>
 __global__ void __launch_bounds__(kThreads) merge_kernel(MergeRowsArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.dim / kWidth, items = args.places * vectors;
+  const int count = *args.count;
   const int64_t step = int64_t{gridDim.x} * kThreads;
   for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
     const int slot = args.slot[item / vectors];
     Vector y;
-    if (slot < 0) {
+    if (slot < 0 || slot >= count) {
       y = static_cast<const Vector*>(args.x)[item];
     } else {
       const int64_t source = slot * vectors + item % vectors;
@@ -178,6 +203,12 @@ cudaError_t swiglu(const RowSwigluArgs& args, cudaStream_t stream) {
 }
 
 template <typename T>
+cudaError_t dropout(const RowDropoutArgs& args, cudaStream_t stream) {
+  dropout_kernel<T><<<vector_grid(room_of(args.rows) * args.dim), kThreads, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+template <typename T>
 cudaError_t merge(const MergeRowsArgs& args, cudaStream_t stream) {
   merge_kernel<T><<<vector_grid(args.places * args.dim), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
@@ -198,6 +229,11 @@ cudaError_t launch_row_rope(ElementType type, const RowRopeArgs& args, cudaStrea
 cudaError_t launch_row_swiglu(ElementType type, const RowSwigluArgs& args, cudaStream_t stream) {
   if (type == ElementType::kBFloat16) return swiglu<__nv_bfloat16>(args, stream);
   return type == ElementType::kHalf ? swiglu<__half>(args, stream) : cudaErrorInvalidValue;
+}
+
+cudaError_t launch_row_dropout(ElementType type, const RowDropoutArgs& args, cudaStream_t stream) {
+  if (type == ElementType::kBFloat16) return dropout<__nv_bfloat16>(args, stream);
+  return type == ElementType::kHalf ? dropout<__half>(args, stream) : cudaErrorInvalidValue;
 }
 
 cudaError_t launch_merge_rows(ElementType type, const MergeRowsArgs& args, cudaStream_t stream) {

@@ -50,8 +50,33 @@ struct RowSwigluArgs {
   int64_t inner;
 };
 
+struct RowDropoutArgs {
+  RowsArgs rows;
+  const void* x;
+  void* y;
+  const int64_t* key;  ///< [sequences]
+  int64_t dim;
+  int64_t stream;               ///< of dropout by tokens; that by samples has the next
+  uint32_t threshold;           ///< an element stays where its bits are at least this
+  uint32_t sequence_threshold;  ///< likewise all of a sequence's
+  float scale;
+  float sequence_scale;
+};
+
+/// Explored rows look at the active ones before them and themselves.
+struct ExploredAttentionArgs {
+  RowsArgs rows;
+  const int32_t* used;  ///< the number of all rows
+  const void* qkv;      ///< [rows, (heads + 2 · kv_heads) · head_size]
+  void* y;              ///< [rows, heads · head_size]
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_size;  ///< at most 256
+};
+
 struct MergeRowsArgs {
   const int32_t* slot;
+  const int32_t* count;
   const void* x;
   const void* h;
   const void* added;
@@ -64,6 +89,9 @@ struct MergeRowsArgs {
 cudaError_t launch_row_norm(ElementType type, const RowNormArgs& args, cudaStream_t stream);
 cudaError_t launch_row_rope(ElementType type, const RowRopeArgs& args, cudaStream_t stream);
 cudaError_t launch_row_swiglu(ElementType type, const RowSwigluArgs& args, cudaStream_t stream);
+cudaError_t launch_row_dropout(ElementType type, const RowDropoutArgs& args, cudaStream_t stream);
+cudaError_t launch_explored_attention(ElementType type, const ExploredAttentionArgs& args,
+                                      cudaStream_t stream);
 cudaError_t launch_merge_rows(ElementType type, const MergeRowsArgs& args, cudaStream_t stream);
 
 }  // namespace fathom::cuda

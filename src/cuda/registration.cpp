@@ -19,6 +19,7 @@ std::string register_kernels() {
     register_shifted_window_attention(library);
     register_column_sum(library);
     register_counted_rows(library);
+    register_counted_gradients(library);
     return true;
   }();
   (void)registered;

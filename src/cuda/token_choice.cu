@@ -1,6 +1,9 @@
 // Scores of a causal gate, and the rows of the tokens that are chosen: small work, so latency is what counts.
+#include <type_traits>
+
 #include "cuda/token_choice.h"
 #include "cuda/vectors.cuh"
+#include "tensor/keyed_bits.h"
 
 namespace fathom::cuda {
 namespace {
@@ -89,39 +92,58 @@ __device__ int scan(int value, int* warp_sums, int* total) {
   return before;
 }
 
-/// One block; its threads take neighbouring tokens, a turn after the other.
-__global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs args) {
+/// Rows for the places that `takes` says, from row `begun` on, in turns of neighbouring places; `begins`
+/// hears of a sequence's first row. Returns the row after the last.
+template <typename Takes, typename Begins>
+__device__ int number_rows(const ChooseRowsArgs& args, int begun, const Takes& takes, const Begins& begins) {
   __shared__ int warp_sums[32];
   const int64_t places = args.sequences * args.tokens;
-  int begun = 0;
-  float entropy = 0;
   for (int64_t base = 0; base < places; base += kChooseThreads) {
     const int64_t place = base + threadIdx.x;
-    bool active = false;
-    if (place < places) {
-      if (args.score != nullptr) {
-        const float p = 1 / (1 + expf(-args.score[place]));
-        active = p > 0.5f;
-        args.active[place] = active;
-        entropy += bits(p) + bits(1 - p);
-      } else {
-        active = args.active[place];
-      }
-    }
+    const bool taken = place < places && takes(place);
     int total = 0;
-    const int row = begun + scan(active, warp_sums, &total);
-    if (place < places) {
-      if (place % args.tokens == 0) args.start[place / args.tokens] = row;
-      args.slot[place] = active ? row : -1;
-      if (active) args.place[row] = static_cast<int32_t>(place);
+    const int row = begun + scan(taken, warp_sums, &total);
+    if (place < places) begins(place, row);
+    if (taken) {
+      args.slot[place] = row;
+      args.place[row] = static_cast<int32_t>(place);
     }
     begun += total;
   }
+  return begun;
+}
+
+/// One block.
+__global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs args) {
+  float entropy = 0;
+  const auto decides = [&](int64_t place) {
+    const float p = args.score != nullptr ? 1 / (1 + expf(-args.score[place])) : 0;
+    if (args.score != nullptr) entropy += bits(p) + bits(1 - p);
+    if (args.decided != nullptr) return args.decided[place];
+    args.active[place] = p > 0.5f;
+    return p > 0.5f;
+  };
+  const int active = number_rows(args, 0, decides, [&](int64_t place, int row) {
+    if (place % args.tokens == 0) args.border[place / args.tokens] = row;
+    args.slot[place] = -1;
+  });
+  int all = active;
+  if (args.key != nullptr) {
+    // A thread meets the places that it numbered itself.
+    const auto explored = [&](int64_t place) {
+      if (args.slot[place] >= 0) return false;
+      const auto key = sample_key(args.key[place / args.tokens], args.stream);
+      const uint32_t drawn = keyed_bits(key, static_cast<uint32_t>(place % args.tokens)) >> 8;
+      return static_cast<float>(drawn) * 0x1p-24f < args.explore;
+    };
+    all = number_rows(args, active, explored, [](int64_t, int) {});
+  }
   if (threadIdx.x == 0) {
-    args.start[args.sequences] = begun;
+    args.border[args.sequences] = active;
+    args.border[args.sequences + 1] = all;
     if (args.counts != nullptr) {
-      args.counts[0] += begun;
-      args.counts[1] += static_cast<double>(places);
+      args.counts[0] += active;
+      args.counts[1] += static_cast<double>(args.sequences * args.tokens);
     }
   }
   if (args.counts == nullptr) return;
@@ -136,6 +158,65 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs a
   args.counts[2] += sum;
 }
 
+/// Gradients of what is behind the GELU, token by token, and each chunk's sums of what these pass back
+/// through their means. A thread a column.
+template <typename T>
+__global__ void hidden_grad_kernel(CausalScoreGradArgs args) {
+  const CausalScoreArgs& forward = args.forward;
+  const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(forward.inner);
+  const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
+  const int64_t chunk = sequence * gridDim.x + blockIdx.x;
+  const int count = static_cast<int>(min(int64_t{kScoreChunk}, forward.tokens - first));
+  float sum = 0;
+  const float* partial = forward.partial + sequence * gridDim.x * inner + column;
+  for (unsigned before = 0; before < blockIdx.x; ++before) sum += partial[int64_t{before} * inner];
+  const int64_t token = sequence * forward.tokens + first;
+  const float* both = forward.both + token * 2 * inner + column;
+  const auto* shift = static_cast<const T*>(forward.shift) + column;
+  const float own_shift = to_float(shift[0]), other_shift = to_float(shift[inner]);
+  const float out = to_float(static_cast<const T*>(forward.out)[column]);
+  float tail = 0, out_sum = 0;
+#pragma unroll 4
+  for (int t = 0; t < count; ++t) {
+    sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
+    const float places = static_cast<float>(first + t + 1);
+    const float hidden = both[int64_t{t} * 2 * inner] + own_shift + sum / places;
+    const float below = 0.5f * (1 + erff(hidden * 0.70710678f));
+    const float density = 0.39894228f * expf(-0.5f * hidden * hidden);
+    const float grad = args.grad[token + t], passed = grad * out * (below + hidden * density);
+    out_sum += grad * hidden * below;
+    tail += passed / places;
+    args.own[(token + t) * inner + column] = passed;
+  }
+  args.tail[chunk * inner + column] = tail;
+  args.parameter_partial[(chunk * 3 + 2) * inner + column] = out_sum;
+}
+
+/// A token's part of the mean is in its own and all later ones.
+template <typename T>
+__global__ void other_grad_kernel(CausalScoreGradArgs args) {
+  const CausalScoreArgs& forward = args.forward;
+  const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(forward.inner);
+  const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
+  const int64_t chunk = sequence * gridDim.x + blockIdx.x, token = sequence * forward.tokens + first;
+  const int count = static_cast<int>(min(int64_t{kScoreChunk}, forward.tokens - first));
+  float later = 0, own_sum = 0, other_sum = 0;
+  for (int64_t behind = gridDim.x - 1; behind > blockIdx.x; --behind)
+    later += args.tail[(sequence * gridDim.x + behind) * inner + column];
+  auto* grad_both = static_cast<T*>(args.grad_both) + token * 2 * inner + column;
+#pragma unroll 4
+  for (int t = count - 1; t >= 0; --t) {
+    const float own = args.own[(token + t) * inner + column];
+    later += own / static_cast<float>(first + t + 1);
+    own_sum += own;
+    other_sum += later;
+    grad_both[int64_t{t} * 2 * inner] = from_float<T>(own);
+    grad_both[(int64_t{t} * 2 + 1) * inner] = from_float<T>(later);
+  }
+  args.parameter_partial[chunk * 3 * inner + column] = own_sum;
+  args.parameter_partial[(chunk * 3 + 1) * inner + column] = other_sum;
+}
+
 }  // namespace
 
 bool causal_scores_fit(int64_t inner) {
@@ -144,31 +225,68 @@ bool causal_scores_fit(int64_t inner) {
 
 namespace {
 
+dim3 chunks_of(const CausalScoreArgs& args) {
+  return dim3(static_cast<unsigned>((args.tokens + kScoreChunk - 1) / kScoreChunk),
+              static_cast<unsigned>(args.sequences));
+}
+
 template <typename T>
 cudaError_t causal_scores(const CausalScoreArgs& args, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((args.tokens + kScoreChunk - 1) / kScoreChunk),
-                  static_cast<unsigned>(args.sequences));
+  const dim3 grid = chunks_of(args);
   const auto threads = static_cast<unsigned>(args.inner);
   chunk_sum_kernel<T><<<grid, threads, 0, stream>>>(args);
   score_kernel<T><<<grid, threads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
-}  // namespace
+template <typename T>
+cudaError_t hidden_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
+  const dim3 grid = chunks_of(args.forward);
+  const auto threads = static_cast<unsigned>(args.forward.inner);
+  chunk_sum_kernel<T><<<grid, threads, 0, stream>>>(args.forward);
+  hidden_grad_kernel<T><<<grid, threads, 0, stream>>>(args);
+  return cudaGetLastError();
+}
 
-cudaError_t launch_causal_scores(ElementType type, const CausalScoreArgs& args, cudaStream_t stream) {
-  if (!causal_scores_fit(args.inner)) return cudaErrorInvalidValue;
+template <typename T>
+cudaError_t other_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
+  other_grad_kernel<T>
+      <<<chunks_of(args.forward), static_cast<unsigned>(args.forward.inner), 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+/// Calls `run` with the element type as the type of a null pointer.
+template <typename Run>
+cudaError_t with_type(ElementType type, const Run& run) {
   switch (type) {
     case ElementType::kFloat:
-      return causal_scores<float>(args, stream);
+      return run(static_cast<float*>(nullptr));
     case ElementType::kHalf:
-      return causal_scores<__half>(args, stream);
+      return run(static_cast<__half*>(nullptr));
     case ElementType::kBFloat16:
-      return causal_scores<__nv_bfloat16>(args, stream);
+      return run(static_cast<__nv_bfloat16*>(nullptr));
     case ElementType::kDouble:
       break;
   }
   return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+cudaError_t launch_causal_scores(ElementType type, const CausalScoreArgs& args, cudaStream_t stream) {
+  if (!causal_scores_fit(args.inner)) return cudaErrorInvalidValue;
+  return with_type(
+      type, [&](auto* null) { return causal_scores<std::remove_pointer_t<decltype(null)>>(args, stream); });
+}
+
+cudaError_t launch_causal_scores_backward(ElementType type, ElementType grad_type,
+                                          const CausalScoreGradArgs& args, cudaStream_t stream) {
+  if (!causal_scores_fit(args.forward.inner)) return cudaErrorInvalidValue;
+  const cudaError_t error = with_type(
+      type, [&](auto* null) { return hidden_grad<std::remove_pointer_t<decltype(null)>>(args, stream); });
+  if (error != cudaSuccess) return error;
+  return with_type(
+      grad_type, [&](auto* null) { return other_grad<std::remove_pointer_t<decltype(null)>>(args, stream); });
 }
 
 cudaError_t launch_choose_rows(const ChooseRowsArgs& args, cudaStream_t stream) {

@@ -25,13 +25,28 @@ struct CausalScoreArgs {
   int64_t inner;
 };
 
+/// Its gradient. `parameter_partial` [sequences, chunks, 3 · inner], to be summed: gradients of shift and
+/// out.
+struct CausalScoreGradArgs {
+  CausalScoreArgs forward;  ///< both, shift, out, partial (as there), and the sizes
+  const float* grad;        ///< [sequences, tokens]
+  float* own;               ///< [sequences, tokens, inner]
+  float* tail;              ///< [sequences, chunks, inner]
+  void* grad_both;          ///< [sequences, tokens, 2 · inner]
+  float* parameter_partial;
+};
+
 struct ChooseRowsArgs {
-  const float* score;  ///< or null, where `active` decides
-  bool* active;        ///< [sequences · tokens]; written where scores decide
-  double* counts;      ///< [3], or null
+  const float* score;   ///< or null
+  const bool* decided;  ///< [sequences · tokens], or null: scores decide
+  bool* active;         ///< written where scores decide
+  double* counts;       ///< [3], or null
+  const int64_t* key;   ///< [sequences], or null: nothing is explored
+  int64_t stream;
+  float explore;
   int32_t* place;
   int32_t* slot;
-  int32_t* start;
+  int32_t* border;  ///< [sequences + 2]
   int64_t sequences;
   int64_t tokens;
 };
@@ -40,6 +55,9 @@ struct ChooseRowsArgs {
 bool causal_scores_fit(int64_t inner);
 /// `type`: of shift, out and bias; not kDouble.
 cudaError_t launch_causal_scores(ElementType type, const CausalScoreArgs& args, cudaStream_t stream);
+/// `grad_type`: of grad_both.
+cudaError_t launch_causal_scores_backward(ElementType type, ElementType grad_type,
+                                          const CausalScoreGradArgs& args, cudaStream_t stream);
 cudaError_t launch_choose_rows(const ChooseRowsArgs& args, cudaStream_t stream);
 
 }  // namespace fathom::cuda

@@ -1,7 +1,5 @@
 #include "kernels/counted_rows.h"
 
-#include <ATen/ops/_flash_attention_forward.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "base/error.h"
@@ -10,8 +8,13 @@
 namespace fathom::kernels {
 namespace {
 
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Two = std::tuple<at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Optional = std::optional<at::Tensor>;
+
+Optional optional(const at::Tensor& x) {
+  return x.defined() ? std::make_optional(x) : std::nullopt;
+}
 
 void check_rows(const at::Tensor& x, const CountedRows& rows, const char* op) {
   FATHOM_CHECK(x.dim() == 2 && x.size(0) == rows.place_N.numel() && x.is_contiguous(),
@@ -23,7 +26,8 @@ void check_rows(const at::Tensor& x, const CountedRows& rows, const char* op) {
 
 bool has_counted_rows(const at::Tensor& x_BTD, int64_t head_size) {
   const bool half = x_BTD.scalar_type() == at::kBFloat16 || x_BTD.scalar_type() == at::kHalf;
-  if (!x_BTD.is_cuda() || !half || x_BTD.size(-1) % 8 != 0 || head_size % 16 != 0 || head_size > 256)
+  const int64_t dim = x_BTD.size(-1);
+  if (!x_BTD.is_cuda() || !half || dim % 8 != 0 || dim > 8192 || head_size % 16 != 0 || head_size > 256)
     return false;
   return c10::Dispatcher::singleton()
       .findSchemaOrThrow("fathom::gathered_rms_norm", "")
@@ -35,23 +39,26 @@ at::Tensor causal_scores(const at::Tensor& both, const ScorerWeights& weights, a
                                             const at::Tensor&, at::Tensor&)>("fathom::causal_scores");
   const int64_t inner = weights.out.numel();
   FATHOM_CHECK(both.dim() == 3 && both.size(2) == 2 * inner && weights.shift.numel() == 2 * inner &&
-                   weights.bias.numel() == 1 && both.scalar_type() == at::kFloat,
-               "[causal_scores] expected float32 [B, T, {}]", 2 * inner);
+                   weights.bias.numel() == 1 && sum_BI.scalar_type() == both.scalar_type(),
+               "[causal_scores] expected [B, T, {}] and sums of its type", 2 * inner);
   return op.call(both, weights.shift, weights.out, weights.bias, sum_BI);
 }
 
-std::pair<CountedRows, at::Tensor> scored_rows(const at::Tensor& score_BT, at::Tensor& counts) {
-  static const auto op = find_op<Four(const at::Tensor&, at::Tensor&)>("fathom::scored_rows");
-  auto [place_N, slot_N, start_S1, active_BT] = op.call(score_BT, counts);
-  return {{place_N, slot_N, start_S1}, active_BT};
-}
-
-CountedRows chosen_rows(const at::Tensor& active_BT, at::Tensor* counts) {
+std::pair<CountedRows, at::Tensor> chosen_rows(const RowChoice& choice, at::Tensor* counts) {
   static const auto op =
-      find_op<Three(const at::Tensor&, const std::optional<at::Tensor>&)>("fathom::chosen_rows");
-  auto [place_N, slot_N, start_S1] =
-      op.call(active_BT, counts != nullptr ? std::make_optional(*counts) : std::nullopt);
-  return {place_N, slot_N, start_S1};
+      find_op<Four(const Optional&, const Optional&, const Optional&, const Optional&, int64_t, double)>(
+          "fathom::choose_rows");
+  const bool explores = choice.key_B.defined() && choice.explore > 0;
+  FATHOM_CHECK(choice.score_BT.defined() || choice.active_BT.defined(),
+               "[chosen_rows] expected scores or active tokens");
+  auto [place_N, slot_N, border_S2, active_BT] =
+      op.call(optional(choice.score_BT), optional(choice.active_BT),
+              counts != nullptr ? std::make_optional(*counts) : std::nullopt,
+              explores ? std::make_optional(choice.key_B) : std::nullopt, choice.stream, choice.explore);
+  const int64_t borders = border_S2.numel() - 1;
+  return {{place_N, slot_N, border_S2.narrow(0, 0, borders),
+           explores ? border_S2.narrow(0, 1, borders) : at::Tensor()},
+          active_BT};
 }
 
 at::Tensor gathered_rms_norm(const at::Tensor& x_BTD, const at::Tensor& weight, double eps,
@@ -59,17 +66,16 @@ at::Tensor gathered_rms_norm(const at::Tensor& x_BTD, const at::Tensor& weight, 
   static const auto op =
       find_op<at::Tensor(const at::Tensor&, const at::Tensor&, double, const at::Tensor&, const at::Tensor&)>(
           "fathom::gathered_rms_norm");
-  return op.call(x_BTD, weight, eps, rows.place_N, rows.start_S1);
+  return op.call(x_BTD, weight, eps, rows.place_N, rows.all());
 }
 
 std::pair<at::Tensor, at::Tensor> added_rms_norm(const at::Tensor& x_BTD, const at::Tensor& y,
                                                  const at::Tensor& weight, double eps,
                                                  const CountedRows& rows) {
-  static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(
-      const at::Tensor&, const at::Tensor&, const at::Tensor&, double, const at::Tensor&, const at::Tensor&)>(
-      "fathom::added_rms_norm");
+  static const auto op = find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
+                                     const at::Tensor&, const at::Tensor&)>("fathom::added_rms_norm");
   check_rows(y, rows, "added_rms_norm");
-  auto [sum, normed] = op.call(x_BTD, y, weight, eps, rows.place_N, rows.start_S1);
+  auto [sum, normed] = op.call(x_BTD, y, weight, eps, rows.place_N, rows.all());
   return {sum, normed};
 }
 
@@ -79,66 +85,62 @@ at::Tensor counted_linear(const at::Tensor& x, const at::Tensor& weight, const C
   check_rows(x, rows, "counted_linear");
   FATHOM_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1) && weight.scalar_type() == x.scalar_type(),
                "[counted_linear] expected weights for {} features, of the rows' type", x.size(1));
-  return op.call(x, weight, rows.start_S1);
+  return op.call(x, weight, rows.all());
 }
 
 at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows) {
   static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&)>("fathom::counted_swiglu");
   check_rows(gate_up, rows, "counted_swiglu");
-  return op.call(gate_up, rows.start_S1);
+  return op.call(gate_up, rows.all());
 }
 
 void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, HeadLayout layout,
                   const CountedRows& rows, const at::Tensor& keys, const at::Tensor& values) {
   static const auto op =
       find_op<void(at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t, const at::Tensor&,
-                   const at::Tensor&, const std::optional<at::Tensor>&, const std::optional<at::Tensor>&)>(
-          "fathom::counted_rope_");
+                   const at::Tensor&, const Optional&, const Optional&)>("fathom::counted_rope_");
   check_rows(qkv, rows, "counted_rope");
-  const auto optional = [](const at::Tensor& x) {
-    return x.defined() ? std::make_optional(x) : std::nullopt;
-  };
-  op.call(qkv, cos_TF, sin_TF, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1, optional(keys),
+  FATHOM_CHECK(!keys.defined() || !rows.used_S1.defined(), "[counted_rope] explored rows have no cache");
+  op.call(qkv, cos_TF, sin_TF, layout.heads, layout.kv_heads, rows.place_N, rows.all(), optional(keys),
           optional(values));
 }
 
-at::Tensor counted_attention(const at::Tensor& qkv, HeadLayout layout, int64_t tokens,
-                             const CountedRows& rows) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, int64_t, int64_t, int64_t, const at::Tensor&)>(
-      "fathom::counted_attention");
+std::pair<at::Tensor, at::Tensor> counted_attention(const at::Tensor& qkv, HeadLayout layout,
+                                                    const CountedRows& rows) {
+  static const auto op = find_op<Two(const at::Tensor&, int64_t, int64_t, const at::Tensor&,
+                                     const at::Tensor&, const Optional&)>("fathom::counted_attention");
   check_rows(qkv, rows, "counted_attention");
-  return op.call(qkv, layout.heads, layout.kv_heads, tokens, rows.start_S1);
+  auto [y, sums] =
+      op.call(qkv, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1, optional(rows.used_S1));
+  return {y, sums};
+}
+
+at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const RowDrop& drop,
+                           const CountedRows& rows, const at::Tensor& count_S1) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
+                         double, int64_t)>("fathom::counted_dropout");
+  check_rows(y, rows, "counted_dropout");
+  FATHOM_CHECK(key_B.scalar_type() == at::kLong && key_B.numel() == count_S1.numel() - 1,
+               "[counted_dropout] expected one int64 key a sequence, got {}", key_B.numel());
+  return op.call(y, key_B, rows.place_N, count_S1, drop.dropout, drop.drop_path, drop.stream);
 }
 
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
                        const CountedRows& rows) {
-  static const auto op =
-      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
-          "fathom::merged_rows");
+  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                            const at::Tensor&, const at::Tensor&)>("fathom::merged_rows");
   check_rows(h, rows, "merged_rows");
   check_rows(y, rows, "merged_rows");
-  return op.call(x_BTD, h, y, rows.slot_N);
+  return op.call(x_BTD, h, y, rows.slot_N, rows.start_S1);
 }
-
-namespace {
-
-/// LibTorch's flash attention takes the sequences' borders from the device.
-at::Tensor flash(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t tokens,
-                 const at::Tensor& start) {
-  const at::Tensor all = qkv.view({qkv.size(0), heads + 2 * kv_heads, -1});
-  return std::get<0>(at::_flash_attention_forward(
-                         all.narrow(1, 0, heads), all.narrow(1, heads, kv_heads),
-                         all.narrow(1, heads + kv_heads, kv_heads), start, start, tokens, tokens,
-                         /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false))
-      .flatten(1);
-}
-
-}  // namespace
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def("causal_scores(Tensor both, Tensor shift, Tensor out, Tensor bias, Tensor(a!) sum) -> Tensor");
-  library.def("scored_rows(Tensor score, Tensor(a!) counts) -> (Tensor, Tensor, Tensor, Tensor)");
-  library.def("chosen_rows(Tensor active, Tensor(a!)? counts) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "choose_rows(Tensor? score, Tensor? active, Tensor(a!)? counts, Tensor? key, int stream, float "
+      "explore) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
   library.def("gathered_rms_norm(Tensor x, Tensor weight, float eps, Tensor place, Tensor start) -> Tensor");
   library.def(
       "added_rms_norm(Tensor x, Tensor y, Tensor weight, float eps, Tensor place, Tensor start) -> (Tensor, "
@@ -148,11 +150,13 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "counted_rope_(Tensor(a!) qkv, Tensor cos, Tensor sin, int heads, int kv_heads, Tensor place, Tensor "
       "start, Tensor(b!)? keys, Tensor(c!)? values) -> ()");
-  library.def("counted_attention(Tensor qkv, int heads, int kv_heads, int tokens, Tensor start) -> Tensor");
-  library.def("merged_rows(Tensor x, Tensor h, Tensor y, Tensor slot) -> Tensor");
-}
-TORCH_LIBRARY_IMPL(fathom, CUDA, library) {
-  library.impl("counted_attention", flash);
+  library.def(
+      "counted_attention(Tensor qkv, int heads, int kv_heads, Tensor place, Tensor start, Tensor? used) -> "
+      "(Tensor, Tensor)");
+  library.def(
+      "counted_dropout(Tensor y, Tensor key, Tensor place, Tensor start, float dropout, float drop_path, int "
+      "stream) -> Tensor");
+  library.def("merged_rows(Tensor x, Tensor h, Tensor y, Tensor slot, Tensor start) -> Tensor");
 }
 
 }  // namespace fathom::kernels

@@ -1,7 +1,9 @@
 // Layers with gates on a device that alone knows how many tokens they compute: the host gives every operation
 // the room of all tokens, and each reads from the device how many rows are in use, so that nothing waits.
-// Forward only. B batch, T tokens, N = B·T rows that there is room for, n ≤ N in use, D model width, H heads,
-// K key-value heads, E head size, I width of a gate's bottleneck. What lies in rows from n on means nothing.
+// Without gradients: counted_gradients.h has these, counted_block.h a layer of both. B batch, T tokens, N =
+// B·T rows that there is room for, n ≤ N of active tokens, and behind them those of explored ones, D model
+// width, H heads, K key-value heads, E head size, I width of a gate's bottleneck. What lies in rows that are
+// not in use means nothing.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,14 +15,20 @@
 
 namespace fathom::kernels {
 
-/// Which tokens of a batch [B, T] the rows hold, in rising order.
+/// Which tokens of a batch [B, T] the rows hold: the active ones in rising order, then the explored ones,
+/// whose output only their score's gradient sees.
 struct CountedRows {
   at::Tensor place_N;   ///< int32: row i is token b·T + t
   at::Tensor slot_N;    ///< int32: the other way round; -1 where a token has no row
-  at::Tensor start_S1;  ///< int32 [B + 1]: where each sequence's rows begin, and n
+  at::Tensor start_S1;  ///< int32 [B + 1]: where each sequence's active rows begin, and n
+  at::Tensor used_S1;   ///< of the same shape, its last the number of all rows; undefined: none are explored
+
+  /// What says in its last element how many rows there are.
+  const at::Tensor& all() const { return used_S1.defined() ? used_S1 : start_S1; }
 };
 
-/// Whether there are kernels for `x`: on a GPU, of 16 bits, widths that are multiples of 16 bytes.
+/// Whether there are kernels for `x`: on a GPU, of 16 bits, widths that are multiples of 16 bytes and at most
+/// 8,192.
 bool has_counted_rows(const at::Tensor& x_BTD, int64_t head_size);
 
 /// The parameters of a causal gate's scorer behind its product, of one type.
@@ -35,12 +43,19 @@ struct ScorerWeights {
 /// sum of other over all tokens. Float32 [B, T].
 at::Tensor causal_scores(const at::Tensor& both, const ScorerWeights& weights, at::Tensor& sum_BI);
 
-/// The rows of the tokens whose score, brought between 0 and 1, is above a half; adds tokens that have a row,
-/// tokens, and the entropy of all decisions in bits to `counts` (float64 [3]).
-std::pair<CountedRows, at::Tensor> scored_rows(const at::Tensor& score_BT, at::Tensor& counts);
-/// The rows of tokens that are chosen already, bool [B, T]; adds tokens that have a row, and tokens, to
-/// `counts`.
-CountedRows chosen_rows(const at::Tensor& active_BT, at::Tensor* counts = nullptr);
+/// How tokens are chosen.
+struct RowChoice {
+  at::Tensor
+      score_BT;  ///< float32: those that the sigmoid brings above a half; undefined where others decide
+  at::Tensor active_BT;  ///< bool: these; undefined: scores decide
+  at::Tensor key_B;      ///< int64: what exploration is drawn by; undefined: none
+  int64_t stream = 0;    ///< of the draws
+  double explore = 0;    ///< share of the other tokens that is explored
+};
+
+/// The rows, and the active tokens (bool [B, T]). Adds active tokens, tokens, and the entropy of all scores'
+/// decisions in bits to `counts` (float64 [3]).
+std::pair<CountedRows, at::Tensor> chosen_rows(const RowChoice& choice, at::Tensor* counts = nullptr);
 
 /// `rms_norm` of the rows' tokens: [B, T, D] → [N, D].
 at::Tensor gathered_rms_norm(const at::Tensor& x_BTD, const at::Tensor& weight, double eps,
@@ -58,10 +73,22 @@ at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows);
 /// these are defined.
 void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, HeadLayout layout,
                   const CountedRows& rows, const at::Tensor& keys, const at::Tensor& values);
-/// Causal attention of the rows of each sequence to one another: `qkv` [N, (H + 2K)·E] → [N, H·E].
-at::Tensor counted_attention(const at::Tensor& qkv, HeadLayout layout, int64_t tokens,
-                             const CountedRows& rows);
-/// h + y where a token has a row, otherwise x: [B, T, D]. `h`, `y`: [N, D].
+/// Causal attention of the rows of each sequence to one another: `qkv` [N, (H + 2K)·E] → [N, H·E], and what
+/// the backward pass wants of it. Explored rows look at active ones and themselves, and none looks at them.
+std::pair<at::Tensor, at::Tensor> counted_attention(const at::Tensor& qkv, HeadLayout layout,
+                                                    const CountedRows& rows);
+/// What is dropped of a branch (nn/residual.h).
+struct RowDrop {
+  double dropout = 0;
+  double drop_path = 0;
+  int64_t stream = 0;
+};
+/// `keyed_dropout` of the rows by their tokens' keys (`token_keys`) in stream 2s, and stochastic depth by
+/// their samples' in 2s + 1: linear in `y` [N, D], hence its own backward pass. `key_B`: int64. Of as many
+/// rows as the last of `count_S1` says.
+at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const RowDrop& drop,
+                           const CountedRows& rows, const at::Tensor& count_S1);
+/// h + y where a token is active, otherwise x: [B, T, D]. `h`, `y`: [N, D].
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
                        const CountedRows& rows);
 

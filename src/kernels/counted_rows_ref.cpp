@@ -9,35 +9,29 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/nonzero.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/remainder.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/xlogy.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <cmath>
 
 #include "kernels/attention.h"
-#include "kernels/counted_rows.h"
+#include "kernels/counted_rows_ref.h"
+#include "kernels/keyed_dropout.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope_heads.h"
 #include "kernels/swiglu.h"
-#include "kernels/varlen_attention.h"
+#include "tensor/random_keys.h"
 
 namespace fathom::kernels {
 namespace counted_rows_ref {
-namespace {
-
-using Two = std::tuple<at::Tensor, at::Tensor>;
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-using Optional = std::optional<at::Tensor>;
 
 int64_t count_of(const at::Tensor& start_S1) {
   return start_S1.select(0, -1).item().toLong();
 }
 
-/// The first rows with what `used` holds, the others 0.
 at::Tensor with_room(const at::Tensor& used, int64_t room) {
   return at::constant_pad_nd(used, {0, 0, 0, room - used.size(0)});
 }
@@ -46,36 +40,59 @@ at::Tensor places(const at::Tensor& place_N, const at::Tensor& start_S1) {
   return place_N.narrow(0, 0, count_of(start_S1)).to(at::kLong);
 }
 
+at::Tensor slots_in_use(const at::Tensor& slot_N, const at::Tensor& start_S1) {
+  return at::nonzero(slot_N.ge(0) & slot_N.lt(count_of(start_S1))).squeeze(1);
+}
+
+at::Tensor rows_seen(const at::Tensor& place_n, int64_t active, int64_t tokens) {
+  const auto row_n = at::arange(place_n.numel(), place_n.options());
+  const auto sequence_n = at::floor_divide(place_n, tokens);
+  const auto mine = [](const at::Tensor& x) { return x.unsqueeze(1); };
+  return (sequence_n.eq(mine(sequence_n)) & place_n.le(mine(place_n)) & row_n.lt(active)) |
+         row_n.eq(mine(row_n));
+}
+
+namespace {
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Optional = std::optional<at::Tensor>;
+
 at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const at::Tensor& out_I,
                          const at::Tensor& bias, at::Tensor& sum_BI) {
   const int64_t inner = out_I.numel(), tokens = both.size(1);
-  const auto shifted = both + shift.to(at::kFloat);
+  const auto type = both.scalar_type();
+  const auto shifted = both + shift.to(type);
   const auto own = shifted.slice(2, 0, inner), sums = at::cumsum(shifted.slice(2, inner), 1);
   sum_BI.copy_(sums.select(1, tokens - 1).view_as(sum_BI));
   const auto count_T1 = at::arange(1, tokens + 1, both.options()).unsqueeze(1);
-  return at::matmul(at::gelu(own + sums / count_T1), out_I.to(at::kFloat)) + bias.to(at::kFloat);
+  return at::matmul(at::gelu(own + sums / count_T1), out_I.to(type)) + bias.to(type);
 }
 
-Three chosen_rows(const at::Tensor& active_BT, const Optional& counts) {
-  const int64_t room = active_BT.numel();
+at::Tensor explored(const at::Tensor& active_BT, const at::Tensor& key_B, int64_t stream, double explore) {
+  return keyed_uniform(key_B, {active_BT.size(1)}, stream).lt(explore) & active_BT.logical_not();
+}
+
+Four choose_rows(const Optional& score_BT, const Optional& chosen_BT, const Optional& counts,
+                 const Optional& key_B, int64_t stream, double explore) {
+  const auto p = score_BT ? at::sigmoid(*score_BT) : at::Tensor();
+  const auto active_BT = chosen_BT ? *chosen_BT : p.gt(0.5);
   if (counts) {
     counts->select(0, 0).add_(active_BT.sum());
-    counts->select(0, 1).add_(room);
+    counts->select(0, 1).add_(active_BT.numel());
+    if (p.defined())
+      counts->select(0, 2).sub_((at::xlogy(p, p) + at::xlogy(1 - p, 1 - p)).sum(at::kDouble) / std::log(2.0));
   }
   const auto options = active_BT.options().dtype(at::kInt);
-  const auto used = at::nonzero(active_BT.flatten()).squeeze(1);
+  const auto row_of = [](const at::Tensor& mask) { return at::nonzero(mask.flatten()).squeeze(1); };
+  auto used = row_of(active_BT);
+  auto border_S1 = at::constant_pad_nd(at::cumsum(active_BT.sum(1), 0), {1, 0});
+  if (key_B) used = at::cat({used, row_of(explored(active_BT, *key_B, stream, explore))});
+  const int64_t room = active_BT.numel(), count = used.numel();
   auto slot_N = at::full({room}, -1, options);
-  slot_N.index_copy_(0, used, at::arange(used.size(0), options));
-  auto start_S1 = at::constant_pad_nd(at::cumsum(active_BT.sum(1), 0), {1, 0}).to(at::kInt);
-  return {at::constant_pad_nd(used, {0, room - used.size(0)}).to(at::kInt), slot_N, start_S1};
-}
-
-Four scored_rows(const at::Tensor& score_BT, at::Tensor& counts) {
-  const auto p = at::sigmoid(score_BT), active_BT = p.gt(0.5);
-  const auto entropy = -(at::xlogy(p, p) + at::xlogy(1 - p, 1 - p)).sum(at::kDouble) / std::log(2.0);
-  counts.select(0, 2).add_(entropy);
-  auto [place_N, slot_N, start_S1] = chosen_rows(active_BT, counts);
-  return {place_N, slot_N, start_S1, active_BT};
+  slot_N.index_copy_(0, used, at::arange(count, options));
+  return {at::constant_pad_nd(used, {0, room - count}).to(at::kInt), slot_N,
+          at::constant_pad_nd(border_S1, {0, 1}, count).to(at::kInt), active_BT};
 }
 
 at::Tensor gathered_rms_norm(const at::Tensor& x_BTD, const at::Tensor& weight, double eps,
@@ -117,23 +134,40 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
   values->transpose(1, 2).index_put_({sequence_n, slot_n}, v.squeeze(0).transpose(0, 1));
 }
 
-at::Tensor counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t /*tokens*/,
-                             const at::Tensor& start_S1) {
-  const int64_t used = count_of(start_S1);
-  const int64_t head_size = qkv.size(1) / (heads + 2 * kv_heads);
-  const auto all = qkv.narrow(0, 0, used).view({used, heads + 2 * kv_heads, head_size}).transpose(0, 1);
-  const VarlenLayout layout = {.start_S1 = start_S1.to(at::kCPU, at::kLong), .key_N = {}, .causal = true};
-  const auto y_HNE = varlen_attention(all.narrow(0, 0, heads), all.narrow(0, heads, kv_heads),
-                                      all.narrow(0, heads + kv_heads, kv_heads), layout);
-  return with_room(y_HNE.transpose(0, 1).flatten(1), qkv.size(0));
+Two counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place_N,
+                      const at::Tensor& start_S1, const Optional& used_S1) {
+  const auto place_n = places(place_N, used_S1 ? *used_S1 : start_S1);
+  const int64_t used = place_n.numel(), all_heads = heads + 2 * kv_heads;
+  const auto all = qkv.narrow(0, 0, used).view({used, all_heads, qkv.size(1) / all_heads}).transpose(0, 1);
+  const auto part = [&](int64_t first, int64_t count) { return all.narrow(0, first, count).unsqueeze(0); };
+  const auto sees = rows_seen(place_n, count_of(start_S1), place_N.numel() / (start_S1.numel() - 1));
+  const auto y_1HNE =
+      used > 0 ? attention(part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), sees,
+                           /*causal=*/false)
+               : part(0, heads);
+  return {with_room(y_1HNE.squeeze(0).transpose(0, 1).flatten(1), qkv.size(0)),
+          at::empty({0}, qkv.options())};
+}
+
+at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const at::Tensor& place_N,
+                           const at::Tensor& start_S1, double dropout, double drop_path, int64_t stream) {
+  const auto place_n = places(place_N, start_S1);
+  const int64_t tokens = place_N.numel() / key_B.numel();
+  const auto key_n = token_keys(key_B, tokens).flatten().index_select(0, place_n);
+  auto kept = keyed_dropout_ref::apply(y.narrow(0, 0, place_n.numel()), key_n, 2 * stream, dropout);
+  const auto scale_B1 =
+      keyed_dropout_ref::apply(at::ones({key_B.numel(), 1}, y.options()), key_B, 2 * stream + 1, drop_path);
+  kept = kept * scale_B1.index_select(0, at::floor_divide(place_n, tokens));
+  return with_room(kept, y.size(0));
 }
 
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
-                       const at::Tensor& slot_N) {
-  const auto place_n = at::nonzero(slot_N.ge(0)).squeeze(1);
-  const auto slot_n = slot_N.index_select(0, place_n);
-  const auto rows = h.index_select(0, slot_n) + y.index_select(0, slot_n);
-  return x_BTD.flatten(0, 1).index_copy(0, place_n, rows).view_as(x_BTD);
+                       const at::Tensor& slot_N, const at::Tensor& start_S1) {
+  const auto place_n = slots_in_use(slot_N, start_S1);
+  const int64_t used = place_n.numel();
+  return x_BTD.flatten(0, 1)
+      .index_copy(0, place_n, h.narrow(0, 0, used) + y.narrow(0, 0, used))
+      .view_as(x_BTD);
 }
 
 }  // namespace
@@ -141,14 +175,14 @@ at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::T
 
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("causal_scores", counted_rows_ref::causal_scores);
-  library.impl("scored_rows", counted_rows_ref::scored_rows);
-  library.impl("chosen_rows", counted_rows_ref::chosen_rows);
+  library.impl("choose_rows", counted_rows_ref::choose_rows);
   library.impl("gathered_rms_norm", counted_rows_ref::gathered_rms_norm);
   library.impl("added_rms_norm", counted_rows_ref::added_rms_norm);
   library.impl("counted_linear", counted_rows_ref::counted_linear);
   library.impl("counted_swiglu", counted_rows_ref::counted_swiglu);
   library.impl("counted_rope_", counted_rows_ref::counted_rope);
   library.impl("counted_attention", counted_rows_ref::counted_attention);
+  library.impl("counted_dropout", counted_rows_ref::counted_dropout);
   library.impl("merged_rows", counted_rows_ref::merged_rows);
 }
 

@@ -29,7 +29,7 @@ Heads forward(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor&
 at::Tensor backward(const at::Tensor& grad_q, const at::Tensor& grad_k, const at::Tensor& grad_v,
                     const at::Tensor& cos_TF, const at::Tensor& sin_TF) {
   const auto turned_back = rotate(at::cat({grad_q, grad_k}, 1), cos_TF, at::neg(sin_TF));
-  return at::cat({turned_back, grad_v}, 1).transpose(1, 2).reshape({grad_q.size(0), grad_q.size(2), -1});
+  return at::cat({turned_back, grad_v}, 1).transpose(1, 2).flatten(2);
 }
 
 }  // namespace fathom::kernels::rope_heads_ref

@@ -109,19 +109,4 @@ at::Tensor AttentionImpl::forward_tokens(const at::Tensor& x_ND, const ComputedT
   return output_(y_HNE.transpose(0, 1).flatten(1), context);
 }
 
-at::Tensor AttentionImpl::forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows,
-                                       const AttentionView& view, int64_t layer) const {
-  const auto type = x_ND.scalar_type();
-  const kernels::HeadLayout layout = {options_.heads, options_.kv_heads};
-  auto qkv = kernels::counted_linear(x_ND, qkv_->weight().to(type), rows);
-  at::Tensor keys, values;
-  if (view.cache != nullptr) {
-    std::tie(keys, values) = view.cache->room(layer);
-    view.cache->filled(layer, rows.start_S1);
-  }
-  kernels::counted_rope(qkv, view.angles.cos_TF, view.angles.sin_TF, layout, rows, keys, values);
-  const auto y_ND = kernels::counted_attention(qkv, layout, view.angles.cos_TF.size(0), rows);
-  return kernels::counted_linear(y_ND, output_->weight().to(type), rows);
-}
-
 }  // namespace fathom

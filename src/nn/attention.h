@@ -8,7 +8,6 @@
 
 #include <cstdint>
 
-#include "kernels/counted_rows.h"
 #include "kernels/varlen_attention.h"
 #include "nn/forward_context.h"
 #include "nn/kv_cache.h"
@@ -68,9 +67,9 @@ class AttentionImpl : public torch::nn::Module {
                             int64_t layer, const ForwardContext& context = {});
   /// Nothing but two products: no biases, no adapters.
   bool is_plain() const { return qkv_->is_plain() && output_->is_plain(); }
-  /// For rows that the device counts, whose texts begin here: [N, D] → [N, D]. REQUIRES a causal view.
-  at::Tensor forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows, const AttentionView& view,
-                          int64_t layer) const;
+
+  Linear qkv() const { return qkv_; }
+  Linear output() const { return output_; }
 
  private:
   AttentionOptions options_;

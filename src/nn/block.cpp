@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "kernels/counted_rows.h"
+#include "kernels/counted_block.h"
 #include "nn/gated_rows.h"
 
 namespace fathom {
@@ -65,28 +65,44 @@ at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
   return rows.added(x_BTD, [&](const at::Tensor& x) { return branch(x, rows, view); });
 }
 
-/// Whether the device may count for itself what the gate lets through: texts that begin here, computed
-/// without gradients, in the type of their cache.
+/// Whether the device may count for itself what the gate lets through: texts that begin here; with a cache
+/// of their type, without gradients.
 bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
                             const ForwardContext& context) const {
-  const bool plain = attention_->is_plain() && mlp_->is_plain() && options_.gate.config.is_causal();
+  const GateConfig& gate = options_.gate.config;
+  const bool plain = attention_->is_plain() && mlp_->is_plain() && gate.is_causal();
   const bool begins = view.causal && !view.present_BT.defined();
+  const bool learned_elsewhere =
+      context.training && (gate.kind == GateKind::kTopK || context.score_values || view.cache != nullptr);
   if (view.cache != nullptr && view.cache->room(options_.layer).first.scalar_type() != x_BTD.scalar_type())
     return false;
-  return plain && begins && widths_fit(options_) && !context.training && !at::GradMode::is_enabled() &&
+  return plain && begins && widths_fit(options_) && !learned_elsewhere &&
          kernels::has_counted_rows(x_BTD, options_.attention.head_dim);
 }
 
 at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
                               const ForwardContext& context) {
-  const kernels::CountedRows rows = gate_->counted(x_BTD, view, context);
-  const auto type = x_BTD.scalar_type();
-  const auto normed =
-      kernels::gathered_rms_norm(x_BTD, attention_norm_->weight().to(type), attention_norm_->eps(), rows);
-  const auto attended = attention_->forward_rows(normed, rows, view, options_.layer);
-  const auto [h_ND, h_normed] =
-      kernels::added_rms_norm(x_BTD, attended, mlp_norm_->weight().to(type), mlp_norm_->eps(), rows);
-  return kernels::merged_rows(x_BTD, h_ND, mlp_->forward_rows(h_normed, rows), rows);
+  CountedDecision decision = gate_->counted(x_BTD, view, context);
+  kernels::CountedBlock block{.heads = {options_.attention.heads, options_.attention.kv_heads},
+                              .eps = options_.norm_eps,
+                              .drop = {options_.dropout, options_.drop_path, 2 * options_.layer},
+                              .key_B = context.drops() ? context.key_B : at::Tensor(),
+                              .cos_TF = view.angles.cos_TF,
+                              .sin_TF = view.angles.sin_TF,
+                              .rows = std::move(decision.rows),
+                              .score = std::move(decision.score)};
+  if (view.cache != nullptr) {
+    std::tie(block.keys, block.values) = view.cache->room(options_.layer);
+    view.cache->filled(options_.layer, block.rows.start_S1);
+  }
+  return kernels::counted_block(x_BTD,
+                                {.attention_norm = attention_norm_->weight(),
+                                 .qkv = attention_->qkv()->weight(),
+                                 .output = attention_->output()->weight(),
+                                 .mlp_norm = mlp_norm_->weight(),
+                                 .gate_up = mlp_->gate_up()->weight(),
+                                 .down = mlp_->down()->weight()},
+                                block);
 }
 
 /// What the gated part adds to the rows.

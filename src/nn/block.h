@@ -34,8 +34,8 @@ class BlockImpl : public torch::nn::Module {
   /// [B, T, D] → [B, T, D].
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
-  /// `forward` by the kernels of kernels/counted_rows.h, which wait for nothing. REQUIRES evaluation of
-  /// unpadded texts that begin here, and a causal gate for whole blocks.
+  /// `forward` by kernels/counted_block.h, which waits for nothing. REQUIRES unpadded texts that begin here,
+  /// a causal gate for whole blocks, and what TokenGate's `counted` does.
   at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
   /// Null for a block without one.

@@ -19,12 +19,6 @@ at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& con
   return down_(kernels::swiglu(gate_up_(x, context)), context);
 }
 
-at::Tensor SwigluMlpImpl::forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows) const {
-  const auto type = x_ND.scalar_type();
-  const auto gate_up = kernels::counted_linear(x_ND, gate_up_->weight().to(type), rows);
-  return kernels::counted_linear(kernels::counted_swiglu(gate_up, rows), down_->weight().to(type), rows);
-}
-
 GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
   up_ = register_module("up", Linear(LinearOptions{.in = options.dim, .out = options.inner}));
   down_ = register_module(

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 
-#include "kernels/counted_rows.h"
 #include "nn/linear.h"
 
 namespace fathom {
@@ -24,8 +23,8 @@ class SwigluMlpImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
   /// Without adapters.
   bool is_plain() const { return gate_up_->is_plain() && down_->is_plain(); }
-  /// For rows that the device counts: [N, D] → [N, D].
-  at::Tensor forward_rows(const at::Tensor& x_ND, const kernels::CountedRows& rows) const;
+  Linear gate_up() const { return gate_up_; }
+  Linear down() const { return down_; }
 
  private:
   Linear gate_up_{nullptr};  ///< [2M, D], gate first

@@ -97,17 +97,34 @@ GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView
   return decision;
 }
 
-kernels::CountedRows TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
-                                            const ForwardContext& context) {
-  if (options_.config.kind != GateKind::kCausal || dense_)
-    return kernels::chosen_rows(forward(x_BTD, view, context).active_BT);
+CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
+                                       const ForwardContext& context) {
+  if (options_.config.kind != GateKind::kCausal) {
+    const auto active_BT = forward(x_BTD, view, context).active_BT;
+    return {kernels::chosen_rows({.active_BT = active_BT}).first, {}};
+  }
   const auto score_BT = scorer_->counted(x_BTD, view.cache);
-  at::Tensor& counts = counts_on(x_BTD.device());
+  kernels::RowChoice choice{.score_BT = score_BT.detach()};
   if (context.forced_gates != nullptr)
-    return kernels::chosen_rows(context.forced_gates->active_BT.at(options_.layer), &counts);
-  const auto [rows, active_BT] = kernels::scored_rows(score_BT, counts);
+    choice.active_BT = context.forced_gates->active_BT.at(options_.layer);
+  else if (dense_)
+    choice.active_BT = present_tokens(x_BTD, view);
+  const bool learns = context.training && !dense_;
+  if (learns) {
+    choice.key_B = context.key_B;
+    choice.stream = kGateStream + options_.layer;
+    choice.explore = context.explore;
+  }
+  const bool counts = !context.training || context.sample_share > 0;
+  auto [rows, active_BT] = kernels::chosen_rows(choice, counts ? &counts_on(x_BTD.device()) : nullptr);
   if (context.gate_trace != nullptr) context.gate_trace->active_BT[options_.layer] = active_BT;
-  return rows;
+  CountedDecision decision{.rows = std::move(rows)};
+  if (learns)
+    decision.score = {.score_BT = score_BT,
+                      .explore = choice.explore > 0 ? choice.explore : 1,
+                      .multiplier = multiplier_,
+                      .share = context.sample_share / static_cast<double>(x_BTD.size(1))};
+  return decision;
 }
 
 /// What becomes of a gate's own choice.

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/counted_rows.h"
+#include "kernels/counted_gradients.h"
 #include "nn/attention.h"
 #include "nn/forward_context.h"
 #include "nn/gate_config.h"
@@ -31,6 +31,11 @@ struct GateDecision {
   at::Tensor value_weight_BT;
   at::Tensor side_BT;           ///< what has a gradient beside the objective's, or undefined
   at::Tensor side_gradient_BT;  ///< that gradient
+};
+
+struct CountedDecision {
+  kernels::CountedRows rows;
+  kernels::ScoreGradient score;
 };
 
 struct TokenGateOptions {
@@ -56,10 +61,9 @@ class TokenGateImpl : public torch::nn::Module {
 
   /// REQUIRES a kind that fits the view: causal ones alone where tokens do not see later ones.
   GateDecision forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
-  /// The rows to compute, for a device that counts them itself. REQUIRES evaluation of unpadded texts that
-  /// begin here.
-  kernels::CountedRows counted(const at::Tensor& x_BTD, const AttentionView& view,
-                               const ForwardContext& context);
+  /// The same for a device that counts the rows itself. REQUIRES unpadded texts that begin here; in training
+  /// no GateKind::kTopK, and no scores of values.
+  CountedDecision counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
   /// Everything is computed, as in the first steps of training, and scores learn nothing: what a layer that
   /// has learned nothing yet brings would only drive them all to one side.

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "kernels/counted_rows.h"
+#include "kernels/counted_block.h"
 
 namespace fathom {
 namespace {
@@ -82,15 +82,12 @@ at::Tensor TokenScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView
 }
 
 at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cache) const {
-  const auto type = x_BTD.scalar_type();
-  const auto normed_ND = norm_->forward(x_BTD).flatten(0, 1);
-  const auto weight_DH = project_->weight().to(type).t();
-  const auto both =
-      (x_BTD.is_cuda() ? at::mm(normed_ND, weight_DH, at::kFloat) : at::mm(wide(normed_ND), wide(weight_DH)))
-          .view({x_BTD.size(0), x_BTD.size(1), -1});
-  auto sum_B1H = at::empty({x_BTD.size(0), 1, options_.inner}, both.options());
-  const auto score_BT = kernels::causal_scores(
-      both, {.shift = project_->bias().to(type), .out = out_H_.to(type), .bias = bias_.to(type)}, sum_B1H);
+  const auto [score_BT, sum_B1H] =
+      kernels::causal_scorer(x_BTD,
+                             {.norm = norm_->weight(),
+                              .project = project_->weight(),
+                              .behind = {.shift = project_->bias(), .out = out_H_, .bias = bias_}},
+                             norm_->eps());
   if (cache != nullptr) cache->gate_sum(options_.layer) = sum_B1H;
   return score_BT;
 }

@@ -29,7 +29,8 @@ class TokenScorerImpl : public torch::nn::Module, public HasInitialValues {
   explicit TokenScorerImpl(const TokenScorerOptions& options);
   /// Scores before the sigmoid: [B, T, D] → [B, T]. With a cache in the view its sum is brought up to date.
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
-  /// The same by the kernels of kernels/counted_rows.h. REQUIRES a causal scorer, and texts that begin here.
+  /// The same by kernels/counted_block.h, whose gradient goes to parameters alone. REQUIRES a causal scorer,
+  /// and texts that begin here.
   at::Tensor counted(const at::Tensor& x_BTD, KeyValueCache* cache) const;
   void initialise(ParameterInit& init) const override;
 

@@ -39,4 +39,13 @@ FATHOM_HOST_DEVICE constexpr uint32_t keyed_bits(SampleKey key, uint32_t positio
   return mix32(mix32(position ^ key.first) + key.second);
 }
 
+/// Of the keys of single tokens, as the next: streams that no layer uses.
+constexpr int64_t kTokenStream = int64_t{1} << 45;
+
+/// A key for one token of a sample, for layers that compute single tokens.
+FATHOM_HOST_DEVICE constexpr int64_t token_key(int64_t key, uint32_t token) {
+  const uint64_t high = keyed_bits(sample_key(key, kTokenStream + 1), token);
+  return static_cast<int64_t>(keyed_bits(sample_key(key, kTokenStream), token) ^ (high << 32));
+}
+
 }  // namespace fathom

@@ -67,9 +67,8 @@ at::Tensor keyed_uniform(const at::Tensor& key_B, at::IntArrayRef per_sample_sha
 }
 
 at::Tensor token_keys(const at::Tensor& key_B, int64_t tokens) {
-  constexpr int64_t kLow = int64_t{1} << 45, kHigh = kLow + 1;  // streams that no layer uses
-  return at::bitwise_xor(keyed_bits(key_B, {tokens}, kLow),
-                         at::mul(keyed_bits(key_B, {tokens}, kHigh), int64_t{1} << 32));
+  return at::bitwise_xor(keyed_bits(key_B, {tokens}, kTokenStream),
+                         at::mul(keyed_bits(key_B, {tokens}, kTokenStream + 1), int64_t{1} << 32));
 }
 
 at::Tensor make_sample_keys(const at::Tensor& index_B, int64_t seed, int64_t step) {

@@ -17,7 +17,7 @@ at::Tensor keyed_bits(const at::Tensor& key_B, at::IntArrayRef per_sample_shape,
 /// Uniform float32 in [0, 1): the upper 24 bits of `keyed_bits`.
 at::Tensor keyed_uniform(const at::Tensor& key_B, at::IntArrayRef per_sample_shape, int64_t stream);
 
-/// One key a token, for layers that compute single tokens: [B, T].
+/// `token_key` of all tokens: [B, T].
 at::Tensor token_keys(const at::Tensor& key_B, int64_t tokens);
 
 /// One key a sample: (seed, step) mixed with each of `index_B` (int64 [B], positions in the data set).

@@ -40,6 +40,12 @@ double packed_attention_flops(const at::Tensor& q, const at::Tensor& start, bool
   return 4 * last_sizes(q, 2) * (causal ? pairs / 2 : pairs);
 }
 
+/// Of a product with a weight of so many elements, or of its gradients, for as many rows as `start` says last,
+/// on a GPU; the references call aten::mm. Waits for the device.
+double counted_flops(double weights, const at::Tensor& start) {
+  return start.is_cuda() ? 2 * weights * start[-1].item<double>() : 0;
+}
+
 double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) {
   if (name == "aten::mm" || name == "aten::bmm") return product_flops(inputs, 0);
   if (name == "aten::addmm" || name == "aten::baddbmm") return product_flops(inputs, 1);
@@ -50,10 +56,11 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
     return attention_flops(inputs);
   if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
     return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
-  if (name == "fathom::counted_linear") {  // on a GPU; the reference calls aten::mm
-    const at::Tensor &weight = inputs[1].toTensor(), &start = inputs[2].toTensor();
-    return start.is_cuda() ? 2 * last_sizes(weight, 2) * start[-1].item<double>() : 0;
-  }
+  if (name == "fathom::counted_linear" || name == "fathom::counted_input_grad")
+    return counted_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
+  if (name == "fathom::counted_weight_grad")
+    return counted_flops(last_sizes(inputs[0].toTensor(), 1) * last_sizes(inputs[1].toTensor(), 1),
+                         inputs[2].toTensor());
   return 0;
 }
 

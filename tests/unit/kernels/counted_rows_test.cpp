@@ -15,6 +15,7 @@
 
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
+#include "tensor/random_keys.h"
 
 namespace fathom {
 namespace {
@@ -27,8 +28,8 @@ constexpr HeadLayout kLayout = {4, 2};
 
 /// Everything a layer with a gate does to its rows, one operation after the other.
 struct Pass {
-  at::Tensor score, sum, counts, place, start, normed, qkv, keys, values, attended, added, product, gated,
-      merged;
+  at::Tensor score, sum, counts, place, slot, start, all, normed, qkv, keys, values, attended, added, product,
+      gated, dropped, merged;
 };
 
 struct Inputs {
@@ -43,11 +44,12 @@ struct Inputs {
 
 /// Rows in use, the others set to 0.
 at::Tensor used(const at::Tensor& x, const CountedRows& rows) {
-  const int64_t count = rows.start_S1[-1].item<int64_t>();
+  const int64_t count = rows.all()[-1].item<int64_t>();
   return x.cpu().narrow(0, 0, count).clone();
 }
 
-Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at::Tensor& active = {}) {
+Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at::Tensor& active = {},
+          double explore = 0) {
   const auto moved = [&](const at::Tensor& x) { return x.to(device, type); };
   Pass out;
   const at::Tensor x = moved(inputs.x), weight = moved(inputs.weight);
@@ -55,11 +57,17 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
   auto counts = at::zeros({3}, x.options().dtype(at::kDouble));
   out.score = kernels::causal_scores(inputs.both.to(device),
                                      {moved(inputs.shift), moved(inputs.out), moved(inputs.bias)}, sum);
-  const CountedRows rows = active.defined() ? kernels::chosen_rows(active.to(device), &counts)
-                                            : kernels::scored_rows(out.score, counts).first;
+  const kernels::RowChoice choice = {.score_BT = active.defined() ? at::Tensor() : out.score,
+                                     .active_BT = active.defined() ? active.to(device) : active,
+                                     .key_B = explore > 0 ? at::arange(kSequences).to(device) : at::Tensor(),
+                                     .stream = int64_t{1} << 44,
+                                     .explore = explore};
+  const CountedRows rows = kernels::chosen_rows(choice, &counts).first;
   out.sum = sum;
   out.counts = counts;
   out.start = rows.start_S1;
+  out.all = rows.all()[-1];
+  out.slot = rows.slot_N;
   out.place = used(rows.place_N, rows);
   const auto normed = kernels::gathered_rms_norm(x, weight, 1e-5, rows);
   out.normed = used(normed, rows);
@@ -67,18 +75,22 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
   const auto angle = at::outer(at::arange(kTokens).to(at::kFloat), at::rand({kHeadSize / 2}).fill_(0.3));
   auto keys = at::zeros({kSequences, kLayout.kv_heads, kTokens + 5, kHeadSize}, x.options());
   auto values = at::zeros_like(keys);
-  kernels::counted_rope(qkv, angle.cos().to(device), angle.sin().to(device), kLayout, rows, keys, values);
+  kernels::counted_rope(qkv, angle.cos().to(device), angle.sin().to(device), kLayout, rows,
+                        explore > 0 ? at::Tensor() : keys, explore > 0 ? at::Tensor() : values);
   out.qkv = used(qkv, rows);
   out.keys = keys;
   out.values = values;
-  const auto attended = kernels::counted_attention(qkv, kLayout, kTokens, rows);
+  const auto attended = kernels::counted_attention(qkv, kLayout, rows).first;
   out.attended = used(attended, rows);
   const auto [h, h_normed] = kernels::added_rms_norm(x, attended, weight, 1e-5, rows);
   out.added = used(h, rows);
   const auto gated = kernels::counted_swiglu(kernels::counted_linear(h_normed, moved(inputs.up), rows), rows);
   out.gated = used(gated, rows);
-  const auto product = kernels::counted_linear(gated, moved(inputs.down), rows);
+  auto product = kernels::counted_linear(gated, moved(inputs.down), rows);
   out.product = used(product, rows);
+  product =
+      kernels::counted_dropout(product, at::arange(kSequences).to(device), {0.3, 0.4, 9}, rows, rows.all());
+  out.dropped = used(product, rows);
   out.merged = kernels::merged_rows(x, h, product, rows);
   return out;
 }
@@ -87,7 +99,7 @@ TEST(CountedRows, HoldTheChosenTokensInOrder) {
   auto active = at::zeros({3, 4}, at::kBool);
   active[0][1] = active[0][3] = active[2][0] = true;
   auto counts = at::zeros({3}, at::kDouble);
-  const CountedRows rows = kernels::chosen_rows(active, &counts);
+  const CountedRows rows = kernels::chosen_rows({.active_BT = active}, &counts).first;
   EXPECT_TRUE(at::equal(rows.start_S1, at::tensor({0, 2, 2, 3}, at::kInt)));
   EXPECT_TRUE(at::equal(rows.place_N.narrow(0, 0, 3), at::tensor({1, 3, 8}, at::kInt)));
   EXPECT_TRUE(at::equal(rows.slot_N, at::tensor({-1, 0, -1, 1, -1, -1, -1, -1, 2, -1, -1, -1}, at::kInt)));
@@ -100,6 +112,20 @@ TEST(CountedRows, TokensWithoutARowPassAsTheyAre) {
   const Pass out = pass(inputs, at::kCPU, at::kFloat, active);
   const auto changed = out.merged.ne(inputs.x).any(2);
   EXPECT_TRUE(at::equal(changed, active));
+}
+
+TEST(CountedRows, ExploredTokensStandBehindTheActiveOnes) {
+  const auto active = at::rand({3, 40}).lt(0.4), key_B = at::arange(3) * 77;
+  const CountedRows rows =
+      kernels::chosen_rows({.active_BT = active, .key_B = key_B, .stream = 5, .explore = 0.5}).first;
+  const auto explored = keyed_uniform(key_B, {40}, 5).lt(0.5) & active.logical_not();
+  const auto count = active.sum().item<int64_t>();
+  const auto places = [](const at::Tensor& mask) { return mask.flatten().nonzero().squeeze(1).to(at::kInt); };
+  EXPECT_EQ(rows.start_S1[-1].item<int64_t>(), count);
+  EXPECT_EQ(rows.all()[-1].item<int64_t>(), count + explored.sum().item<int64_t>());
+  EXPECT_TRUE(at::equal(rows.place_N.slice(0, 0, count), places(active)));
+  EXPECT_TRUE(at::equal(rows.place_N.slice(0, count, rows.all()[-1].item<int64_t>()), places(explored)));
+  EXPECT_TRUE(at::equal(rows.slot_N.ge(0).view({3, 40}), active | explored));
 }
 
 TEST(CountedRows, NoTokenAtAll) {
@@ -132,19 +158,22 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
   uneven[1].fill_(false);
   for (const at::Tensor& active : {at::Tensor(), uneven, at::zeros({kSequences, kTokens}, at::kBool),
                                    at::zeros({kSequences, kTokens}, at::kBool).logical_not()})
-    for (const auto type : {at::kBFloat16, at::kHalf}) {
+    for (const auto& [type, explore] :
+         {std::pair{at::kBFloat16, 0.0}, {at::kHalf, 0.0}, {at::kBFloat16, 0.4}, {at::kHalf, 0.4}}) {
       // The reference in float32 on the very values of 16 bits.
       Inputs rounded = inputs;
       for (at::Tensor* x : {&rounded.x, &rounded.shift, &rounded.out, &rounded.weight, &rounded.qkv,
                             &rounded.up, &rounded.down})
         *x = x->to(type).to(at::kFloat);
-      const Pass expected = pass(rounded, at::kCPU, at::kFloat, active),
-                 got = pass(rounded, device_, type, active);
+      const Pass expected = pass(rounded, at::kCPU, at::kFloat, active, explore),
+                 got = pass(rounded, device_, type, active, explore);
       const double bound = type == at::kHalf ? 4e-3 : 3e-2;
       EXPECT_LT(error_of(got.score, expected.score), 1e-4);
       EXPECT_LT(error_of(got.sum, expected.sum), 1e-5);
       ASSERT_TRUE(at::equal(got.place, expected.place));
       EXPECT_TRUE(at::equal(got.start.cpu(), expected.start));
+      EXPECT_TRUE(at::equal(got.all.cpu(), expected.all));
+      EXPECT_TRUE(at::equal(got.slot.cpu(), expected.slot));
       EXPECT_TRUE(at::allclose(got.counts.cpu(), expected.counts, 1e-5));
       EXPECT_LT(error_of(got.normed, expected.normed), bound);
       EXPECT_LT(error_of(got.qkv, expected.qkv), bound);
@@ -154,6 +183,8 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       EXPECT_LT(error_of(got.added, expected.added), bound);
       EXPECT_LT(error_of(got.gated, expected.gated), 2 * bound);
       EXPECT_LT(error_of(got.product, expected.product), 2 * bound);
+      EXPECT_TRUE(at::equal(got.dropped.ne(0), expected.dropped.ne(0)));
+      EXPECT_LT(error_of(got.dropped, expected.dropped), 2 * bound);
       EXPECT_LT(error_of(got.merged, expected.merged), 2 * bound);
     }
 }

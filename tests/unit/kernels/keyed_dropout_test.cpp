@@ -18,6 +18,10 @@ TEST(RandomKeys, TensorsAndScalarsAgree) {
     for (uint32_t i = 0; i < 20; ++i)
       EXPECT_EQ(bits.view({3, 20})[b][i].item<int64_t>(),
                 keyed_bits(sample_key(key[b].item<int64_t>(), 123456789012345), i));
+  const auto of_tokens = token_keys(key, 20);
+  for (int64_t b = 0; b < 3; ++b)
+    for (uint32_t t = 0; t < 20; ++t)
+      EXPECT_EQ(of_tokens[b][t].item<int64_t>(), token_key(key[b].item<int64_t>(), t));
 }
 
 TEST(RandomKeys, UniformInMeanVarianceAndAcrossNeighbours) {

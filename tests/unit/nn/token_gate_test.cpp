@@ -21,15 +21,17 @@ using testing::relative_error;
 
 constexpr int64_t kBatch = 3, kTokens = 11, kDim = 24, kHeads = 4;
 
-BlockOptions options(const GateConfig& gate) {
+BlockOptions options(const GateConfig& gate, double drop = 0) {
   return {.attention = {.dim = kDim, .heads = kHeads, .kv_heads = 2, .head_dim = 6},
           .mlp = {.dim = kDim, .inner = 40},
           .gate = {.config = gate, .dim = kDim, .layer = 1, .index = 1, .places = 16},
+          .dropout = drop,
+          .drop_path = drop,
           .layer = 1};
 }
 
-Block block_of(const GateConfig& gate) {
-  Block block(options(gate));
+Block block_of(const GateConfig& gate, double drop = 0) {
+  Block block(options(gate, drop));
   const at::NoGradGuard no_grad;
   for (auto& item : block->named_parameters()) {
     item.value().copy_(formula_weight(item.key(), item.value().sizes()));
@@ -224,6 +226,78 @@ TEST(CausalGate, RowsThatTheDeviceCountsAreThoseThatTheHostCounts) {
   EXPECT_LT(relative_error(got, expected), 1e-5);
   EXPECT_LT(relative_error(follow(by_device), follow(by_host)), 1e-5);
   for (int64_t row = 0; row < kBatch; ++row) EXPECT_EQ(by_device.num_keys(1, row), by_host.num_keys(1, row));
+}
+
+/// What a training step makes of a block: output, gradients of input and parameters, decisions, counts.
+struct Learned {
+  at::Tensor y_BTD, active_BT, counts;
+  std::vector<at::Tensor> grads;
+};
+Learned learned(Block block, at::Tensor x_BTD, const AttentionView& view, ForwardContext context,
+                bool counted) {
+  GateTrace trace;
+  context.gate_trace = &trace;
+  if (block->gate()->counts().defined()) block->gate()->reset_counts();
+  x_BTD = x_BTD.detach().requires_grad_(true);
+  std::vector<at::Tensor> leaves = block->parameters();
+  leaves.push_back(x_BTD);
+  const auto y_BTD = counted ? block->counted(x_BTD, view, context) : block->forward(x_BTD, view, context);
+  const auto slope_BTD = formula_uniform("slope", y_BTD.numel()).view(y_BTD.sizes()).to(y_BTD.options());
+  auto grads = torch::autograd::grad({(y_BTD * slope_BTD).sum()}, leaves, {}, {}, false, true);
+  for (size_t i = 0; i < grads.size(); ++i)
+    if (!grads[i].defined()) grads[i] = at::zeros_like(leaves[i]);
+  return {y_BTD.detach(), trace.active_BT.at(1), block->gate()->counts().clone(), std::move(grads)};
+}
+
+/// Decisions of all sorts: about half of the tokens, the same without a sequence, no token, every token.
+std::vector<at::Tensor> decisions_of_all_sorts(int64_t tokens) {
+  const auto some = formula_uniform("some", kBatch * tokens).view({kBatch, tokens}).gt(0);
+  auto uneven = some.clone();
+  uneven[1].fill_(false);
+  return {some, uneven, at::zeros_like(some), at::ones_like(some)};
+}
+
+TEST(CausalGate, LearnsOnRowsThatTheDeviceCountsAsOnThoseThatTheHostCounts) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  std::vector<at::Tensor> forced = decisions_of_all_sorts(kTokens);
+  forced.emplace_back();  // the gate's own
+  for (const at::Tensor& active_BT : forced)
+    for (const double explore : {0.0, 0.4})
+      for (const double drop : {0.0, 0.3})
+        for (const bool dense : {false, true}) {
+          Block block = block_of({.kind = GateKind::kCausal}, drop);
+          block->gate()->set_dense(dense);
+          block->gate()->set_multiplier(at::full({}, 3.0, at::kDouble));
+          const GateTrace trace = {{{1, active_BT}}};
+          const ForwardContext context = {.training = true,
+                                          .key_B = at::arange(kBatch) * 71,
+                                          .explore = explore,
+                                          .sample_share = 0.25,
+                                          .forced_gates = active_BT.defined() ? &trace : nullptr};
+          const Learned host = learned(block, x, view, context, /*counted=*/false),
+                        device = learned(block, x, view, context, /*counted=*/true);
+          EXPECT_TRUE(at::equal(device.active_BT, host.active_BT));
+          EXPECT_LT(relative_error(device.counts, host.counts), 1e-12);
+          EXPECT_LT(relative_error(device.y_BTD, host.y_BTD), 1e-12);
+          const auto names = block->named_parameters().keys();
+          for (size_t i = 0; i < host.grads.size(); ++i)
+            EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12)
+                << (i < names.size() ? names[i] : "x") << ", explored " << explore << ", dropped " << drop;
+        }
+}
+
+TEST(RandomGate, LearnsOnRowsThatTheDeviceCounts) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  Block block = block_of({.kind = GateKind::kRandom, .density = 0.4}, 0.2);
+  const ForwardContext context = {
+      .training = true, .key_B = at::arange(kBatch), .explore = 0.4, .sample_share = 0.25};
+  const Learned host = learned(block, x, view, context, /*counted=*/false),
+                device = learned(block, x, view, context, /*counted=*/true);
+  EXPECT_LT(relative_error(device.y_BTD, host.y_BTD), 1e-12);
+  for (size_t i = 0; i < host.grads.size(); ++i)
+    EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12) << i;
 }
 
 TEST_P(LearnedGate, ScoresGetTheGradientOfTheLayersOutput) {

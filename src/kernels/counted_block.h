@@ -1,0 +1,51 @@
+// A decoder's layer over the rows that the device counts, and its gate's scorer: with gradients, and without
+// a wait of the host. Letters as in counted_rows.h, M inner width of the feed-forward layer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+
+#include "kernels/counted_gradients.h"
+
+namespace fathom::kernels {
+
+/// Of any floating type; products take them in that of the states.
+struct CountedWeights {
+  at::Tensor attention_norm;  ///< [D]
+  at::Tensor qkv;             ///< [(H + 2K)·E, D]
+  at::Tensor output;          ///< [D, H·E]
+  at::Tensor mlp_norm;        ///< [D]
+  at::Tensor gate_up;         ///< [2M, D]
+  at::Tensor down;            ///< [D, M]
+};
+
+struct CountedBlock {
+  HeadLayout heads;
+  double eps = 1e-5;
+  RowDrop drop;       ///< of attention's branch; the other's stream is the next
+  at::Tensor key_B;   ///< int64; undefined: nothing is dropped
+  at::Tensor cos_TF;  ///< float32 [T, E/2], as sin_TF
+  at::Tensor sin_TF;
+  at::Tensor keys, values;  ///< [B, K, capacity, E], or undefined: see `counted_rope`
+  CountedRows rows;
+  ScoreGradient score;
+};
+
+/// x + f(x) at active tokens, x at the others, f being attention(norm(x)), then mlp(norm(x + that)): [B, T,
+/// D] → [B, T, D]. Explored tokens are computed for their score's gradient. REQUIRES texts that begin here.
+at::Tensor counted_block(const at::Tensor& x_BTD, const CountedWeights& weights, const CountedBlock& block);
+
+/// Of any floating type, one for all.
+struct CausalScorerWeights {
+  at::Tensor norm;     ///< [D]
+  at::Tensor project;  ///< [2I, D]
+  ScorerWeights behind;
+};
+
+/// `causal_scores` of a product with norm(x), [B, T], and the sums that it takes, [B, 1, I]. No gradient
+/// flows to x.
+std::pair<at::Tensor, at::Tensor> causal_scorer(const at::Tensor& x_BTD, const CausalScorerWeights& weights,
+                                                double eps);
+
+}  // namespace fathom::kernels

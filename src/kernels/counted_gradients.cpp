@@ -1,0 +1,130 @@
+#include "kernels/counted_gradients.h"
+
+#include <torch/library.h>
+
+#include "base/error.h"
+#include "kernels/call.h"
+
+namespace fathom::kernels {
+namespace {
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Optional = std::optional<at::Tensor>;
+
+Optional optional(const at::Tensor& x) {
+  return x.defined() ? std::make_optional(x) : std::nullopt;
+}
+
+Two norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, double eps,
+                  const at::Tensor& added, const at::Tensor& passed, const CountedRows& rows) {
+  static const auto op =
+      find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
+                  const Optional&, const at::Tensor&, const at::Tensor&)>(
+          "fathom::counted_rms_norm_backward");
+  FATHOM_CHECK(added.sizes() == grad.sizes() && grad.size(0) == rows.place_N.numel() &&
+                   x.size(-1) == grad.size(1) && weight.numel() == grad.size(1),
+               "[counted_rms_norm_backward] expected {} rows of {}", rows.place_N.numel(), weight.numel());
+  return op.call(grad, x, weight, eps, added, optional(passed), rows.slot_N, rows.start_S1);
+}
+
+}  // namespace
+
+std::pair<at::Tensor, at::Tensor> merged_rows_backward(const at::Tensor& grad_BTD, const at::Tensor& part,
+                                                       const at::Tensor& y, const ScoreGradient& score,
+                                                       const CountedRows& rows) {
+  static const auto op =
+      find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
+                  double, double, const at::Tensor&, const at::Tensor&)>("fathom::merged_rows_backward");
+  FATHOM_CHECK(grad_BTD.numel() == y.numel() && part.sizes() == y.sizes() && score.explore > 0,
+               "[merged_rows_backward] expected gradients of {} rows", y.size(0));
+  auto [grad_rows, grad_score] =
+      op.call(grad_BTD, part, y, optional(score.score_BT), optional(score.multiplier), score.share,
+              score.explore, rows.slot_N, rows.start_S1);
+  return {grad_rows, grad_score};
+}
+
+at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const CountedRows& rows) {
+  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+      "fathom::counted_input_grad");
+  return op.call(grad, weight, rows.start_S1);
+}
+
+at::Tensor counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, at::ScalarType type,
+                               const CountedRows& rows) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::ScalarType)>(
+          "fathom::counted_weight_grad");
+  FATHOM_CHECK(grad.size(0) == x.size(0), "[counted_weight_grad] expected as many rows, got {} and {}",
+               grad.size(0), x.size(0));
+  return op.call(grad, x, rows.start_S1, type);
+}
+
+at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
+                                   const CountedRows& rows) {
+  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+      "fathom::counted_swiglu_backward");
+  return op.call(grad, gate_up, rows.start_S1);
+}
+
+std::pair<at::Tensor, at::Tensor> counted_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x,
+                                                            const at::Tensor& weight, double eps,
+                                                            const at::Tensor& added,
+                                                            const CountedRows& rows) {
+  auto [grad_x, grad_weight] = norm_backward(grad, x, weight, eps, added, {}, rows);
+  return {grad_x, grad_weight};
+}
+
+std::pair<at::Tensor, at::Tensor> gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
+                                                             const at::Tensor& weight, double eps,
+                                                             const at::Tensor& added,
+                                                             const at::Tensor& passed,
+                                                             const CountedRows& rows) {
+  auto [grad_x, grad_weight] = norm_backward(grad, x_BTD, weight, eps, added, passed, rows);
+  return {grad_x, grad_weight};
+}
+
+at::Tensor counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
+                                      const at::Tensor& sums, const at::Tensor& cos_TF,
+                                      const at::Tensor& sin_TF, HeadLayout layout, const CountedRows& rows) {
+  static const auto op =
+      find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                    int64_t, const at::Tensor&, const at::Tensor&)>("fathom::counted_attention_backward");
+  static const auto turn_back =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                         const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "fathom::counted_rope_backward");
+  const auto [grad_q, grad_k, grad_v] =
+      op.call(grad, qkv, y, sums, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1);
+  return turn_back.call(grad_q, grad_k, grad_v, cos_TF, sin_TF, rows.place_N, rows.start_S1);
+}
+
+Three causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const ScorerWeights& weights,
+                             at::ScalarType type) {
+  static const auto op = find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                       const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
+  return op.call(grad_BT, both, weights.shift, weights.out, type);
+}
+
+TORCH_LIBRARY_FRAGMENT(fathom, library) {
+  library.def(
+      "merged_rows_backward(Tensor grad, Tensor part, Tensor y, Tensor? score, Tensor? multiplier, float "
+      "share, float explore, Tensor slot, Tensor start) -> (Tensor, Tensor)");
+  library.def("counted_input_grad(Tensor grad, Tensor weight, Tensor start) -> Tensor");
+  library.def("counted_weight_grad(Tensor grad, Tensor x, Tensor start, ScalarType type) -> Tensor");
+  library.def("counted_swiglu_backward(Tensor grad, Tensor gate_up, Tensor start) -> Tensor");
+  library.def(
+      "counted_rms_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor? "
+      "passed, Tensor slot, Tensor start) -> (Tensor, Tensor)");
+  library.def(
+      "counted_attention_backward(Tensor grad, Tensor qkv, Tensor y, Tensor sums, int heads, int kv_heads, "
+      "Tensor place, Tensor start) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "counted_rope_backward(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor cos, Tensor sin, Tensor "
+      "place, Tensor start) -> Tensor");
+  library.def(
+      "causal_scores_backward(Tensor grad, Tensor both, Tensor shift, Tensor out, ScalarType type) -> "
+      "(Tensor, Tensor, Tensor)");
+}
+
+}  // namespace fathom::kernels

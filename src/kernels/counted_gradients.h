@@ -1,0 +1,56 @@
+// Backward passes of counted_rows.h. Of the active rows alone: what a layer makes of explored ones reaches
+// nothing but their scores. Gradients of rows that are not in use mean nothing. Letters as there.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+#include <utility>
+
+#include "kernels/counted_rows.h"
+
+namespace fathom::kernels {
+
+/// What the scores of a layer's tokens learn from (docs/design.md, "TokenGate").
+struct ScoreGradient {
+  at::Tensor score_BT;    ///< before the sigmoid, float32; undefined: they learn nothing
+  double explore = 1;     ///< an explored token stands for 1 / explore
+  at::Tensor multiplier;  ///< float64 scalar: what a token's sigmoid costs, times `share`; undefined: nothing
+  double share = 0;
+};
+
+/// Gradients [N, D] of the rows that `merged_rows` added, of `grad_BTD`, and of the scores: float32 [B, T],
+/// the derivative of the sigmoid times ⟨grad, h_part + y⟩ and what the token costs. `part`, `y`: [N, D], what
+/// both parts of the layer added.
+std::pair<at::Tensor, at::Tensor> merged_rows_backward(const at::Tensor& grad_BTD, const at::Tensor& part,
+                                                       const at::Tensor& y, const ScoreGradient& score,
+                                                       const CountedRows& rows);
+/// grad W: [N, out] → [N, in].
+at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const CountedRows& rows);
+/// gradᵀ x over the rows: [out, in], of `type`, which is that of the rows or float32.
+at::Tensor counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, at::ScalarType type,
+                               const CountedRows& rows);
+at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
+                                   const CountedRows& rows);
+/// Of `rms_norm` of rows `x` [N, D] whose own gradient is `added` [N, D] beside: that of x, and of the weight
+/// (float32 on a GPU).
+std::pair<at::Tensor, at::Tensor> counted_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x,
+                                                            const at::Tensor& weight, double eps,
+                                                            const at::Tensor& added, const CountedRows& rows);
+/// The same of `gathered_rms_norm`, with `passed` [B, T, D], the gradient of tokens that are not active.
+std::pair<at::Tensor, at::Tensor> gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
+                                                             const at::Tensor& weight, double eps,
+                                                             const at::Tensor& added,
+                                                             const at::Tensor& passed,
+                                                             const CountedRows& rows);
+/// Gradient of `qkv` before `counted_rope` turned it. `qkv`: turned; `y`, `sums`: of `counted_attention`.
+at::Tensor counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
+                                      const at::Tensor& sums, const at::Tensor& cos_TF,
+                                      const at::Tensor& sin_TF, HeadLayout layout, const CountedRows& rows);
+/// Gradients of `both` (of `type`), shift and out, of `causal_scores`.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> causal_scores_backward(const at::Tensor& grad_BT,
+                                                                      const at::Tensor& both,
+                                                                      const ScorerWeights& weights,
+                                                                      at::ScalarType type);
+
+}  // namespace fathom::kernels

@@ -1,0 +1,149 @@
+// Blocks with gates on a GPU: what they learn, and that they wait for nothing. Skipped where there is none.
+#include <torch/torch.h>
+
+#include "formula_weights.h"
+#include "gradcheck.h"
+#include "kernels/counted_block.h"
+#include "nn/block.h"
+#include "nn/init.h"
+#include "tensor/device.h"
+#include "tensor/device_runtime.h"
+
+namespace fathom {
+namespace {
+
+using testing::formula_weight;
+using testing::relative_error;
+
+constexpr int64_t kBatch = 3, kTokens = 70, kDim = 64, kHeadSize = 16;
+
+Block block_of(double drop) {
+  Block block(
+      BlockOptions{.attention = {.dim = kDim, .heads = 4, .kv_heads = 2, .head_dim = kHeadSize},
+                   .mlp = {.dim = kDim, .inner = 96},
+                   .gate = {.config = {.kind = GateKind::kCausal, .inner = 32}, .dim = kDim, .layer = 1},
+                   .dropout = drop,
+                   .drop_path = drop,
+                   .layer = 1});
+  const at::NoGradGuard no_grad;
+  for (auto& item : block->named_parameters())
+    item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+  return block;
+}
+
+AttentionView view_of(const at::Tensor& x_BTD) {
+  Rope table(128, kHeadSize, 10000.0);
+  return make_attention_view(x_BTD, {}, /*causal=*/true, table);
+}
+
+TEST(CausalScorer, HasItsDerivative) {
+  const auto x = at::randn({2, 9, 12}, at::kDouble);
+  const auto scores = [&](const std::vector<at::Tensor>& w) {
+    return kernels::causal_scorer(x, {w[0], w[1], {w[2], w[3], w[4]}}, 1e-5).first;
+  };
+  testing::expect_gradients(
+      scores, {at::rand({12}, at::kDouble) + 0.5, at::randn({10, 12}, at::kDouble) / 3,
+               at::randn({10}, at::kDouble), at::randn({5}, at::kDouble), at::randn({1}, at::kDouble)});
+}
+
+class CudaGatedBlock : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const CudaAvailability cuda = cuda_availability();
+    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
+    device_ = select_device("cuda:0");
+    runtime_ = make_device_runtime(device_);
+    ASSERT_EQ(runtime_->missing_kernels(), "");
+  }
+
+  ForwardContext training(const GateTrace* forced) const {
+    return {.training = true,
+            .key_B = (at::arange(kBatch) * 71).to(forced->active_BT.at(1).device()),
+            .explore = 0.3,
+            .sample_share = 0.25,
+            .forced_gates = forced};
+  }
+
+  at::Device device_ = at::kCPU;
+  std::unique_ptr<DeviceRuntime> runtime_;
+};
+
+/// Output, and gradients of the parameters and the input.
+std::vector<at::Tensor> learned(Block block, const at::Tensor& x_BTD, const at::Tensor& slope_BTD,
+                                const AttentionView& view, const ForwardContext& context) {
+  const auto x = x_BTD.detach().requires_grad_(true);
+  const auto y = x.is_cuda() ? block->forward(x, view, context) : block->counted(x, view, context);
+  std::vector<at::Tensor> leaves = block->parameters();
+  leaves.push_back(x);
+  std::vector<at::Tensor> found = torch::autograd::grad({y}, leaves, {slope_BTD});
+  found.push_back(y.detach());
+  return found;
+}
+
+/// Memory that is taken without being set holds what is no number.
+void spoil_memory(at::Device device) {
+  std::vector<at::Tensor> spoilt;
+  for (const int64_t count : {1 << 10, 1 << 16, 1 << 23})
+    for (int64_t i = 0; i < 64; ++i)
+      spoilt.push_back(at::full({count}, NAN, at::TensorOptions().dtype(at::kFloat).device(device)));
+}
+
+TEST_F(CudaGatedBlock, LearnsAsByTheReferences) {
+  const at::Tensor some = at::rand({kBatch, kTokens}).lt(0.4);
+  at::Tensor uneven = some.clone();
+  uneven[1].fill_(false);
+  for (const auto type : {at::kBFloat16, at::kHalf})
+    for (const at::Tensor& active : {some, uneven, at::zeros_like(some), at::ones_like(some)})
+      for (const double drop : {0.0, 0.3}) {
+        Block expected_block = block_of(drop), block = block_of(drop);
+        {
+          const torch::NoGradGuard no_grad;
+          for (Block* each : {&expected_block, &block})
+            for (auto& parameter : (*each)->parameters()) parameter.copy_(parameter.to(type));
+        }
+        block->to(device_);
+        expected_block->gate()->set_multiplier(at::full({}, 0.5, at::kDouble));
+        block->gate()->set_multiplier(at::full({}, 0.5, at::kDouble).to(device_));
+        const auto x = at::randn({kBatch, kTokens, kDim}).to(type), slope = at::randn_like(x);
+        const GateTrace forced = {{{1, active}}}, forced_there = {{{1, active.to(device_)}}};
+        spoil_memory(device_);
+        const auto run = [&](Block each, const at::TensorOptions& place, const GateTrace* decisions) {
+          const auto there = x.to(place);
+          return learned(each, there, slope.to(place), view_of(there), training(decisions));
+        };
+        const auto got = run(block, at::TensorOptions(device_).dtype(type), &forced_there),
+                   expected = run(expected_block, at::TensorOptions(at::kFloat), &forced);
+        const auto names = block->named_parameters().keys();
+        for (size_t i = 0; i < got.size(); ++i)
+          EXPECT_LT(relative_error(got[i].cpu(), expected[i]), type == at::kHalf ? 1e-2 : 6e-2)
+              << c10::toString(type) << " " << (i < names.size() ? names[i] : "x or y") << ", dropped "
+              << drop << ", " << active.sum().item<int64_t>() << " active";
+        EXPECT_TRUE(at::allclose(block->gate()->counts().cpu(), expected_block->gate()->counts(), 1e-2));
+      }
+}
+
+/// What waits for the device cannot be recorded.
+TEST_F(CudaGatedBlock, ARecordedStepFollowsTheDecisions) {
+  Block block = block_of(0.2);
+  block->to(device_);
+  const auto type = at::kBFloat16;
+  const auto x = at::randn({kBatch, kTokens, kDim}).to(device_, type), slope = at::randn_like(x);
+  const GateTrace forced = {{{1, at::rand({kBatch, kTokens}).lt(0.4).to(device_)}}};
+  const ForwardContext context = training(&forced);
+  const AttentionView view = view_of(x);
+  for (int i = 0; i < 3; ++i) learned(block, x, slope, view, context);
+  std::vector<at::Tensor> recorded;
+  const auto graph = runtime_->make_graph(nullptr);
+  ASSERT_TRUE(graph);
+  graph->capture([&] { recorded = learned(block, x, slope, view, context); });
+  for (const double density : {0.1, 0.7}) {
+    forced.active_BT.at(1).copy_(at::rand({kBatch, kTokens}).lt(density));
+    graph->replay();
+    const auto expected = learned(block, x, slope, view, context);
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_LT(relative_error(recorded[i].cpu(), expected[i].cpu()), 1e-2) << i << " at " << density;
+  }
+}
+
+}  // namespace
+}  // namespace fathom
