@@ -40,9 +40,9 @@ double packed_attention_flops(const at::Tensor& q, const at::Tensor& start, bool
   return 4 * last_sizes(q, 2) * (causal ? pairs / 2 : pairs);
 }
 
-/// Of a product with a weight of so many elements, or of its gradients, for as many rows as `start` says last,
-/// on a GPU; the references call aten::mm. Waits for the device.
-double counted_flops(double weights, const at::Tensor& start) {
+/// Of a product with a weight of so many elements, or of its gradients, for as many rows as `start` says
+/// last, on a GPU; the references call aten::mm. Waits for the device.
+double row_flops(double weights, const at::Tensor& start) {
   return start.is_cuda() ? 2 * weights * start[-1].item<double>() : 0;
 }
 
@@ -57,10 +57,10 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
   if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
     return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
   if (name == "fathom::counted_linear" || name == "fathom::counted_input_grad")
-    return counted_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
+    return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
   if (name == "fathom::counted_weight_grad")
-    return counted_flops(last_sizes(inputs[0].toTensor(), 1) * last_sizes(inputs[1].toTensor(), 1),
-                         inputs[2].toTensor());
+    return row_flops(last_sizes(inputs[0].toTensor(), 1) * last_sizes(inputs[1].toTensor(), 1),
+                     inputs[2].toTensor());
   return 0;
 }
 
