@@ -18,7 +18,7 @@ namespace {
 // Apart from those of the layers' dropout.
 constexpr int64_t kPlaceStream = int64_t{4} << 40;
 constexpr int64_t kKindStream = kPlaceStream + 1;
-constexpr int64_t kTokenStream = kPlaceStream + 2;
+constexpr int64_t kRandomTokenStream = kPlaceStream + 2;
 
 /// Bool [B, T].
 at::Tensor candidates(const at::Tensor& tokens_BT, const at::Tensor& length_B,
@@ -97,7 +97,7 @@ MaskedTokens mask_tokens(const at::Tensor& key_B, const at::Tensor& tokens_BT, c
 
   const at::Tensor own_BK = tokens_BT.gather(1, place_BK);
   const at::Tensor kind_BK = keyed_uniform(key_B, {most}, kKindStream);
-  const at::Tensor random_BK = keyed_bits(key_B, {most}, kTokenStream).remainder(vocabulary.size);
+  const at::Tensor random_BK = keyed_bits(key_B, {most}, kRandomTokenStream).remainder(vocabulary.size);
   const at::Tensor becomes_mask_BK = kind_BK.lt(config.mask_share);
   const at::Tensor stays_BK = kind_BK.ge(config.mask_share + config.random_share);
   const at::Tensor hidden_BK = random_BK.masked_fill(becomes_mask_BK, vocabulary.mask);

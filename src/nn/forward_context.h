@@ -41,6 +41,7 @@ struct ForwardContext {
   double sample_share = 0;
   GateTrace* gate_trace = nullptr;          ///< filled by gates
   const GateTrace* forced_gates = nullptr;  ///< taken for their decisions
+  bool* waited = nullptr;  ///< set by a gate whose layer asks the device how many tokens it let through
 
   bool drops() const { return training && key_B.defined(); }
 };

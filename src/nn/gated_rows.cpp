@@ -19,6 +19,7 @@ at::Tensor spread(const at::Tensor& value, const at::Tensor& y) {
 
 GatedRows::GatedRows(const GateDecision& decision, const AttentionView& view, const ForwardContext& context)
     : decision_(decision), tokens_(computed_tokens(decision, view)), context_(context), whole_(context) {
+  if (context.waited != nullptr) *context.waited = true;
   // What is drawn for a token may not depend on how full the batch is that it came in.
   packed_ = !tokens_.is_all || tokens_.layout.key_N.defined() || tokens_.value_weight_N.defined() ||
             view.cache != nullptr || context.drops();

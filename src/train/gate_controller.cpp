@@ -90,10 +90,15 @@ double GateController::target(const Group& group) const {
 
 void GateController::set_multipliers() {
   const at::Tensor weighed_MG = (multiplier_M_ + config_.damping * error_M_).unsqueeze(1) * share_MG_;
+  if (weighed_MG_.defined() && weighed_MG_.device() == weighed_MG.device()) {
+    weighed_MG_.copy_(weighed_MG);
+    return;
+  }
+  weighed_MG_ = weighed_MG;
   for (size_t m = 0; m < groups_.size(); ++m)
     if (groups_[m].learns)
       for (const size_t i : groups_[m].gates)
-        gates_[i].gate->set_multiplier(weighed_MG[static_cast<int64_t>(m)][static_cast<int64_t>(i)]);
+        gates_[i].gate->set_multiplier(weighed_MG_[static_cast<int64_t>(m)][static_cast<int64_t>(i)]);
 }
 
 void GateController::let_choose() {
@@ -103,7 +108,7 @@ void GateController::let_choose() {
 void GateController::begin(int64_t step) {
   step_ = step;
   for (auto& [name, gate] : gates_) {
-    gate->set_dense(step < config_.dense_warmup);
+    gate->set_dense(is_dense());
     gate->reset_counts();
   }
   if (has_gates()) set_multipliers();
@@ -131,7 +136,9 @@ at::Tensor GateController::finish(Collective& collective) {
     for (const Group& group : groups_) targets.push_back(target(group));
     // A step without any sample of a modality says nothing of its gates.
     const at::Tensor seen_M = torch::mv(weight_MG_, seen_G).gt(0).to(torch::kDouble);
-    error_M_ = (densities(weight_MG_, active_G, seen_G) - torch::tensor(targets, seen_M.options())) * seen_M;
+    const at::Tensor target_M =
+        torch::tensor(targets, torch::kDouble).to(seen_M.device(), /*non_blocking=*/true);
+    error_M_ = (densities(weight_MG_, active_G, seen_G) - target_M) * seen_M;
     multiplier_M_ = multiplier_M_ + config_.rate * error_M_;
   }
   return torch::cat({density_E.slice(0, 0, 1), multiplier_M_.mean().unsqueeze(0), density_E.slice(0, 1),

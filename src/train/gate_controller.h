@@ -35,6 +35,8 @@ class GateController {
   const GateTrainingConfig& config() const { return config_; }
   /// Before step `step` (from 0): dense or not, counts at zero.
   void begin(int64_t step);
+  /// Whether the step that has begun computes everything.
+  bool is_dense() const { return has_gates() && step_ < config_.dense_warmup; }
   /// Before an evaluation: what is saved chooses, whatever training does at this step.
   void let_choose();
   /// Whether the target has reached the density after so many steps: earlier figures are of a denser model.
@@ -70,6 +72,7 @@ class GateController {
   at::Tensor share_MG_;      ///< of the group's work over a row as the model is made for it
   at::Tensor multiplier_M_;  ///< of each group
   at::Tensor error_M_;       ///< of the last step
+  at::Tensor weighed_MG_;    ///< what gates read: the same memory at every step, since steps are recorded
   int64_t step_ = 0;
 };
 

@@ -67,8 +67,16 @@ bool StepRecorder::record(Recording& recording, const Work& work) {
   return true;
 }
 
-std::vector<at::Tensor> StepRecorder::run(const std::vector<MicroBatch>& inputs, const Work& work) {
+void StepRecorder::disable() {
+  enabled_ = false;
+  recordings_.clear();
+}
+
+std::vector<at::Tensor> StepRecorder::run(const std::vector<MicroBatch>& inputs, const Work& work,
+                                          int64_t kind) {
   if (!enabled_) return work(inputs);
+  if (kind != kind_) recordings_.clear();
+  kind_ = kind;
   Recording* recording = find(inputs);
   if (recording == nullptr) return work(inputs);
   if (!recording->graph) {

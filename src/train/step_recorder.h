@@ -14,7 +14,8 @@
 
 namespace fathom {
 
-/// Runs a step's work on the tensors of its micro-batches. For each set of shapes the first runs are launched
+/// Runs a step's work on the tensors of its micro-batches. For each set of shapes, and anew when the work's
+/// kind changes, the first runs are launched
 /// as they come, so that whatever is made at first use is there; then the work is recorded. Recordings share
 /// their memory: what `run` returns holds until the next `run`. Where the device has no graphs, or `enabled`
 /// is false, every run is launched. One thread.
@@ -25,7 +26,10 @@ class StepRecorder {
 
   StepRecorder(DeviceRuntime& runtime, bool enabled) : runtime_(runtime), enabled_(enabled) {}
 
-  std::vector<at::Tensor> run(const std::vector<MicroBatch>& inputs, const Work& work);
+  /// `kind`: whatever else decides which operations are launched.
+  std::vector<at::Tensor> run(const std::vector<MicroBatch>& inputs, const Work& work, int64_t kind = 0);
+  /// From now on every run is launched: for work that was seen to wait for the device.
+  void disable();
   /// Recordings made so far.
   int64_t num_recordings() const { return num_recordings_; }
 
@@ -42,6 +46,7 @@ class StepRecorder {
 
   DeviceRuntime& runtime_;
   bool enabled_;
+  int64_t kind_ = 0;
   int64_t num_recordings_ = 0;
   std::vector<Recording> recordings_;
 };

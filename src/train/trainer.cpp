@@ -61,8 +61,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())),
       gates_(parts.task.gates(), config.gating),
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
-                                   !gates_.has_gates() && parts.collective.size() == 1 &&
-                                   !parts.runtime.device().is_cpu()) {
+                                   parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
   freeze_parameters(parameters_, config.optimizer.freeze);
   freeze_lower_layers(parameters_, config.optimizer.freeze_layers);
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
@@ -122,7 +121,7 @@ StopReason Trainer::stop_reason() {
   return signals.item<float>() > 0 ? StopReason::kRequested : StopReason::kTimeUp;
 }
 
-std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samples) const {
+std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samples) {
   const int64_t most =
       config_.training.micro_batch_size > 0 ? config_.training.micro_batch_size : batch.size();
   const at::Device device = parts_.runtime.device();
@@ -138,7 +137,8 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                                             .checkpoint_blocks = config_.training.checkpoint_blocks,
                                             .explore = gates_.config().explore,
                                             .score_values = gates_.config().score_values,
-                                            .sample_share = 1.0 / static_cast<double>(global_samples)}});
+                                            .sample_share = 1.0 / static_cast<double>(global_samples),
+                                            .waited = &waited_}});
     at::Tensor& image_BCHW = micro_batches.back().batch.image_BCHW;
     if (image_BCHW.defined()) image_BCHW = image_BCHW.to(parameter_type(config_.precision));
   }
@@ -173,16 +173,18 @@ void Trainer::train_step() {
       config_.optimizer.learning_rate * learning_rate_scale(config_.schedule, step_, total_steps_);
   optimizer_->set_learning_rate(learning_rate);
   gates_.begin(step_);
-  const std::vector<at::Tensor> figures =
-      recorder_.run(micro_batches, [&](std::span<const MicroBatch> inputs) {
+  std::vector<at::Tensor> figures = recorder_.run(
+      micro_batches,
+      [&](std::span<const MicroBatch> inputs) {
         parts_.task.before_step(inputs, context);
         reducer_->zero();
         const at::Tensor loss = parts_.task.forward_backward(inputs, context);
         reducer_->finish();
-        std::vector<at::Tensor> figures = {loss, apply_gradients()};
-        if (gates_.has_gates()) figures.push_back(gates_.finish(parts_.collective));
-        return figures;
-      });
+        return std::vector<at::Tensor>{loss, apply_gradients()};
+      },
+      gates_.is_dense() ? 1 : 0);
+  if (waited_) recorder_.disable();
+  if (gates_.has_gates()) figures.push_back(gates_.finish(parts_.collective));
   average_.update();
   parts_.task.after_step(context);
   ++step_;

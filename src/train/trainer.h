@@ -70,7 +70,7 @@ class Trainer {
  private:
   void train_step();
   Batch next_batch();
-  std::vector<MicroBatch> prepare(const Batch& batch, int64_t global_samples) const;
+  std::vector<MicroBatch> prepare(const Batch& batch, int64_t global_samples);
   at::Tensor apply_gradients();
   void report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples);
   void keep_what_is_due();
@@ -105,6 +105,7 @@ class Trainer {
   int64_t total_steps_ = 0;
   GateController gates_;
   StepRecorder recorder_;
+  bool waited_ = false;  ///< a gate has asked the device for a count
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   bool stops_early_ = false;

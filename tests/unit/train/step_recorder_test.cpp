@@ -78,6 +78,34 @@ TEST(StepRecorder, RecordsEachShapeForItself) {
   EXPECT_EQ(recorder.num_recordings(), 8);
 }
 
+TEST(StepRecorder, RecordsAnewWhenTheKindOfWorkChanges) {
+  RecordingRuntime runtime;
+  StepRecorder recorder(runtime, true);
+  Work work;
+  const auto sum = [&](int64_t value, int64_t kind) {
+    const auto tripled = [&](std::span<const MicroBatch> batch) {
+      std::vector<at::Tensor> found = work(batch);
+      return kind == 1 ? std::vector<at::Tensor>{3 * found[0]} : found;
+    };
+    return recorder.run(inputs(3, value), tripled, kind)[0].item<int64_t>();
+  };
+  for (int64_t step = 0; step < 4; ++step) EXPECT_EQ(sum(step, 1), 24 * step);
+  for (int64_t step = 0; step < 2; ++step) EXPECT_EQ(sum(step, 0), 8 * step);
+  EXPECT_EQ(recorder.num_recordings(), 1);
+  EXPECT_EQ(sum(5, 0), 40);
+  EXPECT_EQ(recorder.num_recordings(), 2);
+}
+
+TEST(StepRecorder, LaunchesWorkThatWaits) {
+  RecordingRuntime runtime;
+  StepRecorder recorder(runtime, true);
+  Work work;
+  run(recorder, work, 3, 1);
+  recorder.disable();
+  for (int64_t step = 0; step < 5; ++step) EXPECT_EQ(run(recorder, work, 3, step), 8 * step);
+  EXPECT_EQ(recorder.num_recordings(), 0);
+}
+
 TEST(StepRecorder, LaunchesWhereItIsOff) {
   RecordingRuntime runtime;
   StepRecorder recorder(runtime, false);
