@@ -195,9 +195,7 @@ TEST_P(AnswersRun, RecordedStepsLearnWhatLaunchedOnesDo) {
            fmt::format("data.pairing.questions_per_image={}", questions)},
           name);
       ASSERT_EQ(trained.status, 0) << trained.error;
-      losses.emplace_back();
-      for (const Json& line : timeless_log(folder_ / name))
-        if (const Json* loss = line.find("loss")) losses.back().push_back(loss->as_double());
+      losses.push_back(logged_losses(folder_ / name));
       ASSERT_EQ(losses.back().size(), 24u);
     }
   for (size_t i = 0; i < 2; ++i)
@@ -253,20 +251,13 @@ TEST_P(AnswersRun, SharedPicturesKeepTheGuarantees) {
   run(words("whole", 14, {"data.loader.workers=0"}));
   run(words("parts", 7, {"data.loader.workers=2"}));  // five steps an epoch
   run(words("parts", 14, {"data.loader.workers=3"}));
-  std::vector<std::string> two = {"launch", "-n", "2", "--"};
-  for (const std::string& word : words("two", 14, {"training.micro_batch_size=3"})) two.push_back(word);
-  run(two);
-  const std::vector<Json> whole = timeless_log(folder_ / "whole"), parts = timeless_log(folder_ / "parts"),
-                          ranks = timeless_log(folder_ / "two");
-  ASSERT_GE(whole.size(), 14u);
-  std::vector<double> losses[3];
-  for (size_t i = 0; i < 3; ++i)
-    for (const Json& line : i == 0 ? whole : i == 1 ? parts : ranks)
-      if (const Json* loss = line.find("loss")) losses[i].push_back(loss->as_double());
-  EXPECT_EQ(losses[0], losses[1]);
-  ASSERT_EQ(losses[0].size(), losses[2].size());
-  for (size_t i = 0; i < losses[0].size(); ++i) EXPECT_NEAR(losses[0][i], losses[2][i], 1e-9) << i;
-  EXPECT_GT(std::abs(losses[0].front() - losses[0].back()), 1e-3);
+  run(on_two_ranks(words("two", 14, {"training.micro_batch_size=3"})));
+  const std::vector<double> whole = logged_losses(folder_ / "whole"), ranks = logged_losses(folder_ / "two");
+  ASSERT_EQ(whole.size(), 14u);
+  EXPECT_EQ(logged_losses(folder_ / "parts"), whole);
+  ASSERT_EQ(ranks.size(), whole.size());
+  for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(ranks[i], whole[i], 1e-9) << i;
+  EXPECT_GT(std::abs(whole.front() - whole.back()), 1e-3);
 }
 
 TEST_P(AnswersRun, WhatASharedPictureWouldCostIsSaid) {

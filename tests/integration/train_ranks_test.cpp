@@ -9,13 +9,6 @@
 namespace fathom {
 namespace {
 
-std::vector<double> losses(const std::string& run) {
-  std::vector<double> values;
-  for (const Json& line : timeless_log(run))
-    if (const Json* loss = line.find("loss")) values.push_back(loss->as_double());
-  return values;
-}
-
 /// Largest difference of the losses of 50 steps, relative where asked for.
 double difference(const std::vector<double>& a, const std::vector<double>& b, bool relative) {
   EXPECT_EQ(a.size(), 50u);
@@ -37,12 +30,10 @@ double two_against_one(const std::string& precision, const std::vector<std::stri
                                        "precision=" + precision};
   settings.insert(settings.end(), more.begin(), more.end());
   train(world.arguments(world / "one", settings));
-  std::vector<std::string> two = {"launch", "-n", "2", "--"};
-  for (const std::string& word : world.arguments(world / "two", settings)) two.push_back(word);
-  train(two);
-  const std::vector<double> one = losses(world / "one");
+  train(on_two_ranks(world.arguments(world / "two", settings)));
+  const std::vector<double> one = logged_losses(world / "one");
   EXPECT_GT(std::abs(one.front() - one.back()), 1e-3);
-  return difference(one, losses(world / "two"), precision == "fp32");
+  return difference(one, logged_losses(world / "two"), precision == "fp32");
 }
 
 TEST(Ranks, TwoEqualOneInDouble) {
@@ -87,8 +78,7 @@ TEST(Ranks, StopAfterTheSameStepWhileModelsAreWritten) {
   const std::vector<std::string> settings = {"training.max_steps=1000000", "training.max_seconds=2",
                                              "checkpoint.model_every=1",   "checkpoint.every=0",
                                              "evaluation.every=0",         "collective.timeout_seconds=20"};
-  std::vector<std::string> words = {"launch", "-n", "2", "--"};
-  for (const std::string& word : world.arguments(world / "run", settings)) words.push_back(word);
+  std::vector<std::string> words = on_two_ranks(world.arguments(world / "run", settings));
   words.emplace_back("--json");
   const ProgramResult result = run_program(words);
   ASSERT_EQ(result.status, 0) << result.error;

@@ -60,13 +60,6 @@ class SoundWorld : public ::testing::Test {
   TrainingWorld world_;
 };
 
-std::vector<double> losses(const std::string& run) {
-  std::vector<double> values;
-  for (const Json& line : timeless_log(run))
-    if (const Json* loss = line.find("loss")) values.push_back(loss->as_double());
-  return values;
-}
-
 TEST_F(SoundWorld, TwoRanksEqualOneWithGapsAndAccumulation) {
   const std::vector<std::string> settings = {"training.max_steps=20",
                                              "training.log_every=1",
@@ -77,16 +70,14 @@ TEST_F(SoundWorld, TwoRanksEqualOneWithGapsAndAccumulation) {
                                              "contrastive.reversal=0.5",
                                              "model.centred=true"};
   train(world_ / "one", settings);
-  std::vector<std::string> two = {"launch", "-n", "2", "--"};
-  for (const std::string& word : arguments(world_ / "two", settings)) two.push_back(word);
-  const ProgramResult result = run_program(two);
+  const ProgramResult result = run_program(on_two_ranks(arguments(world_ / "two", settings)));
   ASSERT_EQ(result.status, 0) << result.error;
   std::vector<std::string> whole = settings;
   whole[3] = "training.micro_batch_size=0";
   train(world_ / "whole", whole);
-  const std::vector<double> one = losses(world_ / "one");
+  const std::vector<double> one = logged_losses(world_ / "one");
   for (const char* other : {"two", "whole"}) {
-    const std::vector<double> got = losses(world_ / other);
+    const std::vector<double> got = logged_losses(world_ / other);
     ASSERT_EQ(got.size(), one.size());
     ASSERT_EQ(one.size(), 20u);
     for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(got[i], one[i], 1e-6) << other << " step " << i;

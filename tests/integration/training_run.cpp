@@ -88,6 +88,18 @@ std::vector<Json> timeless_log(const std::string& run) {
   return lines;
 }
 
+std::vector<double> logged_losses(const std::string& run) {
+  std::vector<double> values;
+  for (const Json& line : timeless_log(run))
+    if (const Json* loss = line.find("loss")) values.push_back(loss->as_double());
+  return values;
+}
+
+std::vector<std::string> on_two_ranks(std::vector<std::string> words) {
+  words.insert(words.begin(), {"launch", "-n", "2", "--"});
+  return words;
+}
+
 int64_t newest_step(const std::string& run) {
   const std::vector<int64_t> steps = checkpoint_steps(run + "/checkpoints");
   return steps.empty() ? -1 : steps.back();

@@ -25,6 +25,11 @@ class TrainingWorld {
 
 /// What a log says of training and evaluation, without clocks and speeds.
 std::vector<Json> timeless_log(const std::string& run);
+/// Of that, the losses.
+std::vector<double> logged_losses(const std::string& run);
+
+/// The program's `words` on two ranks.
+std::vector<std::string> on_two_ranks(std::vector<std::string> words);
 
 /// Path of the newest training state of a run.
 std::string newest_state(const std::string& run);
