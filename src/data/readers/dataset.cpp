@@ -1,30 +1,14 @@
 #include "data/readers/dataset.h"
 
-#include <algorithm>
-#include <charconv>
 #include <set>
 #include <utility>
 
 #include "base/error.h"
+#include "data/readers/class_names.h"
 #include "data/readers/reading.h"
 
 namespace fathom {
 namespace {
-
-/// Numbers by value and before words, words by their bytes.
-bool class_name_less(const std::string& a, const std::string& b) {
-  const auto number = [](const std::string& name, int64_t& value) {
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value);
-    return error == std::errc() && end == name.data() + name.size();
-  };
-  int64_t a_value = 0;
-  int64_t b_value = 0;
-  const bool a_is_number = number(a, a_value);
-  const bool b_is_number = number(b, b_value);
-  if (a_is_number != b_is_number) return a_is_number;
-  if (a_is_number && a_value != b_value) return a_value < b_value;
-  return a < b;
-}
 
 void read_format(Reading& reading, DataFormat format) {
   switch (format) {
@@ -94,9 +78,7 @@ std::vector<std::string> Dataset::class_names() const {
   std::set<std::string> distinct;
   for (const Record& record : records_)
     if (!record.label.empty()) distinct.insert(record.label);
-  std::vector<std::string> names(distinct.begin(), distinct.end());
-  std::sort(names.begin(), names.end(), class_name_less);
-  return names;
+  return sorted_class_names({distinct.begin(), distinct.end()});
 }
 
 std::unique_ptr<Dataset> open_dataset(const DatasetConfig& config) {

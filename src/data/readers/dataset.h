@@ -56,7 +56,7 @@ class Dataset {
   DataReport& report() const { return *report_; }
   std::shared_ptr<DataReport> shared_report() const { return report_; }
 
-  /// Distinct labels, sorted (numbers by value): their positions are the class ids.
+  /// Distinct labels, sorted (`sorted_class_names`): their positions are the class ids.
   std::vector<std::string> class_names() const;
 
  private:
