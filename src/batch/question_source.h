@@ -27,7 +27,7 @@ bool is_captioning(const Record& record);
 
 /// A record's answer as one text: each of a list once, in alphabetical order, between ", ".
 std::string answer_text(const Record& record);
-/// The distinct answers of a data set in alphabetical order: their positions are the class ids.
+/// The distinct answers of a data set in alphabetical order.
 std::vector<std::string> answer_names(const Dataset& dataset);
 
 /// One sample a record: its picture (where `images` are given) and, as one row of tokens, its question. With

@@ -155,12 +155,22 @@ void add_training_data(const Json& record, CardFacts& facts) {
     const Json* value = object ? object->find(key) : nullptr;
     return value && value->is_string() ? value->as_string() : "";
   };
-  const Json *train = data->find("train"), *files = data->find("train_files");
-  if (const std::string path = text(train, "path"); !path.empty())
-    facts.emplace_back("trained on", fmt::format("{} ({})", path, text(train, "split")));
-  if (files && files->is_array())
-    for (const Json& file : files->as_array())
-      if (file.is_string()) facts.emplace_back("trained on", file.as_string());
+  const auto add = [&](const Json* rows, const Json* files, const std::string& share) {
+    if (const std::string path = text(rows, "path"); !path.empty())
+      facts.emplace_back("trained on", fmt::format("{} ({}){}", path, text(rows, "split"), share));
+    if (files && files->is_array())
+      for (const Json& file : files->as_array())
+        if (file.is_string()) facts.emplace_back("trained on", file.as_string() + share);
+  };
+  add(data->find("train"), data->find("train_files"), "");
+  const Json* mix = data->find("mix");
+  if (!mix || !mix->is_array()) return;
+  for (const Json& item : mix->as_array()) {
+    const Json* weight = item.find("weight");
+    const std::string share = weight ? fmt::format(", weight {}", weight->dump()) : "";
+    add(item.find("data"), item.find("files"), share);
+    add(nullptr, item.find("chat_files"), share);
+  }
 }
 
 void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunReportContent& content) {

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "base/config.h"
 #include "base/error.h"
@@ -57,8 +58,19 @@ void prepare_folder(const RunFolder& folder, bool resume) {
   if (error) fail(ErrorKind::kConfig, "--out: cannot create {}: {}", folder.path, error.message());
 }
 
-void print_estimate(const Estimate& estimate, const TrainOptions& options) {
-  if (options.json) return print_json(estimate.to_json());
+void print_estimate(const Estimate& estimate, const std::vector<MixShare>& mix, const TrainOptions& options) {
+  if (options.json) {
+    Json json = estimate.to_json();
+    for (const MixShare& share : mix) json["mix"].push_back(share.to_json());
+    return print_json(json);
+  }
+  int64_t epoch_samples = 0;
+  for (const MixShare& share : mix) epoch_samples += share.epoch_samples;
+  for (const MixShare& share : mix)
+    fmt::print("mix                {} of {} samples an epoch ({:.1f} %) from {}, which has {}\n",
+               share.epoch_samples, epoch_samples,
+               100 * static_cast<double>(share.epoch_samples) / static_cast<double>(epoch_samples),
+               share.data, share.samples);
   constexpr double kGiga = 1e9;
   fmt::print("parameters         {:.2f} million\n", static_cast<double>(estimate.parameters) / 1e6);
   fmt::print("FLOPs a step       {:.4g}\n", estimate.step_flops);
@@ -110,7 +122,7 @@ void train(const TrainOptions& options, const RecipeConfig& recipe, Collective& 
     if (is_main)
       print_estimate(
           estimate_run(session.recipe, session.loader->batches_per_epoch(), collective.size(), runtime),
-          options);
+          session.mix, options);
     return;
   }
   Trainer trainer(session.trainer_config(folder.path), {*session.task, *session.loader, collective, runtime});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -25,27 +26,41 @@ void require_labels(const Dataset& dataset, const std::vector<std::string>& clas
 
 }  // namespace
 
+ClassifierReader::ClassifierReader(ClassifierConfig config, const ModelInputs& inputs,
+                                   std::shared_ptr<const Tokenizer> tokenizer, Phase phase, int64_t seed)
+    : config_(std::move(config)), seed_(seed) {
+  switch (config_.encoder) {
+    case EncoderKind::kImage:
+      images_ = std::make_shared<const ImageViews>(inputs.image, phase);
+      break;
+    case EncoderKind::kAudio:
+      clips_ = std::make_shared<const AudioViews>(inputs.audio, phase);
+      break;
+    case EncoderKind::kText:
+      FATHOM_CHECK(tokenizer != nullptr, "[classifier] a text encoder needs a tokenizer");
+      text_.emplace(std::move(tokenizer), inputs.text);
+      break;
+  }
+}
+
+std::shared_ptr<const SampleSource> ClassifierReader::read(std::shared_ptr<const Dataset> dataset) const {
+  require_labels(*dataset, config_.classes);
+  if (images_)
+    return std::make_shared<const ImageSource>(std::move(dataset), images_, seed_, config_.classes);
+  if (clips_) return std::make_shared<const AudioSource>(std::move(dataset), clips_, seed_, config_.classes);
+  return std::make_shared<const TextSource>(std::move(dataset), *text_, config_.classes);
+}
+
+CollateConfig ClassifierReader::collate() const {
+  return text_ ? CollateConfig{.padding_id = text_->padding_id()} : CollateConfig{};
+}
+
 ClassifierData::ClassifierData(const ClassifierConfig& config, std::shared_ptr<const Dataset> dataset,
                                const ModelInputs& inputs, std::shared_ptr<const Tokenizer> tokenizer,
                                Phase phase, int64_t seed) {
-  require_labels(*dataset, config.classes);
-  switch (config.encoder) {
-    case EncoderKind::kImage:
-      source = std::make_shared<const ImageSource>(
-          dataset, std::make_shared<const ImageViews>(inputs.image, phase), seed, config.classes);
-      break;
-    case EncoderKind::kAudio:
-      source = std::make_shared<const AudioSource>(
-          dataset, std::make_shared<const AudioViews>(inputs.audio, phase), seed, config.classes);
-      break;
-    case EncoderKind::kText: {
-      FATHOM_CHECK(tokenizer != nullptr, "[classifier] a text encoder needs a tokenizer");
-      const TextEncoding encoding(std::move(tokenizer), inputs.text);
-      collate.padding_id = encoding.padding_id();
-      source = std::make_shared<const TextSource>(dataset, encoding, config.classes);
-      break;
-    }
-  }
+  const ClassifierReader reader(config, inputs, std::move(tokenizer), phase, seed);
+  source = reader.read(std::move(dataset));
+  collate = reader.collate();
 }
 
 at::Tensor classify(Classifier model, const Batch& batch, const ForwardContext& context) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,27 @@
 
 namespace fathom {
 
-/// The samples that a classifier of this shape is trained or measured on. `tokenizer` may be null unless it
-/// reads texts. Errors (kData): a record without the encoder's modality, without a label, or with one outside
-/// `config.classes`.
+/// Makes the samples that a classifier of this shape is trained or measured on, of one data set or several,
+/// for all of which together decoded pictures or clips are kept. `tokenizer` may be null unless it reads
+/// texts.
+class ClassifierReader {
+ public:
+  ClassifierReader(ClassifierConfig config, const ModelInputs& inputs,
+                   std::shared_ptr<const Tokenizer> tokenizer, Phase phase, int64_t seed);
+  /// Errors (kData): a record without the encoder's modality, without a label, or with one outside
+  /// `config.classes`.
+  std::shared_ptr<const SampleSource> read(std::shared_ptr<const Dataset> dataset) const;
+  CollateConfig collate() const;
+
+ private:
+  ClassifierConfig config_;
+  int64_t seed_;
+  std::shared_ptr<const ImageViews> images_;  ///< one of the three is there, as the encoder is
+  std::shared_ptr<const AudioViews> clips_;
+  std::optional<TextEncoding> text_;
+};
+
+/// What a `ClassifierReader` makes of one data set.
 struct ClassifierData {
   std::shared_ptr<const SampleSource> source;
   CollateConfig collate;

@@ -38,8 +38,8 @@ enum class TaskKind {
   kClassification
 };
 
-/// One of several data sets to train on: a contrastive recipe's `data`, or a language recipe's `files` or
-/// `chat_files`.
+/// One of several data sets to train on: `data`, a language recipe's `files` or `chat_files`, a masked-token
+/// recipe's `data` or `files`.
 struct MixConfig {
   double weight = 1.0;
   DatasetConfig data;
@@ -51,6 +51,8 @@ struct MixConfig {
     data.table = "data.mix.data";
   }
   void fields(Fields& f);
+  /// The path of `data`, or the first file and how many more there are.
+  std::string name() const;
 };
 
 /// What is read, and how it becomes the model's input.
@@ -68,7 +70,9 @@ struct DataConfig {
   LoaderConfig loader;
 
   DataConfig();
-  /// What is trained on, whether mixed or not.
+  /// What is trained on: the mixture, or one item of `train`, `train_files` and `chat.train_files`.
+  std::vector<MixConfig> training_items() const;
+  /// The same of each kind, whether mixed or not: data sets that have a path, texts, conversations.
   std::vector<DatasetConfig> training_sets() const;
   std::vector<std::string> training_texts() const;
   std::vector<std::string> training_chats() const;
@@ -118,11 +122,15 @@ struct RecipeConfig {
   void fields(Fields& f);
   /// Relations between keys, and files that must exist. Errors (kConfig).
   void validate() const;
+  /// Of the task's model, where that has one.
+  const SwinConfig& image_encoder() const;
   /// Tokens of the longest text of an answers recipe: a question, and the answer behind it where one is
   /// generated.
   int64_t question_tokens() const;
-  /// Whether a masked-token recipe reads sentences (`data.train`), not windows of texts.
-  bool masks_sentences() const;
+  /// Whether a masked-token recipe learns sentences (`data.train`), beside windows of texts or without.
+  bool learns_sentences() const;
+  /// Whether it is evaluated on sentences (`data.val`), not on windows of texts.
+  bool evaluates_sentences() const;
   /// Tokens of the longest row of a masked-token recipe.
   int64_t masked_row_tokens() const;
 };

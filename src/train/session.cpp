@@ -7,6 +7,11 @@
 
 namespace fathom {
 
+Json MixShare::to_json() const {
+  return Json::Object{
+      {"data", data}, {"weight", weight}, {"samples", samples}, {"epoch_samples", epoch_samples}};
+}
+
 TrainerConfig Session::trainer_config(const std::string& run_folder) const {
   return {.seed = recipe.seed,
           .precision = recipe.precision,

@@ -1,8 +1,10 @@
 // A recipe made real: data, tokenizer, model and task, ready for the trainer.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "batch/loader.h"
 #include "distributed/collective.h"
@@ -23,11 +25,22 @@ struct SessionPlace {
   bool names_only = false;
 };
 
+/// A data set of a mixture, as an epoch has it. Samples are what is drawn: of questions that share pictures,
+/// a picture with some.
+struct MixShare {
+  std::string data;  ///< its path
+  double weight = 1.0;
+  int64_t samples = 0;        ///< that it has
+  int64_t epoch_samples = 0;  ///< that an epoch of the mixture draws from it
+  Json to_json() const;
+};
+
 /// What a run needs; the loader and the task must not outlive it.
 struct Session {
   RecipeConfig recipe;  ///< resolved, vocabulary included
   std::unique_ptr<Task> task;
   std::unique_ptr<Loader> loader;
+  std::vector<MixShare> mix;     ///< of the data sets that are mixed; empty where there is one alone
   Json record = Json::object();  ///< "inputs" and "evaluation_data", as `fathom eval` looks for them
 
   TrainerConfig trainer_config(const std::string& run_folder) const;

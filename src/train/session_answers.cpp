@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "base/log.h"
 #include "evaluate/answering.h"
 #include "models/narrowed.h"
+#include "train/joint_classes.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/answering.h"
@@ -37,11 +39,28 @@ std::string default_metric(const RecipeConfig& recipe, const Dataset& val) {
                                                                                          : "accuracy";
 }
 
-std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& recipe,
-                                                         std::shared_ptr<const Dataset> train,
-                                                         std::shared_ptr<const Tokenizer> tokenizer) {
+using Datasets = std::vector<std::shared_ptr<const Dataset>>;
+using Questions = std::vector<std::shared_ptr<const QuestionSource>>;
+
+/// The answers of all data sets that are trained on, in alphabetical order: their positions are the class
+/// ids.
+std::vector<std::string> training_answers(const Datasets& trained, const SessionPlace& place) {
+  std::vector<ClassSet> sets;
+  std::set<std::string> all;
+  for (const auto& dataset : trained) {
+    sets.push_back({dataset->path(), answer_names(*dataset)});
+    all.insert(sets.back().names.begin(), sets.back().names.end());
+  }
+  std::vector<std::string> names(all.begin(), all.end());
+  if (place.collective.rank() == 0) report_classes(sets, names);
+  return names;
+}
+
+/// Those of each data set; pictures are kept for all of them together.
+Questions training_questions(const RecipeConfig& recipe, const Datasets& trained,
+                             std::shared_ptr<const Tokenizer> tokenizer) {
   const ModelInputs& inputs = recipe.data.inputs;
-  QuestionSource::Setup setup{.dataset = std::move(train),
+  QuestionSource::Setup setup{.dataset = nullptr,
                               .images = nullptr,
                               .text = TextEncoding(std::move(tokenizer), inputs.text),
                               .config = inputs.question,
@@ -52,7 +71,24 @@ std::shared_ptr<const QuestionSource> training_questions(const RecipeConfig& rec
                               .seed = recipe.seed,
                               .questions_per_image = recipe.data.pairing.questions_per_image};
   if (recipe.fusion.sees()) setup.images = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
-  return std::make_shared<const QuestionSource>(std::move(setup));
+  Questions questions;
+  for (const auto& dataset : trained) {
+    setup.dataset = dataset;
+    questions.push_back(std::make_shared<const QuestionSource>(setup));
+  }
+  return questions;
+}
+
+/// Questions of a sample, over the samples that an epoch has of each data set.
+double mean_questions(const Session& session, const Questions& questions) {
+  if (session.mix.empty()) return questions.front()->mean_questions();
+  double sum = 0, samples = 0;
+  for (size_t i = 0; i < questions.size(); ++i) {
+    const auto drawn = static_cast<double>(session.mix[i].epoch_samples);
+    sum += drawn * questions[i]->mean_questions();
+    samples += drawn;
+  }
+  return sum / samples;
 }
 
 /// Equal shapes let a step be recorded, where steps are.
@@ -82,15 +118,18 @@ void open_answers(Session& session, const SessionPlace& place) {
     captions = std::filesystem::absolute(captions).string();
   FusionConfig& model = recipe.fusion;
   model.text.vocab_size = tokenizer->vocab_size();
-  std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
-  if (model.answer == AnswerKind::kClasses && model.answers.empty()) model.answers = answer_names(*train);
-  const auto questions = training_questions(recipe, train, tokenizer);
-  if (place.collective.rank() == 0) log_grouping(*questions);
-  session.loader = make_loader(recipe, place, questions, training_collate(recipe, place, *questions));
+  const Datasets trained = open_training_sets(recipe);
+  if (model.answer == AnswerKind::kClasses && model.answers.empty())
+    model.answers = training_answers(trained, place);
+  const Questions questions = training_questions(recipe, trained, tokenizer);
+  for (const auto& source : questions)
+    if (place.collective.rank() == 0) log_grouping(*source);
+  session.loader = make_loader(recipe, place, training_source(session, {questions.begin(), questions.end()}),
+                               training_collate(recipe, place, *questions.front()));
   AnsweringTask::Setup setup{.config = recipe.answering,
                              .num_tokens = recipe.question_tokens(),
-                             .questions_per_image = questions->questions_per_image(),
-                             .mean_questions = questions->mean_questions(),
+                             .questions_per_image = recipe.data.pairing.questions_per_image,
+                             .mean_questions = mean_questions(session, questions),
                              .seed = recipe.seed,
                              .tokenizer_json = tokenizer->to_json(),
                              .adapter_base = adapter_base_of(recipe)};

@@ -1,6 +1,10 @@
+#include <utility>
+
 #include "base/error.h"
+#include "data/readers/class_names.h"
 #include "evaluate/classifier_run.h"
 #include "models/narrowed.h"
+#include "train/joint_classes.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
 #include "train/task/classification.h"
@@ -18,29 +22,47 @@ int64_t longest_sample(const RecipeConfig& recipe) {
   return recipe.data.inputs.audio.max_frames();
 }
 
+/// The labels of all data sets that are trained on.
+std::vector<std::string> training_classes(const std::vector<std::shared_ptr<const Dataset>>& trained,
+                                          const SessionPlace& place) {
+  std::vector<ClassSet> sets;
+  std::vector<std::string> all;
+  for (const auto& dataset : trained) {
+    sets.push_back({dataset->path(), dataset->class_names()});
+    all.insert(all.end(), sets.back().names.begin(), sets.back().names.end());
+  }
+  check_class_names(sets);
+  all = sorted_class_names(std::move(all));
+  if (place.collective.rank() == 0) report_classes(sets, all);
+  return all;
+}
+
 }  // namespace
 
 void open_classification(Session& session, const SessionPlace& place) {
   RecipeConfig& recipe = session.recipe;
   check_metric(recipe, classification_metrics({}, 0));
-  const std::shared_ptr<const Dataset> train = open_dataset(recipe.data.train);
+  const auto trained = open_training_sets(recipe);
   ClassifierConfig& config = recipe.classifier;
-  if (config.classes.empty()) config.classes = train->class_names();
+  if (config.classes.empty()) config.classes = training_classes(trained, place);
   if (config.classes.size() < 2)
     fail(ErrorKind::kData, "{}: rows with {} different labels, classification needs at least two",
-         train->path(), config.classes.size());
+         trained.size() > 1 ? "data.mix" : trained.front()->path(), config.classes.size());
   const ModelInputs& inputs = recipe.data.inputs;
   std::shared_ptr<const Tokenizer> tokenizer;
   if (config.encoder == EncoderKind::kText) {
     tokenizer = make_tokenizer(recipe, place);
     config.text.vocab_size = tokenizer->vocab_size();
   }
-  ClassifierData data(config, train, inputs, tokenizer, Phase::kTrain, recipe.seed);
+  const ClassifierReader reader(config, inputs, tokenizer, Phase::kTrain, recipe.seed);
+  SampleSources sources;
+  for (const auto& dataset : trained) sources.push_back(reader.read(dataset));
+  CollateConfig collate = reader.collate();
   if (!place.runtime.device().is_cpu()) {  // equal shapes let a step be recorded
-    data.collate.pad_frames_to = inputs.audio.max_frames();
-    data.collate.pad_to = inputs.text.max_tokens;
+    collate.pad_frames_to = inputs.audio.max_frames();
+    collate.pad_to = inputs.text.max_tokens;
   }
-  session.loader = make_loader(recipe, place, data.source, data.collate);
+  session.loader = make_loader(recipe, place, training_source(session, sources), collate);
   ClassificationTask::Setup setup{.config = recipe.classification, .length = longest_sample(recipe)};
   if (tokenizer) setup.tokenizer_json = tokenizer->to_json();
   if (place.collective.rank() == 0) {

@@ -116,9 +116,10 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   const auto clips = hears ? std::make_shared<const AudioViews>(inputs.audio, Phase::kTrain) : nullptr;
   SourceFacts facts;
   std::vector<std::shared_ptr<const Dataset>> trained;
-  const auto source_of = [&](const DatasetConfig& data) -> std::shared_ptr<const SampleSource> {
+  SampleSources sources;
+  for (const auto& dataset : open_training_sets(recipe)) {
     const auto source =
-        std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = open_dataset(data),
+        std::make_shared<const PairedSource>(PairedSource::Setup{.dataset = dataset,
                                                                  .images = views,
                                                                  .text = encoding,
                                                                  .seed = recipe.seed,
@@ -126,13 +127,11 @@ void open_contrastive(Session& session, const SessionPlace& place) {
                                                                  .clips = clips});
     trained.push_back(source->dataset());
     facts.add(*source);
-    return source;
-  };
+    sources.push_back(source);
+  }
   // Equal shapes let a step be recorded.
   const bool on_cpu = place.runtime.device().is_cpu();
-  const auto source = recipe.data.mix.empty()
-                          ? source_of(recipe.data.train)
-                          : mix(recipe, [&](const MixConfig& item) { return source_of(item.data); });
+  const auto source = training_source(session, sources);
   if (hears) facts.check(recipe);
   const auto hard_negatives = make_hard_negatives(recipe, place, source->size());
   session.loader = make_loader(recipe, place, source,

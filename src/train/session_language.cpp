@@ -1,6 +1,5 @@
 #include <torch/torch.h>
 
-#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
@@ -50,15 +49,15 @@ std::shared_ptr<const SampleSource> chat_rows(const RecipeConfig& recipe,
   return rows;
 }
 
-std::shared_ptr<const SampleSource> language_rows(const RecipeConfig& recipe,
+std::shared_ptr<const SampleSource> language_rows(Session& session,
                                                   const std::shared_ptr<const Tokenizer>& tokenizer,
                                                   const SessionPlace& place) {
-  const auto rows_of = [&](const std::vector<std::string>& texts, const std::vector<std::string>& chats) {
-    return texts.empty() ? chat_rows(recipe, chats, tokenizer, place)
-                         : training_windows(recipe, texts, *tokenizer);
-  };
-  if (recipe.data.mix.empty()) return rows_of(recipe.data.train_files, recipe.data.chat.train_files);
-  return mix(recipe, [&](const MixConfig& item) { return rows_of(item.files, item.chat_files); });
+  const RecipeConfig& recipe = session.recipe;
+  SampleSources rows;
+  for (const MixConfig& item : recipe.data.training_items())
+    rows.push_back(item.files.empty() ? chat_rows(recipe, item.chat_files, tokenizer, place)
+                                      : training_windows(recipe, item.files, *tokenizer));
+  return training_source(session, rows);
 }
 
 void add_chat_metrics(Metrics& metrics, const ChatReport& report) {
@@ -117,7 +116,7 @@ void open_language(Session& session, const SessionPlace& place) {
   // Equal shapes let a step be recorded.
   const bool learns_chats = !recipe.data.training_chats().empty();
   if (learns_chats && !place.runtime.device().is_cpu()) collate.pad_to = recipe.language.max_positions + 1;
-  session.loader = make_loader(recipe, place, language_rows(recipe, tokenizer, place), collate);
+  session.loader = make_loader(recipe, place, language_rows(session, tokenizer, place), collate);
   LanguageTask::Setup setup{.num_tokens = recipe.language.max_positions,
                             .tokenizer_json = tokenizer->to_json(),
                             .adapter_base = adapter_base_of(recipe)};
@@ -130,8 +129,7 @@ void open_language(Session& session, const SessionPlace& place) {
   setup.model = LanguageModel(place.names_only ? narrowed(recipe.language) : recipe.language);
   note_start(session, place,
              place_model(*setup.model, ModelKind::kLanguage, recipe, place, setup.tokenizer_json));
-  for (const std::string& path : recipe.data.val_files)
-    session.record["evaluation_data"].push_back(std::filesystem::absolute(path).string());
+  note_evaluation_texts(session);
   session.task = std::make_unique<LanguageTask>(std::move(setup));
 }
 

@@ -1,5 +1,3 @@
-#include <filesystem>
-
 #include "evaluate/masked_token.h"
 #include "models/narrowed.h"
 #include "train/session_model.h"
@@ -22,24 +20,29 @@ std::shared_ptr<const SampleSource> windows(const RecipeConfig& recipe, const st
                                                    recipe.seed, tokenizer.start_of_text().value_or(0));
 }
 
-/// Null: there is nothing to evaluate on.
-std::shared_ptr<const SampleSource> rows(const RecipeConfig& recipe,
-                                         const std::shared_ptr<const Tokenizer>& tokenizer, Phase phase) {
-  const DataConfig& data = recipe.data;
-  const bool trains = phase == Phase::kTrain;
-  if (recipe.masks_sentences())
-    return std::make_shared<const TextSource>(open_dataset(trains ? data.train : data.val),
-                                              TextEncoding(tokenizer, data.inputs.text));
-  const std::vector<std::string>& files = trains ? data.train_files : data.val_files;
-  return files.empty() ? nullptr : windows(recipe, files, *tokenizer, phase);
+/// Every sentence of a data set, a row each.
+std::shared_ptr<const SampleSource> sentences(const RecipeConfig& recipe, const DatasetConfig& data,
+                                              const std::shared_ptr<const Tokenizer>& tokenizer) {
+  return std::make_shared<const TextSource>(open_dataset(data),
+                                            TextEncoding(tokenizer, recipe.data.inputs.text));
 }
 
-Json evaluation_data(const RecipeConfig& recipe) {
-  if (recipe.masks_sentences()) return std::filesystem::absolute(recipe.data.val.path).string();
-  Json paths = Json::array();
-  for (const std::string& path : recipe.data.val_files)
-    paths.push_back(std::filesystem::absolute(path).string());
-  return paths;
+std::shared_ptr<const SampleSource> training_rows(Session& session,
+                                                  const std::shared_ptr<const Tokenizer>& tokenizer) {
+  const RecipeConfig& recipe = session.recipe;
+  SampleSources rows;
+  for (const MixConfig& item : recipe.data.training_items())
+    rows.push_back(item.files.empty() ? sentences(recipe, item.data, tokenizer)
+                                      : windows(recipe, item.files, *tokenizer, Phase::kTrain));
+  return training_source(session, rows);
+}
+
+/// Null: there is nothing to evaluate on.
+std::shared_ptr<const SampleSource> held_out_rows(const RecipeConfig& recipe,
+                                                  const std::shared_ptr<const Tokenizer>& tokenizer) {
+  if (recipe.evaluates_sentences()) return sentences(recipe, recipe.data.val, tokenizer);
+  const std::vector<std::string>& files = recipe.data.val_files;
+  return files.empty() ? nullptr : windows(recipe, files, *tokenizer, Phase::kEvaluate);
 }
 
 }  // namespace
@@ -54,16 +57,16 @@ void open_masked_token(Session& session, const SessionPlace& place) {
       .config = recipe.masked_token,
       .vocabulary = mask_vocabulary(*tokenizer, text.mask_token, {text.begin_token, text.end_token}),
       .num_tokens = recipe.masked_row_tokens(),
-      .padded = recipe.masks_sentences(),
+      .padded = recipe.learns_sentences(),
       .tokenizer_json = tokenizer->to_json(),
       .adapter_base = adapter_base_of(recipe)};
   // Equal shapes let a step be recorded.
   const bool on_cpu = place.runtime.device().is_cpu();
   session.loader =
-      make_loader(recipe, place, rows(recipe, tokenizer, Phase::kTrain),
+      make_loader(recipe, place, training_rows(session, tokenizer),
                   {.padding_id = tokenizer->padding().value_or(0), .pad_to = on_cpu ? 0 : setup.num_tokens});
   if (place.collective.rank() == 0)
-    if (const auto held_out = rows(recipe, tokenizer, Phase::kEvaluate))
+    if (const auto held_out = held_out_rows(recipe, tokenizer))
       setup.evaluate = [held_out, config = setup.config, vocabulary = setup.vocabulary,
                         options = evaluate_options(recipe, place, 16)](const LanguageModel& model) {
         return masked_token_metrics(evaluate_masked_tokens(model, held_out, config, vocabulary, options));
@@ -73,7 +76,10 @@ void open_masked_token(Session& session, const SessionPlace& place) {
              place_model(*setup.model, ModelKind::kLanguage, recipe, place, setup.tokenizer_json));
   session.record["inputs"] = config_to_json(recipe.data.inputs);
   session.record["masked_token"] = config_to_json(recipe.masked_token);
-  session.record["evaluation_data"] = evaluation_data(recipe);
+  if (recipe.evaluates_sentences())
+    note_evaluation_data(session);
+  else
+    note_evaluation_texts(session);
   session.task = std::make_unique<MaskedTokenTask>(std::move(setup));
 }
 

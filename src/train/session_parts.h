@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "batch/loader.h"
-#include "batch/mixed_source.h"
+#include "batch/sample_source.h"
+#include "data/readers/dataset.h"
 #include "evaluate/options.h"
 #include "train/initial_weights.h"
 #include "train/session.h"
@@ -32,15 +34,18 @@ void note_start(Session& session, const SessionPlace& place, const InitReport& r
 
 /// Says in the models it will leave what `data.val` is and how it is read: their evaluation's default.
 void note_evaluation_data(Session& session);
+/// The same of `data.val_files`.
+void note_evaluation_texts(Session& session);
 
-/// What `make_part` (MixConfig → source) gives for each data set of the mixture, as one source.
-template <typename MakePart>
-std::shared_ptr<const SampleSource> mix(const RecipeConfig& recipe, const MakePart& make_part) {
-  MixedSource::Setup setup{
-      .config = recipe.data.mixing, .batch_size = recipe.training.batch_size, .seed = recipe.seed};
-  for (const MixConfig& item : recipe.data.mix) setup.parts.push_back({make_part(item), item.weight});
-  return std::make_shared<const MixedSource>(std::move(setup));
-}
+using SampleSources = std::vector<std::shared_ptr<const SampleSource>>;
+
+/// The recipe's `training_sets`, read.
+std::vector<std::shared_ptr<const Dataset>> open_training_sets(const RecipeConfig& recipe);
+
+/// The sources of the recipe's `training_items`, in their order, as the one that is trained on: by weight
+/// where there is a mixture, whose shares go into the session. Errors: kData for a source without samples,
+/// those of `MixedSource`.
+std::shared_ptr<const SampleSource> training_source(Session& session, const SampleSources& sources);
 
 /// A session of task = "contrastive": fills in what `open_session` began.
 void open_contrastive(Session& session, const SessionPlace& place);

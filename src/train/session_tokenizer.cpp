@@ -5,50 +5,52 @@
 #include "base/log.h"
 #include "data/readers/token_file.h"
 #include "train/run_folder.h"
-#include "train/session.h"
+#include "train/session_parts.h"
 
 namespace fathom {
 namespace {
 
-Tokenizer train_from_files(const RecipeConfig& recipe) {
+/// Views into what they were read from.
+struct TrainingTexts {
+  std::vector<std::string_view> texts;
   std::vector<MappedFile> files;
-  std::vector<std::string_view> texts;
-  for (const std::string& path : recipe.data.training_texts())
-    texts.push_back(files.emplace_back(path).text());
   std::vector<Conversation> conversations;
-  DataReport report(recipe.data.chat.on_error, "data.chat");
-  for (const std::string& path : recipe.data.training_chats())
-    for (Conversation& conversation : read_conversations(path, report))
-      conversations.push_back(std::move(conversation));
-  for (const Conversation& conversation : conversations)
-    for (const ChatMessage& message : conversation.messages) texts.push_back(message.content);
-  return train_tokenizer(texts, recipe.tokenizer.train);
-}
+  std::vector<std::shared_ptr<const Dataset>> sets;
 
-Tokenizer train_from_records(const RecipeConfig& recipe) {
-  std::vector<std::unique_ptr<Dataset>> sets;
-  std::vector<std::string_view> texts;
-  for (const DatasetConfig& config : recipe.data.training_sets()) {
-    sets.push_back(open_dataset(config));
-    for (const Record& record : sets.back()->records()) {
-      texts.insert(texts.end(), record.captions.begin(), record.captions.end());
-      if (record.captions.empty() && !record.text.empty()) texts.push_back(record.text);
-      if (!record.question.empty()) texts.push_back(record.question);
-      texts.insert(texts.end(), record.answers.begin(), record.answers.end());
-    }
+  void add_files(const DataConfig& data) {
+    for (const std::string& path : data.training_texts()) texts.push_back(files.emplace_back(path).text());
+    DataReport report(data.chat.on_error, "data.chat");
+    for (const std::string& path : data.training_chats())
+      for (Conversation& conversation : read_conversations(path, report))
+        conversations.push_back(std::move(conversation));
+    for (const Conversation& conversation : conversations)
+      for (const ChatMessage& message : conversation.messages) texts.push_back(message.content);
   }
-  if (texts.empty())
-    fail(ErrorKind::kData, "{}: no captions or questions to train a tokenizer from", sets.front()->path());
-  return train_tokenizer(texts, recipe.tokenizer.train);
-}
+  /// Errors (kData): records without words, and no other text.
+  void add_records(const RecipeConfig& recipe) {
+    sets = open_training_sets(recipe);
+    for (const auto& dataset : sets) {
+      for (const Record& record : dataset->records()) {
+        texts.insert(texts.end(), record.captions.begin(), record.captions.end());
+        if (record.captions.empty() && !record.text.empty()) texts.push_back(record.text);
+        if (!record.question.empty()) texts.push_back(record.question);
+        texts.insert(texts.end(), record.answers.begin(), record.answers.end());
+      }
+    }
+    if (texts.empty() && !sets.empty())
+      fail(ErrorKind::kData, "{}: no captions or questions to train a tokenizer from", sets.front()->path());
+  }
+};
 
 Tokenizer read_or_train(const RecipeConfig& recipe) {
   if (!recipe.tokenizer.path.empty()) return Tokenizer::from_file(recipe.tokenizer.path);
   if (!recipe.init_from.empty()) return Tokenizer::from_file(recipe.init_from + "/tokenizer.json");
   log::info("training a tokenizer of {} tokens", recipe.tokenizer.train.vocab_size);
-  const bool reads_files = recipe.task == TaskKind::kLanguage ||
-                           (recipe.task == TaskKind::kMaskedToken && !recipe.masks_sentences());
-  return reads_files ? train_from_files(recipe) : train_from_records(recipe);
+  TrainingTexts read;
+  if (recipe.task == TaskKind::kLanguage || recipe.task == TaskKind::kMaskedToken)
+    read.add_files(recipe.data);
+  if (recipe.task != TaskKind::kLanguage) read.add_records(recipe);
+  return train_tokenizer(read.texts, recipe.tokenizer.train);
 }
 
 }  // namespace

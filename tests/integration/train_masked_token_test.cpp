@@ -165,7 +165,7 @@ TEST_F(MaskedTokenRun, SaysWhatIsWrong) {
     expect_failure(run_program(words("bad", settings)), 1, {said});
   };
   const std::string file = texts().front();
-  refuses({}, "data.train_files: not given (nor data.train.path)");
+  refuses({}, "data.train_files: not given (nor data.train.path, nor data.mix)");
   refuses({file, "data.train.path=" + (world_ / "data")}, "give one of them");
   refuses({file, "model.attention=causal"}, "take \"bidirectional\"");
   refuses({file, "masked_token.mask_share=0.95"}, "more than 1 together");

@@ -199,6 +199,70 @@ TEST_F(Recipe, MixesDataSets) {
               HasSubstr("data.mix takes the place of"));
 }
 
+TEST_F(Recipe, MixesRowsOfEveryTaskThatLearnsFromThem) {
+  const std::string path = folder_ / "data.jsonl";
+  const std::string one = "[[data.mix]]\ndata = {path = \"" + path + "\"}\n",
+                    texts = "[[data.mix]]\nfiles = [\"" + path + "\"]\n",
+                    val = "[data.val]\npath = \"" + path + "\"\n",
+                    rest = "[training]\nepochs = 1\nbatch_size = 8\n[data.audio]\nmax_seconds = 10\n";
+  for (const char* task : {"answers", "masked_image", "masked_audio", "classification"}) {
+    SCOPED_TRACE(task);
+    const std::string recipe = std::string("task = \"") + task + "\"\n" + rest + one;
+    EXPECT_THAT(error_of(recipe + one), HasSubstr("data.val.path: not given, which data.mix needs"));
+    EXPECT_EQ(resolve(read(recipe + one + val)).data.training_sets().size(), 2u);
+    EXPECT_THAT(error_of(recipe + texts + val),
+                HasSubstr("data.mix: files are for language and masked_token"));
+    EXPECT_THAT(error_of(recipe + "[[data.mix]]\n" + val), HasSubstr("data.mix.data.path: not given"));
+    EXPECT_THAT(error_of(recipe + val + "[data.train]\npath = \"" + path + "\"\n"),
+                HasSubstr("data.train.path and data.mix: give one of them"));
+  }
+}
+
+TEST_F(Recipe, MixesTextsAndSentencesToMask) {
+  const std::string path = folder_ / "data.jsonl";
+  const std::string one = "[[data.mix]]\ndata = {path = \"" + path + "\"}\n",
+                    texts = "[[data.mix]]\nfiles = [\"" + path + "\"]\n",
+                    val = "[data.val]\npath = \"" + path + "\"\n",
+                    val_files = "[data]\nval_files = [\"" + path + "\"]\n";
+  const std::string masked =
+      "task = \"masked_token\"\n[training]\nepochs = 1\nbatch_size = 8\n[data.text]\nmax_tokens = 20\n"
+      "[model]\nattention = \"bidirectional\"\nmax_positions = 32\n";
+  const RecipeConfig sentences = read(masked + one + one + val);
+  EXPECT_TRUE(sentences.learns_sentences());
+  EXPECT_TRUE(sentences.evaluates_sentences());
+  EXPECT_EQ(sentences.masked_row_tokens(), 20);
+  const RecipeConfig both = resolve(read(masked + one + texts + val));
+  EXPECT_TRUE(both.learns_sentences());
+  EXPECT_EQ(both.masked_row_tokens(), 32);
+  EXPECT_EQ(config_to_json(read(json_to_toml(config_to_json(both)))), config_to_json(both));
+  const RecipeConfig windows = resolve(read(masked + texts + texts));
+  EXPECT_FALSE(windows.learns_sentences());
+  EXPECT_FALSE(windows.evaluates_sentences()) << "there is nothing to evaluate on";
+  EXPECT_FALSE(read(masked + one + texts + val_files).evaluates_sentences());
+
+  EXPECT_THAT(error_of(masked + one + texts),
+              HasSubstr("data.val.path: not given (nor data.val_files), which data.mix needs"));
+  EXPECT_THAT(error_of(masked + one + val + val_files),
+              HasSubstr("data.val_files and data.val.path: give one of them"));
+  EXPECT_THAT(error_of(masked + "[[data.mix]]\nchat_files = [\"" + path + "\"]\n"),
+              HasSubstr("data.mix: a masked_token recipe needs either files or data in each"));
+  EXPECT_THAT(error_of(masked + one + val + "[data.train]\npath = \"" + path + "\"\n"),
+              HasSubstr("data.mix takes the place of data.train_files and data.train.path"));
+  EXPECT_THAT(error_of(masked + "[[data.mix]]\nfiles = [\"/no.txt\"]\n"),
+              HasSubstr("data.train_files: \"/no.txt\" does not exist"));
+}
+
+TEST_F(Recipe, DataMayLieInShardsThatBracesName) {
+  for (const char* name : {"s0.tar", "s1.tar"}) std::ofstream(folder_ / name) << "";
+  const auto train = [&](const std::string& name) {
+    return "[data.train]\npath = \"" + (folder_ / name) + "\"\n[training]\nepochs = 1\nbatch_size = 8\n";
+  };
+  EXPECT_EQ(error_of(train("s{0..1}.tar")), "accepted");
+  EXPECT_THAT(error_of(train("s{0..2}.tar")),
+              HasSubstr("data.train.path: \"" + (folder_ / "s2.tar") + "\" does not exist"));
+  EXPECT_THAT(error_of(train("s{0..1.tar")), HasSubstr("a brace is not closed"));
+}
+
 class AnswersRecipe : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, AnswersRecipe, ::testing::Values("easy-vqa", "scenes-vqa", "daquar"));
 
