@@ -159,6 +159,27 @@ TEST_F(MaskedTokenRun, LeavesWhatTextTowersAndLanguageModelsBeginWith) {
     ADD_FAILURE() << left.dump();
 }
 
+/// Windows of texts, whose rows are full, and sentences, of which each micro-batch hides another number of
+/// tokens.
+TEST_F(MaskedTokenRun, TwoRanksEqualOneWithAccumulation) {
+  for (const bool sentences : {false, true}) {
+    SCOPED_TRACE(sentences ? "sentences" : "texts");
+    std::vector<std::string> settings = texts();
+    if (sentences) settings = {"data.train.path=" + (world_ / "data")};
+    settings.insert(settings.end(), {"precision=fp64", "model.dropout=0.1", "evaluation.at_end=false"});
+    const std::string one = sentences ? "one_of_sentences" : "one", two = "two_and_" + one;
+    train(one, settings, 20);
+    settings.insert(settings.end(), {"training.micro_batch_size=3", "training.max_steps=20"});
+    const ProgramResult result = run_program(on_two_ranks(words(two, settings)));
+    ASSERT_EQ(result.status, 0) << result.error;
+    const std::vector<double> expected = logged_losses(world_ / one), got = logged_losses(world_ / two);
+    ASSERT_EQ(expected.size(), 20u);
+    ASSERT_EQ(got.size(), 20u);
+    for (size_t i = 0; i < 20; ++i) EXPECT_NEAR(got[i], expected[i], 1e-7) << i;
+    EXPECT_LT(expected.back(), expected.front() - 0.1);
+  }
+}
+
 TEST_F(MaskedTokenRun, SaysWhatIsWrong) {
   const auto refuses = [&](std::vector<std::string> settings, const std::string& said) {
     settings.push_back("training.max_steps=1");
