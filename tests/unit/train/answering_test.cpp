@@ -6,10 +6,13 @@
 #include <cmath>
 
 #include "nn/init.h"
-#include "tensor/random_keys.h"
+#include "step_fixture.h"
 
 namespace fathom {
 namespace {
+
+using testing::split;
+using testing::StepResult;
 
 AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr, const AnsweringConfig& objective = {},
                         bool captions = false, int64_t questions_per_image = 1) {
@@ -118,35 +121,8 @@ Batch one_by_one(const Batch& shared) {
   return batch;
 }
 
-std::vector<MicroBatch> split(const Batch& batch, int64_t size) {
-  std::vector<MicroBatch> parts;
-  for (int64_t start = 0; start < batch.size(); start += size) {
-    Batch part = slice_batch(batch, start, size);
-    const at::Tensor key_B = make_sample_keys(part.index_B, 5, 6);
-    parts.push_back({std::move(part), {.training = true, .key_B = key_B}});
-  }
-  return parts;
-}
-
-struct StepResult {
-  double loss = 0;
-  std::vector<at::Tensor> gradients;
-};
-
 StepResult run_step(AnsweringTask task, const std::vector<MicroBatch>& parts) {
-  int64_t samples = 0;
-  for (const MicroBatch& part : parts) samples += part.batch.size();
-  const auto solo = make_solo_collective();
-  const StepContext step{.step = 3,
-                         .total_steps = 10,
-                         .global_samples = samples,
-                         .collective = *solo,
-                         .expect_last_backward = [] {}};
-  task.before_step(parts, step);
-  StepResult result{.loss = task.forward_backward(parts, step).item<double>()};
-  for (const auto& [name, parameter] : task.parameters())
-    result.gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
-  return result;
+  return testing::run_step(task, parts);
 }
 
 StepResult run_step(AnswerKind answer, int64_t micro_batch, const AnsweringConfig& objective = {},
@@ -155,34 +131,21 @@ StepResult run_step(AnswerKind answer, int64_t micro_batch, const AnsweringConfi
                   split(captions ? make_captioned_batch() : make_batch(), micro_batch));
 }
 
-void expect_equal(const StepResult& a, const StepResult& b) {
-  EXPECT_NEAR(a.loss, b.loss, 1e-12);
-  ASSERT_EQ(a.gradients.size(), b.gradients.size());
-  double largest = 0;
-  for (size_t i = 0; i < a.gradients.size(); ++i) {
-    EXPECT_LT((a.gradients[i] - b.gradients[i]).abs().max().item<double>(), 1e-12) << i;
-    largest = std::max(largest, a.gradients[i].abs().max().item<double>());
-  }
-  EXPECT_GT(largest, 1e-4);
+void expect_equal(const StepResult& got, const StepResult& expected) {
+  testing::expect_equal(got, expected, 1e-12);
 }
 
 class EveryAnswer : public ::testing::TestWithParam<AnswerKind> {};
 INSTANTIATE_TEST_SUITE_P(All, EveryAnswer, ::testing::Values(AnswerKind::kClasses, AnswerKind::kGenerated));
 
 TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatch) {
-  const StepResult whole = run_step(GetParam(), 8), parts = run_step(GetParam(), 2);
-  EXPECT_NEAR(whole.loss, parts.loss, 1e-12);
-  for (size_t i = 0; i < whole.gradients.size(); ++i)
-    EXPECT_LT((whole.gradients[i] - parts.gradients[i]).abs().max().item<double>(), 1e-12);
+  expect_equal(run_step(GetParam(), 2), run_step(GetParam(), 8));
 }
 
 TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatchWithTwoModalities) {
   const AnsweringConfig objective{.modality_dropout = 0.6, .consistency = 0.5, .reversal = 0.7};
   const StepResult whole = run_step(GetParam(), 8, objective, true);
-  const StepResult parts = run_step(GetParam(), 2, objective, true);
-  EXPECT_NEAR(whole.loss, parts.loss, 1e-12);
-  for (size_t i = 0; i < whole.gradients.size(); ++i)
-    EXPECT_LT((whole.gradients[i] - parts.gradients[i]).abs().max().item<double>(), 1e-12);
+  expect_equal(run_step(GetParam(), 2, objective, true), whole);
   EXPECT_GT(std::abs(whole.loss - run_step(GetParam(), 8, {}, true).loss), 1e-6);
 }
 
@@ -207,8 +170,8 @@ TEST_P(EveryAnswer, AccumulationEqualsTheWholeBatchWithSharedPictures) {
     return run_step(make_task(GetParam(), nullptr, config, true, kEach), split(make_batch_with_gaps(), size));
   };
   const StepResult whole = run(4, objective);
-  expect_equal(whole, run(1, objective));
-  expect_equal(whole, run(2, objective));
+  expect_equal(run(1, objective), whole);
+  expect_equal(run(2, objective), whole);
   EXPECT_GT(std::abs(whole.loss - run(4, {.consistency = 0.5, .reversal = 0.7}).loss), 1e-6);
 }
 

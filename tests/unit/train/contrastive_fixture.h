@@ -3,12 +3,10 @@
 
 #include <torch/torch.h>
 
-#include <map>
 #include <string>
-#include <vector>
 
 #include "nn/init.h"
-#include "tensor/random_keys.h"
+#include "step_fixture.h"
 #include "train/task/contrastive.h"
 
 namespace fathom::testing {
@@ -68,21 +66,5 @@ inline Batch make_batch() {
   batch.length_B = torch::full({12}, 10, at::kLong);
   return batch;
 }
-
-inline std::vector<MicroBatch> split(const Batch& batch, int64_t size) {
-  std::vector<MicroBatch> parts;
-  for (int64_t start = 0; start < batch.size(); start += size) {
-    Batch part = slice_batch(batch, start, std::min(size, batch.size() - start));
-    const at::Tensor key_B = make_sample_keys(part.index_B, 5, 6);
-    parts.push_back({std::move(part), {.training = true, .key_B = key_B}});
-  }
-  return parts;
-}
-
-struct StepResult {
-  double loss = 0;
-  int last_backward_calls = 0;
-  std::map<std::string, at::Tensor> gradients;
-};
 
 }  // namespace fathom::testing

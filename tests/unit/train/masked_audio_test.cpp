@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "models/model_folder.h"
+#include "step_fixture.h"
 #include "temporary_folder.h"
 #include "tensor/random_keys.h"
 
@@ -105,29 +106,12 @@ TEST_P(MaskedAudio, PutsBandsAndFramesWhereTheyBelong) {
 
 TEST_P(MaskedAudio, LearnsInEveryPart) {
   MaskedAudioTask task({.model = model_, .config = config_, .num_frames = 60});
-  const auto collective = make_solo_collective();
-  const StepContext step{.global_samples = 6, .collective = *collective, .expect_last_backward = [] {}};
-  const at::Tensor key_B = make_sample_keys(batch_.index_B, 5, 6);
-  const auto split = [&](int64_t size) {
-    std::vector<MicroBatch> parts;
-    for (int64_t start = 0; start < 6; start += size)
-      parts.push_back({slice_batch(batch_, start, size),
-                       {.training = true, .key_B = key_B.slice(0, start, start + size)}});
-    return parts;
-  };
-  const double whole = task.forward_backward(split(6), step).item<double>();
-  EXPECT_NEAR(whole, error(batch_.mel_BFS).mean().item<double>(), 1e-9);
-  std::map<std::string, at::Tensor> gradients;
-  for (const auto& [name, parameter] : task.parameters()) {
-    ASSERT_TRUE(parameter.grad().defined()) << name;
-    EXPECT_GT(parameter.grad().abs().max().item<double>(), 0) << name;
-    gradients[name] = parameter.grad().clone();
-    parameter.mutable_grad() = at::Tensor();
-  }
-  EXPECT_TRUE(gradients.contains("mask_token"));
-  EXPECT_NEAR(task.forward_backward(split(2), step).item<double>(), whole, 1e-10);
-  for (const auto& [name, parameter] : task.parameters())
-    EXPECT_TRUE(at::allclose(parameter.grad(), gradients.at(name), 1e-6, 1e-10)) << name;
+  const testing::StepResult whole = testing::run_step(task, testing::split(batch_, 6));
+  EXPECT_NEAR(whole.loss, error(batch_.mel_BFS).mean().item<double>(), 1e-9);
+  for (const auto& [name, gradient] : whole.gradients)
+    EXPECT_GT(gradient.abs().max().item<double>(), 0) << name;
+  EXPECT_TRUE(whole.gradients.contains("mask_token"));
+  testing::expect_equal(testing::run_step(task, testing::split(batch_, 2)), whole, 1e-10);
 }
 
 TEST_P(MaskedAudio, LeavesAnAudioEncoder) {

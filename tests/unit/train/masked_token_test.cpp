@@ -5,17 +5,17 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <algorithm>
-#include <cmath>
-#include <map>
-
 #include "evaluate/masked_token.h"
 #include "models/model_folder.h"
+#include "step_fixture.h"
 #include "temporary_folder.h"
 #include "tensor/random_keys.h"
 
 namespace fathom {
 namespace {
+
+using testing::split;
+using testing::StepResult;
 
 constexpr int64_t kRows = 6, kTokens = 20, kVocab = 30, kMask = 29;
 
@@ -43,34 +43,19 @@ class MaskedToken : public ::testing::Test {
     return MaskedTokenTask(
         {.model = model_, .config = config_, .vocabulary = vocabulary_, .num_tokens = kTokens});
   }
-  StepContext step() const {
-    return {.global_samples = kRows, .collective = *collective_, .expect_last_backward = [] {}};
-  }
-  std::vector<MicroBatch> split(int64_t size) const {
-    std::vector<MicroBatch> parts;
-    for (int64_t start = 0; start < kRows; start += size)
-      parts.push_back({slice_batch(batch_, start, size),
-                       {.training = true, .key_B = key_B_.slice(0, start, start + size)}});
-    return parts;
-  }
-  /// The loss of a step, with gradients.
-  double run(MaskedTokenTask& task, int64_t size) const {
-    const std::vector<MicroBatch> parts = split(size);
-    task.before_step(parts, step());
-    return task.forward_backward(parts, step()).item<double>();
+  StepResult run(MaskedTokenTask task, int64_t size = kRows) const {
+    return testing::run_step(task, split(batch_, size));
   }
 
   TokenMaskConfig config_{.ratio = 0.3};
   MaskVocabulary vocabulary_{.size = kVocab, .mask = kMask, .marks = {kMask, 28}};
   LanguageModel model_{small()};
-  std::unique_ptr<Collective> collective_ = make_solo_collective();
   Batch batch_;
   at::Tensor key_B_;
 };
 
 TEST_F(MaskedToken, TheLossIsTheMeanOverChosenTokens) {
-  MaskedTokenTask task = this->task();
-  const double loss = run(task, kRows);
+  const double loss = run(task()).loss;
   const torch::NoGradGuard no_grad;
   const MaskedTokens masked = mask_tokens(key_B_, batch_.tokens_BT, batch_.length_B, config_, vocabulary_);
   const at::Tensor log_p_BTV =
@@ -93,8 +78,7 @@ TEST_F(MaskedToken, WhatIsNotChosenIsNoTarget) {
   // A hidden token that is shown as the mask leaves no other trace than as a target.
   config_.mask_share = 1;
   config_.random_share = 0;
-  MaskedTokenTask task = this->task();
-  const double before = run(task, kRows);
+  const double before = run(task()).loss;
   const MaskedTokens masked = mask_tokens(key_B_, batch_.tokens_BT, batch_.length_B, config_, vocabulary_);
   const int64_t place = masked.place_BK[0][0].item<int64_t>(),
                 target = masked.target_BK[0][0].item<int64_t>();
@@ -106,31 +90,21 @@ TEST_F(MaskedToken, WhatIsNotChosenIsNoTarget) {
   batch_.tokens_BT[0][place] = other;
   const double expected = before + (log_p_V[target] - log_p_V[other]).item<double>() / 25;
   const torch::AutoGradMode with_gradients(true);
-  EXPECT_NEAR(run(task, kRows), expected, 1e-10);
+  EXPECT_NEAR(run(task()).loss, expected, 1e-10);
 }
 
 TEST_F(MaskedToken, AccumulationIsTheWholeBatch) {
-  MaskedTokenTask task = this->task();
-  const double whole = run(task, kRows);
-  std::map<std::string, at::Tensor> gradients;
-  for (const auto& [name, parameter] : task.parameters()) {
-    ASSERT_TRUE(parameter.grad().defined()) << name;
-    EXPECT_GT(parameter.grad().abs().max().item<double>(), 0) << name;
-    gradients[name] = parameter.grad().clone();
-  }
-  for (const int64_t size : {1, 2, 3}) {
-    for (const auto& [name, parameter] : task.parameters()) parameter.mutable_grad() = at::Tensor();
-    EXPECT_NEAR(run(task, size), whole, 1e-10) << size;
-    for (const auto& [name, parameter] : task.parameters())
-      EXPECT_TRUE(at::allclose(parameter.grad(), gradients.at(name), 1e-6, 1e-10)) << name << ", " << size;
-  }
+  const StepResult whole = run(task());
+  for (const auto& [name, gradient] : whole.gradients)
+    EXPECT_GT(gradient.abs().max().item<double>(), 0) << name;
+  for (const int64_t size : {1, 2, 3}) testing::expect_equal(run(task(), size), whole, 1e-10);
 }
 
 TEST_F(MaskedToken, FullRowsNeedNoLengths) {
   batch_.length_B.fill_(kTokens);
-  MaskedTokenTask padded = task();
-  MaskedTokenTask full({.model = model_, .config = config_, .vocabulary = vocabulary_, .padded = false});
-  EXPECT_NEAR(run(full, kRows), run(padded, kRows), 1e-10);
+  const MaskedTokenTask full(
+      {.model = model_, .config = config_, .vocabulary = vocabulary_, .padded = false});
+  EXPECT_NEAR(run(full).loss, run(task()).loss, 1e-10);
 }
 
 /// The rows of a batch as a data set.

@@ -7,11 +7,14 @@
 
 #include "base/error.h"
 #include "nn/init.h"
-#include "tensor/random_keys.h"
+#include "step_fixture.h"
 #include "train/task/contrastive.h"
 
 namespace fathom {
 namespace {
+
+using testing::split;
+using testing::StepResult;
 
 constexpr int64_t kSamples = 12;
 
@@ -77,74 +80,42 @@ Batch make_batch(const Missing& missing) {
   return batch;
 }
 
-std::vector<MicroBatch> split(const Batch& batch, int64_t size) {
-  std::vector<MicroBatch> parts;
-  for (int64_t start = 0; start < batch.size(); start += size) {
-    Batch part = slice_batch(batch, start, std::min(size, batch.size() - start));
-    const at::Tensor key_B = make_sample_keys(part.index_B, 5, 6);
-    parts.push_back({std::move(part), {.training = true, .key_B = key_B}});
-  }
-  return parts;
-}
-
-struct StepResult {
-  double loss = 0;
-  std::map<std::string, at::Tensor> gradients;
-};
-
 struct Case {
   const char* name;
   RegionScore region;
   ContrastiveConfig config;
 };
 
-StepResult run_step(const Case& wanted, const Missing& missing, int64_t micro_batch_size) {
+ContrastiveTask task_of(const Case& wanted) {
   const bool sigmoid = wanted.config.loss == ContrastiveLoss::kSigmoid;
-  ContrastiveTask task(
+  return ContrastiveTask(
       {.model = make_model(true, wanted.region, sigmoid), .config = wanted.config, .missing = true});
-  const auto collective = make_solo_collective();
-  const StepContext step{.step = 30,
-                         .total_steps = 100,
-                         .global_samples = kSamples,
-                         .collective = *collective,
-                         .expect_last_backward = [] {}};
-  StepResult result;
-  result.loss = task.forward_backward(split(make_batch(missing), micro_batch_size), step).item<double>();
-  for (const auto& [name, parameter] : task.parameters())
-    if (parameter.grad().defined()) result.gradients[name] = parameter.grad();
-  return result;
+}
+
+StepResult step_of(const Case& wanted, const Batch& batch, int64_t micro_batch_size = kSamples) {
+  ContrastiveTask task = task_of(wanted);
+  return testing::run_step(task, split(batch, micro_batch_size));
 }
 
 class MissingModalities : public ::testing::TestWithParam<Case> {};
 
 TEST_P(MissingModalities, AccumulationEqualsTheWholeBatch) {
-  const StepResult whole = run_step(GetParam(), kMixed, kSamples);
+  const StepResult whole = step_of(GetParam(), make_batch(kMixed));
   EXPECT_TRUE(std::isfinite(whole.loss));
   // Of one sample each, most micro-batches lack a modality altogether.
-  for (const int64_t size : {1, 5}) {
-    const StepResult parts = run_step(GetParam(), kMixed, size);
-    EXPECT_NEAR(parts.loss, whole.loss, 1e-10);
-    for (const auto& [name, gradient] : whole.gradients) {
-      ASSERT_TRUE(gradient.isfinite().all().item<bool>()) << name;
-      EXPECT_TRUE(at::allclose(gradient, parts.gradients.at(name), 1e-6, 1e-9)) << name;
-    }
-  }
+  for (const int64_t size : {1, 5})
+    testing::expect_equal(step_of(GetParam(), make_batch(kMixed), size), whole, 1e-9);
+  for (const auto& [name, gradient] : whole.gradients)
+    EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << name;
 }
 
 TEST_P(MissingModalities, WhatStandsInPlaceOfTheMissingDoesNotMatter) {
-  const StepResult zeros = run_step(GetParam(), kMixed, kSamples);
-  const bool sigmoid = GetParam().config.loss == ContrastiveLoss::kSigmoid;
-  ContrastiveTask task(
-      {.model = make_model(true, GetParam().region, sigmoid), .config = GetParam().config, .missing = true});
   Batch batch = make_batch(kMixed);
   const at::Tensor absent_B = batch.has_image_B.logical_not();
   batch.image_BCHW.masked_fill_(absent_B.view({-1, 1, 1, 1}), 3.5);
   batch.mel_BFS.masked_fill_(batch.has_sound_B.logical_not().view({-1, 1, 1}), -2);
   batch.tokens_BT.masked_fill_(batch.has_text_B.logical_not().view({-1, 1}), 7);
-  const auto collective = make_solo_collective();
-  const StepContext step{
-      .step = 30, .total_steps = 100, .collective = *collective, .expect_last_backward = [] {}};
-  EXPECT_NEAR(task.forward_backward(split(batch, kSamples), step).item<double>(), zeros.loss, 1e-12);
+  EXPECT_NEAR(step_of(GetParam(), batch).loss, step_of(GetParam(), make_batch(kMixed)).loss, 1e-12);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -297,7 +268,7 @@ TEST(SoundContrast, TheDiscriminatorTellsThreeApart) {
 }
 
 TEST(SoundContrast, TeachesEveryTower) {
-  const StepResult step = run_step({"", RegionScore::kNone, {}}, kMixed, kSamples);
+  const StepResult step = step_of({"", RegionScore::kNone, {}}, make_batch(kMixed));
   for (const char* name :
        {"vision.patch_embed.weight", "text.embedding", "audio.norm.weight", "audio_projection.weight"}) {
     const auto found = step.gradients.find(name);
