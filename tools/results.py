@@ -75,6 +75,7 @@ TABLES = {
             "late interaction": late,
             "hard negatives": late + hard,
             "attention": ["model.region=attention"] + hard,
+            "words": ["contrastive.word_weight=3"],
             "masked start": late + hard + ['init=[{{from="{start}",as="vision.*"}}]'],
         })(["model.region=late"], ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=4"]).items()},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),
@@ -110,7 +111,11 @@ TABLES = {
         evals=[["--task", "modality_probe"]], baselines=("none",)),
     "fsdd": Table("fsdd", ["accuracy"], {"from nothing": [], "masked start": ['init=[{{from="{start}",as="audio.*"}}]']}, file="fsdd",
                   start=("fsdd-masked", "fsdd", []), baselines=("from nothing",)),
-    "esc10": Table("esc10", ["accuracy"], file="esc10", folds=list(esc10_folds()), trained=True),
+    "esc10": Table(
+        "esc10", ["accuracy"], {"from nothing": [], "masked start": ['init=[{{from="{start}",as="audio.*"}}]']}, file="esc10",
+        folds=list(esc10_folds()), trained=True,
+        start=("fsdd-masked", "esc10", ["data.audio.max_seconds=5.0", "data.audio.augment.shift_seconds=5.0", "model.stride=4",
+                                        "model.max_frames=500", "training.epochs=500", "training.batch_size=32"])),
     "tuxpaint": Table("tuxpaint", BOTH_WAYS, file="tuxpaint-stamps", folds=list(fifths())),
     "text-lm-gates": Table(  # which tokens each block computes, at one density
         "text-lm-gated", ["bits_per_byte/gutenberg-val", "bits_per_byte/movie-reviews-val", "density"],
