@@ -51,7 +51,8 @@ struct EncoderFiles {
 
  private:
   void load_gates(torch::nn::Module& model) const {
-    if (gates) load_weights(model, gate_map(model), *gates, {}, Coverage::kMapped);
+    // Of a layer that has no gate any more, since its density is 1, there may still be one.
+    if (gates) load_weights(model, gate_map(model), *gates, belongs_to_gate, Coverage::kMapped);
   }
 };
 

@@ -120,7 +120,7 @@ at::Tensor GateController::finish(Collective& collective) {
   at::Device device = multiplier_M_.device();
   for (const auto& [name, gate] : gates_)
     if (gate->counts().defined()) device = gate->counts().device();
-  const at::Tensor nothing = torch::zeros({GateCounts::kSize}, torch::kDouble).to(device);
+  const at::Tensor nothing = torch::zeros({GateCounts::kSize}, torch::dtype(torch::kDouble).device(device));
   for (const auto& [name, gate] : gates_)
     counts.push_back(gate->counts().defined() ? gate->counts() : nothing);
   at::Tensor count_GC = torch::stack(counts);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <ranges>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -53,9 +54,11 @@ void report_classes(const std::vector<ClassSet>& sets, const std::vector<std::st
   if (sets.size() < 2) return;
   for (const ClassSet& set : sets)
     log::info("classes: {} of the {} are in {}", set.names.size(), joint.size(), set.path);
-  for (const auto& [one, other] : near_class_names(joint))
+  const auto near = near_class_names(joint);
+  for (const auto& [one, other] : near | std::views::take(20))
     log::warning("classes: \"{}\" and \"{}\" are learned as two; equal labels would make them one", one,
                  other);
+  if (near.size() > 20) log::warning("classes: and {} more such pairs", near.size() - 20);
 }
 
 }  // namespace fathom

@@ -18,7 +18,8 @@ void require_path(const std::string& key, const std::string& path) {
 
 /// Of a data set, which may lie in shards that braces name.
 void require_data(const std::string& key, const std::string& path) {
-  const bool in_shards = path.ends_with(".tar") && !std::filesystem::exists(path);
+  std::error_code unreadable;
+  const bool in_shards = path.ends_with(".tar") && !std::filesystem::exists(path, unreadable);
   for (const std::string& file : in_shards ? expand_braces(path) : std::vector<std::string>{path})
     require_path(key, file);
 }

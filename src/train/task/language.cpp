@@ -36,8 +36,10 @@ void LanguageTask::before_step(std::span<const MicroBatch> micro_batches, const 
 at::Tensor LanguageTask::loss(const MicroBatch& micro_batch, const StepContext&) {
   const Batch& batch = micro_batch.batch;
   const at::Tensor input_BT = batch.tokens_BT.slice(1, 0, -1);
+  // Windows of plain text are all of one length; without one, attention and gates need no mask.
+  const bool padded = batch.target_BT.defined() || batch.segment_BT.defined();
   const at::Tensor length_B =
-      batch.length_B.defined() ? batch.length_B.clamp_max(input_BT.size(1)) : at::Tensor();
+      padded && batch.length_B.defined() ? batch.length_B.clamp_max(input_BT.size(1)) : at::Tensor();
   ForwardContext context = micro_batch.forward;
   context.segment_BT = batch.segment_BT;
   const at::Tensor hidden_BTD = setup_.model->hidden(input_BT, length_B, context);
