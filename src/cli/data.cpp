@@ -36,6 +36,8 @@ void add_make(CLI::App& app, MakeOptions& options) {
   make->add_option("--val", options.config.val, "validation scenes")->capture_default_str();
   make->add_option("--seed", options.config.seed, "which scenes")->capture_default_str();
   make->add_option("--size", options.config.size, "pixels a side, usually 64 or 96")->capture_default_str();
+  make->add_option("--max-objects", options.config.max_objects, "most objects of a scene, 1 to 5")
+      ->capture_default_str();
   make->add_flag("--sounds", options.config.sounds, "a sound for every scene, which tells of its objects");
   make->add_flag("--json", options.json, "print one JSON object");
 }

@@ -183,6 +183,12 @@ TEST_F(CliBadInput, ArgumentsOutOfRange) {
   expect_failure(run_program({"launch", "-n", "2", "--", "launch", "-n", "2"}), 2, {"cannot launch itself"});
   expect_failure(run_program({"data", "make", "scenes", folder_ / "w", "--size", "3"}), 2,
                  {"a size of 3 pixels"});
+  for (const char* most : {"0", "6", "-1"})
+    expect_failure(run_program({"data", "make", "scenes", folder_ / "w", "--max-objects", most}), 2,
+                   {"max_objects of " + std::string(most) + ": expected 1 to 5"});
+  expect_failure(run_program({"data", "make", "scenes", folder_ / "w", "--max-objects", "two"}), 2,
+                 {"--max-objects", "two"});
+  EXPECT_FALSE(fs::exists(folder_ / "w"));
 }
 
 TEST_F(CliBadInput, HostileNamesStayOnTheirLine) {

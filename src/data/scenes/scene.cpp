@@ -16,10 +16,11 @@ constexpr std::array kRadii = {0.095, 0.14, 0.195};
 constexpr int kMaxPlannedCount = 4;
 constexpr int kGrid = 24;  ///< points a side over an object's bounding box, for occlusion
 
-CountPlan draw_plan(Random& random) {
+CountPlan draw_plan(Random& random, int max_objects) {
   const Attribute attribute = random.chance(0.5) ? Attribute::kColor : Attribute::kShape;
   const auto value = static_cast<int>(random.below(num_values(attribute)));
-  return {attribute, value, static_cast<int>(random.below(kMaxPlannedCount + 1))};
+  const int most = std::min(kMaxPlannedCount, max_objects);
+  return {attribute, value, static_cast<int>(random.below(most + 1))};
 }
 
 /// A shape and a colour, held out or not as asked, with the planned value or without it as asked.
@@ -33,9 +34,9 @@ Attributes draw_attributes(Random& random, const CountPlan& plan, bool planned, 
   }
 }
 
-std::vector<Object> draw_objects(Random& random, const CountPlan& plan, bool unseen) {
+std::vector<Object> draw_objects(Random& random, const CountPlan& plan, int max_objects, bool unseen) {
   const int fewest = std::max(1, plan.count);
-  const auto count = fewest + static_cast<int>(random.below(kMaxObjects - fewest + 1));
+  const auto count = fewest + static_cast<int>(random.below(max_objects - fewest + 1));
   const auto surely_held_out = static_cast<int>(random.below(count));
   std::vector<Object> objects(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) {
@@ -123,8 +124,10 @@ std::vector<double> occlusion(const Scene& scene) {
   return hidden;
 }
 
-Scene make_scene(Split split, int64_t seed, int64_t index) {
+Scene make_scene(Split split, int64_t seed, int64_t index, int max_objects) {
   FATHOM_CHECK(index >= 0, "[make_scene] expected an index from 0, got {}", index);
+  FATHOM_CHECK(max_objects >= 1 && max_objects <= kMaxObjects,
+               "[make_scene] expected at most 1 to {} objects, got {}", kMaxObjects, max_objects);
   Random random({static_cast<uint64_t>(kScenesVersion), static_cast<uint64_t>(split),
                  static_cast<uint64_t>(seed), static_cast<uint64_t>(index)});
   Scene scene;
@@ -132,8 +135,8 @@ Scene make_scene(Split split, int64_t seed, int64_t index) {
   scene.seed = seed;
   scene.index = index;
   scene.unseen = split == Split::kVal && index % 2 == 1;
-  scene.plan = draw_plan(random);
-  scene.objects = draw_objects(random, scene.plan, scene.unseen);
+  scene.plan = draw_plan(random, max_objects);
+  scene.objects = draw_objects(random, scene.plan, max_objects, scene.unseen);
   scene.background = static_cast<int>(random.below(kBackgrounds.size()));
   scene.light_angle = random.uniform(0, 2 * std::numbers::pi);
   scene.light = random.uniform(0.2, 1.0);

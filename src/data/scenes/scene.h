@@ -1,4 +1,5 @@
-// A scene: a handful of objects before a background, as a pure function of (split, seed, index).
+// A scene: a handful of objects before a background, as a pure function of (split, seed, index) and of how
+// many objects there may be.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 
 namespace fathom::scenes {
 
-/// Raised whenever any picture, caption or question changes for some (split, seed, index).
+/// Raised whenever any picture, caption or question changes for some (split, seed, index, most objects).
 inline constexpr int64_t kScenesVersion = 1;
 
 inline constexpr int kMaxObjects = 5;
@@ -53,8 +54,9 @@ struct Scene {
   double light = 0;        ///< strength of that gradient, 0 … 1
 };
 
-/// Scenes of kVal with odd index are unseen ones. Source of the idea: Johnson et al., "CLEVR", CVPR 2017.
-Scene make_scene(Split split, int64_t seed, int64_t index);
+/// A scene of one to `max_objects` objects. Those of kVal with odd index are unseen ones. REQUIRES index ≥ 0
+/// and 1 ≤ max_objects ≤ kMaxObjects. Source of the idea: Johnson et al., "CLEVR", CVPR 2017.
+Scene make_scene(Split split, int64_t seed, int64_t index, int max_objects = kMaxObjects);
 
 /// Share of each object's area that nearer objects hide, measured on a grid of points.
 std::vector<double> occlusion(const Scene& scene);

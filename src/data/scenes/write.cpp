@@ -34,18 +34,19 @@ Json marker(const WorldConfig& config) {
   out["val"] = config.val;
   out["seed"] = config.seed;
   out["size"] = config.size;
+  if (config.max_objects != kMaxObjects) out["max_objects"] = config.max_objects;
   if (config.sounds) out["sounds"] = kSoundsVersion;
   return out;
 }
 
 bool same_world(const Json& a, const Json& b) {
-  constexpr std::array kKeys = {"world", "version", "train", "val", "seed", "size"};
-  const auto* sounds_a = a.find("sounds");
-  const auto* sounds_b = b.find("sounds");
-  if ((sounds_a ? *sounds_a : Json()) != (sounds_b ? *sounds_b : Json())) return false;
-  return std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) {
-    return a.find(key) && b.find(key) && *a.find(key) == *b.find(key);
-  });
+  constexpr std::array kKeys = {"world", "version", "train", "val", "seed", "size", "max_objects", "sounds"};
+  const auto value = [](const Json& world, const char* key) {
+    const Json* found = world.find(key);
+    return found ? *found : Json();
+  };
+  return std::all_of(kKeys.begin(), kKeys.end(),
+                     [&](const char* key) { return value(a, key) == value(b, key); });
 }
 
 bool is_complete(const Json& world) {
@@ -167,6 +168,8 @@ void WorldConfig::validate() const {
     fail(ErrorKind::kUsage, "{} train and {} val scenes: expected at least one scene, and no negative number",
          train, val);
   if (size < 32 || size > 512) fail(ErrorKind::kUsage, "a size of {} pixels: expected 32 to 512", size);
+  if (max_objects < 1 || max_objects > kMaxObjects)
+    fail(ErrorKind::kUsage, "max_objects of {}: expected 1 to {}", max_objects, kMaxObjects);
 }
 
 Json read_world_marker(const std::string& folder) {
@@ -188,7 +191,7 @@ bool write_world(const WorldConfig& config, const std::string& folder,
       const int64_t number = start + i;
       const bool is_train = number < config.train;
       const Scene scene = make_scene(is_train ? Split::kTrain : Split::kVal, config.seed,
-                                     is_train ? number : number - config.train);
+                                     is_train ? number : number - config.train, config.max_objects);
       part[static_cast<size_t>(i)] = write_scene(scene, config, folder);
     });
     for (const Written& written : part) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "data/scenes/scene.h"
 
 namespace fathom::scenes {
 
@@ -13,11 +14,13 @@ struct WorldConfig {
   int64_t train = 6000;  ///< scenes
   int64_t val = 500;     ///< scenes, every other one with unseen combinations of shape and colour
   int64_t seed = 0;
-  int64_t size = 64;        ///< pixels a side
+  int64_t size = 64;  ///< pixels a side
+  int max_objects = kMaxObjects;
   bool sounds = false;      ///< a sound for every scene as well (data/scenes/sound.h)
   int64_t num_threads = 0;  ///< 0: all of the machine's
 
-  /// Errors (kUsage): negative counts, no scene at all, a size outside 32 … 512.
+  /// Errors (kUsage): negative counts, no scene at all, a size outside 32 … 512, max_objects outside
+  /// 1 … kMaxObjects.
   void validate() const;
 };
 
@@ -30,7 +33,7 @@ bool write_world(const WorldConfig& config, const std::string& folder,
                  const std::function<void(int64_t)>& progress);
 
 /// What scenes.json says: {"world", "version", "train", "val", "seed", "size", "complete", "captions",
-/// "questions"}, with sounds also "sounds", their version.
+/// "questions"}, with fewer objects than kMaxObjects also "max_objects", with sounds "sounds", their version.
 Json read_world_marker(const std::string& folder);
 
 }  // namespace fathom::scenes

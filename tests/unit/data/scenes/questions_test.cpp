@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace fathom::scenes {
 namespace {
@@ -83,6 +84,39 @@ TEST(Questions, TenKindsWithAnswersThatTheirProgramsGive) {
   for (const auto& [kind, count] : kinds) EXPECT_GT(count, 60) << kind;
 }
 
+/// Fails when questions change: raise kScenesVersion then, and this number with it.
+TEST(Questions, VersionIsFrozen) {
+  std::string text;
+  for (int64_t i = 0; i < 50; ++i)
+    for (const Split split : {Split::kTrain, Split::kVal})
+      for (const Question& question : make_questions(make_scene(split, 0, i)))
+        text += question.text + " " + question.answer + "\n";
+  EXPECT_EQ(kScenesVersion, 1);
+  EXPECT_EQ(checksum64(std::as_bytes(std::span(text))), 14680332086336403526u);
+}
+
+TEST(Questions, AskNothingThatFewObjectsCannotAnswer) {
+  const auto kinds_of = [](int max_objects) {
+    std::set<std::string> kinds;
+    for (int64_t i = 0; i < 300; ++i) {
+      const Scene scene = make_scene(Split::kTrain, kSeed, i, max_objects);
+      for (const Question& question : make_questions(scene)) {
+        kinds.insert(question.kind);
+        EXPECT_EQ(execute(question.program, scene), question.answer);
+      }
+    }
+    return kinds;
+  };
+  const std::set<std::string> all(kQuestionKinds.begin(), kQuestionKinds.end());
+  std::set<std::string> expected = all;
+  EXPECT_EQ(kinds_of(3), expected);
+  expected.erase("compare_same");  // would mostly be answered by no
+  EXPECT_EQ(kinds_of(2), expected);
+  expected.erase("relate");
+  expected.erase("relate_query");
+  EXPECT_EQ(kinds_of(1), expected);
+}
+
 TEST(Questions, CountMatchesThePlan) {
   for (int64_t i = 0; i < 200; ++i) {
     const Scene scene = make_scene(Split::kTrain, kSeed, i);
@@ -115,32 +149,36 @@ class QuestionOnly {
 };
 
 /// One over the number of answers that questions of this sort have.
-double chance_of(const Question& question) {
+double chance_of(const Question& question, int max_objects) {
   if (question.answer == "yes" || question.answer == "no") return 1.0 / 2;
-  if (question.kind == "count") return 1.0 / 5;
+  if (question.kind == "count") return 1.0 / (std::min(max_objects, 4) + 1);
   const std::string& query = question.program.back().name;
   for (const Attribute attribute : kAttributes)
     if (query == "query_" + std::string(attribute_name(attribute))) return 1.0 / num_values(attribute);
   return 1;
 }
 
-TEST(Questions, WordsAloneDoNotTellTheAnswer) {
+class QuestionsOfWorlds : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(MaxObjects, QuestionsOfWorlds, ::testing::Values(1, 2, kMaxObjects));
+
+TEST_P(QuestionsOfWorlds, WordsAloneDoNotTellTheAnswer) {
+  const int max_objects = GetParam();
   QuestionOnly model;
   for (int64_t i = 0; i < 8000; ++i)
-    for (const Question& question : make_questions(make_scene(Split::kTrain, kSeed, i)))
+    for (const Question& question : make_questions(make_scene(Split::kTrain, kSeed, i, max_objects)))
       model.learn(question);
   for (const Split split : {Split::kTrain, Split::kVal}) {
     double right = 0;
     double total = 0;
     std::map<std::string, std::array<double, 3>> kinds;  // right, chance, count
     for (int64_t i = 20000; i < 23500; ++i) {
-      for (const Question& question : make_questions(make_scene(split, kSeed, i))) {
+      for (const Question& question : make_questions(make_scene(split, kSeed, i, max_objects))) {
         const double is_right = model.guess(question) == question.answer;
         right += is_right;
         ++total;
         auto& [kind_right, kind_chance, kind_count] = kinds[question.kind];
         kind_right += is_right;
-        kind_chance += chance_of(question);
+        kind_chance += chance_of(question, max_objects);
         ++kind_count;
       }
     }

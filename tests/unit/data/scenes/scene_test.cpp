@@ -84,6 +84,28 @@ TEST(Scene, HoldsOneToFiveObjectsOfEveryKindWithinThePicture) {
     EXPECT_EQ(static_cast<int>(values[static_cast<size_t>(attribute)].size()), num_values(attribute));
 }
 
+TEST(Scene, HoldsNoMoreObjectsThanAskedFor) {
+  for (int most = 1; most <= kMaxObjects; ++most) {
+    std::map<size_t, int> sizes;
+    std::map<int, int> planned;
+    for (int64_t i = 0; i < 500; ++i) {
+      const Scene scene = make_scene(Split::kVal, kSeed, i, most);
+      ++sizes[scene.objects.size()];
+      ++planned[scene.plan.count];
+      const auto held_out = [](const Object& object) {
+        return is_held_out(object.value(Attribute::kShape), object.value(Attribute::kColor));
+      };
+      EXPECT_EQ(std::any_of(scene.objects.begin(), scene.objects.end(), held_out), scene.unseen);
+      EXPECT_EQ(scene.unseen, i % 2 == 1);
+    }
+    EXPECT_EQ(sizes.begin()->first, 1u);
+    EXPECT_EQ(sizes.rbegin()->first, static_cast<size_t>(most));
+    const int answers = std::min(most, 4) + 1;
+    EXPECT_EQ(static_cast<int>(planned.size()), answers) << most;
+    for (const auto& [count, times] : planned) EXPECT_NEAR(times, 500.0 / answers, 60) << count;
+  }
+}
+
 TEST(Scene, OcclusionHappensAndStaysBelowItsBound) {
   double most = 0;
   for (int64_t i = 0; i < 1000; ++i) {
@@ -157,7 +179,7 @@ TEST(Render, EveryValueOfAnAttributeLooksDifferent) {
 
 TEST(Captions, FiveDifferentSentencesThatNameColourAndShape) {
   for (int64_t i = 0; i < 500; ++i) {
-    const Scene scene = make_scene(Split::kVal, kSeed, i);
+    const Scene scene = make_scene(Split::kVal, kSeed, i, 1 + static_cast<int>(i % kMaxObjects));
     const auto captions = make_captions(scene);
     EXPECT_EQ(std::set(captions.begin(), captions.end()).size(), 5u);
     for (const std::string& caption : captions) {

@@ -38,6 +38,21 @@ TEST(WriteWorld, ReadersOpenWhatItWrites) {
   EXPECT_EQ(read_world_marker(folder.path()).at("captions").as_int(), 76 * 5);
 }
 
+TEST(WriteWorld, FewerObjectsMakeAnotherWorld) {
+  TemporaryFolder folder;
+  WorldConfig config = kSmall;
+  write(config, folder / "five");
+  EXPECT_EQ(read_world_marker(folder / "five").find("max_objects"), nullptr) << "as worlds were before";
+  config.max_objects = 1;
+  EXPECT_TRUE(write(config, folder / "one"));
+  EXPECT_FALSE(write(config, folder / "one")) << "recognised";
+  EXPECT_THROW(write(config, folder / "five"), Error);
+  EXPECT_THROW(write(kSmall, folder / "one"), Error);
+  EXPECT_EQ(read_world_marker(folder / "one").at("max_objects").as_int(), 1);
+  EXPECT_EQ(load_image(folder / "one/images/val-000003.png").pixels,
+            render(make_scene(Split::kVal, 2, 3, 1), 48).pixels);
+}
+
 TEST(WriteWorld, SameBytesForAnyNumberOfThreads) {
   TemporaryFolder folder;
   WorldConfig config = kSmall;
@@ -88,6 +103,8 @@ TEST(WriteWorld, OtherFoldersAreLeftAlone) {
               ::testing::HasSubstr("holds another world"));
   EXPECT_THAT(reason({.train = 0, .val = 0}), ::testing::HasSubstr("at least one scene"));
   EXPECT_THAT(reason({.size = 8}), ::testing::HasSubstr("expected 32 to 512"));
+  for (const int most : {0, kMaxObjects + 1})
+    EXPECT_THAT(reason({.max_objects = most}), ::testing::HasSubstr("expected 1 to 5"));
 }
 
 }  // namespace
