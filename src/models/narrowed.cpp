@@ -50,6 +50,7 @@ FusionConfig narrowed(FusionConfig config) {
   config.vision = narrowed(std::move(config.vision));
   config.text = narrowed(config.text);
   config.adapter_dim = std::min<int64_t>(config.adapter_dim, 1);
+  config.region_positions = PlaceCode::kLearned;  // sines and cosines need a width
   config.memory_slots = config.cross_heads = config.cross_head_dim = 1;
   return config;
 }

@@ -62,6 +62,8 @@ TEST(Narrowed, ModelsThatAnswerKeepTheirNames) {
   config.captions = true;
   config.adapter_dim = 0;
   expect_same_names<Fusion>(config);
+  config.region_positions = PlaceCode::kSinusoidal;
+  expect_same_names<Fusion>(config);
 }
 
 TEST(Narrowed, ClassifiersKeepTheirNames) {
