@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 #include <sstream>
 
 #include "base/file.h"
@@ -200,6 +201,39 @@ warmup_steps = 2
     EXPECT_TRUE(loaded.at("parameter").as_string().starts_with("audio.")) << loaded.dump();
   for (const Json& left : init.at("left").as_array())
     EXPECT_FALSE(left.at("name").as_string().starts_with("audio.")) << left.dump();
+}
+
+TEST_F(SoundWorld, AThirdTowerLearnsOnTwoThatStay) {
+  const std::string two = world_ / "two", three = world_ / "three", towers = world_ / "towers.toml";
+  std::vector<std::string> settings = {"training.max_steps=100", "training.log_every=1",
+                                       "training.average_decay=0", "optimizer.learning_rate=5e-3",
+                                       "data.train.path=" + data()};
+  const ProgramResult first = run_program(world_.arguments(two, settings));
+  ASSERT_EQ(first.status, 0) << first.error;
+  write_file_atomically(towers,
+                        read_file(world_ / "recipe.toml") + "\n[[init]]\nfrom = \"" + two + "/model\"\n");
+  settings.push_back("tokenizer.path=" + two + "/model/tokenizer.json");
+  settings.emplace_back("contrastive.pairs.image_text=0");
+  settings.emplace_back(
+      R"(optimizer.freeze=["vision.*", "text.*", "image_projection.*", "text_projection.*"])");
+  std::vector<std::string> words = arguments(three, settings);
+  words[1] = towers;
+  const ProgramResult second = run_program(words);
+  ASSERT_EQ(second.status, 0) << second.error;
+  EXPECT_THAT(second.error, HasSubstr("no rule gives it: audio."));
+
+  const std::vector<double> losses = logged_losses(three);
+  ASSERT_EQ(losses.size(), 100u);
+  EXPECT_LT(std::accumulate(losses.end() - 20, losses.end(), 0.0),
+            std::accumulate(losses.begin(), losses.begin() + 20, 0.0));
+  const Json before = run_json({"eval", two}), after = run_json({"eval", three});
+  EXPECT_EQ(after.at("sounds").as_int(), 16);
+  for (const char* direction : {"t2i", "i2t"})
+    EXPECT_EQ(after.at(direction).dump(), before.at(direction).dump()) << direction;
+  for (const char* tower : {"vision", "text"}) {
+    const std::string file = std::string("/model/") + tower + "/model.safetensors";
+    EXPECT_EQ(read_file(three + file), read_file(two + file)) << tower;
+  }
 }
 
 TEST_F(SoundWorld, SaysWhatIsWrong) {

@@ -263,12 +263,30 @@ TEST_F(Recipe, DataMayLieInShardsThatBracesName) {
   EXPECT_THAT(error_of(train("s{0..1.tar")), HasSubstr("a brace is not closed"));
 }
 
+/// What listening and asking begin with fits into them.
+TEST(DemoRecipes, HaveTheEncodersOfTheDemo) {
+  const auto recipe = [](const std::string& name) {
+    ConfigTree tree = read_toml_file(FATHOM_GOLDENS "/../../recipes/" + name + ".toml");
+    for (const char* setting : {"data.train.path=.", "init=[]", "tokenizer.path="})
+      apply_override(tree, setting);
+    return read_config<RecipeConfig>(tree);
+  };
+  const RecipeConfig demo = recipe("demo"), listen = recipe("demo-listen"), ask = recipe("demo-ask");
+  const auto json = [](const auto& config) { return config_to_json(config); };
+  EXPECT_EQ(json(listen.dual_tower.vision), json(demo.dual_tower.vision));
+  EXPECT_EQ(json(listen.dual_tower.text), json(demo.dual_tower.text));
+  EXPECT_EQ(listen.dual_tower.embed_dim, demo.dual_tower.embed_dim);
+  EXPECT_EQ(json(ask.fusion.vision), json(demo.dual_tower.vision));
+}
+
 class AnswersRecipe : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(All, AnswersRecipe, ::testing::Values("easy-vqa", "scenes-vqa", "daquar"));
+INSTANTIATE_TEST_SUITE_P(All, AnswersRecipe,
+                         ::testing::Values("demo-ask", "easy-vqa", "scenes-vqa", "daquar"));
 
 TEST_P(AnswersRecipe, ProgressiveFusionHasAtMost12PercentMoreParametersThanPooledConcatenation) {
   ConfigTree tree = read_toml_file(std::string(FATHOM_GOLDENS "/../../recipes/") + GetParam() + ".toml");
   apply_override(tree, "data.train.path=.");
+  apply_override(tree, "init=[]");
   RecipeConfig recipe = read_config<RecipeConfig>(tree);
   EXPECT_TRUE(recipe.fusion.weighs());
   recipe.fusion.text.vocab_size = recipe.tokenizer.train.vocab_size;
