@@ -435,7 +435,7 @@ TEST(Fusion, SinusoidalPlacesTellEveryRegionFromEveryOther) {
   EXPECT_TRUE(at::equal(rows.select(1, 0), columns.select(0, 0)));
 
   config.text.dim = 18;
-  config.text.heads = 3;
+  config.text.heads = config.text.kv_heads = 3;
   EXPECT_THAT([&] { config.validate(); }, ThrowsMessage<Error>(HasSubstr("model.region_positions")));
 }
 

@@ -243,6 +243,8 @@ TEST(Gated, AModelOfDensityOneIsTheDenseOneBitForBit) {
 TEST(Gated, DenseAndGatedLayersShareACacheAndAFolder) {
   const at::NoGradGuard no_grad;
   auto model = filled(mixed_language(GateKind::kCausal));
+  // The formula's weights would let every token through.
+  gates_of(*model)[0].gate->named_parameters()["scorer.bias"].sub_(0.8);
   const auto tokens = formula_tokens({3, 14}, 31);
   GateTrace whole;
   const auto full = model(tokens, at::Tensor(), ForwardContext{.gate_trace = &whole});
