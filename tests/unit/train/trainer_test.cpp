@@ -83,33 +83,44 @@ TEST(Trainer, AccumulationEqualsTheWholeBatch) {
   EXPECT_TRUE(at::allclose(whole.task.weight(), parts.task.weight(), 1e-5, 1e-6));
 }
 
-TEST(Trainer, ResumesBitForBit) {
-  const TemporaryFolder straight, broken;
-  TrainerConfig config = small_config(straight.path());
+/// With all that a state keeps, saved in the middle of a line of the log.
+TrainerConfig resumable_config(const std::string& folder) {
+  TrainerConfig config = small_config(folder);
   config.training.average_decay = 0.9;
   config.training.log_every = 3;
   config.checkpoint.every = 4;
-  SmallRun whole(config);
+  return config;
+}
+
+/// Goes on with `broken`, which must have kept the state of step `kept`, and expects what a run has come to
+/// that nothing stopped, bit for bit.
+void expect_to_end_as_an_unbroken_run(const TrainerConfig& broken, int64_t kept) {
+  const TemporaryFolder straight;
+  SmallRun whole(resumable_config(straight.path()));
   whole.trainer.run();
-  config.run_folder = broken.path();
-  {
-    TrainerConfig short_run = config;
-    SmallRun first(short_run);
-    first.task.nan_step = 10;  // stands for a crash after the state of step 8
-    EXPECT_THROW(first.trainer.run(), Error);
-  }
-  SmallRun second(config);
-  ASSERT_TRUE(second.trainer.resume());
-  EXPECT_EQ(second.trainer.step(), 8);
-  second.trainer.run();
-  EXPECT_TRUE(at::equal(whole.task.weight(), second.task.weight()));
-  EXPECT_EQ(losses(straight.path()), losses(broken.path()));
+  SmallRun rest(broken);
+  ASSERT_TRUE(rest.trainer.resume());
+  EXPECT_EQ(rest.trainer.step(), kept);
+  rest.trainer.run();
+  EXPECT_TRUE(at::equal(whole.task.weight(), rest.task.weight()));
+  EXPECT_EQ(losses(straight.path()), losses(broken.run_folder));
   const TrainingState a = *load_latest_checkpoint(straight / "checkpoints");
-  const TrainingState b = *load_latest_checkpoint(broken / "checkpoints");
+  const TrainingState b = *load_latest_checkpoint(broken.run_folder + "/checkpoints");
   for (const char* group : {"model", "optimizer", "average"})
     for (const auto& [name, tensor] : a.tensors.at(group))
       EXPECT_TRUE(at::equal(tensor, b.tensors.at(group).at(name))) << group << " " << name;
   EXPECT_EQ(a.values.at("data"), b.values.at("data"));
+}
+
+TEST(Trainer, ResumesBitForBit) {
+  const TemporaryFolder folder;
+  const TrainerConfig config = resumable_config(folder.path());
+  {
+    SmallRun first(config);
+    first.task.nan_step = 10;  // stands for a crash after the state of step 8
+    EXPECT_THROW(first.trainer.run(), Error);
+  }
+  expect_to_end_as_an_unbroken_run(config, 8);
 }
 
 /// Has a sample that cannot be read, in a later epoch.
@@ -122,14 +133,8 @@ class BrokenSource : public SentenceSource {
 };
 
 TEST(Trainer, ABrokenSampleLosesNoStep) {
-  const TemporaryFolder straight, broken;
-  TrainerConfig config = small_config(straight.path());
-  config.training.average_decay = 0.9;
-  config.training.log_every = 3;
-  config.checkpoint.every = 4;
-  SmallRun whole(config);
-  whole.trainer.run();
-  config.run_folder = broken.path();
+  const TemporaryFolder folder;
+  const TrainerConfig config = resumable_config(folder.path());
   int64_t stopped_at = 0;
   {
     SmallRun first(config, std::make_shared<BrokenSource>());
@@ -143,19 +148,8 @@ TEST(Trainer, ABrokenSampleLosesNoStep) {
     stopped_at = first.trainer.step();
   }
   ASSERT_GT(stopped_at, 8) << "an epoch has three steps";
-  EXPECT_EQ(checkpoint_steps(broken / "checkpoints").back(), stopped_at);
-  SmallRun second(config);  // the file has been repaired
-  ASSERT_TRUE(second.trainer.resume());
-  EXPECT_EQ(second.trainer.step(), stopped_at);
-  second.trainer.run();
-  EXPECT_TRUE(at::equal(whole.task.weight(), second.task.weight()));
-  EXPECT_EQ(losses(straight.path()), losses(broken.path()));
-  const TrainingState a = *load_latest_checkpoint(straight / "checkpoints");
-  const TrainingState b = *load_latest_checkpoint(broken / "checkpoints");
-  for (const char* group : {"model", "optimizer", "average"})
-    for (const auto& [name, tensor] : a.tensors.at(group))
-      EXPECT_TRUE(at::equal(tensor, b.tensors.at(group).at(name))) << group << " " << name;
-  EXPECT_EQ(a.values.at("data"), b.values.at("data"));
+  EXPECT_EQ(checkpoint_steps(folder / "checkpoints").back(), stopped_at);
+  expect_to_end_as_an_unbroken_run(config, stopped_at);  // the file has been repaired
 }
 
 TEST(Trainer, ResumingANewRunStartsAtTheBeginning) {
