@@ -29,6 +29,15 @@ Metrics metrics_from_json(const Json& json) {
   return metrics;
 }
 
+at::Tensor count_over_step(std::span<const MicroBatch> micro_batches, const StepContext& step,
+                           const at::Tensor& like, const std::function<at::Tensor(const Batch&)>& count) {
+  const torch::NoGradGuard no_grad;
+  at::Tensor total = at::zeros({}, at::TensorOptions().dtype(like.scalar_type()).device(like.device()));
+  for (const MicroBatch& micro_batch : micro_batches) total += count(micro_batch.batch);
+  step.collective.all_reduce(total);
+  return total;
+}
+
 at::Tensor Task::forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step) {
   at::Tensor total;
   for (const MicroBatch& micro_batch : micro_batches) {

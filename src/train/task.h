@@ -38,6 +38,11 @@ struct StepContext {
   std::function<void()> expect_last_backward;
 };
 
+/// What `count` (an integer scalar) finds in each micro-batch, summed over the step and all ranks: a scalar
+/// of the type and on the device of `like`.
+at::Tensor count_over_step(std::span<const MicroBatch> micro_batches, const StepContext& step,
+                           const at::Tensor& like, const std::function<at::Tensor(const Batch&)>& count);
+
 /// A figure of quality, by which "best" and early stopping are judged.
 struct Metric {
   double value = 0;

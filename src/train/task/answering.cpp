@@ -103,16 +103,12 @@ AnsweringTask::Asked AnsweringTask::asked_in(const MicroBatch& micro_batch) cons
 }
 
 void AnsweringTask::before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) {
-  const torch::NoGradGuard no_grad;
   const at::Tensor like = setup_.model->parameters().front();
-  num_targets_ = at::zeros({}, like.options().requires_grad(false));
-  for (const MicroBatch& micro_batch : micro_batches) num_targets_ += targets(micro_batch.batch).ge(0).sum();
-  step.collective.all_reduce(num_targets_);
+  num_targets_ = count_over_step(micro_batches, step, like,
+                                 [&](const Batch& batch) { return targets(batch).ge(0).sum(); });
   if (setup_.questions_per_image == 1 || setup_.config.consistency == 0) return;
-  num_questions_ = at::zeros_like(num_targets_);
-  for (const MicroBatch& micro_batch : micro_batches)
-    num_questions_ += micro_batch.batch.prompt_length_B.gt(0).sum();
-  step.collective.all_reduce(num_questions_);
+  num_questions_ = count_over_step(micro_batches, step, like,
+                                   [](const Batch& batch) { return batch.prompt_length_B.gt(0).sum(); });
 }
 
 at::Tensor AnsweringTask::answer_loss(const Percept& percept, const Asked& asked) {

@@ -26,11 +26,8 @@ NamedParameters LanguageTask::parameters() const {
 }
 
 void LanguageTask::before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) {
-  const torch::NoGradGuard no_grad;
-  const at::ScalarType type = setup_.model->head_weight().scalar_type();
-  num_targets_ = at::zeros({}, at::TensorOptions().dtype(type).device(setup_.model->head_weight().device()));
-  for (const MicroBatch& micro_batch : micro_batches) num_targets_ += targets(micro_batch.batch).ge(0).sum();
-  step.collective.all_reduce(num_targets_);
+  num_targets_ = count_over_step(micro_batches, step, setup_.model->head_weight(),
+                                 [](const Batch& batch) { return targets(batch).ge(0).sum(); });
 }
 
 at::Tensor LanguageTask::loss(const MicroBatch& micro_batch, const StepContext&) {

@@ -21,13 +21,9 @@ NamedParameters MaskedTokenTask::parameters() const {
 }
 
 void MaskedTokenTask::before_step(std::span<const MicroBatch> micro_batches, const StepContext& step) {
-  const torch::NoGradGuard no_grad;
-  const at::Tensor& head_VD = setup_.model->head_weight();
-  num_chosen_ = at::zeros({}, at::TensorOptions().dtype(head_VD.scalar_type()).device(head_VD.device()));
-  for (const MicroBatch& micro_batch : micro_batches)
-    num_chosen_ += count_masked(micro_batch.batch.tokens_BT, micro_batch.batch.length_B, setup_.config,
-                                setup_.vocabulary);
-  step.collective.all_reduce(num_chosen_);
+  num_chosen_ = count_over_step(micro_batches, step, setup_.model->head_weight(), [&](const Batch& batch) {
+    return count_masked(batch.tokens_BT, batch.length_B, setup_.config, setup_.vocabulary);
+  });
 }
 
 at::Tensor MaskedTokenTask::loss(const MicroBatch& micro_batch, const StepContext&) {
