@@ -119,9 +119,10 @@ TABLES = {
     "tuxpaint": Table("tuxpaint", BOTH_WAYS, file="tuxpaint-stamps", folds=list(fifths())),
     "text-lm-gates": Table(  # which tokens each block computes, at one density
         "text-lm-gated", ["bits_per_byte/gutenberg-val", "bits_per_byte/movie-reviews-val", "density"],
-        {"dense": ["model.gate.kind=none"], "causal": [], "causal with values": ["gating.score_values=true"],
-         "alternate": ["model.gate.kind=alternate", "gating.dense_warmup=0"], "random": ["model.gate.kind=random"],
-         "top_k": ["model.gate.kind=top_k"]},
+        {"dense": ["model.gate.kind=none", "model.gate.layer_density=[]"], "causal": [], "random": ["model.gate.kind=random"],
+         "top_k": ["model.gate.kind=top_k"], "alternate": ["model.gate.kind=alternate", "model.gate.layer_density=[]"],
+         "causal everywhere": ["model.gate.layer_density=[]"],
+         "causal everywhere, warmed up": ["model.gate.layer_density=[]", "gating.dense_warmup=200"]},
         file="text-lm", trained=True, decimals=4,
         data=tuple(f"data.{part}_files=[{', '.join(chr(34) + '{data}/' + name + f'-{part}.txt' + chr(34) for name in names)}]"
                    for part, names in (("train", ("gutenberg", "us-speeches", "movie-reviews")), ("val", ("gutenberg", "movie-reviews"))))),
