@@ -34,8 +34,8 @@ Generation generate(LanguageModel model, std::span<const int32_t> prompt, const 
   const auto device = model->head_weight().device();
   const int64_t room = model->config().max_positions - static_cast<int64_t>(prompt.size());
   const int64_t limit = std::min(options.max_tokens, room);
-  KeyValueCache cache = model->make_cache(1, static_cast<int64_t>(prompt.size()) + limit);
   const ForwardContext context{.compute_dtype = options.compute_dtype};
+  KeyValueCache cache = model->make_cache(1, static_cast<int64_t>(prompt.size()) + limit, context);
   Random random({static_cast<uint64_t>(options.seed)});
   Generation result{.reason =
                         room < options.max_tokens ? GenerationEnd::kContextFull : GenerationEnd::kMaxTokens};

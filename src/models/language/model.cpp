@@ -115,13 +115,15 @@ const at::Tensor& LanguageModelImpl::head_weight() const {
   return config_.tied_head ? embedding_VD_ : head_VD_;
 }
 
-KeyValueCache LanguageModelImpl::make_cache(int64_t batch, int64_t capacity) const {
+KeyValueCache LanguageModelImpl::make_cache(int64_t batch, int64_t capacity,
+                                            const ForwardContext& context) const {
+  const at::ScalarType type = context.compute_dtype.value_or(embedding_VD_.scalar_type());
   return {{.layers = config_.layers,
            .batch = batch,
            .kv_heads = config_.num_kv_heads(),
            .capacity = capacity,
            .head_dim = config_.head_size()},
-          embedding_VD_.options().requires_grad(false)};
+          embedding_VD_.options().dtype(type).requires_grad(false)};
 }
 
 void LanguageModelImpl::initialise(ParameterInit& init) const {

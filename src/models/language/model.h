@@ -53,8 +53,8 @@ class LanguageModelImpl : public torch::nn::Module, public HasInitialValues {
   /// The head's weight [V, D] (the embedding when tied), for losses that never keep all logits.
   const at::Tensor& head_weight() const;
   const LanguageModelConfig& config() const { return config_; }
-  /// A cache that fits this model's type and device.
-  KeyValueCache make_cache(int64_t batch, int64_t capacity) const;
+  /// A cache on this model's device, of the type that it computes in: `context`'s, or its own.
+  KeyValueCache make_cache(int64_t batch, int64_t capacity, const ForwardContext& context = {}) const;
   void initialise(ParameterInit& init) const override;
 
  private:
