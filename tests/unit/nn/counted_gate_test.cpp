@@ -1,0 +1,119 @@
+// Gated blocks whose rows the device counts, by the references of its operations.
+#include <torch/torch.h>
+
+#include "gated_block_fixture.h"
+#include "gradcheck.h"
+
+namespace fathom {
+namespace {
+
+using namespace testing;
+
+TEST(CausalGate, RowsThatTheDeviceCountsAreThoseThatTheHostCounts) {
+  const torch::NoGradGuard no_grad;
+  Block block = block_of({.kind = GateKind::kCausal});
+  block->to(at::kFloat);
+  const auto x = states().to(at::kFloat);
+  const auto next = formula_uniform("next", kBatch * kDim).view({kBatch, 1, kDim}).to(at::kFloat);
+  const auto make_cache = [] {
+    return KeyValueCache({.layers = 2, .batch = kBatch, .kv_heads = 2, .capacity = 20, .head_dim = 6},
+                         at::kFloat);
+  };
+  const auto follow = [&](KeyValueCache& cache) {
+    cache.advance(kTokens);
+    Rope table = rope();
+    return block->forward(next, make_attention_view(next, {}, true, table, &cache), {});
+  };
+  KeyValueCache by_host = make_cache(), by_device = make_cache();
+  const auto with_cache = [&](KeyValueCache& cache) {
+    Rope table = rope();
+    return make_attention_view(x, {}, true, table, &cache);
+  };
+  GateTrace host, device;
+  block->gate()->reset_counts();
+  const auto expected = block->forward(x, with_cache(by_host), {.gate_trace = &host});
+  const auto counts = block->gate()->counts().clone();
+  block->gate()->reset_counts();
+  const auto got = block->counted(x, with_cache(by_device), {.gate_trace = &device});
+  EXPECT_GT(counts[GateCounts::kActive].item<double>(), 3);
+  EXPECT_TRUE(at::allclose(block->gate()->counts(), counts, 1e-5));
+  EXPECT_TRUE(at::equal(device.active_BT.at(1), host.active_BT.at(1)));
+  EXPECT_LT(relative_error(got, expected), 1e-5);
+  EXPECT_LT(relative_error(follow(by_device), follow(by_host)), 1e-5);
+  for (int64_t row = 0; row < kBatch; ++row) EXPECT_EQ(by_device.num_keys(1, row), by_host.num_keys(1, row));
+}
+
+/// What a training step makes of a block: output, gradients of input and parameters, decisions, counts.
+struct Learned {
+  at::Tensor y_BTD, active_BT, counts;
+  std::vector<at::Tensor> grads;
+};
+Learned learned(Block block, at::Tensor x_BTD, const AttentionView& view, ForwardContext context,
+                bool counted) {
+  GateTrace trace;
+  context.gate_trace = &trace;
+  if (block->gate()->counts().defined()) block->gate()->reset_counts();
+  x_BTD = x_BTD.detach().requires_grad_(true);
+  std::vector<at::Tensor> leaves = block->parameters();
+  leaves.push_back(x_BTD);
+  const auto y_BTD = counted ? block->counted(x_BTD, view, context) : block->forward(x_BTD, view, context);
+  const auto slope_BTD = formula_uniform("slope", y_BTD.numel()).view(y_BTD.sizes()).to(y_BTD.options());
+  auto grads = torch::autograd::grad({(y_BTD * slope_BTD).sum()}, leaves, {}, {}, false, true);
+  for (size_t i = 0; i < grads.size(); ++i)
+    if (!grads[i].defined()) grads[i] = at::zeros_like(leaves[i]);
+  return {y_BTD.detach(), trace.active_BT.at(1), block->gate()->counts().clone(), std::move(grads)};
+}
+
+/// Decisions of all sorts: about half of the tokens, the same without a sequence, no token, every token.
+std::vector<at::Tensor> decisions_of_all_sorts(int64_t tokens) {
+  const auto some = formula_uniform("some", kBatch * tokens).view({kBatch, tokens}).gt(0);
+  auto uneven = some.clone();
+  uneven[1].fill_(false);
+  return {some, uneven, at::zeros_like(some), at::ones_like(some)};
+}
+
+TEST(CausalGate, LearnsOnRowsThatTheDeviceCountsAsOnThoseThatTheHostCounts) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  std::vector<at::Tensor> forced = decisions_of_all_sorts(kTokens);
+  forced.emplace_back();  // the gate's own
+  for (const at::Tensor& active_BT : forced)
+    for (const double explore : {0.0, 0.4})
+      for (const double drop : {0.0, 0.3})
+        for (const bool dense : {false, true}) {
+          Block block = block_of({.kind = GateKind::kCausal}, drop);
+          block->gate()->set_dense(dense);
+          block->gate()->set_multiplier(at::full({}, 3.0, at::kDouble));
+          const GateTrace trace = {{{1, active_BT}}};
+          const ForwardContext context = {.training = true,
+                                          .key_B = at::arange(kBatch) * 71,
+                                          .explore = explore,
+                                          .sample_share = 0.25,
+                                          .forced_gates = active_BT.defined() ? &trace : nullptr};
+          const Learned host = learned(block, x, view, context, /*counted=*/false),
+                        device = learned(block, x, view, context, /*counted=*/true);
+          EXPECT_TRUE(at::equal(device.active_BT, host.active_BT));
+          EXPECT_LT(relative_error(device.counts, host.counts), 1e-12);
+          EXPECT_LT(relative_error(device.y_BTD, host.y_BTD), 1e-12);
+          const auto names = block->named_parameters().keys();
+          for (size_t i = 0; i < host.grads.size(); ++i)
+            EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12)
+                << (i < names.size() ? names[i] : "x") << ", explored " << explore << ", dropped " << drop;
+        }
+}
+
+TEST(RandomGate, LearnsOnRowsThatTheDeviceCounts) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  Block block = block_of({.kind = GateKind::kRandom, .density = 0.4}, 0.2);
+  const ForwardContext context = {
+      .training = true, .key_B = at::arange(kBatch), .explore = 0.4, .sample_share = 0.25};
+  const Learned host = learned(block, x, view, context, /*counted=*/false),
+                device = learned(block, x, view, context, /*counted=*/true);
+  EXPECT_LT(relative_error(device.y_BTD, host.y_BTD), 1e-12);
+  for (size_t i = 0; i < host.grads.size(); ++i)
+    EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12) << i;
+}
+
+}  // namespace
+}  // namespace fathom
