@@ -115,5 +115,23 @@ TEST(RandomGate, LearnsOnRowsThatTheDeviceCounts) {
     EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12) << i;
 }
 
+TEST(GatedBlock, WaitsForTheRowsThatTheHostCountsAlone) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  for (const GateKind kind : {GateKind::kCausal, GateKind::kRandom}) {
+    Block block = block_of({.kind = kind, .density = 0.4});
+    bool waited = false;
+    const ForwardContext context = {.training = true,
+                                    .key_B = at::arange(kBatch),
+                                    .explore = 0.4,
+                                    .sample_share = 0.25,
+                                    .waited = &waited};
+    block->counted(x, view, context);
+    EXPECT_FALSE(waited) << gate_kind_name(kind);
+    block->forward(x, view, context);
+    EXPECT_TRUE(waited) << gate_kind_name(kind);
+  }
+}
+
 }  // namespace
 }  // namespace fathom

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "distributed/collective.h"
+#include "nn/init.h"
 
 namespace fathom {
 namespace {
@@ -76,6 +77,28 @@ TEST(GateController, AStepWithoutAModalityLeavesItsMultiplier) {
   const at::Tensor multiplier_M = controller.state().at("multiplier");
   EXPECT_NE(multiplier_M[0].item<double>(), 0);
   EXPECT_EQ(multiplier_M[1].item<double>(), 0);
+}
+
+/// A recorded step reads the same memory whenever it is replayed.
+TEST(GateController, MultipliersStayInTheirMemory) {
+  TokenGate gate(TokenGateOptions{
+      .config = {.kind = GateKind::kCausal, .density = 0.3}, .dim = kDim, .places = 4, .gated_weights = 10});
+  init_parameters(*gate, 1);
+  GateController controller({{"0", gate}}, {.dense_warmup = 0, .rate = 1});
+  const auto collective = make_solo_collective();
+  const GateTrace all = {{{0, at::ones({1, 4}, at::kBool)}}};
+  const ForwardContext context = {.training = true, .sample_share = 1, .forced_gates = &all};
+  at::Tensor first;
+  double last = -1;
+  for (int64_t step = 0; step < 3; ++step) {
+    controller.begin(step);
+    const at::Tensor read = gate->counted(at::ones({1, 4, kDim}), {}, context).score.multiplier;
+    if (step == 0) first = read;
+    EXPECT_EQ(read.data_ptr(), first.data_ptr()) << step;
+    EXPECT_GT(first.item<double>(), last) << step;
+    last = first.item<double>();
+    controller.finish(*collective);
+  }
 }
 
 }  // namespace
