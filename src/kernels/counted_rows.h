@@ -21,9 +21,12 @@ struct CountedRows {
   at::Tensor place_N;   ///< int32: row i is token b·T + t
   at::Tensor slot_N;    ///< int32: the other way round; -1 where a token has no row
   at::Tensor start_S1;  ///< int32 [B + 1]: where each sequence's active rows begin, and n
-  at::Tensor used_S1;   ///< of the same shape, its last the number of all rows; undefined: none are explored
+  /// Of the same shape: the last is the number of all rows, and no other is for an operation to read.
+  /// Undefined: none are explored.
+  at::Tensor used_S1;
 
-  /// What says in its last element how many rows there are.
+  /// What says in its last element how many rows there are. The others are borders of sequences only where
+  /// none are explored.
   const at::Tensor& all() const { return used_S1.defined() ? used_S1 : start_S1; }
 };
 
