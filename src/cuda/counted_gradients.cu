@@ -3,29 +3,14 @@
 
 #include <algorithm>
 
+#include "cuda/row_grid.h"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
 constexpr int kNormThreads = 128;
 constexpr int kNormWarps = kNormThreads / 32;
-
-unsigned grid_of(int64_t pieces) {
-  return static_cast<unsigned>(std::clamp<int64_t>(pieces, 1, int64_t{kMultiprocessors} * 8));
-}
-
-unsigned vector_grid(int64_t elements) {
-  return grid_of((elements / 8 + kThreads - 1) / kThreads);
-}
-
-__device__ float warp_sum(float x) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffff, x, lanes);
-  return x;
-}
 
 /// A warp a place: its gradient goes to its row, and what its row brought to its score.
 template <typename T>

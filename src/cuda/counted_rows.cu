@@ -1,25 +1,16 @@
 // Norms, rotation, gating and merging of rows of which the device alone knows how many there are:
 // memory-bound. A warp, or a thread a vector, walks over the rows in use; grids do not depend on their
 // number.
-#include <algorithm>
-
 #include "cuda/counted_rows.h"
+#include "cuda/row_grid.h"
 #include "cuda/vectors.cuh"
 #include "tensor/keyed_bits.h"
 
 namespace fathom::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-
 __device__ int rows_in_use(const RowsArgs& rows) {
   return rows.start[rows.sequences];
-}
-
-/// Blocks for at most so many pieces of work of a block each.
-unsigned grid_of(int64_t pieces) {
-  return static_cast<unsigned>(std::clamp<int64_t>(pieces, 1, int64_t{kMultiprocessors} * 8));
 }
 
 template <typename T, bool kAdds>
@@ -46,9 +37,7 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(RowNormArgs args) {
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) square += to_float(value.values[i]) * to_float(value.values[i]);
     }
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) square += __shfl_xor_sync(0xffffffff, square, lanes);
-    const float scale = rsqrtf(square / static_cast<float>(args.dim) + args.eps);
+    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(args.dim) + args.eps);
     auto* y = static_cast<Vector*>(args.y) + int64_t{row} * vectors;
     // Each lane reads again what it read or wrote itself.
     const Vector* normed = kAdds ? sums : x;
@@ -172,11 +161,6 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(MergeRowsArgs args) {
 
 int64_t room_of(const RowsArgs& rows) {
   return rows.sequences * rows.tokens;
-}
-
-/// Blocks where each thread takes a vector of 8 elements a turn.
-unsigned vector_grid(int64_t elements) {
-  return grid_of((elements / 8 + kThreads - 1) / kThreads);
 }
 
 template <typename T>

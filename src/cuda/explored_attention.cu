@@ -19,12 +19,6 @@ __device__ float warp_max(float x) {
   return x;
 }
 
-__device__ float warp_sum(float x) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffff, x, lanes);
-  return x;
-}
-
 /// How many of a sequence's active rows stand before `place`.
 __device__ int rows_before(const RowsArgs& rows, int sequence, int place) {
   int low = rows.start[sequence], high = rows.start[sequence + 1];

@@ -48,8 +48,7 @@ __global__ void score_kernel(CausalScoreArgs args) {
     const float own = both[int64_t{t} * 2 * inner] + own_shift;
     sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
     float part = gelu(own + sum / static_cast<float>(first + t + 1)) * out;
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) part += __shfl_xor_sync(0xffffffff, part, lanes);
+    part = warp_sum(part);
     if (column % 32 == 0) shared[t][column / 32] = part;
   }
   __syncthreads();
@@ -148,8 +147,7 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs a
   }
   if (args.counts == nullptr) return;
   __shared__ float entropies[32];
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) entropy += __shfl_xor_sync(0xffffffff, entropy, lanes);
+  entropy = warp_sum(entropy);
   if (threadIdx.x % 32 == 0) entropies[threadIdx.x / 32] = entropy;
   __syncthreads();
   if (threadIdx.x != 0) return;

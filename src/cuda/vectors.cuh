@@ -1,4 +1,4 @@
-// 16-byte vectors of elements, and their conversion to the type in which sums are made.
+// 16-byte vectors of elements, their conversion to the type in which sums are made, and sums over a warp.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -37,6 +37,13 @@ __device__ inline __half from_float<__half>(float x) {
 template <>
 __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
+}
+
+/// In every lane.
+__device__ inline float warp_sum(float x) {
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffff, x, lanes);
+  return x;
 }
 
 }  // namespace fathom::cuda

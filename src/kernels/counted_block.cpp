@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/call.h"
+#include "kernels/product_type.h"
 
 namespace fathom::kernels {
 namespace {
@@ -110,10 +111,6 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     return grads;
   }
 };
-
-at::Tensor wide(const at::Tensor& x) {
-  return x.to(c10::promoteTypes(x.scalar_type(), at::kFloat));
-}
 
 /// a b in float32 or wider.
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {

@@ -12,10 +12,6 @@ using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
-Optional optional(const at::Tensor& x) {
-  return x.defined() ? std::make_optional(x) : std::nullopt;
-}
-
 Two norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, double eps,
                   const at::Tensor& added, const at::Tensor& passed, const CountedRows& rows) {
   static const auto op =

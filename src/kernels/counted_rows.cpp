@@ -12,10 +12,6 @@ using Two = std::tuple<at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
-Optional optional(const at::Tensor& x) {
-  return x.defined() ? std::make_optional(x) : std::nullopt;
-}
-
 void check_rows(const at::Tensor& x, const CountedRows& rows, const char* op) {
   FATHOM_CHECK(x.dim() == 2 && x.size(0) == rows.place_N.numel() && x.is_contiguous(),
                "[{}] expected dense rows for {} tokens, got {}", op, rows.place_N.numel(),

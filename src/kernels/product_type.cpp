@@ -9,4 +9,8 @@ at::ScalarType product_type(const at::Tensor& x) {
   return slow ? at::kFloat : x.scalar_type();
 }
 
+at::Tensor wide(const at::Tensor& x) {
+  return x.to(c10::promoteTypes(x.scalar_type(), at::kFloat));
+}
+
 }  // namespace fathom::kernels

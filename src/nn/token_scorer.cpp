@@ -7,16 +7,13 @@
 
 #include "base/error.h"
 #include "kernels/counted_block.h"
+#include "kernels/product_type.h"
 
 namespace fathom {
 namespace {
 
 /// Scores begin above the threshold, so that training starts from a dense model.
 constexpr double kInitialBias = 2.0;
-
-at::Tensor wide(const at::Tensor& x) {
-  return x.to(at::promote_types(x.scalar_type(), at::kFloat));
-}
 
 /// Mean over the unpadded tokens of each row: [B, T, H] → [B, 1, H].
 at::Tensor row_mean(const at::Tensor& x_BTH, const AttentionView& view) {
@@ -73,7 +70,7 @@ TokenScorerImpl::TokenScorerImpl(const TokenScorerOptions& options) : options_(o
 
 at::Tensor TokenScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView& view,
                                     const ForwardContext& context) {
-  const auto both_BTH = project_(wide(norm_(x_BTD)), context);
+  const auto both_BTH = project_(kernels::wide(norm_(x_BTD)), context);
   const auto own_BTH = both_BTH.slice(2, 0, options_.inner), other_BTH = both_BTH.slice(2, options_.inner);
   const auto mean =
       options_.causal ? running_mean(other_BTH, view, options_.layer) : row_mean(other_BTH, view);
@@ -106,7 +103,7 @@ PooledScorerImpl::PooledScorerImpl(const PooledScorerOptions& options) : options
 
 at::Tensor PooledScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView& view,
                                      const ForwardContext& context) {
-  const auto mean_BD = row_mean(wide(norm_(x_BTD)), view).squeeze(1);
+  const auto mean_BD = row_mean(kernels::wide(norm_(x_BTD)), view).squeeze(1);
   const auto score_BS = up_(at::gelu(down_(mean_BD, context)), context) + kInitialBias;
   const auto score_BRC = score_BS.view({score_BS.size(0), options_.map_rows, -1});
   const int64_t rows = view.map_rows, columns = x_BTD.size(1) / rows;
