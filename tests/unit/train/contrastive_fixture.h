@@ -1,9 +1,12 @@
 // A tiny dual tower and a batch for it, which the tests of contrastive training share.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <map>
 #include <string>
+#include <vector>
 
 #include "nn/init.h"
 #include "step_fixture.h"
@@ -65,6 +68,35 @@ inline Batch make_batch() {
   batch.tokens_BT[3].copy_(batch.tokens_BT[7]);
   batch.length_B = torch::full({12}, 10, at::kLong);
   return batch;
+}
+
+inline std::map<std::string, at::Tensor> named(const ContrastiveTask& task) {
+  std::map<std::string, at::Tensor> parameters;
+  for (const auto& [name, parameter] : task.parameters()) parameters[name] = parameter;
+  return parameters;
+}
+
+/// One step, which may take its batch in parts: the loss; gradients are in the parameters.
+inline double step(ContrastiveTask& task, const std::vector<MicroBatch>& parts) {
+  const auto collective = make_solo_collective();
+  return task.forward_backward(parts, {.collective = *collective, .expect_last_backward = [] {}})
+      .item<double>();
+}
+
+/// After a step of both on equal data: what `with` has beside the contrast, its head's name beginning with
+/// `head`, has changed the gradient of all of the vision tower and of nothing else.
+inline void expect_vision_alone_is_taught(const ContrastiveTask& with, const ContrastiveTask& without,
+                                          const std::string& head) {
+  const auto taught = named(with);
+  for (const auto& [name, parameter] : named(without)) {
+    EXPECT_FALSE(name.starts_with(head)) << name;
+    if (!parameter.grad().defined()) continue;
+    const double difference = (taught.at(name).grad() - parameter.grad()).abs().max().item<double>();
+    if (name.starts_with("vision."))
+      EXPECT_GT(difference, 1e-9) << name;
+    else
+      EXPECT_LT(difference, 1e-12) << name;
+  }
 }
 
 }  // namespace fathom::testing
