@@ -54,6 +54,14 @@ add_library(fathom_pch OBJECT "${CMAKE_SOURCE_DIR}/cmake/pch.cpp")
 target_precompile_headers(fathom_pch PRIVATE <torch/torch.h>)
 target_link_libraries(fathom_pch PUBLIC fathom_torch)
 
+# Several sources a compilation, since a file's own text takes a tenth of the time that LibTorch's headers do.
+# -DFATHOM_UNITY=OFF compiles each alone, and so shows an include that is missing.
+function(fathom_unity target size)
+  if(FATHOM_UNITY)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${size})
+  endif()
+endfunction()
+
 # fathom_folder(NAME ZONE plain|tensor|full [DEPENDS folder…] [LIBRARIES lib…])
 # Makes the object library fathom_NAME from every .cpp under src/NAME. Zones: `plain` sees no LibTorch, `tensor`
 # includes narrow headers only, `full` is compiled behind the precompiled header.
@@ -65,6 +73,7 @@ function(fathom_folder name)
     set(sources "${CMAKE_SOURCE_DIR}/cmake/library.cpp")
   endif()
   add_library(fathom_${name} OBJECT ${sources})
+  fathom_unity(fathom_${name} 8)
   target_include_directories(fathom_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
   foreach(dependency ${ARG_DEPENDS})
     target_link_libraries(fathom_${name} PUBLIC fathom_${dependency})

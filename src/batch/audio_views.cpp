@@ -12,7 +12,7 @@ constexpr uint64_t kSpeedStream = 1;
 constexpr uint64_t kGainStream = 2;
 constexpr uint64_t kPlaceStream = 3;
 constexpr uint64_t kShiftStream = 4;
-constexpr uint64_t kMaskStream = 5;
+constexpr uint64_t kBandMaskStream = 5;
 
 int64_t samples_in(double seconds) {
   return std::llround(seconds * static_cast<double>(LogMel::kSampleRate));
@@ -78,7 +78,7 @@ Spectrogram AudioViews::view(const std::string& path, uint64_t key) const {
     fit(samples, key);
     return log_mel_.compute(samples);
   }
-  Random speed(key, kSpeedStream), gain(key, kGainStream), shift(key, kShiftStream), mask(key, kMaskStream);
+  Random speed(key, kSpeedStream), gain(key, kGainStream), shift(key, kShiftStream), mask(key, kBandMaskStream);
   change_speed(samples, augment.speed, speed);
   change_gain(samples, augment.gain_db, gain);
   fit(samples, key);

@@ -6,15 +6,12 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "batch/draw_streams.h"
 #include "data/readers/dataset_part.h"
 
 namespace fathom {
 namespace {
 
-// One stream of draws for each use, so that switching one off leaves the others as they were.
-constexpr uint64_t kViewStream = 1;
-constexpr uint64_t kCaptionStream = 2;
-constexpr uint64_t kMaskStream = 3;
 constexpr uint64_t kReadStream = 4;
 
 uint64_t key_of(int64_t seed, int64_t epoch, int64_t index) {
@@ -127,7 +124,7 @@ void QuestionSource::add_question(int64_t which, int64_t epoch, Sample& sample) 
   std::vector<int32_t> row =
       setup_.text.encode(is_captioning(record) ? setup_.config.caption_prompt : record.question);
   if (training) {
-    Random random(key, kMaskStream);
+    Random random(key, kTokenMaskStream);
     setup_.text.mask(row, random);
   }
   sample.prompt_lengths.push_back(static_cast<int64_t>(row.size()));

@@ -5,15 +5,12 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "batch/draw_streams.h"
 #include "data/readers/dataset_part.h"
 
 namespace fathom {
 namespace {
 
-// One stream of draws for each use, so that switching one off leaves the others as they were.
-constexpr uint64_t kViewStream = 1;
-constexpr uint64_t kCaptionStream = 2;
-constexpr uint64_t kMaskStream = 3;
 constexpr uint64_t kOffsetStream = 4;
 constexpr uint64_t kClipStream = 5;
 
@@ -92,7 +89,7 @@ Sample PairedSource::load(int64_t index, int64_t epoch) const {
   std::vector<size_t> order(record.captions.size());
   std::iota(order.begin(), order.end(), size_t{0});
   if (training) Random(key, kCaptionStream).shuffle(order);
-  Random mask_random(key, kMaskStream);
+  Random mask_random(key, kTokenMaskStream);
   for (int64_t k = 0; k < setup_.pairing.captions_per_image && !order.empty(); ++k) {
     const std::string& caption = record.captions[order[static_cast<size_t>(k) % order.size()]];
     sample.token_rows.push_back(setup_.text.encode(caption));

@@ -20,7 +20,7 @@
 namespace fathom::cli {
 namespace {
 
-struct TrainOptions {
+struct TokenizerTrainOptions {
   std::vector<std::string> files;
   std::string out;
   TokenizerTrainerConfig config;
@@ -93,7 +93,7 @@ class TrainingBars {
   TokenizerTrainingProgress::Phase phase_{};
 };
 
-void run_train(const TrainOptions& options) {
+void train_vocabulary(const TokenizerTrainOptions& options) {
   options.config.validate();
   std::vector<MappedFile> files;
   std::vector<std::string_view> texts;
@@ -143,7 +143,7 @@ void run_decode(const FilterOptions& options) {
   }
 }
 
-void add_train(CLI::App& app, TrainOptions& options) {
+void add_train(CLI::App& app, TokenizerTrainOptions& options) {
   const std::map<std::string, SplitterKind> splitters = {
       {"gpt2", SplitterKind::kGpt2}, {"llama3", SplitterKind::kLlama3}, {"clip", SplitterKind::kClip}};
   TokenizerTrainerConfig& config = options.config;
@@ -161,7 +161,7 @@ void add_train(CLI::App& app, TrainOptions& options) {
       ->capture_default_str();
   verb->add_option("--threads", config.num_threads, "threads that count words; 0: all")
       ->capture_default_str();
-  verb->callback([&options] { run_train(options); });
+  verb->callback([&options] { train_vocabulary(options); });
 }
 
 void add_filters(CLI::App& app, FilterOptions& options) {
@@ -186,7 +186,7 @@ void add_filters(CLI::App& app, FilterOptions& options) {
 int run_tokenizer(int argc, const char* const* argv) {
   VerbApp app("tokenizer", "Train a byte-level BPE tokenizer, or use one as a filter");
   app.require_subcommand(1);
-  TrainOptions train;
+  TokenizerTrainOptions train;
   FilterOptions filter;
   add_train(app, train);
   add_filters(app, filter);

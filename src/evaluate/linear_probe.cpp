@@ -10,7 +10,7 @@ namespace fathom {
 namespace {
 
 /// Weights [K, D + 1]; the last column is the bias.
-struct Classifier {
+struct LinearClassifier {
   at::Tensor weight_KD;
 
   at::Tensor scores(const at::Tensor& feature_ND) const {
@@ -18,14 +18,14 @@ struct Classifier {
   }
 };
 
-at::Tensor objective(const Classifier& classifier, const LabelledFeatures& data, double strength) {
+at::Tensor objective(const LinearClassifier& classifier, const LabelledFeatures& data, double strength) {
   const auto weights = classifier.weight_KD.slice(1, 0, -1);
   return at::cross_entropy_loss(classifier.scores(data.feature_ND), data.label_N) +
          0.5 * strength * weights.square().sum();
 }
 
 /// Minimises the (convex) objective from where `classifier` stands.
-void fit(Classifier& classifier, const LabelledFeatures& data, double strength, int64_t max_iterations) {
+void fit(LinearClassifier& classifier, const LabelledFeatures& data, double strength, int64_t max_iterations) {
   const torch::AutoGradMode with_gradients(true);
   classifier.weight_KD = classifier.weight_KD.detach().clone().requires_grad_();
   torch::optim::LBFGS optimizer({classifier.weight_KD}, torch::optim::LBFGSOptions(1.0)
@@ -41,7 +41,7 @@ void fit(Classifier& classifier, const LabelledFeatures& data, double strength, 
   classifier.weight_KD = classifier.weight_KD.detach();
 }
 
-Classifier start(int64_t num_classes, const at::Tensor& feature_ND) {
+LinearClassifier start(int64_t num_classes, const at::Tensor& feature_ND) {
   return {at::zeros({num_classes, feature_ND.size(1) + 1}, feature_ND.options())};
 }
 
@@ -76,7 +76,7 @@ double choose_strength(const LabelledFeatures& data, int64_t num_classes, const 
   const auto [learn, choose] = hold_back(data, options.seed);
   std::vector<double> falling = options.strengths;  // each fit starts from the stronger one before
   std::sort(falling.rbegin(), falling.rend());
-  Classifier classifier = start(num_classes, learn.feature_ND);
+  LinearClassifier classifier = start(num_classes, learn.feature_ND);
   double best_strength = falling.front(), best_accuracy = -1;
   for (const double strength : falling) {
     fit(classifier, learn, strength, options.max_iterations);
@@ -102,7 +102,7 @@ ClassificationReport linear_probe(const LabelledFeatures& train, const LabelledF
   const Standardiser standardise(train.feature_ND.to(at::kCPU, at::kDouble));
   const LabelledFeatures learned = standardise(train);
   const double strength = choose_strength(learned, num_classes, options);
-  Classifier classifier = start(num_classes, learned.feature_ND);
+  LinearClassifier classifier = start(num_classes, learned.feature_ND);
   fit(classifier, learned, strength, options.max_iterations);
   const LabelledFeatures tested = standardise(test);
   ClassificationReport report = score_classes(classifier.scores(tested.feature_ND), tested.label_N);

@@ -12,13 +12,13 @@ namespace {
 
 /// Similarities of so many pairs are in memory at once.
 constexpr int64_t kPairsAtOnce = int64_t{1} << 22;
-constexpr double kTieShare = 0x1p-21;
+constexpr double kLogitTieShare = 0x1p-21;
 
 /// The rank of the best right candidate of a query whose head is `index_K`.
 int64_t rank_in_head(const at::Tensor& score_K, const at::Tensor& right_K) {
   const at::Tensor score = score_K.to(at::kDouble);
   const at::Tensor best = score.masked_select(right_K).max();
-  const at::Tensor bar = best - kTieShare * score.abs().max();
+  const at::Tensor bar = best - kLogitTieShare * score.abs().max();
   // "Not below" rather than "above or equal", so that NaN is against us.
   return 1 + score.lt(bar).logical_not().logical_and(right_K.logical_not()).sum().item<int64_t>();
 }

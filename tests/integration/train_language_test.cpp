@@ -14,7 +14,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr const char* kRecipe = R"(
+constexpr const char* kLanguageRecipe = R"(
 task = "language"
 device = "cpu"
 [tokenizer]
@@ -39,7 +39,7 @@ class LanguageRun : public ::testing::Test {
     write_file_atomically(folder_ / "train.txt", text);
     write_file_atomically(folder_ / "en/val.txt", "The dog has 81 foxes.\n");
     write_file_atomically(folder_ / "de/val.txt", "Der Hund hat 81 Füchse, und sie haben ihn.\n");
-    write_file_atomically(folder_ / "recipe.toml", kRecipe);
+    write_file_atomically(folder_ / "recipe.toml", kLanguageRecipe);
   }
 
   ProgramResult train(const std::vector<std::string>& settings = {}) const {

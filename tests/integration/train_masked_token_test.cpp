@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr const char* kRecipe = R"(
+constexpr const char* kMaskedTokenRecipe = R"(
 task = "masked_token"
 device = "cpu"
 seed = 3
@@ -48,7 +48,7 @@ warmup_steps = 5
 class MaskedTokenRun : public ::testing::Test {
  protected:
   MaskedTokenRun() {
-    write_file_atomically(world_ / "masked.toml", kRecipe);
+    write_file_atomically(world_ / "masked.toml", kMaskedTokenRecipe);
     write_file_atomically(world_ / "train.txt", text_of("train"));
     write_file_atomically(world_ / "val.txt", text_of("val"));
   }
@@ -145,7 +145,7 @@ TEST_F(MaskedTokenRun, LeavesWhatTextTowersAndLanguageModelsBeginWith) {
   for (const Json& left : init.at("left").as_array())
     EXPECT_FALSE(left.at("name").as_string().starts_with("text.")) << left.dump();
 
-  std::string decoding = kRecipe;
+  std::string decoding = kMaskedTokenRecipe;
   const std::string masks = "[masked_token]\nratio = 0.3\n";
   decoding.erase(decoding.find(masks), masks.size());
   write_file_atomically(world_ / "language.toml", decoding + "[[init]]\nfrom = \"" + model + "\"\n");

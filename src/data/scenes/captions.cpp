@@ -15,7 +15,7 @@ namespace {
 using Texts = std::vector<std::string>;
 
 constexpr uint64_t kCaptionStream = 0xca;
-constexpr double kClearOffset = 0.15;  ///< from where on "left of" is plain to see
+constexpr double kPlainOffset = 0.15;  ///< from where on "left of" is plain to see
 
 std::string place_of(const Object& object) {
   const auto third = [](double value) { return value < 0.36 ? 0 : value > 0.64 ? 2 : 1; };
@@ -29,7 +29,7 @@ std::string place_of(const Object& object) {
 /// The direction in which `a` lies farthest from `b`, if it is plain to see.
 std::optional<Direction> plain_direction(const Object& a, const Object& b) {
   std::optional<Direction> best;
-  double farthest = kClearOffset;
+  double farthest = kPlainOffset;
   for (int i = 0; i < 4; ++i) {
     const auto direction = static_cast<Direction>(i);
     if (offset(a, b, direction) < farthest) continue;

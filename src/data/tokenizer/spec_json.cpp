@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-using Vocabulary = std::unordered_map<std::string_view, int32_t>;
+using TokensById = std::unordered_map<std::string_view, int32_t>;
 
 bool flag(const Json& object, std::string_view key) {
   const Json* value = object.find(key);
@@ -43,8 +43,8 @@ void place(TokenizerSpec& spec, int32_t id, const std::string& token) {
   slot = token;
 }
 
-Vocabulary read_vocabulary(TokenizerSpec& spec, const Json& vocab, size_t num_added) {
-  Vocabulary vocabulary;
+TokensById read_vocabulary(TokenizerSpec& spec, const Json& vocab, size_t num_added) {
+  TokensById vocabulary;
   const Json::Object& entries = vocab.as_object();
   vocabulary.reserve(entries.size());
   for (const auto& [token, value] : entries) {
@@ -56,7 +56,7 @@ Vocabulary read_vocabulary(TokenizerSpec& spec, const Json& vocab, size_t num_ad
   return vocabulary;
 }
 
-void read_added(TokenizerSpec& spec, const Json& list, const Vocabulary& vocabulary) {
+void read_added(TokenizerSpec& spec, const Json& list, const TokensById& vocabulary) {
   for (const Json& item : list.as_array()) {
     AddedToken token;
     token.text = item.at("content").as_string();
@@ -86,14 +86,14 @@ std::pair<std::string, std::string> merge_parts(const Json& item) {
   return {text.substr(0, space), text.substr(space + 1)};
 }
 
-int32_t id_in(const Vocabulary& vocabulary, const std::string& token, size_t line) {
+int32_t id_in(const TokensById& vocabulary, const std::string& token, size_t line) {
   const auto found = vocabulary.find(token);
   if (found == vocabulary.end())
     fail(ErrorKind::kData, "merge {} needs token \"{}\", which the vocabulary does not have", line, token);
   return found->second;
 }
 
-void read_merges(TokenizerSpec& spec, const Json::Array& merges, const Vocabulary& vocabulary) {
+void read_merges(TokenizerSpec& spec, const Json::Array& merges, const TokensById& vocabulary) {
   for (size_t i = 0; i < merges.size(); ++i) {
     const auto [left, right] = merge_parts(merges[i]);
     spec.merges.emplace_back(id_in(vocabulary, left, i), id_in(vocabulary, right, i));
@@ -119,7 +119,7 @@ TokenizerSpec read_spec(const Json& root) {
   check_model_options(model);
   TokenizerSpec spec;
   const Json added = section(root, "added_tokens");
-  const Vocabulary vocabulary = read_vocabulary(spec, model.at("vocab"), added.size());
+  const TokensById vocabulary = read_vocabulary(spec, model.at("vocab"), added.size());
   if (!added.is_null()) read_added(spec, added, vocabulary);
   read_merges(spec, model.at("merges").as_array(), vocabulary);
   spec.unknown_token = text_or_empty(model, "unk_token");

@@ -14,7 +14,7 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kMaskStream = int64_t{3} << 40;
+constexpr int64_t kSpanMaskStream = int64_t{3} << 40;
 
 /// Numbers that a token stands for.
 int64_t token_values(const AudioEncoderConfig& config) {
@@ -42,7 +42,7 @@ at::Tensor draw_spans(const at::Tensor& key_B, const at::Tensor& frames_B, int64
   const at::Tensor own_B1 =
       (frames_B + (config.mask_frames - 1)).div(config.mask_frames, "floor").unsqueeze(1);
   const at::Tensor place_U = at::arange(spans, frames_B.options());
-  at::Tensor draw_BU = keyed_uniform(key_B, {spans}, kMaskStream);
+  at::Tensor draw_BU = keyed_uniform(key_B, {spans}, kSpanMaskStream);
   draw_BU = draw_BU.masked_fill(place_U.unsqueeze(0).ge(own_B1), 2);  // behind all draws
   constexpr bool kStable = true, kDescending = false;
   const at::Tensor rank_BU =

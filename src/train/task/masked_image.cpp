@@ -16,7 +16,7 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kMaskStream = int64_t{1} << 40;
+constexpr int64_t kPatchMaskStream = int64_t{1} << 40;
 constexpr int64_t kChannels = 3;
 
 int64_t region_pixels(const SwinConfig& vision) {
@@ -59,7 +59,7 @@ void check_masking(const MaskedImageConfig& config, const SwinConfig& vision) {
 
 at::Tensor draw_mask(const at::Tensor& key_B, const MaskedImageConfig& config, const SwinConfig& vision) {
   const int64_t side = squares_a_side(config, vision), patches = config.mask_size / vision.patch_size;
-  const at::Tensor draw_BU = keyed_uniform(key_B, {side * side}, kMaskStream);
+  const at::Tensor draw_BU = keyed_uniform(key_B, {side * side}, kPatchMaskStream);
   const at::Tensor chosen_BK =
       std::get<1>(draw_BU.topk(hidden_squares(config, vision), 1, /*largest=*/false));
   const at::Tensor square_BU = at::zeros_like(draw_BU, draw_BU.options().dtype(at::kBool));

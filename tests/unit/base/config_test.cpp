@@ -47,7 +47,7 @@ Outer read(const std::string& text) {
   return read_config<Outer>(parse_toml(text, "recipe.toml"));
 }
 
-std::string error_of(const std::string& text) {
+std::string read_error_of(const std::string& text) {
   try {
     read(text);
   } catch (const Error& error) {
@@ -78,40 +78,40 @@ TEST(Config, ReadsValuesAndKeepsDefaults) {
 }
 
 TEST(Config, NamesFileLineAndNearestKey) {
-  EXPECT_EQ(error_of("fast = true\nstep = 3\n"), "recipe.toml:2: step: unknown key; did you mean \"steps\"?");
-  EXPECT_EQ(error_of("[inner]\n\nrat = 1\n"),
+  EXPECT_EQ(read_error_of("fast = true\nstep = 3\n"), "recipe.toml:2: step: unknown key; did you mean \"steps\"?");
+  EXPECT_EQ(read_error_of("[inner]\n\nrat = 1\n"),
             "recipe.toml:3: inner.rat: unknown key; did you mean \"rate\"?");
-  EXPECT_EQ(error_of("[zebra]\nx = 1\n"), "recipe.toml:1: zebra: unknown key");
-  EXPECT_EQ(error_of("[[parts]]\nrates = 1\n"),
+  EXPECT_EQ(read_error_of("[zebra]\nx = 1\n"), "recipe.toml:1: zebra: unknown key");
+  EXPECT_EQ(read_error_of("[[parts]]\nrates = 1\n"),
             "recipe.toml:2: parts[0].rates: unknown key; did you mean \"rate\"?");
 }
 
 TEST(Config, RejectsTypesRangesAndChoices) {
-  EXPECT_THAT(error_of("steps = \"many\""), HasSubstr("steps: expected an integer, got string"));
-  EXPECT_THAT(error_of("steps = 1.5"), HasSubstr("expected an integer"));
-  EXPECT_THAT(error_of("steps = 0"), HasSubstr("expected at least 1, got 0"));
-  EXPECT_THAT(error_of("[inner]\nrate = 2"),
+  EXPECT_THAT(read_error_of("steps = \"many\""), HasSubstr("steps: expected an integer, got string"));
+  EXPECT_THAT(read_error_of("steps = 1.5"), HasSubstr("expected an integer"));
+  EXPECT_THAT(read_error_of("steps = 0"), HasSubstr("expected at least 1, got 0"));
+  EXPECT_THAT(read_error_of("[inner]\nrate = 2"),
               HasSubstr("recipe.toml:2: inner.rate: expected a value from 0 to 1"));
-  EXPECT_THAT(error_of("[inner]\nrate = nan"), HasSubstr("finite"));
-  EXPECT_THAT(error_of("[inner]\nshape = \"round\""), HasSubstr("expected one of \"cosine\", \"linear\""));
-  EXPECT_THAT(error_of("[inner]\ndepths = [1, 0]"), HasSubstr("at least 1"));
-  EXPECT_THAT(error_of("inner = 3"), HasSubstr("expected a table"));
-  EXPECT_EQ(error_of("fast = true\n[inner]\nrate = 0\nshape = \"linear\""),
+  EXPECT_THAT(read_error_of("[inner]\nrate = nan"), HasSubstr("finite"));
+  EXPECT_THAT(read_error_of("[inner]\nshape = \"round\""), HasSubstr("expected one of \"cosine\", \"linear\""));
+  EXPECT_THAT(read_error_of("[inner]\ndepths = [1, 0]"), HasSubstr("at least 1"));
+  EXPECT_THAT(read_error_of("inner = 3"), HasSubstr("expected a table"));
+  EXPECT_EQ(read_error_of("fast = true\n[inner]\nrate = 0\nshape = \"linear\""),
             "recipe.toml:2: inner: a linear shape needs a rate");
   std::string ones = "1";
   for (int i = 0; i < 5000; ++i) ones += ",1";
-  EXPECT_EQ(error_of("steps = [" + ones + "]"),
+  EXPECT_EQ(read_error_of("steps = [" + ones + "]"),
             "recipe.toml:1: steps: expected an integer, got array [" + ones.substr(0, 59) + "…");
-  EXPECT_THAT(error_of("steps = = 1"), HasSubstr("recipe.toml:1:"));
+  EXPECT_THAT(read_error_of("steps = = 1"), HasSubstr("recipe.toml:1:"));
 }
 
 TEST(Config, KeepsCharactersBeyondAsciiToStringsAndComments) {
   EXPECT_EQ(read("# grüße\nname = \"日本\"").name, "日本");
   EXPECT_EQ(read("\xef\xbb\xbfname = 'ü'").name, "ü");
   EXPECT_EQ(read("name = \"\"\"a\\\n  \xef\xbb\xaf\"\"\"").name, "a\xef\xbb\xaf");
-  EXPECT_THAT(error_of("steps = 3\n\xef\xbb\xbe = 3"), HasSubstr("recipe.toml:2:"));
-  EXPECT_THAT(error_of("name = \"\"\"\\\xef\xb8\x80\"\"\""), HasSubstr("recipe.toml:1:"));
-  EXPECT_THAT(error_of("steps = 2an\"\xef\xb9\xbf\""), HasSubstr("recipe.toml:1:"));
+  EXPECT_THAT(read_error_of("steps = 3\n\xef\xbb\xbe = 3"), HasSubstr("recipe.toml:2:"));
+  EXPECT_THAT(read_error_of("name = \"\"\"\\\xef\xb8\x80\"\"\""), HasSubstr("recipe.toml:1:"));
+  EXPECT_THAT(read_error_of("steps = 2an\"\xef\xb9\xbf\""), HasSubstr("recipe.toml:1:"));
 }
 
 TEST(Config, OverridesReplaceAndAreChecked) {

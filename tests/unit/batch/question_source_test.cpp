@@ -21,7 +21,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::shared_ptr<const Tokenizer> make_tokenizer() {
+std::shared_ptr<const Tokenizer> question_tokenizer() {
   TokenizerTrainerConfig config;
   config.vocab_size = 280;
   config.special_tokens = {"<|endoftext|>", "<|mask|>"};
@@ -48,22 +48,22 @@ class QuestionSourceTest : public ::testing::Test {
   }
   std::string decode(const std::vector<int32_t>& tokens) const { return tokenizer_->decode(tokens); }
 
-  const std::shared_ptr<const Tokenizer> tokenizer_ = make_tokenizer();
+  const std::shared_ptr<const Tokenizer> tokenizer_ = question_tokenizer();
   const TemporaryFolder folder_;
 };
 
-constexpr const char* kRows =
+constexpr const char* kQuestionRows =
     "{\"image\":\"0.png\",\"question\":\"what is red?\",\"answers\":[\"cup\",\"ball\",\"cup\"]}\n"
     "{\"image\":\"0.png\",\"question\":\"is it a cup?\",\"answer\":\"yes\"}\n";
 
 TEST_F(QuestionSourceTest, AnswersAreSetsAndTheirNamesAreSorted) {
-  const auto dataset = rows(kRows);
+  const auto dataset = rows(kQuestionRows);
   EXPECT_EQ(answer_text(dataset->record(0)), "ball, cup");
   EXPECT_THAT(answer_names(*dataset), ElementsAre("ball, cup", "yes"));
 }
 
 TEST_F(QuestionSourceTest, ClassesHaveTheQuestionAlone) {
-  const QuestionSource source(setup(kRows));
+  const QuestionSource source(setup(kQuestionRows));
   const Sample sample = source.load(1, 0);
   EXPECT_EQ(sample.labels.at(0), 1);
   EXPECT_EQ(decode(sample.token_rows[0]), "is it a cup?<|endoftext|>");
@@ -72,7 +72,7 @@ TEST_F(QuestionSourceTest, ClassesHaveTheQuestionAlone) {
 }
 
 TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
-  auto parts = setup(kRows);
+  auto parts = setup(kQuestionRows);
   parts.with_captions = true;
   try {
     const QuestionSource source(parts);
@@ -99,7 +99,7 @@ TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
 }
 
 TEST_F(QuestionSourceTest, CaptionsAreFoundHoweverPathsAreWritten) {
-  auto parts = setup(kRows);
+  auto parts = setup(kQuestionRows);
   write_file_atomically(folder_ / "captions.jsonl", "{\"image\":\"0.png\",\"captions\":[\"a cup\"]}\n");
   const auto relative = [](const std::string& path) { return std::filesystem::relative(path).string(); };
   parts.with_captions = true;
@@ -115,7 +115,7 @@ TEST_F(QuestionSourceTest, CaptionsAreFoundHoweverPathsAreWritten) {
 TEST_F(QuestionSourceTest, QuestionsAboutAPictureShareIt) {
   write_file_atomically(folder_ / "1.png",
                         encode_png({.height = 8, .width = 8, .pixels = std::vector<uint8_t>(192, 9)}));
-  auto parts = setup(std::string(kRows) +
+  auto parts = setup(std::string(kQuestionRows) +
                      "{\"image\":\"1.png\",\"question\":\"a red cup?\",\"answer\":\"no\"}\n"
                      "{\"image\":\"0.png\",\"question\":\"what?\",\"answer\":\"yes\"}\n");
   write_file_atomically(folder_ / "captions.jsonl",
@@ -194,13 +194,13 @@ TEST_F(QuestionSourceTest, QuestionsShareAPictureOnlyWhereThereIsOne) {
 }
 
 TEST_F(QuestionSourceTest, AnAnswerThatIsNoClassHasNoLabel) {
-  auto parts = setup(kRows);
+  auto parts = setup(kQuestionRows);
   parts.answers = {"yes"};
   EXPECT_EQ(QuestionSource(parts).load(0, 0).labels.at(0), -1);
 }
 
 TEST_F(QuestionSourceTest, AnswersFollowForAModelThatGenerates) {
-  auto parts = setup(kRows);
+  auto parts = setup(kQuestionRows);
   parts.answers_follow = true;
   const QuestionSource source(parts);
   const Sample sample = source.load(0, 0);
@@ -244,7 +244,7 @@ TEST_F(QuestionSourceTest, SaysWhichRowLacksWhat) {
 }
 
 TEST_F(QuestionSourceTest, RowsThatLackSomethingCanBeSkipped) {
-  auto parts = setup(std::string("{\"question\":\"why?\",\"answer\":\"so\"}\n") + kRows);
+  auto parts = setup(std::string("{\"question\":\"why?\",\"answer\":\"so\"}\n") + kQuestionRows);
   parts.dataset = open_dataset({.path = folder_.path(), .on_error = OnError::kSkip});
   const QuestionSource source(parts);
   ASSERT_EQ(source.size(), 2);

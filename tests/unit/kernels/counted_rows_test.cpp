@@ -13,6 +13,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include "gradcheck.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 #include "tensor/random_keys.h"
@@ -134,7 +135,7 @@ TEST(CountedRows, NoTokenAtAll) {
   EXPECT_TRUE(at::equal(out.merged, inputs.x));
 }
 
-class CudaCountedRows : public testing::Test {
+class CudaCountedRows : public ::testing::Test {
  protected:
   void SetUp() override {
     const CudaAvailability cuda = cuda_availability();
@@ -144,12 +145,6 @@ class CudaCountedRows : public testing::Test {
   }
   at::Device device_ = at::kCPU;
 };
-
-double error_of(const at::Tensor& got, const at::Tensor& expected) {
-  if (expected.numel() == 0) return got.numel() == 0 ? 0 : 1;
-  const at::Tensor x = got.cpu().to(at::kDouble), y = expected.cpu().to(at::kDouble);
-  return ((x - y).abs().max() / (y.abs().max() + 1e-9)).item<double>();
-}
 
 TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
   const Inputs inputs;
@@ -168,24 +163,24 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       const Pass expected = pass(rounded, at::kCPU, at::kFloat, active, explore),
                  got = pass(rounded, device_, type, active, explore);
       const double bound = type == at::kHalf ? 4e-3 : 3e-2;
-      EXPECT_LT(error_of(got.score, expected.score), 1e-4);
-      EXPECT_LT(error_of(got.sum, expected.sum), 1e-5);
+      EXPECT_LT(testing::relative_error(got.score, expected.score), 1e-4);
+      EXPECT_LT(testing::relative_error(got.sum, expected.sum), 1e-5);
       ASSERT_TRUE(at::equal(got.place, expected.place));
       EXPECT_TRUE(at::equal(got.start.cpu(), expected.start));
       EXPECT_TRUE(at::equal(got.all.cpu(), expected.all));
       EXPECT_TRUE(at::equal(got.slot.cpu(), expected.slot));
       EXPECT_TRUE(at::allclose(got.counts.cpu(), expected.counts, 1e-5));
-      EXPECT_LT(error_of(got.normed, expected.normed), bound);
-      EXPECT_LT(error_of(got.qkv, expected.qkv), bound);
-      EXPECT_LT(error_of(got.keys, expected.keys), bound);
-      EXPECT_LT(error_of(got.values, expected.values), bound);
-      EXPECT_LT(error_of(got.attended, expected.attended), bound);
-      EXPECT_LT(error_of(got.added, expected.added), bound);
-      EXPECT_LT(error_of(got.gated, expected.gated), 2 * bound);
-      EXPECT_LT(error_of(got.product, expected.product), 2 * bound);
+      EXPECT_LT(testing::relative_error(got.normed, expected.normed), bound);
+      EXPECT_LT(testing::relative_error(got.qkv, expected.qkv), bound);
+      EXPECT_LT(testing::relative_error(got.keys, expected.keys), bound);
+      EXPECT_LT(testing::relative_error(got.values, expected.values), bound);
+      EXPECT_LT(testing::relative_error(got.attended, expected.attended), bound);
+      EXPECT_LT(testing::relative_error(got.added, expected.added), bound);
+      EXPECT_LT(testing::relative_error(got.gated, expected.gated), 2 * bound);
+      EXPECT_LT(testing::relative_error(got.product, expected.product), 2 * bound);
       EXPECT_TRUE(at::equal(got.dropped.ne(0), expected.dropped.ne(0)));
-      EXPECT_LT(error_of(got.dropped, expected.dropped), 2 * bound);
-      EXPECT_LT(error_of(got.merged, expected.merged), 2 * bound);
+      EXPECT_LT(testing::relative_error(got.dropped, expected.dropped), 2 * bound);
+      EXPECT_LT(testing::relative_error(got.merged, expected.merged), 2 * bound);
     }
 }
 

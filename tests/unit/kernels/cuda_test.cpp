@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "gradcheck.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
@@ -25,7 +26,7 @@
 namespace fathom {
 namespace {
 
-class CudaKernels : public testing::Test {
+class CudaKernels : public ::testing::Test {
  protected:
   void SetUp() override {
     const CudaAvailability cuda = cuda_availability();
@@ -67,12 +68,6 @@ TEST_F(CudaKernels, WindowAttentionAndItsGradients) {
     EXPECT_TRUE(at::allclose(got[i], expected[i], 1e-6, 1e-9)) << i;
 }
 
-/// The largest difference, over the largest expected value.
-double error_of(const at::Tensor& got, const at::Tensor& expected) {
-  const at::Tensor x = got.cpu().to(at::kDouble), y = expected.cpu().to(at::kDouble);
-  return ((x - y).abs().max() / y.abs().max()).item<double>();
-}
-
 TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
   for (const auto type : {at::kBFloat16, at::kHalf})
     for (const kernels::WindowShape& shape :
@@ -94,13 +89,13 @@ TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
       const auto [grad_qkv, grad_bias] = kernels::shifted_window_attention_ref::backward(
           grad.to(at::kDouble), qkv.to(at::kDouble), bias.to(at::kDouble), shape.side, shape.shift);
       const double tolerance = type == at::kHalf ? 4e-3 : 2e-2;
-      EXPECT_LT(error_of(y.detach(), expected), tolerance) << where;
+      EXPECT_LT(testing::relative_error(y.detach(), expected), tolerance) << where;
       for (int64_t part = 0; part < 3; ++part)
-        EXPECT_LT(error_of(x.grad().chunk(3, -1)[static_cast<size_t>(part)],
-                           grad_qkv.chunk(3, -1)[static_cast<size_t>(part)]),
+        EXPECT_LT(testing::relative_error(x.grad().chunk(3, -1)[static_cast<size_t>(part)],
+                                          grad_qkv.chunk(3, -1)[static_cast<size_t>(part)]),
                   tolerance)
             << where << ", part " << part;
-      EXPECT_LT(error_of(b.grad(), grad_bias), tolerance) << where;
+      EXPECT_LT(testing::relative_error(b.grad(), grad_bias), tolerance) << where;
     }
 }
 
@@ -132,7 +127,7 @@ TEST_F(CudaKernels, LayerNormAndItsGradients) {
       const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
       const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
       for (size_t i = 0; i < got.size(); ++i)
-        EXPECT_LT(error_of(got[i], expected[i]), tolerance) << where << ", part " << i;
+        EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
     }
 }
 
@@ -179,7 +174,7 @@ TEST_F(CudaKernels, LinearAndItsGradients) {
       };
       const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
       for (size_t i = 0; i < got.size(); ++i)
-        EXPECT_LT(error_of(got[i], expected[i]), type == at::kBFloat16 ? 2e-2 : 2e-3)
+        EXPECT_LT(testing::relative_error(got[i], expected[i]), type == at::kBFloat16 ? 2e-2 : 2e-3)
             << dim << ", part " << i;
     }
 }

@@ -16,7 +16,7 @@ using testing::expect_gradients;
 using testing::relative_error;
 using testing::tolerance_of;
 
-const at::ScalarType kTypes[] = {at::kFloat, at::kDouble, at::kBFloat16};
+const at::ScalarType kNormTypes[] = {at::kFloat, at::kDouble, at::kBFloat16};
 const std::vector<int64_t> kShapes[] = {{1, 3}, {3, 5}, {2, 7, 33}, {130, 96}, {4, 257}};
 
 at::Tensor random_tensor(at::IntArrayRef shape, at::ScalarType type) {
@@ -35,7 +35,7 @@ std::vector<at::Tensor> value_and_gradients(const testing::TensorFunction& funct
 }
 
 TEST(RmsNorm, EqualsReferenceForwardAndBackward) {
-  for (const auto type : kTypes)
+  for (const auto type : kNormTypes)
     for (const auto& shape : kShapes) {
       at::manual_seed(1);
       const auto x = random_tensor(shape, type), weight = random_tensor({shape.back()}, type),
@@ -113,7 +113,7 @@ TEST(RmsNorm, KeepsNaNAndRefusesWrongShapes) {
 }
 
 TEST(Swiglu, EqualsReferenceForwardAndBackward) {
-  for (const auto type : kTypes)
+  for (const auto type : kNormTypes)
     for (const auto& shape : kShapes) {
       at::manual_seed(4);
       auto wide = shape;

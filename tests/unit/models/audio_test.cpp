@@ -125,14 +125,6 @@ TEST(AudioEncoder, DropsByKeyInTrainingOnly) {
   EXPECT_TRUE(at::equal(model->pooled(mel, {}, context), model->pooled(mel, {}, context)));
 }
 
-template <typename Model>
-void expect_same_parameters(const Model& a, const Model& b) {
-  const auto theirs = b->named_parameters();
-  ASSERT_EQ(a->named_parameters().size(), theirs.size());
-  for (const auto& item : a->named_parameters())
-    EXPECT_TRUE(at::equal(item.value(), theirs[item.key()])) << item.key();
-}
-
 TEST(AudioFolder, GivesAnEncoderBack) {
   const TemporaryFolder folder;
   AudioEncoder model = make_audio(small_audio(AudioFrontEnd::kSubBands));

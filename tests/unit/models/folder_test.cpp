@@ -20,13 +20,6 @@ using namespace testing;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-template <typename Model>
-void expect_same_parameters(const Model& a, const Model& b) {
-  const auto theirs = b->named_parameters();
-  for (const auto& item : a->named_parameters())
-    EXPECT_TRUE(at::equal(item.value(), theirs[item.key()])) << item.key();
-}
-
 std::string load_error(const std::string& path) {
   return error_of([&] { load_model_folder(path); }, ErrorKind::kCheckpoint);
 }

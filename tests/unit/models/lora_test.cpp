@@ -20,7 +20,7 @@ using namespace testing;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const std::string kGoldens = FATHOM_GOLDENS "/lora/";
+const std::string kLoraGoldens = FATHOM_GOLDENS "/lora/";
 
 /// Adapters with values that do something.
 void fill_adapters(torch::nn::Module& module) {
@@ -112,7 +112,7 @@ TEST(Lora, LearnsAsInPyTorch) {
   torch::optim::AdamW optimizer(
       std::vector<at::Tensor>{adapter->a(), adapter->b()},
       torch::optim::AdamWOptions(0.05).betas(std::make_tuple(0.9, 0.98)).eps(1e-8).weight_decay(0.1));
-  const Json golden = read_json_file(kGoldens + "training.json");
+  const Json golden = read_json_file(kLoraGoldens + "training.json");
   for (const Json& expected : golden.at("losses").as_array()) {
     optimizer.zero_grad();
     const auto loss = (layer(x) - target).square().mean();
@@ -131,14 +131,14 @@ INSTANTIATE_TEST_SUITE_P(Cases, PeftGolden, ::testing::Values("all", "query_valu
 TEST_P(PeftGolden, LogitsUnderAnAdapterAreThoseOfPeft) {
   const std::string name = GetParam();
   const TemporaryFolder folder;
-  fs::copy_file(kGoldens + name + ".adapter_config.json", folder / "adapter_config.json");
-  save_tensors(folder / "adapter_model.safetensors", foreign_tensors(kGoldens + name + ".weights.json"));
+  fs::copy_file(kLoraGoldens + name + ".adapter_config.json", folder / "adapter_config.json");
+  save_tensors(folder / "adapter_model.safetensors", foreign_tensors(kLoraGoldens + name + ".weights.json"));
   LoadedModel loaded = foreign_model("llama");
   const auto tokens = formula_tokens({2, 17}, loaded.language->config().vocab_size);
   const at::NoGradGuard no_grad;
   const auto plain = loaded.language(tokens);
   add_adapter_folder(loaded, folder.path(), "first", 1.0);
-  const auto golden = load_tensors(kGoldens + "outputs.safetensors").at(name);
+  const auto golden = load_tensors(kLoraGoldens + "outputs.safetensors").at(name);
   EXPECT_LT((loaded.language(tokens) - golden).abs().max().item<double>(), 1e-4);
   EXPECT_GT((plain - golden).abs().max().item<double>(), 0.1);
   merge_adapters(*loaded.language);

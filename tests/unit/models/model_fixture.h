@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include <filesystem>
 #include <string>
@@ -24,6 +25,14 @@ void fill_by_formula(Model& model) {
   at::NoGradGuard no_grad;
   for (auto& item : model->named_parameters())
     item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+}
+
+template <typename Model>
+void expect_same_parameters(const Model& a, const Model& b) {
+  const auto theirs = b->named_parameters();
+  ASSERT_EQ(a->named_parameters().size(), theirs.size());
+  for (const auto& item : a->named_parameters())
+    EXPECT_TRUE(at::equal(item.value(), theirs[item.key()])) << item.key();
 }
 
 inline LanguageModelConfig small_language() {

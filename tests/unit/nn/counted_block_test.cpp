@@ -9,7 +9,7 @@
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
-namespace fathom {
+namespace fathom::counted_block_test {
 namespace {
 
 using testing::formula_weight;
@@ -146,4 +146,4 @@ TEST_F(CudaGatedBlock, ARecordedStepFollowsTheDecisions) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::counted_block_test

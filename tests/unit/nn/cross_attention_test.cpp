@@ -11,7 +11,7 @@
 #include "nn/bottleneck.h"
 #include "nn/modality_weight.h"
 
-namespace fathom {
+namespace fathom::cross_attention_test {
 namespace {
 
 using testing::expect_leaf_gradients;
@@ -221,4 +221,4 @@ TEST(Bottleneck, HasTheRightDerivatives) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::cross_attention_test

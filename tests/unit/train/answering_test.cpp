@@ -305,13 +305,11 @@ TEST(Answering, ReversalTurnsWhatTheDiscriminatorWants) {
     largest = std::max(largest, wish[i].abs().max().item<double>());
   }
   EXPECT_GT(largest, 1e-6);
-  for (const auto& [name, parameter] : with.task.parameters())
-    if (name.starts_with("discriminator."))
-      EXPECT_LT((parameter.grad() - 0.5 * discriminator->named_parameters()[name.substr(14)].grad())
-                    .abs()
-                    .max()
-                    .item<double>(),
-                1e-10);
+  for (const auto& [name, parameter] : with.task.parameters()) {
+    if (!name.starts_with("discriminator.")) continue;
+    const at::Tensor half = 0.5 * discriminator->named_parameters()[name.substr(14)].grad();
+    EXPECT_LT((parameter.grad() - half).abs().max().item<double>(), 1e-10);
+  }
 }
 
 TEST(Answering, StepsAreRecordedWhereTheHostHasNoPartInThem) {

@@ -17,7 +17,7 @@
 namespace fathom {
 namespace {
 
-SwinConfig small(double drop_path = 0.0) {
+SwinConfig small_vision(double drop_path = 0.0) {
   return {.image_size = 64,
           .patch_size = 4,
           .dim = 16,
@@ -35,10 +35,10 @@ at::Tensor formula_by_name(const Json& shapes, const std::string& name) {
 
 /// The model with the weights that the golden script gives transformers' one.
 MaskedImageModel formula_model(const Json& shapes) {
-  MaskedImageModel model(small());
+  MaskedImageModel model(small_vision());
   const torch::NoGradGuard no_grad;
   auto parameters = model->named_parameters();
-  for (const WeightRule& rule : swin_weight_map_hf(small(), "swin.")) {
+  for (const WeightRule& rule : swin_weight_map_hf(small_vision(), "swin.")) {
     std::vector<at::Tensor> parts;
     for (const WeightRule::Source& source : rule.sources)
       parts.push_back(formula_by_name(shapes, source.name));
@@ -90,21 +90,21 @@ TEST(MaskedImageGolden, LossAndGradientsAreThoseOfTransformers) {
 TEST(Masking, HidesWholeSquaresOfTheShareByKey) {
   const MaskedImageConfig config{.mask_size = 16, .mask_ratio = 0.6};
   const at::Tensor key = make_sample_keys(torch::arange(50), 3, 4);
-  const at::Tensor mask_BRC = draw_mask(key, config, small());
+  const at::Tensor mask_BRC = draw_mask(key, config, small_vision());
   ASSERT_EQ(mask_BRC.sizes(), at::IntArrayRef({50, 16, 16}));
   const at::Tensor square = mask_BRC.view({50, 4, 4, 4, 4}).to(at::kLong).sum({2, 4});
   EXPECT_TRUE(square.eq(0).logical_or(square.eq(16)).all().item<bool>()) << "patches of a square go together";
   EXPECT_TRUE(square.eq(16).sum({1, 2}).eq(10).all().item<bool>()) << "10 = ceil(0.6 * 16) of each picture";
-  EXPECT_TRUE(at::equal(draw_mask(key.slice(0, 20, 30), config, small()), mask_BRC.slice(0, 20, 30)));
+  EXPECT_TRUE(at::equal(draw_mask(key.slice(0, 20, 30), config, small_vision()), mask_BRC.slice(0, 20, 30)));
   EXPECT_FALSE(at::equal(mask_BRC[0], mask_BRC[1]));
   EXPECT_GT(square.eq(16).to(at::kDouble).mean(0).min().item<double>(), 0.3) << "every place takes its turn";
 }
 
 TEST(Masking, RefusesSquaresThatDoNotFit) {
-  EXPECT_NO_THROW(check_masking({.mask_size = 8}, small()));
-  EXPECT_THROW(check_masking({.mask_size = 24}, small()), Error);
-  EXPECT_THROW(check_masking({.mask_size = 2}, small()), Error);
-  SwinConfig odd = small();
+  EXPECT_NO_THROW(check_masking({.mask_size = 8}, small_vision()));
+  EXPECT_THROW(check_masking({.mask_size = 24}, small_vision()), Error);
+  EXPECT_THROW(check_masking({.mask_size = 2}, small_vision()), Error);
+  SwinConfig odd = small_vision();
   odd.image_size = 36;
   EXPECT_THROW(check_masking({.mask_size = 12}, odd), Error);
 }
@@ -123,7 +123,7 @@ class MaskedImage : public ::testing::Test {
     const at::Tensor key_B = make_sample_keys(batch.index_B, 5, 6);
     return {std::move(batch), {.training = true, .key_B = key_B}};
   }
-  MaskedImageModel model_{small(0.2)};
+  MaskedImageModel model_{small_vision(0.2)};
   Batch batch_;
 };
 
@@ -135,7 +135,7 @@ TEST_F(MaskedImage, SharesAddUpToTheMeanOverHiddenPixels) {
   EXPECT_NEAR(task.loss(part(0, 2), step).item<double>() + task.loss(part(2, 4), step).item<double>(), whole,
               1e-10);
   const MicroBatch all = part(0, 6);
-  const at::Tensor mask = draw_mask(all.forward.key_B, {.mask_size = 16}, small());
+  const at::Tensor mask = draw_mask(all.forward.key_B, {.mask_size = 16}, small_vision());
   const at::Tensor drawn = model_->reconstruct(batch_.image_BCHW, mask, all.forward);
   double sum = 0;
   int64_t count = 0;
@@ -155,7 +155,7 @@ TEST_F(MaskedImage, SharesAddUpToTheMeanOverHiddenPixels) {
 
 TEST_F(MaskedImage, WhatIsHiddenCannotBeSeen) {
   const torch::NoGradGuard no_grad;
-  const at::Tensor mask = draw_mask(make_sample_keys(batch_.index_B, 1, 1), {.mask_size = 16}, small());
+  const at::Tensor mask = draw_mask(make_sample_keys(batch_.index_B, 1, 1), {.mask_size = 16}, small_vision());
   const at::Tensor pixels = mask.repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1);
   const at::Tensor other = at::where(pixels, torch::randn_like(batch_.image_BCHW), batch_.image_BCHW);
   EXPECT_TRUE(at::allclose(model_->reconstruct(batch_.image_BCHW, mask), model_->reconstruct(other, mask)));

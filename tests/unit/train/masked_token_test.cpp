@@ -19,7 +19,7 @@ using testing::StepResult;
 
 constexpr int64_t kRows = 6, kTokens = 20, kVocab = 30, kMask = 29;
 
-LanguageModelConfig small() {
+LanguageModelConfig small_text() {
   return {.vocab_size = kVocab,
           .dim = 16,
           .layers = 2,
@@ -49,7 +49,7 @@ class MaskedToken : public ::testing::Test {
 
   TokenMaskConfig config_{.ratio = 0.3};
   MaskVocabulary vocabulary_{.size = kVocab, .mask = kMask, .marks = {kMask, 28}};
-  LanguageModel model_{small()};
+  LanguageModel model_{small_text()};
   Batch batch_;
   at::Tensor key_B_;
 };
@@ -157,7 +157,7 @@ TEST_F(MaskedToken, EvaluationRepeatsItself) {
 }
 
 TEST_F(MaskedToken, CountsTheHeadWhereItIsComputed) {
-  const LanguageModelConfig model = small();
+  const LanguageModelConfig model = small_text();
   const double all = 3.0 * static_cast<double>(forward_flops(model, 1, kTokens));
   EXPECT_EQ(masked_token_flops(model, config_, kTokens), all - 3.0 * 2 * (kTokens - 6) * model.dim * kVocab);
   EXPECT_EQ(task().flops_per_sample(), masked_token_flops(model, config_, kTokens));

@@ -13,12 +13,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bytes_of.h"
 
 namespace fathom {
-
-inline std::span<const std::byte> bytes_of(const std::string& content) {
-  return std::as_bytes(std::span(content));
-}
 
 /// A sine of `hz`, `seconds` long, half of full scale.
 inline std::vector<float> tone(double hz, double seconds, int64_t rate) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/random.h"
+#include "bytes_of.h"
 #include "data/image/augment.h"
 #include "data/image/pixels.h"
 
@@ -55,10 +56,6 @@ inline AugmentConfig everything() {
   config.hue = 0.1;
   config.grayscale = 0.2;
   return config;
-}
-
-inline std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text));
 }
 
 /// Mean and largest absolute difference, in levels of 255.

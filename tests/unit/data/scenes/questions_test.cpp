@@ -13,7 +13,7 @@
 namespace fathom::scenes {
 namespace {
 
-constexpr int64_t kSeed = 11;
+constexpr int64_t kQuestionSeed = 11;
 
 Object object(int shape, int color, int pattern, int size, double x, double y) {
   return {.attributes = {shape, color, pattern, size}, .x = x, .y = y, .radius = 0.1};
@@ -71,7 +71,7 @@ TEST(Execute, RefusesProgramsThatDoNotFit) {
 TEST(Questions, TenKindsWithAnswersThatTheirProgramsGive) {
   std::map<std::string, int> kinds;
   for (int64_t i = 0; i < 300; ++i) {
-    const Scene scene = make_scene(Split::kTrain, kSeed, i);
+    const Scene scene = make_scene(Split::kTrain, kQuestionSeed, i);
     const auto questions = make_questions(scene);
     EXPECT_GE(questions.size(), 4u);
     for (const Question& question : questions) {
@@ -99,7 +99,7 @@ TEST(Questions, AskNothingThatFewObjectsCannotAnswer) {
   const auto kinds_of = [](int max_objects) {
     std::set<std::string> kinds;
     for (int64_t i = 0; i < 300; ++i) {
-      const Scene scene = make_scene(Split::kTrain, kSeed, i, max_objects);
+      const Scene scene = make_scene(Split::kTrain, kQuestionSeed, i, max_objects);
       for (const Question& question : make_questions(scene)) {
         kinds.insert(question.kind);
         EXPECT_EQ(execute(question.program, scene), question.answer);
@@ -119,7 +119,7 @@ TEST(Questions, AskNothingThatFewObjectsCannotAnswer) {
 
 TEST(Questions, CountMatchesThePlan) {
   for (int64_t i = 0; i < 200; ++i) {
-    const Scene scene = make_scene(Split::kTrain, kSeed, i);
+    const Scene scene = make_scene(Split::kTrain, kQuestionSeed, i);
     for (const Question& question : make_questions(scene))
       EXPECT_TRUE(question.kind != "count" || question.answer == std::to_string(scene.plan.count));
   }
@@ -165,14 +165,14 @@ TEST_P(QuestionsOfWorlds, WordsAloneDoNotTellTheAnswer) {
   const int max_objects = GetParam();
   QuestionOnly model;
   for (int64_t i = 0; i < 8000; ++i)
-    for (const Question& question : make_questions(make_scene(Split::kTrain, kSeed, i, max_objects)))
+    for (const Question& question : make_questions(make_scene(Split::kTrain, kQuestionSeed, i, max_objects)))
       model.learn(question);
   for (const Split split : {Split::kTrain, Split::kVal}) {
     double right = 0;
     double total = 0;
     std::map<std::string, std::array<double, 3>> kinds;  // right, chance, count
     for (int64_t i = 20000; i < 23500; ++i) {
-      for (const Question& question : make_questions(make_scene(split, kSeed, i, max_objects))) {
+      for (const Question& question : make_questions(make_scene(split, kQuestionSeed, i, max_objects))) {
         const double is_right = model.guess(question) == question.answer;
         right += is_right;
         ++total;
