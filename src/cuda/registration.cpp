@@ -20,6 +20,7 @@ std::string register_kernels() {
     register_column_sum(library);
     register_counted_rows(library);
     register_counted_gradients(library);
+    register_decode_layers(library);
     return true;
   }();
   (void)registered;

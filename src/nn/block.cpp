@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "kernels/counted_block.h"
 #include "nn/gated_rows.h"
 
 namespace fathom {
@@ -95,14 +94,24 @@ at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view
     std::tie(block.keys, block.values) = view.cache->room(options_.layer);
     view.cache->filled(options_.layer, block.rows.start_S1);
   }
-  return kernels::counted_block(x_BTD,
-                                {.attention_norm = attention_norm_->weight(),
-                                 .qkv = attention_->qkv()->weight(),
-                                 .output = attention_->output()->weight(),
-                                 .mlp_norm = mlp_norm_->weight(),
-                                 .gate_up = mlp_->gate_up()->weight(),
-                                 .down = mlp_->down()->weight()},
-                                block);
+  return kernels::counted_block(x_BTD, weights(), block);
+}
+
+kernels::CountedWeights BlockImpl::weights() const {
+  return {.attention_norm = attention_norm_->weight(),
+          .qkv = attention_->qkv()->weight(),
+          .output = attention_->output()->weight(),
+          .mlp_norm = mlp_norm_->weight(),
+          .gate_up = mlp_->gate_up()->weight(),
+          .down = mlp_->down()->weight()};
+}
+
+bool BlockImpl::is_plain() const {
+  if (!attention_->is_plain() || !mlp_->is_plain()) return false;
+  const GateConfig& gate = options_.gate.config;
+  // Mixture-of-Depths multiplies with its scores.
+  return acting_gate().is_empty() ||
+         (gate.part == GatedPart::kBlock && gate.is_causal() && gate.kind != GateKind::kTopK);
 }
 
 /// What the gated part adds to the rows.

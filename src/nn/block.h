@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/counted_block.h"
 #include "nn/attention.h"
 #include "nn/forward_context.h"
 #include "nn/mlp.h"
@@ -40,6 +41,13 @@ class BlockImpl : public torch::nn::Module {
 
   /// Null for a block without one.
   TokenGate gate() const { return gate_; }
+  /// Null for a block that computes every token.
+  TokenGate acting_gate() const { return gate_ && !gate_->bypassed() ? gate_ : TokenGate(nullptr); }
+  /// Nothing but products with weights, of all tokens or of those that a gate of whole blocks lets through by
+  /// itself.
+  bool is_plain() const;
+  kernels::CountedWeights weights() const;
+  const BlockOptions& options() const { return options_; }
 
  private:
   at::Tensor dense(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,

@@ -25,9 +25,43 @@ void KeyValueCache::reset() {
   for (auto& counts : num_keys_) counts.assign(counts.size(), 0);
   for (at::Tensor& sum : gate_sums_) sum.reset();
   for (at::Tensor& start : starts_) start.reset();
+  device_count_LB_.reset();
+}
+
+at::Tensor& KeyValueCache::device_counts(const std::vector<bool>& skips) {
+  if (device_count_LB_.defined()) return device_count_LB_;
+  const at::TensorOptions options = keys_.front().options().dtype(at::kInt);
+  const int64_t batch = keys_.front().size(0);
+  std::vector<at::Tensor> count_B;
+  for (size_t layer = 0; layer < keys_.size(); ++layer) {
+    if (!skips.at(layer))
+      count_B.push_back(at::full({batch}, length_, options));
+    else if (starts_[layer].defined())
+      count_B.push_back(starts_[layer].diff().to(at::kInt));
+    else
+      count_B.push_back(at::tensor(num_keys_[layer], at::kInt).to(options.device()));
+  }
+  device_count_LB_ = at::stack(count_B);
+  return device_count_LB_;
+}
+
+at::Tensor& KeyValueCache::meeting() {
+  if (!meeting_.defined()) {
+    const at::Tensor& key_BKSE = keys_.front();
+    meeting_ = at::zeros({2 + key_BKSE.size(0) * key_BKSE.size(1)}, key_BKSE.options().dtype(at::kInt));
+  }
+  return meeting_;
 }
 
 std::vector<int64_t>& KeyValueCache::counts(int64_t layer) {
+  if (device_count_LB_.defined()) {
+    const at::Tensor count_LB = device_count_LB_.to(at::kCPU, at::kLong);
+    for (size_t i = 0; i < num_keys_.size(); ++i)
+      std::copy_n(count_LB[static_cast<int64_t>(i)].const_data_ptr<int64_t>(), num_keys_[i].size(),
+                  num_keys_[i].begin());
+    for (at::Tensor& start : starts_) start.reset();
+    device_count_LB_.reset();
+  }
   auto& counts = num_keys_.at(static_cast<size_t>(layer));
   at::Tensor& start_S1 = starts_.at(static_cast<size_t>(layer));
   if (start_S1.defined()) {

@@ -44,12 +44,19 @@ class KeyValueCache {
   /// says where each sequence's begin among them: int32 [B + 1], on the cache's device.
   std::pair<at::Tensor, at::Tensor> room(int64_t layer) const;
   void filled(int64_t layer, at::Tensor start_S1);
+  /// How many keys each layer holds of each sequence, int32 [L, B] on the cache's device, for a kernel that
+  /// appends keys and counts them there; the host asks when it has to know again. `skips`: which layers skip
+  /// tokens.
+  at::Tensor& device_counts(const std::vector<bool>& skips);
+  /// int32 zeros, [2 + B·K], by which the blocks of such a kernel meet.
+  at::Tensor& meeting();
   /// What a layer's gate has summed up over the tokens seen; undefined before the first.
   at::Tensor& gate_sum(int64_t layer) { return gate_sums_.at(static_cast<size_t>(layer)); }
   void advance(int64_t num_tokens) { length_ += num_tokens; }
+  /// Errors (kRequest): fewer than `end` tokens have room.
+  void require_room(int64_t end) const;
 
  private:
-  void require_room(int64_t end) const;
   std::vector<int64_t>& counts(int64_t layer);
 
   std::vector<at::Tensor> keys_;
@@ -57,6 +64,8 @@ class KeyValueCache {
   std::vector<std::vector<int64_t>> num_keys_;  ///< by layer and sequence, of layers that skip tokens
   std::vector<at::Tensor> starts_;              ///< of `filled`, until somebody asks for the numbers
   std::vector<at::Tensor> gate_sums_;
+  at::Tensor device_count_LB_;  ///< defined: what counts, rather than `num_keys_` and `starts_`
+  at::Tensor meeting_;
   int64_t capacity_;
   int64_t length_ = 0;
 };

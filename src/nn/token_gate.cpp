@@ -202,6 +202,12 @@ at::Tensor TokenGateImpl::drawn(const at::Tensor& x_BTD, const AttentionView& vi
       .expand({batch, tokens});
 }
 
+at::Tensor TokenGateImpl::given(const at::Tensor& x_BTD, const AttentionView& view,
+                                const ForwardContext& context) const {
+  if (context.forced_gates != nullptr) return context.forced_gates->active_BT.at(options_.layer);
+  return scorer_ ? at::Tensor() : drawn(x_BTD, view, context);
+}
+
 void TokenGateImpl::reset_counts() {
   if (counts_.defined()) counts_.zero_();
 }

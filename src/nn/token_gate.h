@@ -65,6 +65,11 @@ class TokenGateImpl : public torch::nn::Module {
   /// GateKind::kTopK, and in training no scores of values.
   CountedDecision counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
+  /// Decisions that no score takes, bool [B, T]: forced or drawn ones. Undefined: the scorer decides.
+  at::Tensor given(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
+  /// Null where nothing is learned.
+  TokenScorer scorer() const { return scorer_; }
+
   /// Everything is computed, as in the first steps of training, and scores learn nothing: what a layer that
   /// has learned nothing yet brings would only drive them all to one side.
   void set_dense(bool dense) { dense_ = dense; }
@@ -76,6 +81,7 @@ class TokenGateImpl : public torch::nn::Module {
   void set_multiplier(at::Tensor multiplier) { multiplier_ = std::move(multiplier); }
   /// Float64 [GateCounts::kSize], on the model's device.
   const at::Tensor& counts() const { return counts_; }
+  at::Tensor& counts_on(at::Device device);
   void reset_counts();
 
   const TokenGateOptions& options() const { return options_; }
@@ -88,7 +94,6 @@ class TokenGateImpl : public torch::nn::Module {
   GateDecision top_k(const at::Tensor& x_BTD, const AttentionView& view, const at::Tensor& present_BT,
                      const ForwardContext& context);
   at::Tensor drawn(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
-  at::Tensor& counts_on(at::Device device);
   void count(const GateDecision& decision, const at::Tensor& score_BT, const at::Tensor& present_BT);
 
   TokenGateOptions options_;

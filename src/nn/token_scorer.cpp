@@ -79,14 +79,15 @@ at::Tensor TokenScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView
 }
 
 at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cache) const {
-  const auto [score_BT, sum_B1H] =
-      kernels::causal_scorer(x_BTD,
-                             {.norm = norm_->weight(),
-                              .project = project_->weight(),
-                              .behind = {.shift = project_->bias(), .out = out_H_, .bias = bias_}},
-                             norm_->eps());
+  const auto [score_BT, sum_B1H] = kernels::causal_scorer(x_BTD, weights(), eps());
   if (cache != nullptr) cache->gate_sum(options_.layer) = sum_B1H;
   return score_BT;
+}
+
+kernels::CausalScorerWeights TokenScorerImpl::weights() const {
+  return {.norm = norm_->weight(),
+          .project = project_->weight(),
+          .behind = {.shift = project_->bias(), .out = out_H_, .bias = bias_}};
 }
 
 void TokenScorerImpl::initialise(ParameterInit& init) const {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/counted_block.h"
 #include "nn/attention.h"
 #include "nn/forward_context.h"
 #include "nn/init.h"
@@ -32,6 +33,9 @@ class TokenScorerImpl : public torch::nn::Module, public HasInitialValues {
   /// The same by kernels/counted_block.h, whose gradient goes to parameters alone. REQUIRES a causal scorer,
   /// and texts that begin here.
   at::Tensor counted(const at::Tensor& x_BTD, KeyValueCache* cache) const;
+  /// As they are, in their own type.
+  kernels::CausalScorerWeights weights() const;
+  double eps() const { return norm_->eps(); }
   void initialise(ParameterInit& init) const override;
 
  private:

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "kernels/linear.h"
 #include "nn/checkpointing.h"
+#include "nn/decode_step.h"
 #include "nn/residual.h"
 
 namespace fathom {
@@ -71,7 +72,12 @@ at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tens
   const bool causal = config_.attention == AttentionKind::kCausal;
   auto view = make_attention_view(x_BTD, seen_B, causal, rope_, cache);
   if (context.segment_BT.defined()) separate_segments(view, context.segment_BT);
-  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+  const bool continues =
+      cache != nullptr && tokens_BT.size(1) == 1 && prefix == 0 && !conditioning.before_block;
+  const at::Tensor at_once_BTD = continues ? decoded(all_blocks(), x_BTD, view, context) : at::Tensor();
+  if (at_once_BTD.defined()) x_BTD = at_once_BTD;
+  const int64_t layers = at_once_BTD.defined() ? 0 : config_.layers;
+  for (int64_t layer = 0; layer < layers; ++layer) {
     if (conditioning.before_block) x_BTD = conditioning.before_block(layer, x_BTD);
     auto* block = blocks_[static_cast<size_t>(layer)]->as<Block>();
     const auto run = [block, view, context](const at::Tensor& x) { return block->forward(x, view, context); };
@@ -79,6 +85,12 @@ at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tens
   }
   if (cache != nullptr) cache->advance(x_BTD.size(1));
   return norm_(prefix > 0 ? x_BTD.slice(1, prefix) : x_BTD);
+}
+
+std::vector<Block> LanguageModelImpl::all_blocks() const {
+  std::vector<Block> blocks;
+  for (const auto& module : *blocks_) blocks.emplace_back(std::dynamic_pointer_cast<BlockImpl>(module));
+  return blocks;
 }
 
 at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_BTD) const {

@@ -8,6 +8,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <functional>
+#include <vector>
 
 #include "models/language/config.h"
 #include "nn/block.h"
@@ -59,6 +60,7 @@ class LanguageModelImpl : public torch::nn::Module, public HasInitialValues {
 
  private:
   at::Tensor embed(const at::Tensor& tokens_BT, const ForwardContext& context) const;
+  std::vector<Block> all_blocks() const;
 
   LanguageModelConfig config_;
   at::Tensor embedding_VD_;

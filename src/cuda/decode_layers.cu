@@ -1,0 +1,288 @@
+// One token a sequence through all layers of a decoder in one launch. Weights are read once and are nearly
+// all of the traffic, so what counts is to keep them flowing: every multiprocessor holds one block, blocks
+// share each product's columns, and between products they wait for one another at a counter. A layer that
+// nobody's gate lets through costs its gate alone.
+#include <algorithm>
+
+#include "cuda/decode_attention.cuh"
+
+namespace fathom::cuda {
+namespace {
+
+struct Place {
+  const DecodeArgs& args;
+  unsigned passed = 0;  ///< arrivals that the next meeting waits for
+};
+
+/// Until all blocks are here; what they wrote before is seen by all.
+__device__ void meet(Place& place) {
+  place.passed += gridDim.x;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(place.args.arrived, 1u);
+    unsigned seen = 0;
+    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(place.args.arrived) : "memory");
+    while (seen < place.passed);
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+/// What the scorers of layers `first` to `end` make of all sequences, before their sums.
+template <typename T, int kTiles>
+__device__ void score_gates(const DecodeArgs& args, int first, int end, T* input, float* sums,
+                            const Rows& all) {
+  const int width = 2 * args.gate_inner, jobs = width / kTileRows;
+  for (int layer = first; layer < end; ++layer) {
+    Columns columns = plain_columns(args.layers[layer].project, width, args.dim);
+    columns.first_block = (layer - first) * jobs % static_cast<int>(gridDim.x);
+    if (columns.first_job() >= jobs) continue;
+    load_normed(input, args, all, args.layers[layer].gate_norm, args.gate_eps);
+    float* both = args.both + int64_t{layer} * args.batch * width;
+    product<T, kTiles, false>(
+        columns, all.count, sums,
+        [&](int row, int k) {
+          return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
+        },
+        [&](int column, int row, float sum, float) { both[row * width + column] = sum; });
+  }
+}
+
+/// Which sequences compute a layer: every block finds the same. One block keeps it for the end.
+template <typename T>
+__device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& rows) {
+  __shared__ bool chosen[kMaxDecodeBatch];
+  const int lane = threadIdx.x % 32, inner = args.gate_inner;
+  const DecodeLayerArgs& weights = args.layers[layer];
+  for (int row = threadIdx.x / 32; row < args.batch; row += kDecodeWarps) {
+    bool active = true;
+    float score = 0;
+    if (scored) {
+      const float* both = args.both + (int64_t{layer} * args.batch + row) * 2 * inner;
+      const float* before = weights.gate_sum + row * inner;
+      const auto* shift = static_cast<const T*>(weights.shift);
+      const auto* out = static_cast<const T*>(weights.out);
+      for (int i = lane; i < inner; i += 32) {
+        const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
+        const float hidden =
+            __ldcg(both + i) + to_float(shift[i]) + sum / static_cast<float>(args.position + 1);
+        score += 0.5f * hidden * (1 + erff(hidden * 0.70710678f)) * to_float(out[i]);
+      }
+      score = warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
+      active = 1 / (1 + expf(-score)) > 0.5f;
+    }
+    if (args.forced != nullptr) active = args.forced[layer * args.batch + row];
+    if (lane == 0) {
+      chosen[row] = active;
+      if (blockIdx.x == 0) {
+        args.active[layer * args.batch + row] = active;
+        args.score[layer * args.batch + row] = score;
+      }
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    int count = 0;
+    for (int base = 0; base < args.batch; base += 32) {
+      const bool taken = base + lane < args.batch && chosen[base + lane];
+      const unsigned mask = __ballot_sync(0xffffffff, taken);
+      if (taken) rows.sequence[count + __popc(mask & ((1u << lane) - 1))] = base + lane;
+      count += __popc(mask);
+    }
+    if (lane == 0) rows.count = count;
+  }
+  __syncthreads();
+}
+
+/// x + W input, in place: each element has one writer.
+template <typename T, int kTiles>
+__device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
+                            const Rows& rows, float* sums) {
+  T* x = static_cast<T*>(args.x);
+  product<T, kTiles, false>(
+      columns, rows.count, sums,
+      [&](int row, int k) {
+        return shared_by_blocks(static_cast<const T*>(input) + int64_t{rows.sequence[row]} * columns.depth +
+                                k);
+      },
+      [&](int column, int row, float sum, float) {
+        T* place = x + int64_t{rows.sequence[row]} * args.dim + column;
+        // Written by another multiprocessor before; bits of 16, past the first cache.
+        const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(place));
+        *place = from_float<T>(to_float(reinterpret_cast<const T&>(bits)) + to_float(from_float<T>(sum)));
+      });
+}
+
+template <typename T, int kTiles, int kSize>
+__device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& rows, T* input, float* sums,
+                              Place& place) {
+  const DecodeLayerArgs& weights = args.layers[layer];
+  const int width = (args.heads + 2 * args.kv_heads) * kSize;
+  const Columns output = plain_columns(weights.output, args.dim, args.heads * kSize);
+  const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
+  const Columns down = plain_columns(weights.down, args.dim, args.inner);
+  const auto normed = [&](int row, int k) {
+    return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
+  };
+
+  load_normed(input, args, rows, weights.attention_norm, args.eps);
+  product<T, kTiles, false>(plain_columns(weights.qkv, width, args.dim), rows.count, sums, normed,
+                            [&](int column, int row, float sum, float) {
+                              static_cast<T*>(args.turned)[int64_t{rows.sequence[row]} * width + column] =
+                                  from_float<T>(sum);
+                            });
+  prefetch<T>(output);
+  meet(place);
+  attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(input));
+  prefetch<T>(gate_up);
+  meet(place);
+  add_product<T, kTiles>(args, output, args.attended, rows, sums);
+  prefetch<T>(down);
+  meet(place);
+  load_normed(input, args, rows, weights.mlp_norm, args.eps);
+  product<T, kTiles, true>(gate_up, rows.count, sums, normed, [&](int column, int row, float gate, float up) {
+    const float g = to_float(from_float<T>(gate));
+    const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
+    static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
+        from_float<T>(opened * to_float(from_float<T>(up)));
+  });
+  meet(place);
+  add_product<T, kTiles>(args, down, args.gated, rows, sums);
+  meet(place);
+}
+
+__device__ float entropy_bits(float p) {
+  return p > 0 ? -p * log2f(p) : 0.0f;
+}
+
+/// What the caches and the gates' counts hold after the token, when all blocks have met.
+template <typename T>
+__device__ void keep_counts(const DecodeArgs& args) {
+  for (int layer = blockIdx.x; layer < args.num_layers; layer += gridDim.x) {
+    const DecodeLayerArgs& weights = args.layers[layer];
+    const bool* active = args.active + layer * args.batch;
+    for (int row = threadIdx.x; row < args.batch; row += kDecodeThreads)
+      if (active[row]) args.key_count[layer * args.batch + row] += 1;
+    if (weights.gate_norm != nullptr) {
+      const int inner = args.gate_inner;
+      const auto* shift = static_cast<const T*>(weights.shift);
+      for (int i = threadIdx.x; i < args.batch * inner; i += kDecodeThreads) {
+        const float* both = args.both + (int64_t{layer} * args.batch + i / inner) * 2 * inner;
+        weights.gate_sum[i] += __ldcg(both + inner + i % inner) + to_float(shift[inner + i % inner]);
+      }
+    }
+    if (weights.counts == nullptr || threadIdx.x != 0) continue;
+    for (int row = 0; row < args.batch; ++row) {
+      weights.counts[0] += active[row] ? 1 : 0;
+      weights.counts[1] += 1;
+      if (weights.gate_norm == nullptr) continue;
+      const float p = 1 / (1 + expf(-args.score[layer * args.batch + row]));
+      weights.counts[2] += entropy_bits(p) + entropy_bits(1 - p);
+    }
+  }
+}
+
+template <typename T, int kTiles, int kSize>
+__global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ DecodeArgs args) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  __shared__ Rows all, rows;
+  float* sums = reinterpret_cast<float*>(memory);
+  T* input = reinterpret_cast<T*>(memory + sizeof(float) * kDecodeWarps * kTileRows * kTiles * kTileTokens);
+  Place place{args};
+  if (threadIdx.x == 0) {
+    all.count = args.batch;
+    for (int row = 0; row < args.batch; ++row) all.sequence[row] = row;
+  }
+  __syncthreads();
+  int scored = 0;  // gates before this layer know what they make of the present states
+  for (int layer = 0; layer < args.num_layers; ++layer) {
+    const bool scores = args.layers[layer].gate_norm != nullptr;
+    if (scores && layer >= scored) {
+      scored = layer + 1;
+      while (scored < min(args.num_layers, layer + args.lookahead) &&
+             args.layers[scored].gate_norm != nullptr)
+        ++scored;
+      score_gates<T, kTiles>(args, layer, scored, input, sums, all);
+      meet(place);
+    }
+    choose<T>(args, layer, scores, rows);
+    if (rows.count == 0) continue;
+    compute_layer<T, kTiles, kSize>(args, layer, rows, input, sums, place);
+    scored = layer + 1;
+  }
+  meet(place);
+  keep_counts<T>(args);
+  // The last to leave makes the counter ready for the next launch.
+  __syncthreads();
+  if (threadIdx.x == 0 && atomicAdd(args.arrived + 1, 1u) + 1 == gridDim.x) {
+    args.arrived[0] = 0;
+    args.arrived[1] = 0;
+  }
+}
+
+/// Few sequences take few registers and little shared memory.
+int tiles_of(int batch) {
+  return batch <= kTileTokens ? 1 : kMaxDecodeBatch / kTileTokens;
+}
+
+int64_t shared_bytes_of(const DecodeArgs& args) {
+  const int64_t sums = int64_t{4} * kDecodeWarps * kTileRows * tiles_of(args.batch) * kTileTokens;
+  const int64_t normed = int64_t{2} * args.batch * (args.dim + kPadding);
+  const int64_t attention = int64_t{4} * kDecodeWarps * kMaxGroup * (args.head_size + 2);
+  return sums + std::max(normed, attention);
+}
+
+template <typename T, int kTiles, int kSize>
+cudaError_t launch(const DecodeArgs& args, int multiprocessors, cudaStream_t stream) {
+  const auto kernel = decode_kernel<T, kTiles, kSize>;
+  const auto bytes = static_cast<size_t>(shared_bytes_of(args));
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+      error != cudaSuccess)
+    return error;
+  void* parameters[] = {const_cast<DecodeArgs*>(&args)};
+  return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel),
+                                     dim3(static_cast<unsigned>(multiprocessors)), dim3(kDecodeThreads),
+                                     parameters, bytes, stream);
+}
+
+template <typename T, int kSize>
+cudaError_t launch_for_batch(const DecodeArgs& args, int multiprocessors, cudaStream_t stream) {
+  if (tiles_of(args.batch) == 1) return launch<T, 1, kSize>(args, multiprocessors, stream);
+  return launch<T, kMaxDecodeBatch / kTileTokens, kSize>(args, multiprocessors, stream);
+}
+
+template <typename T>
+cudaError_t launch_for_heads(const DecodeArgs& args, int multiprocessors, cudaStream_t stream) {
+  switch (args.head_size) {
+    case 64:
+      return launch_for_batch<T, 64>(args, multiprocessors, stream);
+    case 128:
+      return launch_for_batch<T, 128>(args, multiprocessors, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace
+
+bool decode_layers_fit(const DecodeArgs& args, int64_t shared_bytes) {
+  const int group = args.kv_heads > 0 ? args.heads / args.kv_heads : 0;
+  const bool heads = args.heads == group * args.kv_heads &&
+                     (group == 1 || group == 2 || group == 4 || group == 8) &&
+                     (args.head_size == 64 || args.head_size == 128);
+  const int depth = args.heads * args.head_size;
+  return heads && args.num_layers <= kMaxDecodeLayers && args.batch >= 1 && args.batch <= kMaxDecodeBatch &&
+         args.dim % kChunk == 0 && depth % kChunk == 0 && args.inner % kChunk == 0 &&
+         args.gate_inner % 8 == 0 && shared_bytes_of(args) + 2048 <= shared_bytes;
+}
+
+cudaError_t launch_decode_layers(ElementType type, const DecodeArgs& args, int multiprocessors,
+                                 cudaStream_t stream) {
+  if (type == ElementType::kBFloat16) return launch_for_heads<__nv_bfloat16>(args, multiprocessors, stream);
+  return type == ElementType::kHalf ? launch_for_heads<__half>(args, multiprocessors, stream)
+                                    : cudaErrorInvalidValue;
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,183 @@
+// Products of few rows with weights that stream from memory: a block computes 16 columns at a time on tensor
+// cores, its warps share the depth. The weights' rows take the place of a tile's rows and the sequences that
+// of its columns, so up to 8 sequences cost what one does.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/decode_layers.h"
+#include "cuda/vectors.cuh"
+
+namespace fathom::cuda {
+
+constexpr int kDecodeThreads = 256;
+constexpr int kDecodeWarps = kDecodeThreads / 32;
+constexpr int kTileRows = 16;   ///< columns of a product that a block computes at once
+constexpr int kTileTokens = 8;  ///< sequences of one tensor core instruction
+constexpr int kChunk = 64;      ///< of a product's depth that a warp takes at once
+constexpr int kPadding = 32;    ///< elements between rows in shared memory: no two lanes meet in a bank
+
+/// Of weights that no other block reads, past the first cache.
+__device__ uint4 streamed(const void* pointer) {
+  uint4 value;
+  asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+      : "l"(pointer));
+  return value;
+}
+
+/// Of what other blocks wrote in this launch.
+__device__ uint4 shared_by_blocks(const void* pointer) {
+  return __ldcg(static_cast<const uint4*>(pointer));
+}
+
+template <typename T>
+__device__ Vector16<T> vector_of(const uint4& bits) {
+  return reinterpret_cast<const Vector16<T>&>(bits);
+}
+
+template <typename T>
+__device__ void multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
+                         unsigned b1) {
+  if constexpr (std::is_same_v<T, __half>)
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  else
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/// What a block keeps of the sequences that compute the present layer.
+struct Rows {
+  int sequence[kMaxDecodeBatch];
+  int count;
+};
+
+/// rms_norm of some sequences' states, into shared memory. A warp a row.
+template <typename T>
+__device__ void load_normed(T* normed, const DecodeArgs& args, const Rows& rows, const void* weight_of_norm,
+                            float eps) {
+  using Vector = Vector16<T>;
+  const int lane = threadIdx.x % 32, vectors = args.dim / 8;
+  const auto* weight = static_cast<const Vector*>(weight_of_norm);
+  for (int row = threadIdx.x / 32; row < rows.count; row += kDecodeWarps) {
+    const T* x = static_cast<const T*>(args.x) + int64_t{rows.sequence[row]} * args.dim;
+    T* y = normed + row * (args.dim + kPadding);
+    float square = 0;
+    for (int v = lane; v < vectors; v += 32) {
+      const uint4 loaded = shared_by_blocks(x + v * 8);
+      const Vector value = vector_of<T>(loaded);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) square += to_float(value.values[i]) * to_float(value.values[i]);
+      *reinterpret_cast<uint4*>(y + v * 8) = loaded;
+    }
+    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(args.dim) + eps);
+    for (int v = lane; v < vectors; v += 32) {
+      Vector value = *reinterpret_cast<const Vector*>(y + v * 8);
+      const Vector w = weight[v];
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        value.values[i] = from_float<T>(to_float(value.values[i]) * scale * to_float(w.values[i]));
+      *reinterpret_cast<Vector*>(y + v * 8) = value;
+    }
+  }
+  __syncthreads();
+}
+
+/// A product's columns, `kTileRows` of them a job: the first half of job j are rows j · step … of the weight,
+/// the second begins `high` rows behind.
+struct Columns {
+  const void* weight;
+  int jobs;
+  int depth;
+  int step;
+  int high;
+  int first_block = 0;  ///< which has the first job
+
+  __device__ int first_job() const {
+    return static_cast<int>((blockIdx.x + gridDim.x - first_block) % gridDim.x);
+  }
+};
+
+/// W x for `count` sequences: a block a job, its warps share the depth. `input(row, k)` points to 8 elements;
+/// `store(job, column, row, sum, other)` gets sums of both halves where these are pairs (`kPairs`), otherwise
+/// of one column. `sums`: [warps, kTileRows, kTiles · 8] in shared memory.
+template <typename T, int kTiles, bool kPairs, typename Input, typename Store>
+__device__ void product(const Columns& columns, int count, float* sums, const Input& input,
+                        const Store& store) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, part = lane % 4;
+  constexpr int kWide = kTiles * kTileTokens;
+  for (int job = columns.first_job(); job < columns.jobs; job += gridDim.x) {
+    const T* low = static_cast<const T*>(columns.weight) +
+                   (int64_t{job} * columns.step + group) * columns.depth + part * 8;
+    const T* high = low + int64_t{columns.high} * columns.depth;
+    float sum[kTiles][4] = {};
+#pragma unroll 2
+    for (int k = warp * kChunk; k < columns.depth; k += kDecodeWarps * kChunk) {
+      const uint4 a[2] = {streamed(low + k), streamed(low + k + kChunk / 2)};
+      const uint4 b[2] = {streamed(high + k), streamed(high + k + kChunk / 2)};
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        if (tile * kTileTokens >= count) break;
+        const int row = tile * kTileTokens + group;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          uint4 x = {0, 0, 0, 0};
+          if (row < count) x = input(row, k + half * (kChunk / 2) + part * 8);
+          multiply<T>(sum[tile], a[half].x, b[half].x, a[half].y, b[half].y, x.x, x.y);
+          multiply<T>(sum[tile], a[half].z, b[half].z, a[half].w, b[half].w, x.z, x.w);
+        }
+      }
+    }
+    float* own = sums + warp * kTileRows * kWide;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if (tile * kTileTokens >= count) break;
+      const int row = tile * kTileTokens + part * 2;
+      own[group * kWide + row] = sum[tile][0];
+      own[group * kWide + row + 1] = sum[tile][1];
+      own[(group + 8) * kWide + row] = sum[tile][2];
+      own[(group + 8) * kWide + row + 1] = sum[tile][3];
+    }
+    __syncthreads();
+    const auto total = [&](int column, int row) {
+      float value = 0;
+#pragma unroll
+      for (int w = 0; w < kDecodeWarps; ++w) value += sums[(w * kTileRows + column) * kWide + row];
+      return value;
+    };
+    constexpr int kStored = kPairs ? kTileRows / 2 : kTileRows;
+    for (int i = threadIdx.x; i < kStored * count; i += kDecodeThreads) {
+      const int column = i % kStored, row = i / kStored;
+      store(job * kStored + column, row, total(column, row), kPairs ? total(column + 8, row) : 0.0f);
+    }
+    __syncthreads();
+  }
+}
+
+/// Asks for the weights of this block's jobs, so that they are near when the blocks have met.
+template <typename T>
+__device__ void prefetch(const Columns& columns) {
+  const int lines = columns.depth * static_cast<int>(sizeof(T)) / 128;
+  for (int job = columns.first_job(); job < columns.jobs; job += gridDim.x) {
+    for (int i = threadIdx.x; i < kTileRows * lines; i += kDecodeThreads) {
+      const int row = i / lines;
+      const int64_t at = int64_t{job} * columns.step + row % 8 + (row < 8 ? 0 : columns.high);
+      const char* line =
+          static_cast<const char*>(columns.weight) + at * columns.depth * sizeof(T) + i % lines * 128;
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+    }
+  }
+}
+
+__device__ Columns plain_columns(const void* weight, int out, int depth) {
+  return {weight, out / kTileRows, depth, kTileRows, 8};
+}
+
+}  // namespace fathom::cuda
