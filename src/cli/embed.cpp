@@ -81,7 +81,7 @@ TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
   return found;
 }
 
-void write(const EmbedOptions& options, const TensorMap& found, const Dataset& dataset) {
+void write_embeddings(const EmbedOptions& options, const TensorMap& found, const Dataset& dataset) {
   if (found.empty() || (options.what != "all" && !found.contains(options.what)))
     fail(ErrorKind::kData, "{}: there is no {} to embed", dataset.path(),
          options.what == "all" ? "image, text or audio" : options.what);
@@ -112,7 +112,7 @@ int run_embed(int argc, const char* const* argv) {
   const OpenedModel model = open_model(options.model);
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const TensorMap found = embed(options, model, dataset);
-  write(options, found, *dataset);
+  write_embeddings(options, found, *dataset);
   Json summary = Json::Object{{"out", options.out}};
   for (const auto& [name, tensor] : found) {
     summary[name] = Json(Json::Array(tensor.sizes().begin(), tensor.sizes().end()));

@@ -12,7 +12,7 @@ namespace {
 kernels::DecodeLayer decode_layer(const Block& block, const at::Tensor& x_BTD, KeyValueCache& cache) {
   kernels::DecodeLayer layer{.weights = block->weights()};
   std::tie(layer.keys, layer.values) = cache.room(block->options().layer);
-  const TokenGate gate = block->acting_gate();
+  TokenGate gate = block->acting_gate();
   if (!gate) return layer;
   layer.counts = gate->counts_on(x_BTD.device());
   if (!gate->scorer()) return layer;
@@ -32,7 +32,7 @@ at::Tensor given_decisions(const std::vector<Block>& blocks, const at::Tensor& x
   std::vector<at::Tensor> given_B1(blocks.size());
   bool any = false, all = true;
   for (size_t layer = 0; layer < blocks.size(); ++layer) {
-    const TokenGate gate = blocks[layer]->acting_gate();
+    TokenGate gate = blocks[layer]->acting_gate();
     if (gate) given_B1[layer] = gate->given(x_BTD, view, context);
     any |= gate && given_B1[layer].defined();
     all &= !gate || given_B1[layer].defined();

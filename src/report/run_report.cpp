@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-using Attributes = HtmlWriter::Attributes;
+using RowAttributes = HtmlWriter::Attributes;
 
 void write_tile(HtmlWriter& page, const std::string& value, const std::string& label,
                 const std::string& note = "") {
@@ -120,7 +120,7 @@ void write_plots(HtmlWriter& page, const RunHistory& history) {
 
 void write_row(HtmlWriter& page, const std::string& name, const RecallFigures& figures,
                const char* kind = "") {
-  page.open("tr", *kind ? Attributes{{"class", kind}} : Attributes{}).element("td", name);
+  page.open("tr", *kind ? RowAttributes{{"class", kind}} : RowAttributes{}).element("td", name);
   for (const double value : {figures.r1, figures.r5, figures.r10})
     page.element("td", fmt::format("{:.2f}", value));
   page.element("td", fmt::format("{:g}", figures.median_rank))
@@ -176,7 +176,7 @@ void write_language_table(HtmlWriter& page, const LanguageReports& reports) {
 }
 
 void write_row(HtmlWriter& page, const std::string& name, const AnswerCount& figures, const char* kind = "") {
-  page.open("tr", *kind ? Attributes{{"class", kind}} : Attributes{}).element("td", name);
+  page.open("tr", *kind ? RowAttributes{{"class", kind}} : RowAttributes{}).element("td", name);
   page.element("td", fmt::format("{:.2f}", figures.accuracy()))
       .element("td", fmt::format("{}", figures.count))
       .close();
@@ -184,7 +184,7 @@ void write_row(HtmlWriter& page, const std::string& name, const AnswerCount& fig
 
 void write_row(HtmlWriter& page, const std::string& name, const CaptionFigures& figures,
                const char* kind = "") {
-  page.open("tr", *kind ? Attributes{{"class", kind}} : Attributes{}).element("td", name);
+  page.open("tr", *kind ? RowAttributes{{"class", kind}} : RowAttributes{}).element("td", name);
   page.element("td", fmt::format("{:.4f}", figures.mean_nats()))
       .element("td", fmt::format("{}", figures.tokens))
       .element("td", fmt::format("{}", figures.captions))
@@ -305,7 +305,7 @@ void write_found_words(HtmlWriter& page, const std::vector<Exhibit>& exhibits) {
     write_rank(page, exhibit.rank);
     page.open("ol");
     for (const ExhibitHit& hit : exhibit.hits)
-      page.element("li", hit.caption, hit.right ? Attributes{{"class", "right"}} : Attributes{});
+      page.element("li", hit.caption, hit.right ? RowAttributes{{"class", "right"}} : RowAttributes{});
     page.close().close().close();
   }
   page.close();

@@ -11,7 +11,7 @@
 #include "cli_program.h"
 #include "models/model_folder.h"
 
-namespace fathom {
+namespace fathom::cli_bad_input_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -264,4 +264,4 @@ TEST_F(CliBadInput, AConstantEmbeddingScoresAtMostChance) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::cli_bad_input_test

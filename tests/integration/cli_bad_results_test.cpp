@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "cli_program.h"
 
-namespace fathom {
+namespace fathom::cli_bad_results_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -154,4 +154,4 @@ TEST_F(CliBadResults, EmbedSaysWhatItCannotGive) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::cli_bad_results_test

@@ -8,7 +8,7 @@
 #include "base/safetensors.h"
 #include "cli_program.h"
 
-namespace fathom {
+namespace fathom::cli_inputs_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -113,4 +113,4 @@ TEST_F(CliInputs, GenerateBeginsWithWhatTheTokenizerPutsBeforeAText) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::cli_inputs_test

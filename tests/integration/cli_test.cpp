@@ -9,7 +9,7 @@
 #include "base/safetensors.h"
 #include "cli_program.h"
 
-namespace fathom {
+namespace fathom::cli_test {
 namespace {
 
 using ::testing::AllOf;
@@ -190,4 +190,4 @@ TEST_F(Cli, CompletionAndReferenceFollowTheProgram) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::cli_test

@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "cli_program.h"
 
-namespace fathom {
+namespace fathom::train_answers_data_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -125,4 +125,4 @@ TEST_F(CaptionsRun, RefusesAMetricThatTheDataDoesNotGive) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_answers_data_test

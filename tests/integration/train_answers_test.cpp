@@ -12,7 +12,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_answers_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -218,4 +218,4 @@ TEST_P(AnswersRun, SaysWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_answers_test

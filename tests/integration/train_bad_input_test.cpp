@@ -9,7 +9,7 @@
 #include "train/checkpoint.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_bad_input_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -326,4 +326,4 @@ TEST_F(BadInput, DryRunCountsAndWritesNothing) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_bad_input_test

@@ -13,7 +13,7 @@
 #include "training_run.h"
 #include "wav_file.h"
 
-namespace fathom {
+namespace fathom::train_classification_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -131,4 +131,4 @@ TEST_F(ClassificationRun, BrokenClipsStopTrainingOrAreReplaced) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_classification_test

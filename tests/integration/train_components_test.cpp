@@ -7,7 +7,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_components_test {
 namespace {
 
 Json run_json(std::vector<std::string> words) {
@@ -110,4 +110,4 @@ TEST(MaskedImages, RefuseMasksThatDoNotFit) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_components_test

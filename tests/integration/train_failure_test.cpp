@@ -11,7 +11,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_failure_test {
 namespace {
 
 using ::testing::ContainsRegex;
@@ -93,4 +93,4 @@ TEST(Failure, ARankThatMeetsABrokenPictureIsNamedWithIt) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_failure_test

@@ -10,7 +10,7 @@
 #include "cli_program.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::train_fine_tuning_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -137,4 +137,4 @@ TEST_F(FineTuning, PartsOfAModelBeginAnother) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_fine_tuning_test

@@ -10,7 +10,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_gates_test {
 namespace {
 
 constexpr const char* kRecipe = R"(
@@ -371,4 +371,4 @@ TEST(GatedRanks, TwoEqualOne) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_gates_test

@@ -8,7 +8,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_language_test {
 namespace {
 
 using ::testing::AllOf;
@@ -100,4 +100,4 @@ TEST_F(LanguageRun, OneTextGivenTwiceIsNamed) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_language_test

@@ -13,7 +13,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_masked_token_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -205,4 +205,4 @@ TEST_F(MaskedTokenRun, ADryRunCountsIt) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_masked_token_test

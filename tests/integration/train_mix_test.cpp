@@ -9,7 +9,7 @@
 #include "mixed_sets.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_mix_test {
 namespace {
 
 using namespace testing;
@@ -121,4 +121,4 @@ TEST_F(OneMixRun, IsReportedAndGoesOnAsItBegan) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_mix_test

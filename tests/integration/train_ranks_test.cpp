@@ -6,7 +6,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_ranks_test {
 namespace {
 
 /// Largest difference of the losses of 50 steps, relative where asked for.
@@ -89,4 +89,4 @@ TEST(Ranks, StopAfterTheSameStepWhileModelsAreWritten) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_ranks_test

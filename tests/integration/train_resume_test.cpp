@@ -11,7 +11,7 @@
 #include "cli_program.h"
 #include "training_run.h"
 
-namespace fathom {
+namespace fathom::train_resume_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -156,4 +156,4 @@ TEST(Resume, AsksBeforeItOverwrites) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train_resume_test

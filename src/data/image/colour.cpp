@@ -14,13 +14,13 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kLanes = 8;
-using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
-using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
-using Bytes = uint8_t __attribute__((vector_size(kLanes)));
+constexpr int64_t kColourLanes = 8;
+using Floats = float __attribute__((vector_size(kColourLanes * sizeof(float))));
+using Ints = int32_t __attribute__((vector_size(kColourLanes * sizeof(int32_t))));
+using Bytes = uint8_t __attribute__((vector_size(kColourLanes)));
 using PackedBytes = uint64_t __attribute__((vector_size(2 * sizeof(uint64_t))));
-using HalfVectorBytes = uint8_t __attribute__((vector_size(kLanes * 2)));
-using VectorBytes = uint8_t __attribute__((vector_size(kLanes * 4)));
+using HalfVectorBytes = uint8_t __attribute__((vector_size(kColourLanes * 2)));
+using VectorBytes = uint8_t __attribute__((vector_size(kColourLanes * 4)));
 
 struct Pixels {
   Floats red;
@@ -56,7 +56,7 @@ FATHOM_INLINE void store(const Floats& values, uint8_t* bytes) {
   const Ints rounded = __builtin_convertvector(values + 0.5F, Ints);
   const auto& all = reinterpret_cast<const VectorBytes&>(rounded);
   const Bytes lowest = __builtin_shufflevector(all, all, 0, 4, 8, 12, 16, 20, 24, 28);
-  std::memcpy(bytes, &lowest, kLanes);
+  std::memcpy(bytes, &lowest, kColourLanes);
 }
 
 FATHOM_INLINE Floats grey_of(const Pixels& p) {
@@ -93,7 +93,7 @@ FATHOM_INLINE void turn_hue(Pixels& p, float turn) {
        channel_of(hue, 1.0F, value, chroma)};
 }
 
-// Stretches of the three planes, a multiple of kLanes long.
+// Stretches of the three planes, a multiple of kColourLanes long.
 struct PixelRun {
   std::array<uint8_t*, 3> planes;
   int64_t size = 0;
@@ -109,16 +109,16 @@ struct Block {
 };
 
 FATHOM_INLINE void load_block(Block& block, const PixelRun& run, int64_t begin) {
-  block.num_groups = std::min(kBlockGroups, (run.size - begin) / kLanes);
+  block.num_groups = std::min(kBlockGroups, (run.size - begin) / kColourLanes);
   for (int64_t g = 0; g < block.num_groups; ++g) {
-    const int64_t place = begin + g * kLanes;
+    const int64_t place = begin + g * kColourLanes;
     block.groups[g] = {load(run.planes[0] + place), load(run.planes[1] + place), load(run.planes[2] + place)};
   }
 }
 
 FATHOM_INLINE void store_block(const Block& block, const PixelRun& run, int64_t begin) {
   for (int64_t g = 0; g < block.num_groups; ++g) {
-    const int64_t place = begin + g * kLanes;
+    const int64_t place = begin + g * kColourLanes;
     store(block.groups[g].red, run.planes[0] + place);
     store(block.groups[g].green, run.planes[1] + place);
     store(block.groups[g].blue, run.planes[2] + place);
@@ -147,19 +147,19 @@ FATHOM_INLINE void apply_step(Block& block, const ColourStep& step, float mean_g
 FATHOM_INLINE double sum_grey(const PixelRun& run, const ColourPlan& plan, int64_t num_steps) {
   double total = 0;
   Block block;
-  for (int64_t begin = 0; begin < run.size; begin += kBlockGroups * kLanes) {
+  for (int64_t begin = 0; begin < run.size; begin += kBlockGroups * kColourLanes) {
     load_block(block, run, begin);
     for (int64_t i = 0; i < num_steps; ++i) apply_step(block, plan.steps[i], 0.0F);
     Floats sum = {};
     for (int64_t g = 0; g < block.num_groups; ++g) sum += grey_of(block.groups[g]);
-    for (int64_t lane = 0; lane < kLanes; ++lane) total += sum[lane];
+    for (int64_t lane = 0; lane < kColourLanes; ++lane) total += sum[lane];
   }
   return total;
 }
 
 FATHOM_INLINE void apply_all(const PixelRun& run, const ColourPlan& plan, float mean_grey) {
   Block block;
-  for (int64_t begin = 0; begin < run.size; begin += kBlockGroups * kLanes) {
+  for (int64_t begin = 0; begin < run.size; begin += kBlockGroups * kColourLanes) {
     load_block(block, run, begin);
     for (int64_t i = 0; i < plan.num_steps; ++i) apply_step(block, plan.steps[i], mean_grey);
     store_block(block, run, begin);
@@ -193,12 +193,12 @@ constexpr Kernels kAvx2 = {sum_grey_avx2, apply_avx2};
 // The pixels that fill no whole group, copied out and padded with black, which every step before the
 // contrast leaves black and so adds nothing to the sum of grey.
 struct Tail {
-  alignas(kLanes) uint8_t bytes[3][kLanes] = {};
+  alignas(kColourLanes) uint8_t bytes[3][kColourLanes] = {};
 
   Tail(const PlanarImage& image, int64_t begin, int64_t size) {
     for (int c = 0; c < 3; ++c) std::copy_n(image.plane(c) + begin, size, bytes[c]);
   }
-  PixelRun run() { return {{bytes[0], bytes[1], bytes[2]}, kLanes}; }
+  PixelRun run() { return {{bytes[0], bytes[1], bytes[2]}, kColourLanes}; }
   void copy_back(PlanarImage& image, int64_t begin, int64_t size) const {
     for (int c = 0; c < 3; ++c) std::copy_n(bytes[c], size, image.plane(c) + begin);
   }
@@ -206,7 +206,7 @@ struct Tail {
 
 void apply_with(const Kernels& kernels, PlanarImage& image, const ColourPlan& plan) {
   const int64_t num_pixels = image.height * image.width;
-  const int64_t tail_size = num_pixels % kLanes;
+  const int64_t tail_size = num_pixels % kColourLanes;
   const int64_t whole = num_pixels - tail_size;
   const PixelRun run = {{image.plane(0), image.plane(1), image.plane(2)}, whole};
   Tail tail(image, whole, tail_size);

@@ -81,7 +81,7 @@ void check_files(const std::vector<MediaFile>& files, const InspectOptions& opti
   }
 }
 
-int64_t count_words(const std::string& text) {
+int64_t words_in(const std::string& text) {
   std::istringstream words(text);
   int64_t count = 0;
   for (std::string word; words >> word;) ++count;
@@ -97,7 +97,7 @@ void tally(const Record& record, DatasetSummary& summary) {
   summary.num_captions += static_cast<int64_t>(record.captions.size());
   summary.text_bytes += static_cast<int64_t>(record.text.size() + record.question.size());
   for (const std::string& caption : record.captions) {
-    summary.caption_words.add(static_cast<double>(count_words(caption)));
+    summary.caption_words.add(static_cast<double>(words_in(caption)));
     summary.text_bytes += static_cast<int64_t>(caption.size());
   }
 }

@@ -15,7 +15,7 @@
 #include "full_disk.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::base_test {
 namespace {
 
 using testing::HasSubstr;
@@ -168,4 +168,4 @@ TEST(ParallelForEach, RunsEverythingAndCarriesExceptions) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::base_test

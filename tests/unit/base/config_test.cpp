@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::config_test {
 namespace {
 
 using testing::HasSubstr;
@@ -78,7 +78,8 @@ TEST(Config, ReadsValuesAndKeepsDefaults) {
 }
 
 TEST(Config, NamesFileLineAndNearestKey) {
-  EXPECT_EQ(read_error_of("fast = true\nstep = 3\n"), "recipe.toml:2: step: unknown key; did you mean \"steps\"?");
+  EXPECT_EQ(read_error_of("fast = true\nstep = 3\n"),
+            "recipe.toml:2: step: unknown key; did you mean \"steps\"?");
   EXPECT_EQ(read_error_of("[inner]\n\nrat = 1\n"),
             "recipe.toml:3: inner.rat: unknown key; did you mean \"rate\"?");
   EXPECT_EQ(read_error_of("[zebra]\nx = 1\n"), "recipe.toml:1: zebra: unknown key");
@@ -93,7 +94,8 @@ TEST(Config, RejectsTypesRangesAndChoices) {
   EXPECT_THAT(read_error_of("[inner]\nrate = 2"),
               HasSubstr("recipe.toml:2: inner.rate: expected a value from 0 to 1"));
   EXPECT_THAT(read_error_of("[inner]\nrate = nan"), HasSubstr("finite"));
-  EXPECT_THAT(read_error_of("[inner]\nshape = \"round\""), HasSubstr("expected one of \"cosine\", \"linear\""));
+  EXPECT_THAT(read_error_of("[inner]\nshape = \"round\""),
+              HasSubstr("expected one of \"cosine\", \"linear\""));
   EXPECT_THAT(read_error_of("[inner]\ndepths = [1, 0]"), HasSubstr("at least 1"));
   EXPECT_THAT(read_error_of("inner = 3"), HasSubstr("expected a table"));
   EXPECT_EQ(read_error_of("fast = true\n[inner]\nrate = 0\nshape = \"linear\""),
@@ -152,4 +154,4 @@ TEST(Config, ReferenceListsEveryKey) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::config_test

@@ -10,7 +10,7 @@
 #include <functional>
 #include <string>
 
-namespace fathom {
+namespace fathom::log_test {
 namespace {
 
 /// What `work` writes to standard error when that is a terminal; empty where there are none to be had.
@@ -48,4 +48,4 @@ TEST(Log, TakesThePlaceOfABarOnATerminal) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::log_test

@@ -11,7 +11,7 @@
 #include "peak_memory.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::safetensors_test {
 namespace {
 
 using testing::HasSubstr;
@@ -179,4 +179,4 @@ TEST(Safetensors, RefusesEveryTruncation) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::safetensors_test

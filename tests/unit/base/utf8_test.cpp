@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace fathom {
+namespace fathom::utf8_test {
 namespace {
 
 TEST(FindInvalidUtf8, AcceptsEveryLengthOfCharacter) {
@@ -38,4 +38,4 @@ TEST(FirstUtf8Sequence, TellsBrokenFromUnfinishedAndTakesTheLongestPart) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::utf8_test

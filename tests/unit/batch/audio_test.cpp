@@ -15,7 +15,7 @@
 #include "temporary_folder.h"
 #include "wav_file.h"
 
-namespace fathom {
+namespace fathom::audio_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -140,4 +140,4 @@ TEST_F(AudioTest, BrokenClipsNameThemselves) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::audio_test

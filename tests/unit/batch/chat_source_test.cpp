@@ -13,7 +13,7 @@
 #include "data/tokenizer/trainer.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::chat_source_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -116,4 +116,4 @@ TEST_F(ChatSourceTest, RowsAreStackedWithTheirTargets) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::chat_source_test

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::collate_test {
 namespace {
 
 Sample sample(int64_t index, std::vector<int32_t> tokens, int64_t side = 2) {
@@ -130,4 +130,4 @@ TEST(SliceBatch, TakesRowsOfEverything) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::collate_test

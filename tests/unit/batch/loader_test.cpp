@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/random.h"
 
-namespace fathom {
+namespace fathom::loader_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -216,4 +216,4 @@ TEST(Loader, CountsTheTimeThatItWaited) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::loader_test

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "batch/loader.h"
 
-namespace fathom {
+namespace fathom::mixed_source_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -152,4 +152,4 @@ TEST(MixedSource, WhatWouldNeverBeSeenIsRefused) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::mixed_source_test

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::question_groups_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -82,4 +82,4 @@ TEST(QuestionGroups, AloneEveryRecordIsAGroupInItsPlace) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::question_groups_test

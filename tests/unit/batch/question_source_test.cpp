@@ -15,7 +15,7 @@
 #include "data/tokenizer/trainer.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::question_source_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -254,4 +254,4 @@ TEST_F(QuestionSourceTest, RowsThatLackSomethingCanBeSkipped) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::question_source_test

@@ -10,7 +10,7 @@
 #include "tar_bytes.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::shard_loading_test {
 namespace {
 
 class ShardLoading : public ::testing::Test {
@@ -74,4 +74,4 @@ TEST_F(ShardLoading, DependsOnNoWorkersRanksOrResume) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::shard_loading_test

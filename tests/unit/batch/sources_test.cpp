@@ -13,7 +13,7 @@
 #include "temporary_folder.h"
 #include "wav_file.h"
 
-namespace fathom {
+namespace fathom::sources_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -371,4 +371,4 @@ TEST_F(TokenWindowTest, TextsThatAreTooShortAreNamed) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sources_test

@@ -12,7 +12,7 @@
 #include "byte_tokenizer.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::token_mask_test {
 namespace {
 
 constexpr int64_t kRows = 400, kTokens = 40, kVocab = 50, kMask = 49, kMark = 7;
@@ -138,4 +138,4 @@ TEST(TokenMask, SharesAreNoMoreThanAll) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::token_mask_test

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::sampler_test {
 namespace {
 
 std::vector<int64_t> epoch_of(Sampler& sampler, int64_t epoch) {
@@ -129,4 +129,4 @@ TEST(Sampler, BatchLargerThanTheDataSaysWhatToDo) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sampler_test

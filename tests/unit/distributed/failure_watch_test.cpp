@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::failure_watch_test {
 namespace {
 
 using testing::HasSubstr;
@@ -204,4 +204,4 @@ TEST(FailureWatch, ReportsARankThatUnwinds) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::failure_watch_test

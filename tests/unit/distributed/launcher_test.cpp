@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::launcher_test {
 namespace {
 
 using testing::HasSubstr;
@@ -139,4 +139,4 @@ TEST(Launcher, SaysThatAProgramCannotRun) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::launcher_test

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::rank_environment_test {
 namespace {
 
 using Variables = std::map<std::string, std::string>;
@@ -138,4 +138,4 @@ TEST(RankEnvironment, FindsTheFirstSlurmHost) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::rank_environment_test

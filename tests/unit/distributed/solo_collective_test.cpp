@@ -5,7 +5,7 @@
 #include "distributed/autograd_collectives.h"
 #include "distributed/data_parallel.h"
 
-namespace fathom {
+namespace fathom::solo_collective_test {
 namespace {
 
 TEST(SoloCollective, IsTheIdentity) {
@@ -111,4 +111,4 @@ TEST(GradientReducer, NoticesGradientsThatLeftTheirBucket) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::solo_collective_test

@@ -12,7 +12,7 @@
 #include "nn/init.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::captioning_test {
 namespace {
 
 /// Three pictures: one with two captions, one with three, one with a question.
@@ -114,4 +114,4 @@ TEST_F(Captioning, AnyCaptionOfThePictureIsRight) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::captioning_test

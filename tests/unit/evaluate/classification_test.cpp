@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "evaluate/flat_index.h"
 
-namespace fathom {
+namespace fathom::classification_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -94,4 +94,4 @@ TEST(FlatIndex, WhatIsNoNumberComesLast) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::classification_test

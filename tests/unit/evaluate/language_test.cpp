@@ -14,7 +14,7 @@
 #include "nn/init.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::language_test {
 namespace {
 
 constexpr int64_t kWindow = 16;
@@ -154,4 +154,4 @@ TEST(Language, ChunksOfLogitsChangeNothing) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::language_test

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-namespace fathom {
+namespace fathom::modality_probe_test {
 namespace {
 
 RetrievalInput pairs(double gap) {
@@ -34,4 +34,4 @@ TEST(ModalityProbe, TakesACaptionOfEachKindInTurn) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::modality_probe_test

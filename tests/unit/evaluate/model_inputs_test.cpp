@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::model_inputs_test {
 namespace {
 
 LoadedModel tower_with_record(const Json& inputs) {
@@ -35,4 +35,4 @@ TEST(ModelInputs, ASizeOf0IsTheModels) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::model_inputs_test

@@ -14,7 +14,7 @@
 #include "data/image/encode.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::paired_bootstrap_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -263,4 +263,4 @@ TEST(SampleResults, OfRetrievalAreTheRanksByPicture) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::paired_bootstrap_test

@@ -9,7 +9,7 @@
 #include "nn/init.h"
 #include "nn/temperature.h"
 
-namespace fathom {
+namespace fathom::rerank_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -90,4 +90,4 @@ TEST(Rerank, LogitsAddBothScoresByTheirTemperatures) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::rerank_test

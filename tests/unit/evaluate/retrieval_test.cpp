@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::retrieval_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -215,4 +215,4 @@ TEST(Retrieval, JsonHasTheKeysOfTheContract) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::retrieval_test

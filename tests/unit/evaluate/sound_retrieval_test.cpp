@@ -17,7 +17,7 @@
 #include "temporary_folder.h"
 #include "wav_file.h"
 
-namespace fathom {
+namespace fathom::sound_retrieval_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -232,4 +232,4 @@ TEST_F(SoundRetrieval, NamesRowsOfOneModality) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sound_retrieval_test

@@ -6,7 +6,7 @@
 #include "kernels/window_attention.h"
 #include "kernels/window_softmax.h"
 
-namespace fathom {
+namespace fathom::attention_test {
 namespace {
 
 using testing::expect_gradients;
@@ -138,4 +138,4 @@ TEST(WindowAttention, EqualsPlainFormulaWithMaskAndGradients) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::attention_test

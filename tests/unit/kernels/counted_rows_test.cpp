@@ -18,7 +18,7 @@
 #include "tensor/device_runtime.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::counted_rows_test {
 namespace {
 
 using kernels::CountedRows;
@@ -185,4 +185,4 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::counted_rows_test

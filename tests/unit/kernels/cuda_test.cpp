@@ -23,7 +23,7 @@
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
-namespace fathom {
+namespace fathom::cuda_test {
 namespace {
 
 class CudaKernels : public ::testing::Test {
@@ -180,4 +180,4 @@ TEST_F(CudaKernels, LinearAndItsGradients) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::cuda_test

@@ -4,7 +4,7 @@
 #include "gradcheck.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::keyed_dropout_test {
 namespace {
 
 at::Tensor keys(int64_t count) {
@@ -84,4 +84,4 @@ TEST(KeyedDropout, GradientHasTheMaskOfTheForwardPass) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::keyed_dropout_test

@@ -9,7 +9,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
 
-namespace fathom {
+namespace fathom::norm_and_gate_test {
 namespace {
 
 using testing::expect_gradients;
@@ -162,4 +162,4 @@ TEST(Linear, Float32ParametersCollectFloat32Gradients) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::norm_and_gate_test

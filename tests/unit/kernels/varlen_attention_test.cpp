@@ -5,7 +5,7 @@
 #include "gradcheck.h"
 #include "tensor/device.h"
 
-namespace fathom {
+namespace fathom::varlen_attention_test {
 namespace {
 
 using kernels::VarlenLayout;
@@ -114,4 +114,4 @@ TEST(VarlenAttention, RefusesOffsetsThatDoNotFit) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::varlen_attention_test

@@ -11,7 +11,7 @@
 #include "nn/conv_stem.h"
 #include "nn/init.h"
 
-namespace fathom {
+namespace fathom::audio_test {
 namespace {
 
 using namespace testing;
@@ -182,4 +182,4 @@ TEST(ClassifierFolder, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::audio_test

@@ -6,7 +6,7 @@
 #include "model_fixture.h"
 #include "nn/init.h"
 
-namespace fathom {
+namespace fathom::behaviour_test {
 namespace {
 
 using namespace testing;
@@ -292,4 +292,4 @@ TEST(Swin, TakesTheTypeOfItsParameters) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::behaviour_test

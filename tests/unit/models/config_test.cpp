@@ -3,7 +3,7 @@
 
 #include "model_fixture.h"
 
-namespace fathom {
+namespace fathom::config_test {
 namespace {
 
 using namespace testing;
@@ -88,4 +88,4 @@ TEST(Presets, AreTakenFromTheRecipeAndStillGiveWay) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::config_test

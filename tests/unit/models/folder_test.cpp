@@ -12,7 +12,7 @@
 #include "models/language/hf_map.h"
 #include "models/weight_map.h"
 
-namespace fathom {
+namespace fathom::folder_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -350,4 +350,4 @@ TEST(HfConfig, ReadsBothGenerationsOfRotarySettings) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::folder_test

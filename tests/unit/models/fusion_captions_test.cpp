@@ -5,7 +5,7 @@
 #include "models/lora.h"
 #include "models/model_folder.h"
 
-namespace fathom {
+namespace fathom::fusion_captions_test {
 namespace {
 
 using namespace testing;
@@ -130,4 +130,4 @@ TEST(Fusion, GradientsReachEveryParameter) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::fusion_captions_test

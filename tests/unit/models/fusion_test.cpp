@@ -8,7 +8,7 @@
 #include "models/model_folder.h"
 #include "nn/init.h"
 
-namespace fathom {
+namespace fathom::fusion_test {
 namespace {
 
 using namespace testing;
@@ -264,4 +264,4 @@ TEST(Fusion, SinusoidalPlacesTellEveryRegionFromEveryOther) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::fusion_test

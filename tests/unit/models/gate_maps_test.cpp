@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace fathom {
+namespace fathom::gate_maps_test {
 namespace {
 
 /// Maps of 7 × 7, then 4 × 4, in windows of 3 with padding.
@@ -67,4 +67,4 @@ TEST(GateMaps, MomentsAndSubBandsLieInTheSpectrogram) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gate_maps_test

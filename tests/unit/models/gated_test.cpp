@@ -8,7 +8,7 @@
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
-namespace fathom {
+namespace fathom::gated_test {
 namespace {
 
 using namespace testing;
@@ -302,4 +302,4 @@ TEST(Gated, ADecoderTakesNoGateThatSeesLaterTokens) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gated_test

@@ -5,7 +5,7 @@
 #include "models/model_folder.h"
 #include "models/swin/hf_map.h"
 
-namespace fathom {
+namespace fathom::golden_test {
 namespace {
 
 const std::string kGoldens = FATHOM_GOLDENS "/models/";
@@ -73,4 +73,4 @@ TEST(LanguageGoldenTypes, BFloat16StaysNear) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::golden_test

@@ -12,7 +12,7 @@
 #include "models/model_folder.h"
 #include "nn/swin_block.h"
 
-namespace fathom {
+namespace fathom::lora_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -379,4 +379,4 @@ TEST(Lora, IsWrittenForPeft) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::lora_test

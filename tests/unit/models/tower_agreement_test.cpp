@@ -5,7 +5,7 @@
 
 #include "model_fixture.h"
 
-namespace fathom {
+namespace fathom::tower_agreement_test {
 namespace {
 
 using namespace testing;
@@ -84,4 +84,4 @@ TEST_F(TowerAgreement, AFileThatIsNoObjectIsRefused) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::tower_agreement_test

@@ -6,7 +6,7 @@
 #include "nn/adapter.h"
 #include "nn/grad_reversal.h"
 
-namespace fathom {
+namespace fathom::adversarial_test {
 namespace {
 
 TEST(GradientReversal, LeavesValuesAndTurnsGradientsRound) {
@@ -67,4 +67,4 @@ TEST(Adapter, HasTheRightDerivatives) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::adversarial_test

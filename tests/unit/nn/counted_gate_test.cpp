@@ -4,7 +4,7 @@
 #include "gated_block_fixture.h"
 #include "gradcheck.h"
 
-namespace fathom {
+namespace fathom::counted_gate_test {
 namespace {
 
 using namespace testing;
@@ -134,4 +134,4 @@ TEST(GatedBlock, WaitsForTheRowsThatTheHostCountsAlone) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::counted_gate_test

@@ -5,7 +5,7 @@
 #include "gradcheck.h"
 #include "nn/side_gradient.h"
 
-namespace fathom {
+namespace fathom::gate_gradients_test {
 namespace {
 
 using namespace testing;
@@ -159,4 +159,4 @@ TEST(SideGradient, IsAddedToTheObjectives) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gate_gradients_test

@@ -7,7 +7,7 @@
 #include "nn/swin_block.h"
 #include "nn/window_plan.h"
 
-namespace fathom {
+namespace fathom::gated_swin_block_test {
 namespace {
 
 using testing::formula_uniform;
@@ -122,4 +122,4 @@ TEST(GatedSwinBlock, DecidesByItselfAndLearnsIt) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gated_swin_block_test

@@ -16,7 +16,7 @@
 #include "nn/swin_block.h"
 #include "nn/window_plan.h"
 
-namespace fathom {
+namespace fathom::layers_test {
 namespace {
 
 using testing::relative_error;
@@ -299,4 +299,4 @@ TEST(KeyValueCacheTest, SequencesOfALayerThatSkipsTokensHoldWhatTheyWereGiven) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::layers_test

@@ -8,7 +8,7 @@
 #include "nn/pair_blocks.h"
 #include "nn/temperature.h"
 
-namespace fathom {
+namespace fathom::modal_attention_test {
 namespace {
 
 using testing::expect_gradients;
@@ -141,4 +141,4 @@ TEST(PairBlocks, KeepOnlyTheirInputs) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::modal_attention_test

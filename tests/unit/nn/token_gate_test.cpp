@@ -8,7 +8,7 @@
 #include "gradcheck.h"
 #include "nn/token_scorer.h"
 
-namespace fathom {
+namespace fathom::token_gate_test {
 namespace {
 
 using namespace testing;
@@ -242,4 +242,4 @@ TEST(PooledScorer, AShorterSoundHasTheFirstPlacesOfEachSubBand) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::token_gate_test

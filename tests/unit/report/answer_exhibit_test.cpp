@@ -12,7 +12,7 @@
 #include "report/run_report.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::answer_exhibit_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -154,4 +154,4 @@ TEST_P(AnswerExhibits, OfCaptionedPicturesShowPromptAndCaptions) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::answer_exhibit_test

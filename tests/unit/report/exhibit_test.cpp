@@ -10,7 +10,7 @@
 #include "data/image/encode.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::exhibit_test {
 namespace {
 
 TEST(Exhibit, ShowsTheRanksThatWereMeasured) {
@@ -43,4 +43,4 @@ TEST(Exhibit, ShowsTheRanksThatWereMeasured) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::exhibit_test

@@ -16,7 +16,7 @@
 #include "report/lit_image.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::gate_exhibit_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -192,4 +192,4 @@ TEST(GateExhibit, PicturesOfARetrievalSetBringTheirCaptions) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gate_exhibit_test

@@ -13,7 +13,7 @@
 #include "report/run_report.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::report_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -181,4 +181,4 @@ TEST(RunReport, FlattensRecords) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::report_test

@@ -14,7 +14,7 @@
 #include "temporary_folder.h"
 #include "wav_file.h"
 
-namespace fathom {
+namespace fathom::sound_exhibit_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -101,4 +101,4 @@ TEST(SoundExhibit, ShowsWhatAClassifierTakesAClipFor) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sound_exhibit_test

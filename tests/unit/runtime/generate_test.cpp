@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "nn/init.h"
 
-namespace fathom {
+namespace fathom::generate_test {
 namespace {
 
 constexpr int64_t kWindow = 16;
@@ -58,4 +58,4 @@ TEST(Generate, RefusesWhatCannotBeContinued) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::generate_test

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/utf8_stream.h"
 
-namespace fathom {
+namespace fathom::sampler_test {
 namespace {
 
 std::map<int32_t, double> shares(const std::vector<float>& logits, const SamplingConfig& config,
@@ -93,4 +93,4 @@ TEST(Utf8Stream, ReplacesBrokenBytes) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sampler_test

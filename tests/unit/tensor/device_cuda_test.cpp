@@ -9,7 +9,7 @@
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
-namespace fathom {
+namespace fathom::device_cuda_test {
 namespace {
 
 class CudaRuntime : public testing::Test {
@@ -82,4 +82,4 @@ TEST_F(CudaRuntime, KnowsItsPeak) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::device_cuda_test

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "tensor/device_runtime.h"
 
-namespace fathom {
+namespace fathom::device_test {
 namespace {
 
 using testing::HasSubstr;
@@ -78,4 +78,4 @@ TEST(CpuRuntime, MeasuresItsPeak) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::device_test

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::tensor_file_test {
 namespace {
 
 TEST(TensorFile, ReadsWhatItWritesInEveryDtype) {
@@ -32,4 +32,4 @@ TEST(TensorFile, RefusesWhatTheFormatLacks) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::tensor_file_test

@@ -8,7 +8,7 @@
 #include "nn/init.h"
 #include "step_fixture.h"
 
-namespace fathom {
+namespace fathom::answering_test {
 namespace {
 
 using testing::split;
@@ -384,4 +384,4 @@ TEST(Answering, OnlyTheTokensOfAnswersAreLearned) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::answering_test

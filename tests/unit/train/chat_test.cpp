@@ -11,7 +11,7 @@
 #include "evaluate/chat.h"
 #include "train/task/language.h"
 
-namespace fathom {
+namespace fathom::chat_test {
 namespace {
 
 using namespace testing;
@@ -103,4 +103,4 @@ TEST_F(ChatTraining, OnlyAnswersCount) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::chat_test

@@ -13,7 +13,7 @@
 #include "killed_at_every_call.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::checkpoint_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -139,4 +139,4 @@ TEST(Checkpoint, AFullDiskLeavesTheFormerState) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::checkpoint_test

@@ -9,7 +9,7 @@
 #include "nn/init.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::classification_test {
 namespace {
 
 ClassifierConfig tiny() {
@@ -88,4 +88,4 @@ TEST_F(ClassificationLoss, LearnsWhatItIsTold) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::classification_test

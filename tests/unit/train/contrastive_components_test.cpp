@@ -6,7 +6,7 @@
 #include "contrastive_fixture.h"
 #include "nn/temperature.h"
 
-namespace fathom::testing {
+namespace fathom::testing::contrastive_components_test {
 namespace {
 
 /// A batch with texts of unequal length, some of which are padded differently in each micro-batch.
@@ -233,4 +233,4 @@ TEST_F(ComponentValues, AdaptersActOnBothTowers) {
 }
 
 }  // namespace
-}  // namespace fathom::testing
+}  // namespace fathom::testing::contrastive_components_test

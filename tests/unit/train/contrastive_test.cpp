@@ -4,7 +4,7 @@
 
 #include "contrastive_fixture.h"
 
-namespace fathom::testing {
+namespace fathom::testing::contrastive_test {
 namespace {
 
 ContrastiveTask make_task(const ContrastiveConfig& config) {
@@ -71,4 +71,4 @@ TEST(ContrastiveTask, SeveralCaptionsAnImageAreAllPositives) {
 }
 
 }  // namespace
-}  // namespace fathom::testing
+}  // namespace fathom::testing::contrastive_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace fathom {
+namespace fathom::estimate_test {
 namespace {
 
 /// Of a model that reads the question with the answer behind it.
@@ -30,4 +30,4 @@ TEST(Estimate, GeneratedAnswersCountBesideTheirQuestions) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::estimate_test

@@ -8,7 +8,7 @@
 #include "distributed/collective.h"
 #include "nn/init.h"
 
-namespace fathom {
+namespace fathom::gate_controller_test {
 namespace {
 
 constexpr int64_t kDim = 8;
@@ -102,4 +102,4 @@ TEST(GateController, MultipliersStayInTheirMemory) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gate_controller_test

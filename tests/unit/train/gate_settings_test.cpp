@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace fathom {
+namespace fathom::gate_settings_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -78,4 +78,4 @@ TEST(GateSettings, OfTowersByTheirNames) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::gate_settings_test

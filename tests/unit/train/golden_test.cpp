@@ -15,7 +15,7 @@
 #include "train/task/language.h"
 #include "train/trainer.h"
 
-namespace fathom {
+namespace fathom::golden_test {
 namespace {
 
 constexpr int64_t kSteps = 20, kBatch = 8, kTokens = 16, kVocab = 97, kImageSize = 64;
@@ -155,4 +155,4 @@ TEST(TrainGolden, RegionScoresLoseAsWrittenOutInPyTorch) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::golden_test

@@ -13,7 +13,7 @@
 #include "nn/temperature.h"
 #include "train/task/neighbour_order.h"
 
-namespace fathom {
+namespace fathom::hard_negatives_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -214,4 +214,4 @@ TEST(HardNegatives, RefuseAStateOfAnotherDataSet) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::hard_negatives_test

@@ -10,7 +10,7 @@
 #include "models/model_folder.h"
 #include "nn/init.h"
 
-namespace fathom {
+namespace fathom::initial_weights_test {
 namespace {
 
 using namespace testing;
@@ -107,4 +107,4 @@ TEST(InitRule, ChecksItsPatterns) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::initial_weights_test

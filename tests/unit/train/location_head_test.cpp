@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "contrastive_fixture.h"
 
-namespace fathom::testing {
+namespace fathom::testing::location_head_test {
 namespace {
 
 constexpr int64_t kSide = 4, kRegions = kSide * kSide, kPairs = 5;
@@ -158,4 +158,4 @@ TEST(Localization, TheHeadLearnsWhereRegionsLie) {
 }
 
 }  // namespace
-}  // namespace fathom::testing
+}  // namespace fathom::testing::location_head_test

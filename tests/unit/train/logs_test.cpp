@@ -14,7 +14,7 @@
 #include "train/run_log.h"
 #include "train/tensorboard.h"
 
-namespace fathom {
+namespace fathom::logs_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -194,4 +194,4 @@ TEST(BestModel, AnUnknownMetricListsTheKnownOnes) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::logs_test

@@ -10,7 +10,7 @@
 #include "nn/grad_reversal.h"
 #include "train/losses/contrastive_losses.h"
 
-namespace fathom {
+namespace fathom::losses_golden_test {
 namespace {
 
 constexpr int64_t kPairs = 5, kWidth = 6;
@@ -74,4 +74,4 @@ TEST(LossGoldens, GradientReversalIsPyTorchs) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::losses_golden_test

@@ -5,7 +5,7 @@
 #include "train/losses/contrastive_losses.h"
 #include "train/losses/linear_cross_entropy.h"
 
-namespace fathom {
+namespace fathom::losses_test {
 namespace {
 
 using testing::expect_gradients;
@@ -213,4 +213,4 @@ TEST(SymmetricDivergence, IsTheMeanOfBothDirections) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::losses_test

@@ -10,7 +10,7 @@
 #include "temporary_folder.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::masked_audio_test {
 namespace {
 
 AudioEncoderConfig small(AudioFrontEnd front_end = AudioFrontEnd::kMel) {
@@ -130,4 +130,4 @@ INSTANTIATE_TEST_SUITE_P(FrontEnds, MaskedAudio,
                          ::testing::Values(AudioFrontEnd::kMel, AudioFrontEnd::kSubBands));
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::masked_audio_test

@@ -14,7 +14,7 @@
 #include "temporary_folder.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::masked_image_test {
 namespace {
 
 SwinConfig small_vision(double drop_path = 0.0) {
@@ -155,7 +155,8 @@ TEST_F(MaskedImage, SharesAddUpToTheMeanOverHiddenPixels) {
 
 TEST_F(MaskedImage, WhatIsHiddenCannotBeSeen) {
   const torch::NoGradGuard no_grad;
-  const at::Tensor mask = draw_mask(make_sample_keys(batch_.index_B, 1, 1), {.mask_size = 16}, small_vision());
+  const at::Tensor mask =
+      draw_mask(make_sample_keys(batch_.index_B, 1, 1), {.mask_size = 16}, small_vision());
   const at::Tensor pixels = mask.repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1);
   const at::Tensor other = at::where(pixels, torch::randn_like(batch_.image_BCHW), batch_.image_BCHW);
   EXPECT_TRUE(at::allclose(model_->reconstruct(batch_.image_BCHW, mask), model_->reconstruct(other, mask)));
@@ -197,4 +198,4 @@ TEST_F(MaskedImage, ErrorOnHeldOutPicturesDependsOnNoBatch) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::masked_image_test

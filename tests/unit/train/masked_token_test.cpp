@@ -11,7 +11,7 @@
 #include "temporary_folder.h"
 #include "tensor/random_keys.h"
 
-namespace fathom {
+namespace fathom::masked_token_test {
 namespace {
 
 using testing::split;
@@ -176,4 +176,4 @@ TEST_F(MaskedToken, LeavesALanguageModel) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::masked_token_test

@@ -15,7 +15,7 @@
 #include "train/joint_classes.h"
 #include "train/session.h"
 
-namespace fathom {
+namespace fathom::mixed_session_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -273,4 +273,4 @@ TEST_F(MixedReading, ASetOfWhichNothingCanBeLearnedIsNamed) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::mixed_session_test

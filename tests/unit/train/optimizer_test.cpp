@@ -10,7 +10,7 @@
 #include "train/task/module_parameters.h"
 #include "train/weight_average.h"
 
-namespace fathom {
+namespace fathom::optimizer_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -225,4 +225,4 @@ TEST(WeightAverage, WithoutDecayThereIsNone) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::optimizer_test

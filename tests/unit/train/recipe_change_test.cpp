@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "train/recipe.h"
 
-namespace fathom {
+namespace fathom::recipe_change_test {
 namespace {
 
 using ::testing::AllOf;
@@ -104,4 +104,4 @@ TEST_F(RecipeChange, WhatWasWrittenAndReadIsNoChange) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::recipe_change_test

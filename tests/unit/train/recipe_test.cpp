@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::recipe_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -297,4 +297,4 @@ TEST_P(AnswersRecipe, ProgressiveFusionHasAtMost12PercentMoreParametersThanPoole
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::recipe_test

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-namespace fathom {
+namespace fathom::schedule_test {
 namespace {
 
 TEST(Schedule, RisesToTheFullRateThenFollowsTheCosine) {
@@ -39,4 +39,4 @@ TEST(Schedule, ChoosesAWarmupByTheLengthOfTheRun) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::schedule_test

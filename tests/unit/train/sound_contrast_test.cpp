@@ -10,7 +10,7 @@
 #include "step_fixture.h"
 #include "train/task/contrastive.h"
 
-namespace fathom {
+namespace fathom::sound_contrast_test {
 namespace {
 
 using testing::split;
@@ -285,4 +285,4 @@ TEST(SoundContrast, RefusesGapsWhereNoneWereAnnounced) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sound_contrast_test

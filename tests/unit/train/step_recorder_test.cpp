@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-namespace fathom {
+namespace fathom::step_recorder_test {
 namespace {
 
 /// "Records" by keeping the work, so that what is replayed can be seen on a CPU.
@@ -115,4 +115,4 @@ TEST(StepRecorder, LaunchesWhereItIsOff) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::step_recorder_test

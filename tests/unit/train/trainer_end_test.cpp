@@ -6,7 +6,7 @@
 #include "temporary_folder.h"
 #include "trainer_fixture.h"
 
-namespace fathom {
+namespace fathom::trainer_end_test {
 namespace {
 
 using namespace testing;
@@ -148,4 +148,4 @@ TEST(End, FiguresThatAreNoNumbersComeBack) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::trainer_end_test

@@ -9,7 +9,7 @@
 #include "train/task/language.h"
 #include "trainer_fixture.h"
 
-namespace fathom {
+namespace fathom::trainer_features_test {
 namespace {
 
 using namespace testing;
@@ -288,4 +288,4 @@ TEST(Features, AFigureThatIsNoNumberIsNeverBestAndCanBeResumed) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::trainer_features_test

@@ -11,7 +11,7 @@
 #include "temporary_folder.h"
 #include "trainer_fixture.h"
 
-namespace fathom {
+namespace fathom::trainer_test {
 namespace {
 
 using namespace testing;
@@ -269,4 +269,4 @@ TEST(Trainer, AStateOfAnotherModelIsRefused) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::trainer_test

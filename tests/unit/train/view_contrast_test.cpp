@@ -4,7 +4,7 @@
 
 #include "contrastive_fixture.h"
 
-namespace fathom::testing {
+namespace fathom::testing::view_contrast_test {
 namespace {
 
 /// Two views of each of four pictures, of which the last two are one picture.
@@ -94,4 +94,4 @@ TEST_F(ViewContrast, IsAbsentAtWeightZero) {
 }
 
 }  // namespace
-}  // namespace fathom::testing
+}  // namespace fathom::testing::view_contrast_test

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "contrastive_fixture.h"
 
-namespace fathom::testing {
+namespace fathom::testing::word_targets_test {
 namespace {
 
 constexpr int64_t kVocab = 50, kPadding = 0, kMark = 7;
@@ -210,4 +210,4 @@ TEST(WordPrediction, LearnsTheWordsOfPictures) {
 }
 
 }  // namespace
-}  // namespace fathom::testing
+}  // namespace fathom::testing::word_targets_test

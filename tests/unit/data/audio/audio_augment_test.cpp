@@ -10,7 +10,7 @@
 
 #include "test_sounds.h"
 
-namespace fathom {
+namespace fathom::audio_augment_test {
 namespace {
 
 std::vector<float> ramp(size_t size) {
@@ -124,4 +124,4 @@ TEST(AudioAugment, MasksAreRunsOfFramesAndBandsAtTheMean) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::audio_augment_test

@@ -14,7 +14,7 @@
 #include "temporary_folder.h"
 #include "test_sounds.h"
 
-namespace fathom {
+namespace fathom::audio_decode_test {
 namespace {
 
 using ::testing::AllOf;
@@ -240,4 +240,4 @@ TEST(AudioResample, LetsNothingFoldOver) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::audio_decode_test

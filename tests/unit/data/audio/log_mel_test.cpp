@@ -19,7 +19,7 @@
 #include "base/safetensors.h"
 #include "data/audio/log_mel_kernels.h"
 
-namespace fathom {
+namespace fathom::log_mel_test {
 namespace {
 
 std::vector<const MelKernels*> kernels_of_this_machine() {
@@ -167,4 +167,4 @@ TEST(MelFilters, AreWhispers) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::log_mel_test

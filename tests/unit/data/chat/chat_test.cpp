@@ -9,7 +9,7 @@
 #include "data/tokenizer/trainer.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::chat_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -167,4 +167,4 @@ TEST_F(Conversations, BrokenOnesSayWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::chat_test

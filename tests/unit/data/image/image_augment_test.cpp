@@ -9,7 +9,7 @@
 #include "data/image/view.h"
 #include "test_images.h"
 
-namespace fathom {
+namespace fathom::image_augment_test {
 namespace {
 
 // A colour that says where it is: red grows with x, green with y.
@@ -239,4 +239,4 @@ TEST(AugmentConfig, RefusesReversedRanges) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::image_augment_test

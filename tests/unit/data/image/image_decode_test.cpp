@@ -13,7 +13,7 @@
 #include "data/image/orientation.h"
 #include "test_images.h"
 
-namespace fathom {
+namespace fathom::image_decode_test {
 namespace {
 
 using testing::AllOf;
@@ -228,4 +228,4 @@ TEST(ImageLimits, LimitIsExact) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::image_decode_test

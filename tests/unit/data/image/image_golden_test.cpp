@@ -10,7 +10,7 @@
 #include "data/image/resize.h"
 #include "test_images.h"
 
-namespace fathom {
+namespace fathom::image_golden_test {
 namespace {
 
 const std::string kFolder = FATHOM_GOLDENS "/image/";
@@ -104,4 +104,4 @@ TEST(ImageGolden, ColoursAsTorchvision) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::image_golden_test

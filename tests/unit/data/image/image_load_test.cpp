@@ -7,7 +7,7 @@
 #include "data/image/image.h"
 #include "test_images.h"
 
-namespace fathom {
+namespace fathom::image_load_test {
 namespace {
 
 std::vector<EncodedImage> encoded_cases(std::vector<std::string>& contents) {
@@ -141,4 +141,4 @@ TEST(ImageLoad, NormalisesEachPlane) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::image_load_test

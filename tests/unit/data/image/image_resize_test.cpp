@@ -9,7 +9,7 @@
 #include "data/image/resample_kernels.h"
 #include "test_images.h"
 
-namespace fathom {
+namespace fathom::image_resize_test {
 namespace {
 
 // Both kernels on one problem: rows of random bytes, random weights' geometry.
@@ -114,4 +114,4 @@ TEST(ImageResize, RefusesBoxesOutsideTheImage) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::image_resize_test

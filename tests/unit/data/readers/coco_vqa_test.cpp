@@ -10,7 +10,7 @@
 #include "data/readers/json_lists.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::coco_vqa_test {
 namespace {
 
 using ::testing::AllOf;
@@ -152,4 +152,4 @@ TEST(JsonLists, GivesItemsAndKeepsScalars) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::coco_vqa_test

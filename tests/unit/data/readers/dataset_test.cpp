@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::dataset_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -257,4 +257,4 @@ TEST_F(DatasetTest, FoldsAreEqualPartsThatKeepAPictureTogether) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::dataset_test

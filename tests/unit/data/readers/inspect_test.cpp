@@ -10,7 +10,7 @@
 #include "data/image/encode.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::inspect_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -92,4 +92,4 @@ TEST(InspectDataset, SharedDataSetsAreReadWithoutProblems) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::inspect_test

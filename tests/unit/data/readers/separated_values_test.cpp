@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
-namespace fathom {
+namespace fathom::separated_values_test {
 namespace {
 
 std::vector<std::vector<std::string>> parse(const std::string& text, char separator = ',') {
@@ -74,4 +74,4 @@ TEST(SeparatedReader, QuoteThatNeverClosesEndsTheFile) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::separated_values_test

@@ -12,7 +12,7 @@
 #include "tar_bytes.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::tar_test {
 namespace {
 
 using namespace testing;
@@ -168,4 +168,4 @@ TEST(Tar, AnyBytesEnd) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::tar_test

@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace fathom {
+namespace fathom::text_lines_test {
 namespace {
 
 TEST(LineReader, NumbersLinesAndStripsLineEnds) {
@@ -23,4 +23,4 @@ TEST(LineReader, NumbersLinesAndStripsLineEnds) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::text_lines_test

@@ -11,7 +11,7 @@
 #include "data/tokenizer/trainer.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::token_file_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -119,4 +119,4 @@ TEST_F(TokenFileTest, BadTextNamesItsLine) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::token_file_test

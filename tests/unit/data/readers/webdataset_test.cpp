@@ -14,7 +14,7 @@
 #include "tar_bytes.h"
 #include "temporary_folder.h"
 
-namespace fathom {
+namespace fathom::webdataset_test {
 namespace {
 
 using namespace testing;
@@ -190,4 +190,4 @@ TEST(ShardNames, ExpandAsInAShell) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::webdataset_test

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 
-namespace fathom::scenes {
+namespace fathom::scenes::questions_test {
 namespace {
 
 constexpr int64_t kQuestionSeed = 11;
@@ -193,4 +193,4 @@ TEST_P(QuestionsOfWorlds, WordsAloneDoNotTellTheAnswer) {
 }
 
 }  // namespace
-}  // namespace fathom::scenes
+}  // namespace fathom::scenes::questions_test

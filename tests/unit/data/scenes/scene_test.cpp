@@ -13,7 +13,7 @@
 #include "data/scenes/render.h"
 #include "data/scenes/shapes.h"
 
-namespace fathom::scenes {
+namespace fathom::scenes::scene_test {
 namespace {
 
 constexpr int64_t kSeed = 5;
@@ -206,4 +206,4 @@ TEST(Captions, SeldomFitAnotherScene) {
 }
 
 }  // namespace
-}  // namespace fathom::scenes
+}  // namespace fathom::scenes::scene_test

@@ -14,7 +14,7 @@
 #include "data/scenes/write.h"
 #include "temporary_folder.h"
 
-namespace fathom::scenes {
+namespace fathom::scenes::sound_test {
 namespace {
 
 Object object(const Attributes& attributes, double x, double distance = 0.5) {
@@ -131,4 +131,4 @@ TEST(EncodeWav, ClipsAndRounds) {
 }
 
 }  // namespace
-}  // namespace fathom::scenes
+}  // namespace fathom::scenes::sound_test

@@ -12,7 +12,7 @@
 #include "data/scenes/render.h"
 #include "temporary_folder.h"
 
-namespace fathom::scenes {
+namespace fathom::scenes::write_test {
 namespace {
 
 const WorldConfig kSmall{.train = 70, .val = 6, .seed = 2, .size = 48};
@@ -108,4 +108,4 @@ TEST(WriteWorld, OtherFoldersAreLeftAlone) {
 }
 
 }  // namespace
-}  // namespace fathom::scenes
+}  // namespace fathom::scenes::write_test

@@ -11,7 +11,7 @@
 #include "data/tokenizer/spec.h"
 #include "data/tokenizer/tokenizer.h"
 
-namespace fathom {
+namespace fathom::golden_test {
 namespace {
 
 std::vector<int32_t> ids_of(const Json& list) {
@@ -115,4 +115,4 @@ TEST(TokenizerSharedSamples, Clip) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::golden_test

@@ -10,7 +10,7 @@
 #include "data/tokenizer/spec.h"
 #include "data/tokenizer/tokenizer.h"
 
-namespace fathom {
+namespace fathom::hostile_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -154,4 +154,4 @@ TEST(TokenizerHostile, MissingFilesAreNamed) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::hostile_test

@@ -10,7 +10,7 @@
 #include "data/tokenizer/pattern.h"
 #include "data/tokenizer/pattern_text.h"
 
-namespace fathom {
+namespace fathom::scan_test {
 namespace {
 
 using Pieces = std::vector<std::string>;
@@ -106,4 +106,4 @@ TEST(TokenizerPattern, SkipsBrokenBytes) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::scan_test

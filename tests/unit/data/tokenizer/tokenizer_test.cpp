@@ -14,7 +14,7 @@
 #include "data/tokenizer/spec.h"
 #include "data/tokenizer/trainer.h"
 
-namespace fathom {
+namespace fathom::tokenizer_test {
 namespace {
 
 constexpr std::string_view kText =
@@ -195,4 +195,4 @@ TEST(TokenizerTime, LongAndShortWordsMergeAlike) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::tokenizer_test

@@ -6,7 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::trainer_test {
 namespace {
 
 /// Words of a few letters with a skewed distribution, and separators.
@@ -110,4 +110,4 @@ TEST(TokenizerTrainer, RefusesWhatCannotBe) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::trainer_test

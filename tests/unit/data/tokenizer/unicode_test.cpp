@@ -3,7 +3,7 @@
 #include "data/tokenizer/byte_alphabet.h"
 #include "data/tokenizer/unicode.h"
 
-namespace fathom::unicode {
+namespace fathom::unicode::unicode_test {
 namespace {
 
 TEST(TokenizerUnicode, DecodesExactlyTheValidSequences) {
@@ -89,4 +89,4 @@ TEST(TokenizerUnicode, ByteSymbols) {
 }
 
 }  // namespace
-}  // namespace fathom::unicode
+}  // namespace fathom::unicode::unicode_test
