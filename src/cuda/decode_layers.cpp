@@ -64,10 +64,12 @@ at::Tensor decode(at::Tensor& x, at::TensorList weights, at::TensorList scorers,
                   const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t kv_heads,
                   int64_t position, double eps, double gate_eps) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const cudaDeviceProp& card = *at::cuda::getCurrentDeviceProperties();
+  const cudaDeviceProp& properties = *at::cuda::getCurrentDeviceProperties();
+  const DecodeCard card = {properties.multiProcessorCount,
+                           static_cast<int64_t>(properties.sharedMemPerBlockOptin)};
   const ElementType type = check_dense(x, "decode_layers");
   const int64_t batch = x.size(0), layers = static_cast<int64_t>(weights.size() / kWeights);
-  const int64_t head_size = caches[0].size(3), splits = 2 * card.multiProcessorCount / (batch * kv_heads);
+  const int64_t head_size = caches[0].size(3), splits = 2 * card.multiprocessors / (batch * kv_heads);
   DecodeArgs args{.num_layers = static_cast<int>(layers),
                   .batch = static_cast<int>(batch),
                   .dim = static_cast<int>(x.size(1)),
@@ -92,8 +94,7 @@ at::Tensor decode(at::Tensor& x, at::TensorList weights, at::TensorList scorers,
       listed(key_count, at::kInt, layers * batch) && meeting.scalar_type() == at::kInt &&
           meeting.numel() >= 2 + batch * kv_heads &&
           (!forced || listed(*forced, at::kBool, layers * batch)) && listed(cos, at::kFloat, head_size / 2) &&
-          listed(sin, at::kFloat, head_size / 2) && position < args.capacity &&
-          decode_layers_fit(args, static_cast<int64_t>(card.sharedMemPerBlockOptin)),
+          listed(sin, at::kFloat, head_size / 2) && position < args.capacity && decode_layers_fit(args, card),
       "[decode_layers] expected counts, decisions and angles of {} layers × {} sequences, and room for a "
       "token behind {}",
       layers, batch, position);
@@ -120,7 +121,7 @@ at::Tensor decode(at::Tensor& x, at::TensorList weights, at::TensorList scorers,
   args.attended = attended.mutable_data_ptr();
   args.gated = gated.mutable_data_ptr();
   args.arrived = reinterpret_cast<unsigned*>(meeting.mutable_data_ptr<int32_t>());
-  C10_CUDA_CHECK(launch_decode_layers(type, args, card.multiProcessorCount, stream()));
+  C10_CUDA_CHECK(launch_decode_layers(type, args, card, stream()));
   return active;
 }
 

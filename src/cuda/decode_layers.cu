@@ -9,6 +9,21 @@
 namespace fathom::cuda {
 namespace {
 
+constexpr int64_t kReserved = 2048;  ///< of shared memory, for what is named in the kernel
+constexpr int64_t kUnitBytes = int64_t{kDecodeWarps} * kPieces * 32 * 16;
+constexpr int64_t kMostUnits = 16;
+
+__host__ __device__ int64_t sums_bytes(int tiles) {
+  return int64_t{4} * kDecodeWarps * kTileRows * tiles * kTileTokens;
+}
+
+/// The states of all sequences, in another phase what warps make of their keys.
+__host__ __device__ int64_t input_bytes(const DecodeArgs& args) {
+  const int64_t normed = int64_t{2} * args.batch * (args.dim + kPadding);
+  const int64_t attention = int64_t{4} * kDecodeWarps * kMaxGroup * (args.head_size + 2);
+  return ((normed > attention ? normed : attention) + 127) / 128 * 128;
+}
+
 struct Place {
   const DecodeArgs& args;
   unsigned passed = 0;  ///< arrivals that the next meeting waits for
@@ -29,19 +44,33 @@ __device__ void meet(Place& place) {
   __syncthreads();
 }
 
+/// The layer behind those whose gates are scored at once with that of `layer`.
+__device__ int last_scored(const DecodeArgs& args, int layer) {
+  int end = layer + 1;
+  while (end < min(args.num_layers, layer + args.lookahead) && args.layers[end].gate_norm != nullptr) ++end;
+  return end;
+}
+
+/// Of the gate of `layer`, scored with those from `first` on: each gives its jobs to the next blocks.
+__device__ Columns gate_columns(const DecodeArgs& args, int first, int layer) {
+  Columns columns = plain_columns(args.layers[layer].project, 2 * args.gate_inner, args.dim);
+  columns.first_block = (layer - first) * columns.jobs % static_cast<int>(gridDim.x);
+  return columns;
+}
+
 /// What the scorers of layers `first` to `end` make of all sequences, before their sums.
 template <typename T, int kTiles>
-__device__ void score_gates(const DecodeArgs& args, int first, int end, T* input, float* sums,
+__device__ void score_gates(const DecodeArgs& args, int first, int end, T* input, float* sums, Stage& stage,
                             const Rows& all) {
-  const int width = 2 * args.gate_inner, jobs = width / kTileRows;
+  const int width = 2 * args.gate_inner;
   for (int layer = first; layer < end; ++layer) {
-    Columns columns = plain_columns(args.layers[layer].project, width, args.dim);
-    columns.first_block = (layer - first) * jobs % static_cast<int>(gridDim.x);
-    if (columns.first_job() >= jobs) continue;
+    const Columns columns = gate_columns(args, first, layer);
+    if (columns.first_job() >= columns.jobs) continue;
+    if (stage.weight != columns.weight) stage_weights<T>(columns, stage);
     load_normed(input, args, all, args.layers[layer].gate_norm, args.gate_eps);
     float* both = args.both + int64_t{layer} * args.batch * width;
     product<T, kTiles, false>(
-        columns, all.count, sums,
+        columns, all.count, sums, stage,
         [&](int row, int k) {
           return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
         },
@@ -98,10 +127,10 @@ __device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& row
 /// x + W input, in place: each element has one writer.
 template <typename T, int kTiles>
 __device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
-                            const Rows& rows, float* sums) {
+                            const Rows& rows, float* sums, Stage& stage) {
   T* x = static_cast<T*>(args.x);
   product<T, kTiles, false>(
-      columns, rows.count, sums,
+      columns, rows.count, sums, stage,
       [&](int row, int k) {
         return shared_by_blocks(static_cast<const T*>(input) + int64_t{rows.sequence[row]} * columns.depth +
                                 k);
@@ -114,11 +143,30 @@ __device__ void add_product(const DecodeArgs& args, const Columns& columns, cons
       });
 }
 
+/// Asks for the weights that come first in `layer`: of its gate, or where everything is computed, of its
+/// queries.
+template <typename T>
+__device__ void stage_layer(const DecodeArgs& args, int layer, int width, Stage& stage) {
+  if (layer >= args.num_layers) return;
+  if (args.layers[layer].gate_norm == nullptr) {
+    if (args.forced == nullptr)
+      stage_weights<T>(plain_columns(args.layers[layer].qkv, width, args.dim), stage);
+    return;
+  }
+  for (int other = layer; other < last_scored(args, layer); ++other) {
+    const Columns columns = gate_columns(args, layer, other);
+    if (columns.first_job() >= columns.jobs) continue;
+    stage_weights<T>(columns, stage);
+    return;
+  }
+}
+
 template <typename T, int kTiles, int kSize>
 __device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& rows, T* input, float* sums,
-                              Place& place) {
+                              Stage& stage, Place& place) {
   const DecodeLayerArgs& weights = args.layers[layer];
   const int width = (args.heads + 2 * args.kv_heads) * kSize;
+  const Columns qkv = plain_columns(weights.qkv, width, args.dim);
   const Columns output = plain_columns(weights.output, args.dim, args.heads * kSize);
   const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
   const Columns down = plain_columns(weights.down, args.dim, args.inner);
@@ -126,29 +174,32 @@ __device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& row
     return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
   };
 
+  if (stage.weight != qkv.weight) stage_weights<T>(qkv, stage);
   load_normed(input, args, rows, weights.attention_norm, args.eps);
-  product<T, kTiles, false>(plain_columns(weights.qkv, width, args.dim), rows.count, sums, normed,
-                            [&](int column, int row, float sum, float) {
-                              static_cast<T*>(args.turned)[int64_t{rows.sequence[row]} * width + column] =
-                                  from_float<T>(sum);
-                            });
-  prefetch<T>(output);
+  product<T, kTiles, false>(qkv, rows.count, sums, stage, normed, [&](int column, int row, float sum, float) {
+    static_cast<T*>(args.turned)[int64_t{rows.sequence[row]} * width + column] = from_float<T>(sum);
+  });
+  stage_weights<T>(output, stage);
   meet(place);
   attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(input));
   prefetch<T>(gate_up);
   meet(place);
-  add_product<T, kTiles>(args, output, args.attended, rows, sums);
+  add_product<T, kTiles>(args, output, args.attended, rows, sums, stage);
+  stage_weights<T>(gate_up, stage);
   prefetch<T>(down);
   meet(place);
   load_normed(input, args, rows, weights.mlp_norm, args.eps);
-  product<T, kTiles, true>(gate_up, rows.count, sums, normed, [&](int column, int row, float gate, float up) {
-    const float g = to_float(from_float<T>(gate));
-    const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
-    static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
-        from_float<T>(opened * to_float(from_float<T>(up)));
-  });
+  product<T, kTiles, true>(gate_up, rows.count, sums, stage, normed,
+                           [&](int column, int row, float gate, float up) {
+                             const float g = to_float(from_float<T>(gate));
+                             const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
+                             static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
+                                 from_float<T>(opened * to_float(from_float<T>(up)));
+                           });
+  stage_weights<T>(down, stage);
   meet(place);
-  add_product<T, kTiles>(args, down, args.gated, rows, sums);
+  add_product<T, kTiles>(args, down, args.gated, rows, sums, stage);
+  stage_layer<T>(args, layer + 1, width, stage);
   meet(place);
 }
 
@@ -188,7 +239,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Rows all, rows;
   float* sums = reinterpret_cast<float*>(memory);
-  T* input = reinterpret_cast<T*>(memory + sizeof(float) * kDecodeWarps * kTileRows * kTiles * kTileTokens);
+  T* input = reinterpret_cast<T*>(memory + sums_bytes(kTiles));
+  const int64_t staged = int64_t{static_cast<int>(threadIdx.x) / 32} * args.staged_units * kPieces * 32;
+  Stage stage{reinterpret_cast<uint4*>(memory + sums_bytes(kTiles) + input_bytes(args)) + staged,
+              args.staged_units};
   Place place{args};
   if (threadIdx.x == 0) {
     all.count = args.batch;
@@ -199,16 +253,13 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
   for (int layer = 0; layer < args.num_layers; ++layer) {
     const bool scores = args.layers[layer].gate_norm != nullptr;
     if (scores && layer >= scored) {
-      scored = layer + 1;
-      while (scored < min(args.num_layers, layer + args.lookahead) &&
-             args.layers[scored].gate_norm != nullptr)
-        ++scored;
-      score_gates<T, kTiles>(args, layer, scored, input, sums, all);
+      scored = last_scored(args, layer);
+      score_gates<T, kTiles>(args, layer, scored, input, sums, stage, all);
       meet(place);
     }
     choose<T>(args, layer, scores, rows);
     if (rows.count == 0) continue;
-    compute_layer<T, kTiles, kSize>(args, layer, rows, input, sums, place);
+    compute_layer<T, kTiles, kSize>(args, layer, rows, input, sums, stage, place);
     scored = layer + 1;
   }
   meet(place);
@@ -226,40 +277,39 @@ int tiles_of(int batch) {
   return batch <= kTileTokens ? 1 : kMaxDecodeBatch / kTileTokens;
 }
 
-int64_t shared_bytes_of(const DecodeArgs& args) {
-  const int64_t sums = int64_t{4} * kDecodeWarps * kTileRows * tiles_of(args.batch) * kTileTokens;
-  const int64_t normed = int64_t{2} * args.batch * (args.dim + kPadding);
-  const int64_t attention = int64_t{4} * kDecodeWarps * kMaxGroup * (args.head_size + 2);
-  return sums + std::max(normed, attention);
+int64_t fixed_bytes(const DecodeArgs& args) {
+  return sums_bytes(tiles_of(args.batch)) + input_bytes(args);
 }
 
 template <typename T, int kTiles, int kSize>
-cudaError_t launch(const DecodeArgs& args, int multiprocessors, cudaStream_t stream) {
+cudaError_t launch(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream) {
   const auto kernel = decode_kernel<T, kTiles, kSize>;
-  const auto bytes = static_cast<size_t>(shared_bytes_of(args));
+  const int64_t room = card.shared_bytes - kReserved - fixed_bytes(args);
+  args.staged_units = static_cast<int>(std::clamp<int64_t>(room / kUnitBytes, 0, kMostUnits));
+  const auto bytes = static_cast<size_t>(fixed_bytes(args) + args.staged_units * kUnitBytes);
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
       error != cudaSuccess)
     return error;
-  void* parameters[] = {const_cast<DecodeArgs*>(&args)};
+  void* parameters[] = {&args};
   return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel),
-                                     dim3(static_cast<unsigned>(multiprocessors)), dim3(kDecodeThreads),
+                                     dim3(static_cast<unsigned>(card.multiprocessors)), dim3(kDecodeThreads),
                                      parameters, bytes, stream);
 }
 
 template <typename T, int kSize>
-cudaError_t launch_for_batch(const DecodeArgs& args, int multiprocessors, cudaStream_t stream) {
-  if (tiles_of(args.batch) == 1) return launch<T, 1, kSize>(args, multiprocessors, stream);
-  return launch<T, kMaxDecodeBatch / kTileTokens, kSize>(args, multiprocessors, stream);
+cudaError_t launch_for_batch(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream) {
+  if (tiles_of(args.batch) == 1) return launch<T, 1, kSize>(args, card, stream);
+  return launch<T, kMaxDecodeBatch / kTileTokens, kSize>(args, card, stream);
 }
 
 template <typename T>
-cudaError_t launch_for_heads(const DecodeArgs& args, int multiprocessors, cudaStream_t stream) {
+cudaError_t launch_for_heads(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream) {
   switch (args.head_size) {
     case 64:
-      return launch_for_batch<T, 64>(args, multiprocessors, stream);
+      return launch_for_batch<T, 64>(args, card, stream);
     case 128:
-      return launch_for_batch<T, 128>(args, multiprocessors, stream);
+      return launch_for_batch<T, 128>(args, card, stream);
     default:
       return cudaErrorInvalidValue;
   }
@@ -267,7 +317,7 @@ cudaError_t launch_for_heads(const DecodeArgs& args, int multiprocessors, cudaSt
 
 }  // namespace
 
-bool decode_layers_fit(const DecodeArgs& args, int64_t shared_bytes) {
+bool decode_layers_fit(const DecodeArgs& args, const DecodeCard& card) {
   const int group = args.kv_heads > 0 ? args.heads / args.kv_heads : 0;
   const bool heads = args.heads == group * args.kv_heads &&
                      (group == 1 || group == 2 || group == 4 || group == 8) &&
@@ -275,14 +325,13 @@ bool decode_layers_fit(const DecodeArgs& args, int64_t shared_bytes) {
   const int depth = args.heads * args.head_size;
   return heads && args.num_layers <= kMaxDecodeLayers && args.batch >= 1 && args.batch <= kMaxDecodeBatch &&
          args.dim % kChunk == 0 && depth % kChunk == 0 && args.inner % kChunk == 0 &&
-         args.gate_inner % 8 == 0 && shared_bytes_of(args) + 2048 <= shared_bytes;
+         args.gate_inner % 8 == 0 && fixed_bytes(args) + kReserved <= card.shared_bytes;
 }
 
-cudaError_t launch_decode_layers(ElementType type, const DecodeArgs& args, int multiprocessors,
+cudaError_t launch_decode_layers(ElementType type, DecodeArgs& args, const DecodeCard& card,
                                  cudaStream_t stream) {
-  if (type == ElementType::kBFloat16) return launch_for_heads<__nv_bfloat16>(args, multiprocessors, stream);
-  return type == ElementType::kHalf ? launch_for_heads<__half>(args, multiprocessors, stream)
-                                    : cudaErrorInvalidValue;
+  if (type == ElementType::kBFloat16) return launch_for_heads<__nv_bfloat16>(args, card, stream);
+  return type == ElementType::kHalf ? launch_for_heads<__half>(args, card, stream) : cudaErrorInvalidValue;
 }
 
 }  // namespace fathom::cuda

@@ -42,9 +42,10 @@ struct DecodeArgs {
   int inner;
   int gate_inner;
   int capacity;
-  int position;     ///< tokens that each sequence has seen
-  int lookahead;    ///< gates that are scored at once, on the states of the first
-  int most_splits;  ///< parts of a sequence's keys that blocks share
+  int position;      ///< tokens that each sequence has seen
+  int lookahead;     ///< gates that are scored at once, on the states of the first
+  int staged_units;  ///< set by the launch: chunks of weights that a warp asks for ahead
+  int most_splits;   ///< parts of a sequence's keys that blocks share
   float eps;
   float gate_eps;
   void* x;           ///< [batch, dim], in place
@@ -64,10 +65,15 @@ struct DecodeArgs {
   unsigned* arrived;  ///< [2 + batch · kv_heads], zero before and after
 };
 
-/// Whether the kernel takes these sizes, on a card with so many bytes of shared memory a block.
-bool decode_layers_fit(const DecodeArgs& args, int64_t shared_bytes);
+struct DecodeCard {
+  int multiprocessors;
+  int64_t shared_bytes;  ///< that a block may have
+};
+
+/// Whether the kernel takes these sizes.
+bool decode_layers_fit(const DecodeArgs& args, const DecodeCard& card);
 /// `type`: kHalf or kBFloat16. Needs all of the card: blocks wait for one another.
-cudaError_t launch_decode_layers(ElementType type, const DecodeArgs& args, int multiprocessors,
+cudaError_t launch_decode_layers(ElementType type, DecodeArgs& args, const DecodeCard& card,
                                  cudaStream_t stream);
 
 }  // namespace fathom::cuda

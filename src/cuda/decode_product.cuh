@@ -105,23 +105,67 @@ struct Columns {
   }
 };
 
+/// Weights that a warp has asked for ahead, in the order in which its lanes will take them: each lane finds
+/// what it asked for itself, so nobody else has to be waited for.
+struct Stage {
+  uint4* room;                   ///< [units, kPieces, 32] of this warp
+  int units;                     ///< chunks of `kTileRows` × `kChunk` elements
+  const void* weight = nullptr;  ///< whose chunks are there or on their way
+};
+constexpr int kPieces = kTileRows * kChunk * 2 / 16 / 32;  ///< vectors of a chunk that a lane takes
+
+/// A lane's part of one chunk: 32 elements of two rows.
+template <typename T>
+struct ChunkPlace {
+  const T* low;
+  const T* high;
+
+  __device__ ChunkPlace(const Columns& columns, int job) {
+    const int lane = threadIdx.x % 32;
+    low = static_cast<const T*>(columns.weight) + (int64_t{job} * columns.step + lane / 4) * columns.depth +
+          lane % 4 * 8;
+    high = low + int64_t{columns.high} * columns.depth;
+  }
+  __device__ const T* piece(int i, int k) const { return (i < 2 ? low : high) + k + i % 2 * (kChunk / 2); }
+};
+
+__device__ inline void copy_ahead(uint4* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
+               "l"(from));
+}
+
+/// Asks for this block's part of a product's weights, as far as there is room.
+template <typename T>
+__device__ void stage_weights(const Columns& columns, Stage& stage) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int unit = 0;
+  for (int job = columns.first_job(); job < columns.jobs; job += gridDim.x) {
+    const ChunkPlace<T> place(columns, job);
+    for (int k = warp * kChunk; k < columns.depth && unit < stage.units; k += kDecodeWarps * kChunk, ++unit)
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i)
+        copy_ahead(stage.room + (unit * kPieces + i) * 32 + lane, place.piece(i, k));
+  }
+  stage.weight = columns.weight;
+}
+
 /// W x for `count` sequences: a block a job, its warps share the depth. `input(row, k)` points to 8 elements;
 /// `store(job, column, row, sum, other)` gets sums of both halves where these are pairs (`kPairs`), otherwise
 /// of one column. `sums`: [warps, kTileRows, kTiles · 8] in shared memory.
 template <typename T, int kTiles, bool kPairs, typename Input, typename Store>
-__device__ void product(const Columns& columns, int count, float* sums, const Input& input,
+__device__ void product(const Columns& columns, int count, float* sums, Stage& stage, const Input& input,
                         const Store& store) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, part = lane % 4;
   constexpr int kWide = kTiles * kTileTokens;
+  const int staged = stage.weight == columns.weight ? stage.units : 0;
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  stage.weight = nullptr;
+  int unit = 0;
   for (int job = columns.first_job(); job < columns.jobs; job += gridDim.x) {
-    const T* low = static_cast<const T*>(columns.weight) +
-                   (int64_t{job} * columns.step + group) * columns.depth + part * 8;
-    const T* high = low + int64_t{columns.high} * columns.depth;
+    const ChunkPlace<T> place(columns, job);
     float sum[kTiles][4] = {};
-#pragma unroll 2
-    for (int k = warp * kChunk; k < columns.depth; k += kDecodeWarps * kChunk) {
-      const uint4 a[2] = {streamed(low + k), streamed(low + k + kChunk / 2)};
-      const uint4 b[2] = {streamed(high + k), streamed(high + k + kChunk / 2)};
+    const auto add_chunk = [&](const uint4(&w)[kPieces], int k) {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
         if (tile * kTileTokens >= count) break;
@@ -130,10 +174,24 @@ __device__ void product(const Columns& columns, int count, float* sums, const In
         for (int half = 0; half < 2; ++half) {
           uint4 x = {0, 0, 0, 0};
           if (row < count) x = input(row, k + half * (kChunk / 2) + part * 8);
-          multiply<T>(sum[tile], a[half].x, b[half].x, a[half].y, b[half].y, x.x, x.y);
-          multiply<T>(sum[tile], a[half].z, b[half].z, a[half].w, b[half].w, x.z, x.w);
+          multiply<T>(sum[tile], w[half].x, w[half + 2].x, w[half].y, w[half + 2].y, x.x, x.y);
+          multiply<T>(sum[tile], w[half].z, w[half + 2].z, w[half].w, w[half + 2].w, x.z, x.w);
         }
       }
+    };
+    int k = warp * kChunk;
+    for (; k < columns.depth && unit < staged; k += kDecodeWarps * kChunk, ++unit) {
+      uint4 w[kPieces];
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) w[i] = stage.room[(unit * kPieces + i) * 32 + lane];
+      add_chunk(w, k);
+    }
+#pragma unroll 2
+    for (; k < columns.depth; k += kDecodeWarps * kChunk) {
+      uint4 w[kPieces];
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) w[i] = streamed(place.piece(i, k));
+      add_chunk(w, k);
     }
     float* own = sums + warp * kTileRows * kWide;
 #pragma unroll
