@@ -51,27 +51,38 @@ struct ProductGradient {
   }
 };
 
+/// The layer, step by step. `kept` takes what the backward pass wants; null: whatever is used is freed.
+at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const CountedBlock& block,
+                         variable_list* kept) {
+  const at::AutoDispatchBelowADInplaceOrView below;
+  const CountedRows& rows = block.rows;
+  const auto keep = [kept](size_t i, at::Tensor made) {
+    if (kept != nullptr) (*kept)[i] = made;
+    return made;
+  };
+  const auto x = keep(kX, x_BTD.contiguous());
+  const auto weight = [&](size_t i) { return keep(kKept + i, inputs[i].to(x.scalar_type())); };
+  auto y = keep(kNormed, gathered_rms_norm(x, weight(kAttentionNorm), block.eps, rows));
+  y = keep(kTurned, counted_linear(y, weight(kQkv), rows));
+  counted_rope(y, block.cos_TF, block.sin_TF, block.heads, rows, block.keys, block.values);
+  at::Tensor sums, h;
+  std::tie(y, sums) = counted_attention(y, block.heads, rows);
+  keep(kSums, sums);
+  y = counted_linear(keep(kAttended, y), weight(kOutput), rows);
+  y = keep(kPart, dropped(y, block, 0, rows.all()));
+  std::tie(h, y) = added_rms_norm(x, y, weight(kMlpNorm), block.eps, rows);
+  y = keep(kUp, counted_linear(keep(kHNormed, y), weight(kGateUp), rows));
+  y = keep(kGated, counted_swiglu(y, rows));
+  y = keep(kAdded, dropped(counted_linear(y, weight(kDown), rows), block, 1, rows.all()));
+  return merged_rows(x, keep(kH, h), y, rows);
+}
+
 /// One function for all: its gradients meet in the kernels, not in sums over all tokens.
 struct BlockFunction : torch::autograd::Function<BlockFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_BTD, at::TensorList inputs,
                             const CountedBlock& block) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    const CountedRows& rows = block.rows;
-    const auto x = x_BTD.contiguous();
     variable_list kept(kKept + kWeights);
-    for (size_t i = 0; i < kWeights; ++i) kept[kKept + i] = inputs[i].to(x.scalar_type());
-    const auto weight = [&](size_t i) -> const at::Tensor& { return kept[kKept + i]; };
-    kept[kX] = x;
-    kept[kNormed] = gathered_rms_norm(x, weight(kAttentionNorm), block.eps, rows);
-    kept[kTurned] = counted_linear(kept[kNormed], weight(kQkv), rows);
-    counted_rope(kept[kTurned], block.cos_TF, block.sin_TF, block.heads, rows, block.keys, block.values);
-    std::tie(kept[kAttended], kept[kSums]) = counted_attention(kept[kTurned], block.heads, rows);
-    kept[kPart] = dropped(counted_linear(kept[kAttended], weight(kOutput), rows), block, 0, rows.all());
-    std::tie(kept[kH], kept[kHNormed]) = added_rms_norm(x, kept[kPart], weight(kMlpNorm), block.eps, rows);
-    kept[kUp] = counted_linear(kept[kHNormed], weight(kGateUp), rows);
-    kept[kGated] = counted_swiglu(kept[kUp], rows);
-    kept[kAdded] = dropped(counted_linear(kept[kGated], weight(kDown), rows), block, 1, rows.all());
-    const auto y = merged_rows(x, kept[kH], kept[kAdded], rows);
+    const auto y = block_forward(x_BTD, inputs, block, &kept);
     context->saved_data["wide"] = inputs[kQkv].scalar_type() == at::kFloat;
     auto holder = c10::make_intrusive<BlockHolder>(block);
     at::Tensor& score_BT = holder->block.score.score_BT;
@@ -172,6 +183,7 @@ at::Tensor counted_block(const at::Tensor& x_BTD, const CountedWeights& weights,
   variable_list inputs = {weights.attention_norm, weights.qkv,     weights.output,
                           weights.mlp_norm,       weights.gate_up, weights.down};
   if (block.score.score_BT.defined()) inputs.push_back(block.score.score_BT);
+  if (!at::GradMode::is_enabled()) return block_forward(x_BTD, inputs, block, nullptr);
   return BlockFunction::apply(x_BTD, at::TensorList(inputs), block);
 }
 

@@ -1,4 +1,5 @@
 // Gated blocks whose rows the device counts, by the references of its operations.
+#include <c10/core/Allocator.h>
 #include <torch/torch.h>
 
 #include "gated_block_fixture.h"
@@ -113,6 +114,37 @@ TEST(RandomGate, LearnsOnRowsThatTheDeviceCounts) {
   EXPECT_LT(relative_error(device.y_BTD, host.y_BTD), 1e-12);
   for (size_t i = 0; i < host.grads.size(); ++i)
     EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12) << i;
+}
+
+/// The most bytes that tensors made under its guard held at once.
+class HeldBytes : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void* /*data*/, int64_t bytes, size_t /*allocated*/, size_t /*reserved*/,
+                         c10::Device /*device*/) override {
+    now_ += bytes;
+    most_ = std::max(most_, now_);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t most() const { return most_; }
+
+ private:
+  int64_t now_ = 0, most_ = 0;
+};
+
+TEST(GatedBlock, FreesWhatItHasUsedWhereNothingIsLearned) {
+  Block block = block_of({.kind = GateKind::kCausal});
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  const GateTrace forced = {{{1, formula_uniform("few", kBatch * kTokens).view({kBatch, kTokens}).gt(0.5)}}};
+  const auto most_bytes = [&](bool learns) {
+    const at::AutoGradMode mode(learns);
+    const auto held = std::make_shared<HeldBytes>();
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, held);
+    const auto y = block->counted(x, view, {.forced_gates = &forced});
+    EXPECT_EQ(y.requires_grad(), learns);
+    return static_cast<double>(held->most());
+  };
+  EXPECT_LT(most_bytes(false), 0.6 * most_bytes(true));
 }
 
 TEST(GatedBlock, WaitsForTheRowsThatTheHostCountsAlone) {
