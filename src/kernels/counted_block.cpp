@@ -1,5 +1,6 @@
 #include "kernels/counted_block.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -111,13 +112,15 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
         counted_rms_norm_backward(product(grad_up, kept[kHNormed], kGateUp), kept[kH], kept[kKept + kMlpNorm],
                                   block.eps, grad_rows, rows);
     const auto grad_attended = product(dropped(grad_h, block, 0, rows.start_S1), kept[kAttended], kOutput);
-    const auto grad_qkv =
-        counted_attention_backward(grad_attended, kept[kTurned], kept[kAttended], kept[kSums], block.cos_TF,
-                                   block.sin_TF, block.heads, rows);
+    const HeadGradients turned = counted_attention_backward(grad_attended, kept[kTurned], kept[kAttended],
+                                                            kept[kSums], block.heads, rows);
+    const auto grad_qkv = counted_rope_backward(turned, block.cos_TF, block.sin_TF, rows);
     std::tie(grads[0], grads[1 + kAttentionNorm]) =
         gathered_rms_norm_backward(product(grad_qkv, kept[kNormed], kQkv), kept[kX],
                                    kept[kKept + kAttentionNorm], block.eps, grad_h, grad, rows);
     if (learns) grads.back() = grad_score;
+    if (learns && block.score.values)
+      grads.back() = grad_score + value_score_grad(turned.v, kept[kTurned], block.score.score_BT, rows);
     grads.emplace_back();
     return grads;
   }

@@ -1,5 +1,7 @@
 #include "kernels/counted_gradients.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/sigmoid.h>
 #include <torch/library.h>
 
 #include "base/error.h"
@@ -80,19 +82,36 @@ std::pair<at::Tensor, at::Tensor> gathered_rms_norm_backward(const at::Tensor& g
   return {grad_x, grad_weight};
 }
 
-at::Tensor counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
-                                      const at::Tensor& sums, const at::Tensor& cos_TF,
-                                      const at::Tensor& sin_TF, HeadLayout layout, const CountedRows& rows) {
+HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
+                                         const at::Tensor& sums, HeadLayout layout, const CountedRows& rows) {
   static const auto op =
       find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
                     int64_t, const at::Tensor&, const at::Tensor&)>("fathom::counted_attention_backward");
-  static const auto turn_back =
+  auto [grad_q, grad_k, grad_v] =
+      op.call(grad, qkv, y, sums, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1);
+  return {grad_q, grad_k, grad_v};
+}
+
+at::Tensor counted_rope_backward(const HeadGradients& turned, const at::Tensor& cos_TF,
+                                 const at::Tensor& sin_TF, const CountedRows& rows) {
+  static const auto op =
       find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                          const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
           "fathom::counted_rope_backward");
-  const auto [grad_q, grad_k, grad_v] =
-      op.call(grad, qkv, y, sums, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1);
-  return turn_back.call(grad_q, grad_k, grad_v, cos_TF, sin_TF, rows.place_N, rows.start_S1);
+  return op.call(turned.q, turned.k, turned.v, cos_TF, sin_TF, rows.place_N, rows.start_S1);
+}
+
+at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, const at::Tensor& score_BT,
+                            const CountedRows& rows) {
+  const auto type = score_BT.scalar_type();
+  const auto grad = grad_v.flatten(1);
+  const auto v = qkv.narrow(1, qkv.size(1) - grad.size(1), grad.size(1));
+  const auto brought_N = (grad.to(type) * v.to(type)).sum(1);
+  // A select, since a product would let what lies in rows that are not in use through.
+  const auto idle_N = rows.slot_N.lt(0) | rows.slot_N.ge(rows.start_S1.select(0, -1));
+  const auto gain_N = brought_N.index_select(0, rows.slot_N.clamp_min(0)).masked_fill(idle_N, 0);
+  const auto p = at::sigmoid(score_BT);
+  return gain_N.view_as(p) * p * (1 - p);
 }
 
 Three causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const ScorerWeights& weights,

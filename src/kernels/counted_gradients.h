@@ -17,6 +17,7 @@ struct ScoreGradient {
   double explore = 1;     ///< an explored token stands for 1 / explore
   at::Tensor multiplier;  ///< float64 scalar: what a token's sigmoid costs, times `share`; undefined: nothing
   double share = 0;
+  bool values = false;  ///< they also learn from what their tokens' values bring to others
 };
 
 /// Gradients [N, D] of the rows that `merged_rows` added, of `grad_BTD`, and of the scores: float32 [B, T],
@@ -43,10 +44,20 @@ std::pair<at::Tensor, at::Tensor> gathered_rms_norm_backward(const at::Tensor& g
                                                              const at::Tensor& added,
                                                              const at::Tensor& passed,
                                                              const CountedRows& rows);
-/// Gradient of `qkv` before `counted_rope` turned it. `qkv`: turned; `y`, `sums`: of `counted_attention`.
-at::Tensor counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
-                                      const at::Tensor& sums, const at::Tensor& cos_TF,
-                                      const at::Tensor& sin_TF, HeadLayout layout, const CountedRows& rows);
+/// Gradients of queries [N, H, E], keys and values [N, K, E].
+struct HeadGradients {
+  at::Tensor q, k, v;
+};
+/// Of those in `qkv`, which `counted_rope` turned. `y`, `sums`: of `counted_attention`.
+HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
+                                         const at::Tensor& sums, HeadLayout layout, const CountedRows& rows);
+/// The gradient of `qkv` before `counted_rope` turned it.
+at::Tensor counted_rope_backward(const HeadGradients& turned, const at::Tensor& cos_TF,
+                                 const at::Tensor& sin_TF, const CountedRows& rows);
+/// What scores learn from values, as if an active token's were multiplied with its score: the derivative of
+/// the sigmoid times ⟨grad_v, v⟩, 0 where a token is not active. `grad_v`: [N, K, E]; as `score_BT`.
+at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, const at::Tensor& score_BT,
+                            const CountedRows& rows);
 /// Gradients of `both` (of `type`), shift and out, of `causal_scores`.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> causal_scores_backward(const at::Tensor& grad_BT,
                                                                       const at::Tensor& both,

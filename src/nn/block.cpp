@@ -72,7 +72,7 @@ bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
   const bool plain = attention_->is_plain() && mlp_->is_plain();
   const bool decides = gate.is_causal() && gate.kind != GateKind::kTopK;  // whose scores are factors too
   const bool begins = view.causal && !view.present_BT.defined();
-  const bool learned_elsewhere = context.training && (context.score_values || view.cache != nullptr);
+  const bool learned_elsewhere = context.training && view.cache != nullptr;
   if (view.cache != nullptr && view.cache->room(options_.layer).first.scalar_type() != x_BTD.scalar_type())
     return false;
   return plain && decides && begins && widths_fit(options_) && !learned_elsewhere &&

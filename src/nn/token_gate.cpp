@@ -123,7 +123,8 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
     decision.score = {.score_BT = score_BT,
                       .explore = choice.explore > 0 ? choice.explore : 1,
                       .multiplier = multiplier_,
-                      .share = context.sample_share / static_cast<double>(x_BTD.size(1))};
+                      .share = context.sample_share / static_cast<double>(x_BTD.size(1)),
+                      .values = context.score_values};
   return decision;
 }
 

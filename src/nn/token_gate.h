@@ -61,8 +61,8 @@ class TokenGateImpl : public torch::nn::Module {
 
   /// REQUIRES a kind that fits the view: causal ones alone where tokens do not see later ones.
   GateDecision forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
-  /// The same for a device that counts the rows itself. REQUIRES unpadded texts that begin here, no
-  /// GateKind::kTopK, and in training no scores of values.
+  /// The same for a device that counts the rows itself. REQUIRES unpadded texts that begin here, and no
+  /// GateKind::kTopK.
   CountedDecision counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
   /// Decisions that no score takes, bool [B, T]: forced or drawn ones. Undefined: the scorer decides.

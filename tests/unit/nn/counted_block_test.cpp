@@ -60,6 +60,7 @@ class CudaGatedBlock : public ::testing::Test {
     return {.training = true,
             .key_B = (at::arange(kBatch) * 71).to(forced->active_BT.at(1).device()),
             .explore = 0.3,
+            .score_values = true,
             .sample_share = 0.25,
             .forced_gates = forced};
   }

@@ -103,6 +103,35 @@ TEST(CausalGate, LearnsOnRowsThatTheDeviceCountsAsOnThoseThatTheHostCounts) {
         }
 }
 
+TEST(CausalGate, ScoresLearnFromValuesOnRowsThatTheDeviceCounts) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  for (const at::Tensor& active_BT : decisions_of_all_sorts(kTokens)) {
+    Block block = block_of({.kind = GateKind::kCausal}, 0.2);
+    const GateTrace trace = {{{1, active_BT}}};
+    ForwardContext context = {.training = true,
+                              .key_B = at::arange(kBatch) * 71,
+                              .explore = 0.4,
+                              .score_values = true,
+                              .sample_share = 0.25,
+                              .forced_gates = &trace};
+    const Learned host = learned(block, x, view, context, /*counted=*/false),
+                  device = learned(block, x, view, context, /*counted=*/true);
+    context.score_values = false;
+    const Learned plain = learned(block, x, view, context, /*counted=*/true);
+    double scorer = 0;
+    const auto names = block->named_parameters().keys();
+    for (size_t i = 0; i < host.grads.size(); ++i) {
+      EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12) << (i < names.size() ? names[i] : "x");
+      if (i < names.size() && names[i].starts_with("gate."))
+        scorer = std::max(scorer, relative_error(device.grads[i], plain.grads[i]));
+    }
+    if (active_BT.any().item<bool>()) {
+      EXPECT_GT(scorer, 1e-3);
+    }
+  }
+}
+
 TEST(RandomGate, LearnsOnRowsThatTheDeviceCounts) {
   const auto x = states();
   const auto view = view_of(x, /*causal=*/true);
