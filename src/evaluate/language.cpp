@@ -108,6 +108,10 @@ LanguageReports evaluate_language(const LanguageModel& model, const NamedWindows
   return reports;
 }
 
+at::Tensor padded_lengths(const at::Tensor& length_B, int64_t tokens) {
+  return length_B.eq(tokens).all().item<bool>() ? at::Tensor() : length_B;
+}
+
 double total_nats(const LanguageModel& model, const at::Tensor& hidden_ND, const at::Tensor& target_N,
                   int64_t chunk) {
   auto total = at::zeros({}, hidden_ND.options().dtype(at::kDouble));
@@ -133,13 +137,15 @@ LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const Toke
   int64_t done = 0;
   while (auto loaded = loader.next()) {
     require_known_tokens(loaded->tokens_BT, model->config().vocab_size);
+    const int64_t num_inputs = loaded->tokens_BT.size(1) - 1;
+    auto input_length_B = padded_lengths(loaded->length_B - 1, num_inputs);
+    if (input_length_B.defined()) input_length_B = input_length_B.to(options.device);
     const Batch batch = to_device(std::move(*loaded), options.device);
-    const int64_t num_inputs = batch.tokens_BT.size(1) - 1;
     const auto input_BT = batch.tokens_BT.slice(1, 0, num_inputs);
     const auto position_T = at::arange(1, num_inputs + 1, batch.length_B.options());
     const auto padded_BT = position_T.unsqueeze(0).ge(batch.length_B.unsqueeze(1));
     const auto target_BT = batch.tokens_BT.slice(1, 1).masked_fill(padded_BT, -1);
-    const auto hidden_BTD = model->hidden(input_BT, batch.length_B - 1, context);
+    const auto hidden_BTD = model->hidden(input_BT, input_length_B, context);
     report.nats += total_nats(model, hidden_BTD.flatten(0, 1), target_BT.flatten());
     report.tokens += (batch.length_B - 1).sum().item<int64_t>();
     done += batch.size();

@@ -58,6 +58,11 @@ struct LanguageReports {
 LanguageReports evaluate_language(const LanguageModel& model, const NamedWindows& texts,
                                   const EvaluateOptions& options = {});
 
+/// What a model is to be told of rows of `tokens` tokens: `length_B` (int64, on the CPU), or nothing where
+/// all are full. With lengths it looks for padding, and on a GPU layers with gates then wait for their
+/// counts.
+at::Tensor padded_lengths(const at::Tensor& length_B, int64_t tokens);
+
 /// −ln p of `target_N` given hidden states [N, D], summed in float64 over the targets ≥ 0. Logits are float32
 /// and made for `chunk` states at a time, so a large vocabulary needs no [N, V].
 double total_nats(const LanguageModel& model, const at::Tensor& hidden_ND, const at::Tensor& target_N,

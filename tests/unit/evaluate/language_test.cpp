@@ -2,10 +2,12 @@
 
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numbers>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -13,6 +15,8 @@
 #include "evaluate/model_inputs.h"
 #include "nn/init.h"
 #include "temporary_folder.h"
+#include "tensor/device.h"
+#include "tensor/device_runtime.h"
 
 namespace fathom::language_test {
 namespace {
@@ -141,6 +145,49 @@ TEST(Language, ATextBeginsAfterWhatTheTokenizerPutsBeforeIt) {
   EXPECT_EQ(tokenizer.start_of_text(), 65);
   EXPECT_EQ(first(tokenizer), 65);
   ::unsetenv("FATHOM_CACHE");
+}
+
+TEST(Language, FullWindowsHaveNoLengths) {
+  const auto lengths = [](const std::vector<int64_t>& length) {
+    return padded_lengths(at::tensor(length, at::kLong), 5);
+  };
+  EXPECT_FALSE(lengths({5, 5, 5}).defined());
+  EXPECT_TRUE(at::equal(lengths({5, 3, 5}), at::tensor({5, 3, 5}, at::kLong)));
+}
+
+thread_local int64_t counted_products = 0;
+
+/// Whether layers let the device count their tokens.
+TEST(Language, OnAGpuFullWindowsTakeTheRowsThatTheDeviceCounts) {
+  const CudaAvailability cuda = cuda_availability();
+  if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
+  const at::Device device = select_device("cuda:0");
+  ASSERT_EQ(make_device_runtime(device)->missing_kernels(), "");
+  LanguageModel model(LanguageModelConfig{.vocab_size = 257,
+                                          .dim = 64,
+                                          .layers = 2,
+                                          .heads = 4,
+                                          .mlp_dim = 96,
+                                          .max_positions = kWindow,
+                                          .gate = {.kind = GateKind::kCausal, .inner = 32}});
+  init_parameters(*model, 3);
+  model->to(device);
+  const auto products_of = [&](size_t num_bytes) {
+    const TemporaryFolder folder;
+    counted_products = 0;
+    const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback(
+        [](const at::RecordFunction& call) -> std::unique_ptr<at::ObserverContext> {
+          if (std::string_view(call.name()) == "fathom::counted_linear") ++counted_products;
+          return nullptr;
+        }));
+    evaluate_language(model, windows_of(folder, std::string(num_bytes, 'x')),
+                      {.device = device, .compute_dtype = at::kBFloat16, .batch_size = 2, .workers = 0});
+    at::removeCallback(handle);
+    return counted_products;
+  };
+  const int64_t of_a_batch = 2 * 4;  // layers, products of each
+  EXPECT_EQ(products_of(2 * kWindow), of_a_batch);
+  EXPECT_EQ(products_of(3 * kWindow + 3), of_a_batch) << "the second batch is padded";
 }
 
 TEST(Language, ChunksOfLogitsChangeNothing) {
