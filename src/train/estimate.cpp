@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "train/task/contrastive_flops.h"
 #include "train/task/masked_token.h"
 
 namespace fathom {
@@ -82,17 +83,14 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
             per_width * kept_widths(model, length)};
   }
   const DualTowerConfig& model = recipe.dual_tower;
-  const int64_t tokens = recipe.data.inputs.text.max_tokens;
-  const auto views = static_cast<double>(recipe.data.pairing.views_per_image),
-             captions = static_cast<double>(recipe.data.pairing.captions_per_image);
-  const auto image_flops = static_cast<double>(forward_flops(model, 1, 0)),
-             pair_flops = static_cast<double>(forward_flops(model, 1, tokens));
-  const int64_t frames = model.hears ? recipe.data.inputs.audio.max_frames() : 0;
-  const auto clip_flops = static_cast<double>(sound_flops(model, 1, frames));
-  return {parameter_count(model),
-          3.0 * (views * image_flops + captions * (pair_flops - image_flops) + clip_flops),
-          per_width * (views * kept_widths(model.vision) + captions * kept_widths(model.text, tokens) +
-                       (model.hears ? kept_widths(model.audio, frames) : 0))};
+  const ContrastiveSample sample = {.views = recipe.data.pairing.views_per_image,
+                                    .captions = recipe.data.pairing.captions_per_image,
+                                    .tokens = recipe.data.inputs.text.max_tokens,
+                                    .frames = model.hears ? recipe.data.inputs.audio.max_frames() : 0};
+  return {parameter_count(model), contrastive_flops(model, recipe.contrastive, sample),
+          per_width * (static_cast<double>(sample.views) * kept_widths(model.vision) +
+                       static_cast<double>(sample.captions) * kept_widths(model.text, sample.tokens) +
+                       (model.hears ? kept_widths(model.audio, sample.frames) : 0))};
 }
 
 }  // namespace

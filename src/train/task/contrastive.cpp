@@ -10,6 +10,7 @@
 #include "nn/init.h"
 #include "tensor/random_keys.h"
 #include "train/losses/contrastive_losses.h"
+#include "train/task/contrastive_flops.h"
 #include "train/task/module_parameters.h"
 
 namespace fathom {
@@ -293,11 +294,11 @@ PixelStatistics ContrastiveTask::pixels() const {
 }
 
 double ContrastiveTask::flops_per_sample() const {
-  const DualTowerConfig& config = setup_.model->config();
-  const int64_t text = forward_flops(config, 1, setup_.num_tokens) - forward_flops(config, 1, 0);
-  return 3.0 *
-         static_cast<double>(forward_flops(config, 1, 0) * setup_.views_per_image +
-                             text * setup_.captions_per_image + sound_flops(config, 1, setup_.num_frames));
+  return contrastive_flops(setup_.model->config(), setup_.config,
+                           {.views = setup_.views_per_image,
+                            .captions = setup_.captions_per_image,
+                            .tokens = setup_.num_tokens,
+                            .frames = setup_.num_frames});
 }
 
 }  // namespace fathom

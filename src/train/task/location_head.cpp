@@ -61,4 +61,8 @@ at::Tensor LocationHeadImpl::loss(const at::Tensor& region_NPD, const at::Tensor
   return (foretold_NK2 - true_NK2).abs().mean({1, 2});
 }
 
+int64_t location_head_products(int64_t in) {
+  return (2 * in + kLocationWidth + 2) * kLocationWidth;
+}
+
 }  // namespace fathom

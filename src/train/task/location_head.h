@@ -35,4 +35,7 @@ class LocationHeadImpl : public torch::nn::Module {
 };
 TORCH_MODULE(LocationHead);
 
+/// Weights that each pair of states of width `in` is multiplied with.
+int64_t location_head_products(int64_t in);
+
 }  // namespace fathom

@@ -9,6 +9,15 @@
 
 namespace fathom {
 
+namespace {
+
+/// Of two modalities one logit says which it is.
+int64_t num_logits(int64_t modalities) {
+  return modalities == 2 ? 1 : modalities;
+}
+
+}  // namespace
+
 ModalityDiscriminatorImpl::ModalityDiscriminatorImpl(int64_t dim, int64_t modalities)
     : modalities_(modalities) {
   const auto layer = [](int64_t in, int64_t out) {
@@ -16,7 +25,7 @@ ModalityDiscriminatorImpl::ModalityDiscriminatorImpl(int64_t dim, int64_t modali
         LinearOptions{.in = in, .out = out, .init_deviation = 1.0 / std::sqrt(static_cast<double>(in))});
   };
   hidden_ = register_module("hidden", layer(dim, dim));
-  out_ = register_module("out", layer(dim, modalities == 2 ? 1 : modalities));
+  out_ = register_module("out", layer(dim, num_logits(modalities)));
 }
 
 at::Tensor ModalityDiscriminatorImpl::log_probability(const at::Tensor& embedding_ND, int64_t which) {
@@ -43,6 +52,10 @@ at::Tensor ModalityDiscriminatorImpl::adversarial_loss(const std::vector<Part>& 
     sum = sum.defined() ? sum + mean : mean;
   }
   return sum / -static_cast<double>(parts.size());
+}
+
+int64_t discriminator_products(int64_t dim, int64_t modalities) {
+  return dim * (dim + num_logits(modalities));
 }
 
 }  // namespace fathom

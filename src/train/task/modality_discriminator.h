@@ -39,4 +39,7 @@ class ModalityDiscriminatorImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ModalityDiscriminator);
 
+/// Weights that each embedding of width `dim` is multiplied with.
+int64_t discriminator_products(int64_t dim, int64_t modalities);
+
 }  // namespace fathom

@@ -27,4 +27,8 @@ at::Tensor ViewHeadImpl::forward(const at::Tensor& pooled_BD) {
   return view_BD / at::linalg_vector_norm(view_BD, 2, {-1}, true).clamp_min(1e-12);
 }
 
+int64_t view_head_products(int64_t in) {
+  return (in + kViewWidth) * kViewHeadWidth;
+}
+
 }  // namespace fathom

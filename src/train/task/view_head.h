@@ -4,6 +4,8 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <cstdint>
+
 #include "nn/linear.h"
 
 namespace fathom {
@@ -22,5 +24,8 @@ class ViewHeadImpl : public torch::nn::Module {
   Linear out_{nullptr};
 };
 TORCH_MODULE(ViewHead);
+
+/// Weights that each row of `in` features is multiplied with.
+int64_t view_head_products(int64_t in);
 
 }  // namespace fathom

@@ -232,5 +232,36 @@ TEST_F(ComponentValues, AdaptersActOnBothTowers) {
             1e-2);
 }
 
+/// Elements of the weights of a task's products whose names begin like this.
+double product_weights(const ContrastiveTask& task, const std::string& prefix) {
+  int64_t sum = 0;
+  for (const auto& [name, parameter] : named(task))
+    if (name.starts_with(prefix) && parameter.dim() == 2) sum += parameter.numel();
+  return static_cast<double>(sum);
+}
+
+TEST(ContrastiveFlops, CountTheHeadsOfTrainingAlone) {
+  const auto make_task = [](const ContrastiveConfig& config) {
+    return ContrastiveTask({.model = make_model(config),
+                            .config = config,
+                            .num_tokens = 10,
+                            .captions_per_image = 3,
+                            .views_per_image = 2});
+  };
+  const double towers = make_task({}).flops_per_sample();
+  const auto image = static_cast<double>(forward_flops(tiny(false), 1, 0)),
+             pair = static_cast<double>(forward_flops(tiny(false), 1, 10));
+  EXPECT_EQ(towers, 3 * (2 * image + 3 * (pair - image)));
+  const auto expect_head = [&](const ContrastiveConfig& config, const std::string& name, double rows) {
+    const ContrastiveTask task = make_task(config);
+    EXPECT_GT(product_weights(task, name), 0) << name;
+    EXPECT_EQ(task.flops_per_sample() - towers, 3 * 2 * rows * product_weights(task, name)) << name;
+  };
+  expect_head({.self_weight = 0.2}, "view_head.", 2);
+  expect_head({.word_weight = 3}, "word_head.", 2);
+  expect_head({.localization = 0.3, .localization_pairs = 7}, "location_head.", 2 * 7);
+  expect_head({.reversal = 0.1}, "discriminator.", 2 + 3);
+}
+
 }  // namespace
 }  // namespace fathom::testing::contrastive_components_test
