@@ -1,6 +1,8 @@
 // fathom bench sparse
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/version.h"
 #include "cli/options.h"
@@ -43,24 +45,29 @@ void add_sparse_options(CLI::App& app, BenchArguments& arguments) {
                  "sequences that are decoded together; several values")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
-  number("--decode-context", config.decode_context, "tokens that decoding finds in its cache");
+  app.add_option("--decode-context", config.decode_contexts,
+                 "tokens that decoding finds in its cache; several values, each with every batch")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
   number("--decode-tokens", config.decode_tokens, "tokens that are timed a round");
   number("--rounds", config.rounds, "timed, after one that is not; medians count");
   app.add_flag("--json", arguments.as_json, "print one JSON object");
 }
 
-void print_timing(const std::string& name, const SparseTiming& timing) {
+void print_timing(const std::string& name, const SparseTiming& timing, double limit) {
   fmt::print("{:<22}{:>10.2f}{:>10.2f}{:>9.2f}x{:>9.2f}x{:>9.0f} %\n", name, timing.dense_ms, timing.gated_ms,
-             timing.speedup(), timing.limit(), 100 * timing.speedup() / timing.limit());
+             timing.speedup(), limit, 100 * timing.speedup() / limit);
 }
 
-void print_sparse(const SparseBenchmarkReport& report, const SparseBenchmarkConfig& config) {
+void print_sparse(const SparseBenchmarkReport& report) {
   fmt::print("{:<22}{:>10}{:>10}{:>10}{:>10}{:>11}\n", "milliseconds", "dense", "gated", "faster", "limit",
              "of limit");
-  print_timing("prefill", report.prefill);
-  print_timing("training step", report.training);
-  for (size_t i = 0; i < report.decode.size(); ++i)
-    print_timing(fmt::format("decode, batch {}", config.decode_batches[i]), report.decode[i]);
+  print_timing("prefill", report.prefill, report.prefill.limit());
+  print_timing("training step", report.training, report.training.limit());
+  for (const DecodeTiming& decode : report.decode)
+    print_timing(fmt::format("decode, {} × {}", decode.batch, decode.context), decode.timing, decode.limit());
+  fmt::print(
+      "limit: the blocks alone shrink; of decoding, sequences × tokens seen: by the bytes to be read\n");
   fmt::print("tokens computed: {:.1f} %; products executed: {:.1f} % of the dense model's\n",
              100 * report.activated_share, 100 * report.executed_flop_share);
 }
@@ -72,15 +79,18 @@ int run_sparse(int argc, const char* const* argv) {
   add_sparse_options(app, arguments);
   if (!parse_options(app, argc, argv)) return 0;
   arguments.sparse.type = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  arguments.sparse.model.validate();
+  LanguageModelConfig& model = arguments.sparse.model;
+  for (const int64_t context : arguments.sparse.decode_contexts)
+    model.max_positions = std::max(model.max_positions, context + 1 + arguments.sparse.decode_tokens);
+  model.validate();
   const at::Device device = select_device(arguments.device);
   const auto runtime = make_device_runtime(device);
   const SparseBenchmarkReport report = run_sparse_benchmark(arguments.sparse, *runtime);
   if (!arguments.as_json) {
-    print_sparse(report, arguments.sparse);
+    print_sparse(report);
     return 0;
   }
-  Json json = report.to_json(arguments.sparse);
+  Json json = report.to_json();
   json["device"] = runtime->name();
   json["precision"] = arguments.precision;
   json["commit"] = commit();

@@ -12,6 +12,7 @@
 #include "nn/init.h"
 #include "train/flop_counter.h"
 #include "train/optimizer.h"
+#include "train/stand_in_prompt.h"
 #include "train/task/language.h"
 
 namespace fathom {
@@ -75,7 +76,8 @@ class Benchmark {
     report.prefill = prefill();
     report.activated_share = activated_share(*gated_).value();
     report.executed_flop_share = flop_share();
-    for (const int64_t batch : config_.decode_batches) report.decode.push_back(decode(batch));
+    for (const int64_t context : config_.decode_contexts)
+      for (const int64_t batch : config_.decode_batches) report.decode.push_back(decode(batch, context));
     return report;
   }
 
@@ -208,41 +210,69 @@ class Benchmark {
     return gated / flops(true);
   }
 
-  SparseTiming decode(int64_t batch) {
-    const int64_t capacity = config_.decode_context + (config_.rounds + 1) * config_.decode_tokens;
-    struct Stream {
-      LanguageModel model;
-      bool skips;  ///< by drawn decisions
-      KeyValueCache cache;
+  /// Decisions of a round's tokens, and how many blocks these need in the mean.
+  struct DrawnRound {
+    std::vector<GateTrace> forced;
+    double blocks = 0;
+  };
+  DrawnRound drawn_round(int64_t batch) const {
+    DrawnRound round;
+    for (int64_t i = 0; i <= config_.decode_tokens; ++i) {
+      round.forced.push_back(decisions(batch, 1));
+      double blocks = 0;
+      for (const auto& [layer, active_B1] : round.forced.back().active_BT)
+        blocks += active_B1.any().item<bool>() ? 1 : 0;
+      if (i > 0) round.blocks += blocks / static_cast<double>(config_.decode_tokens);
+    }
+    return round;
+  }
+
+  /// Milliseconds a token behind `prompt`. `forced`: of each token; null: none are skipped.
+  double decode_round(LanguageModel model, KeyValueCache& cache, const StandInPrompt& prompt,
+                      const std::vector<GateTrace>* forced) {
+    const at::Tensor token_B1 = random_tokens(prompt.batch, 1);
+    stand_behind(cache, model->config(), prompt);
+    const auto step = [&](size_t i) {
+      pass(model, token_B1, forced != nullptr ? &(*forced)[i] : nullptr, cache);
     };
-    std::vector<Stream> streams = {{gated_, false, gated_->make_cache(batch, capacity)},
-                                   {gated_, true, gated_->make_cache(batch, capacity)},
-                                   {rest_, false, rest_->make_cache(batch, capacity)}};
-    const GateTrace context = decisions(batch, config_.decode_context);
-    for (Stream& stream : streams) {
-      run_dense(!stream.skips);
-      pass(stream.model, random_tokens(batch, config_.decode_context), stream.skips ? &context : nullptr,
-           stream.cache);
-    }
+    step(0);  // what the first token behind a prompt costs besides is no decoding
+    const auto count = static_cast<size_t>(config_.decode_tokens);
+    return milliseconds(runtime_,
+                        [&] {
+                          for (size_t i = 1; i <= count; ++i) step(i);
+                        }) /
+           static_cast<double>(count);
+  }
+
+  /// Dense and gated share the memory of one cache: each has what it needs of it when its round begins.
+  DecodeTiming decode(int64_t batch, int64_t context) {
+    const int64_t capacity = context + 1 + config_.decode_tokens;
+    KeyValueCache cache = gated_->make_cache(batch, capacity),
+                  rest_cache = rest_->make_cache(batch, capacity);
+    randomise(cache, config_.model);
+    const int64_t keys = drawn_of(context, config_.model.gate.density);
     Rounds rounds;
+    double blocks = 0;
     for (int64_t round = -1; round < config_.rounds; ++round) {
-      std::vector<GateTrace> forced;
-      for (int64_t i = 0; i < config_.decode_tokens; ++i) forced.push_back(decisions(batch, 1));
-      const at::Tensor token_B1 = random_tokens(batch, 1);
-      std::vector<double> times;
-      for (Stream& stream : streams) {
-        run_dense(!stream.skips);
-        times.push_back(milliseconds(runtime_,
-                                     [&] {
-                                       for (const GateTrace& trace : forced)
-                                         pass(stream.model, token_B1, stream.skips ? &trace : nullptr,
-                                              stream.cache);
-                                     }) /
-                        static_cast<double>(config_.decode_tokens));
-      }
-      if (round >= 0) add(rounds, times[0], times[1], times[2]);
+      const DrawnRound choice = drawn_round(batch);
+      run_dense(true);
+      const double dense = decode_round(gated_, cache, {batch, context, context}, nullptr);
+      run_dense(false);
+      const double gated = decode_round(gated_, cache, {batch, context, keys}, &choice.forced),
+                   rest = decode_round(rest_, rest_cache, {batch, context, 0}, nullptr);
+      if (round < 0) continue;
+      add(rounds, dense, gated, rest);
+      blocks += choice.blocks / static_cast<double>(config_.rounds);
     }
-    return rounds.medians(share_of(1));
+    const auto layers = static_cast<double>(config_.model.layers), sequences = static_cast<double>(batch);
+    const auto bytes = [&](const DecodeReads& reads) {
+      return decode_bytes(config_.model, config_.type, reads);
+    };
+    return {.batch = batch,
+            .context = context,
+            .timing = rounds.medians(share_of(1)),
+            .dense_bytes = bytes({layers, sequences * layers, static_cast<double>(context)}),
+            .gated_bytes = bytes({blocks, sequences * layers * share_of(1), static_cast<double>(keys)})};
   }
 
   SparseBenchmarkConfig config_;
@@ -268,7 +298,31 @@ Json SparseTiming::to_json() const {
   return json;
 }
 
-Json SparseBenchmarkReport::to_json(const SparseBenchmarkConfig& config) const {
+double decode_bytes(const LanguageModelConfig& model, at::ScalarType type, const DecodeReads& reads) {
+  LanguageModelConfig one = model;
+  one.gate = {};
+  one.layers = 1;
+  LanguageModelConfig two = one;
+  two.layers = 2;
+  const auto block = static_cast<double>(parameter_count(two) - parameter_count(one)),
+             head = static_cast<double>(model.vocab_size * model.dim),
+             key_and_value = static_cast<double>(2 * model.num_kv_heads() * model.head_size());
+  return static_cast<double>(c10::elementSize(type)) *
+         (reads.blocks * block + head + reads.visits * reads.keys * key_and_value);
+}
+
+Json DecodeTiming::to_json() const {
+  Json json = timing.to_json();
+  json["limit"] = limit();
+  json["limit_share"] = timing.speedup() / limit();
+  json["batch"] = batch;
+  json["context"] = context;
+  json["dense_bytes"] = dense_bytes;
+  json["gated_bytes"] = gated_bytes;
+  return json;
+}
+
+Json SparseBenchmarkReport::to_json() const {
   Json json = Json::object();
   json["inference_speedup"] = prefill.speedup();
   json["training_speedup"] = training.speedup();
@@ -276,12 +330,7 @@ Json SparseBenchmarkReport::to_json(const SparseBenchmarkConfig& config) const {
   json["executed_flop_share"] = executed_flop_share;
   json["prefill"] = prefill.to_json();
   json["training"] = training.to_json();
-  for (size_t i = 0; i < decode.size(); ++i) {
-    Json row = decode[i].to_json();
-    row["batch"] = config.decode_batches[i];
-    row["context"] = config.decode_context;
-    json["decode"].push_back(row);
-  }
+  for (const DecodeTiming& timing : decode) json["decode"].push_back(timing.to_json());
   return json;
 }
 

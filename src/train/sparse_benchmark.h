@@ -23,10 +23,10 @@ struct SparseBenchmarkConfig {
   int64_t prefill_tokens = 2048;
   int64_t training_batch = 1;
   int64_t training_tokens = 2048;
-  int64_t decode_context = 1024;  ///< keys that are there before the tokens that are timed
-  int64_t decode_tokens = 32;     ///< timed a round
-  std::vector<int64_t> decode_batches = {1};
-  double explore = 0.05;  ///< in training
+  std::vector<int64_t> decode_contexts = {1024};  ///< tokens seen before those that are timed
+  std::vector<int64_t> decode_batches = {1};      ///< with each of the contexts
+  int64_t decode_tokens = 32;                     ///< timed a round
+  double explore = 0.05;                          ///< in training
   int64_t rounds = 3;
 };
 
@@ -43,19 +43,43 @@ struct SparseTiming {
   Json to_json() const;
 };
 
+/// What a decoder has to read for one token of each sequence.
+struct DecodeReads {
+  double blocks = 0;  ///< whose weights some sequence needs
+  double visits = 0;  ///< of sequences to blocks, which read their keys and values
+  double keys = 0;    ///< that a block holds of a sequence
+};
+/// With the head, which every token needs.
+double decode_bytes(const LanguageModelConfig& model, at::ScalarType type, const DecodeReads& reads);
+
+/// A token of each of `batch` sequences that have seen `context` tokens: milliseconds of a step.
+struct DecodeTiming {
+  int64_t batch = 0;
+  int64_t context = 0;
+  SparseTiming timing;
+  double dense_bytes = 0;  ///< a step, at least
+  double gated_bytes = 0;
+
+  /// Amdahl's by bytes, since decoding reads more than it computes: in a batch every block is read for
+  /// somebody, and only keys and values shrink.
+  double limit() const { return dense_bytes / gated_bytes; }
+  Json to_json() const;
+};
+
 struct SparseBenchmarkReport {
   SparseTiming prefill;              ///< logits of each last position
   SparseTiming training;             ///< forward, backward, clipping, AdamW
-  std::vector<SparseTiming> decode;  ///< a token of each sequence, by `decode_batches`
+  std::vector<DecodeTiming> decode;  ///< each context with all batches
   double activated_share = 0;        ///< of the prefill's tokens, over all layers
   double executed_flop_share = 0;    ///< products executed ÷ those of the dense model, in the prefill
 
   /// "inference_speedup" is the prefill's, "training_speedup" the training step's.
-  Json to_json(const SparseBenchmarkConfig& config) const;
+  Json to_json() const;
 };
 
 /// Decisions are drawn, exactly the density of each row and layer, since an untrained gate has none worth
-/// having; scores are computed all the same. The gated and the dense model share every kernel.
+/// having; scores are computed all the same. The gated and the dense model share every kernel. Decoding finds
+/// random keys and values in its cache, the density of the context's in each gated layer.
 SparseBenchmarkReport run_sparse_benchmark(const SparseBenchmarkConfig& config, DeviceRuntime& runtime);
 
 }  // namespace fathom

@@ -269,6 +269,7 @@ TEST(BenchSparse, SkipsWhatIsNotComputed) {
                                             "3",
                                             "--decode-context",
                                             "16",
+                                            "48",
                                             "--decode-tokens",
                                             "4",
                                             "--rounds",
@@ -283,7 +284,19 @@ TEST(BenchSparse, SkipsWhatIsNotComputed) {
   EXPECT_LT(report.at("executed_flop_share").as_double(), 0.32);
   EXPECT_GT(report.at("executed_flop_share").as_double(), 0.15);
   for (const char* key : {"inference_speedup", "training_speedup"}) EXPECT_GT(report.at(key).as_double(), 0);
-  EXPECT_EQ(report.at("decode").as_array().size(), 2u);
+  const auto& decode = report.at("decode").as_array();
+  ASSERT_EQ(decode.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(decode[i].at("batch").as_int(), i % 2 == 0 ? 1 : 3);
+    EXPECT_EQ(decode[i].at("context").as_int(), i < 2 ? 16 : 48);
+    const double limit = decode[i].at("dense_bytes").as_double() / decode[i].at("gated_bytes").as_double();
+    EXPECT_DOUBLE_EQ(decode[i].at("limit").as_double(), limit);
+    EXPECT_GT(limit, 1);
+  }
+  // One block of two, which holds a quarter of 16 keys; the head has 50 rows.
+  constexpr double kBlock = 4 * 64 * 64 + 3 * 64 * 160 + 2 * 64, kHead = 50 * 64, kKey = 2 * 64;
+  EXPECT_EQ(decode[0].at("dense_bytes").as_double(), 4 * (2 * kBlock + kHead + 2 * 16 * kKey));
+  EXPECT_EQ(decode[0].at("gated_bytes").as_double(), 4 * (kBlock + kHead + 4 * kKey));
   expect_failure(run_program({"bench", "dense"}), 2, {"expected \"sparse\"", "dense"});
 }
 
