@@ -211,6 +211,7 @@ Json RetrievalReport::to_json() const {
     json["rerank"] = rerank;
     json["global"] = directions_json(global);
   }
+  if (density) json["density"] = *density;
   return json;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,12 +51,13 @@ struct RetrievalReport {
   RetrievalDirections all;
   RetrievalDirections chance;  ///< what candidates in random order give
   std::map<std::string, RetrievalDirections> groups;
-  int64_t rerank = 0;          ///< candidates that region scores ordered anew; 0: none
-  RetrievalDirections global;  ///< where they did: the figures before
+  int64_t rerank = 0;             ///< candidates that region scores ordered anew; 0: none
+  RetrievalDirections global;     ///< where they did: the figures before
+  std::optional<double> density;  ///< share of the gated layers' work that was done; of a model with gates
 
   /// {"task": "retrieval", "t2i", "i2t", "images", "captions", "chance": {"t2i", "i2t"}, "groups"?: {NAME:
-  /// …}, "rerank"?, "global"?: {"t2i", "i2t"}}; with sounds also "a2i", "i2a", "a2t", "t2a" wherever "t2i"
-  /// stands, and "sounds".
+  /// …}, "rerank"?, "global"?: {"t2i", "i2t"}, "density"?}; with sounds also "a2i", "i2a", "a2t", "t2a"
+  /// wherever "t2i" stands, and "sounds".
   Json to_json() const;
 };
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "data/readers/dataset_part.h"
 #include "evaluate/rerank.h"
+#include "nn/token_gate.h"
 
 namespace fathom {
 namespace {
@@ -145,6 +146,17 @@ RetrievalInput input_of(const RetrievalData& data, const at::Tensor& image_ID, c
           .group_of_image = data.group_of_image};
 }
 
+MeasuredData measure_global(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
+  const at::Tensor image_ID = embed_images(model, data.images, options),
+                   text_CD = embed_texts(model, data.texts, options);
+  MeasuredData measured{.input = input_of(data, image_ID, text_CD)};
+  measured.global = retrieval_ranks(measured.input);
+  measured.ranks = measured.global;
+  measured.report = evaluate_retrieval(measured.input, measured.ranks);
+  measure_sounds(std::move(model), data, text_CD, options, measured);
+  return measured;
+}
+
 MeasuredData measure_reranked(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
   const torch::NoGradGuard no_grad;
   const PairSide image = encode_images(model, data.images, options);
@@ -171,14 +183,11 @@ RetrievalInput embed_retrieval(DualTower model, const RetrievalData& data, const
 }
 
 MeasuredData measure_retrieval(DualTower model, const RetrievalData& data, const EvaluateOptions& options) {
-  if (options.rerank > 0 && !model->region().is_empty()) return measure_reranked(model, data, options);
-  const at::Tensor image_ID = embed_images(model, data.images, options),
-                   text_CD = embed_texts(model, data.texts, options);
-  MeasuredData measured{.input = input_of(data, image_ID, text_CD)};
-  measured.global = retrieval_ranks(measured.input);
-  measured.ranks = measured.global;
-  measured.report = evaluate_retrieval(measured.input, measured.ranks);
-  measure_sounds(std::move(model), data, text_CD, options, measured);
+  for (auto [name, gate] : gates_of(*model)) gate->reset_counts();
+  const bool reranks = options.rerank > 0 && !model->region().is_empty();
+  MeasuredData measured =
+      reranks ? measure_reranked(model, data, options) : measure_global(model, data, options);
+  measured.report.density = activated_share(*model);
   return measured;
 }
 

@@ -220,6 +220,19 @@ TEST_F(SoundRetrieval, NamesAllDirectionsInJson) {
   EXPECT_NEAR(json.at("chance").at("i2a").at("r1").as_double(), 25, 1e-9);
 }
 
+TEST_F(SoundRetrieval, SaysWhatShareOfTheGatedLayersWasComputed) {
+  EXPECT_EQ(evaluate_retrieval(model_, data()).to_json().find("density"), nullptr);
+  DualTowerConfig config = model_->config();
+  config.text.layers = 2;
+  config.text.gate = {.kind = GateKind::kAlternate, .density = 0.5};
+  DualTower gated(config);
+  init_parameters(*gated, 1);
+  for (int i = 0; i < 2; ++i)
+    EXPECT_EQ(evaluate_retrieval(gated, data()).to_json().at("density").as_double(), 0.5);
+  for (auto [name, gate] : gates_of(*gated)) gate->set_bypassed(true);
+  EXPECT_FALSE(evaluate_retrieval(gated, data()).density.has_value());
+}
+
 TEST_F(SoundRetrieval, NamesRowsOfOneModality) {
   EXPECT_THROW(data(/*hears=*/false), Error) << "rows without picture or captions";
   records_[4].captions.clear();
