@@ -59,6 +59,10 @@ def esc10_folds():
         yield ['data.train.columns=["fold=split","split=part"]', f'data.train.split="{others}"', f'data.val.split="{k}"'], []
 
 
+def both_gates(*settings):
+    return [f"model.{tower}.gate.{setting}" for tower in ("vision", "text") for setting in settings]
+
+
 FUSIONS = {name: [f"model.fusion={name}"] for name in ("progressive", "concat_pooled", "concat_tokens", "question_only")}
 FLICKR_PICTURES = [f"model.vision.{setting}" for setting in (
     "image_size=160", "patch_size=4", "dim=96", "depths=[2,2,6,2]", "heads=[3,6,12,24]", "window=5")]
@@ -79,6 +83,19 @@ TABLES = {
             "masked start": late + hard + ['init=[{{from="{start}",as="vision.*"}}]'],
         })(["model.region=late"], ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=4"]).items()},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),
+    "flickr8k-gates": Table(  # which windows and tokens each block of both towers computes, at one density
+        "flickr8k-gated", ["mean"] + BOTH_WAYS + ["density"],
+        {name: ["training.epochs=60", *settings] for name, settings in {
+            "dense": both_gates("kind=none", "layer_density=[]"),
+            "learned": [],
+            "random": both_gates("kind=random"),
+            # A density that rounds to no block: those that gates thin are left out.
+            "alternate": both_gates("kind=alternate") + ["model.vision.gate.layer_density=[1,0.01,0.01,1,1,0.01,0.01,1,1,0.01,0.01,1]",
+                                                         "model.text.gate.layer_density=[1,0.01,1,0.01]"],
+            "top_k in texts": ["model.text.gate.kind=top_k"],
+            "pooled": both_gates("kind=pooled"),
+        }.items()},
+        file="flickr8k", baselines=("learned",)),
     "easy-vqa": Table("easy-vqa", ["accuracy", "blind_accuracy"], FUSIONS, file="easy-vqa", baselines=GUESSES),
     "daquar": Table("daquar", ["accuracy", "blind_accuracy"], FUSIONS, file="daquar", folds=list(fifths()), baselines=GUESSES),
     "daquar-started": Table(  # with a picture encoder that knows other photographs, and stays as it is

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "temporary_folder.h"
+#include "train/gate_settings.h"
 
 namespace fathom::recipe_test {
 namespace {
@@ -263,13 +264,17 @@ TEST_F(Recipe, DataMayLieInShardsThatBracesName) {
   EXPECT_THAT(error_of(train("s{0..1.tar")), HasSubstr("a brace is not closed"));
 }
 
+/// One of recipes/, with these settings.
+RecipeConfig shipped_recipe(const std::string& name, const std::vector<const char*>& settings) {
+  ConfigTree tree = read_toml_file(std::string(FATHOM_GOLDENS "/../../recipes/") + name + ".toml");
+  for (const char* setting : settings) apply_override(tree, setting);
+  return read_config<RecipeConfig>(tree);
+}
+
 /// What listening and asking begin with fits into them.
 TEST(DemoRecipes, HaveTheEncodersOfTheDemo) {
   const auto recipe = [](const std::string& name) {
-    ConfigTree tree = read_toml_file(FATHOM_GOLDENS "/../../recipes/" + name + ".toml");
-    for (const char* setting : {"data.train.path=.", "init=[]", "tokenizer.path="})
-      apply_override(tree, setting);
-    return read_config<RecipeConfig>(tree);
+    return shipped_recipe(name, {"data.train.path=.", "init=[]", "tokenizer.path="});
   };
   const RecipeConfig demo = recipe("demo"), listen = recipe("demo-listen"), ask = recipe("demo-ask");
   const auto json = [](const auto& config) { return config_to_json(config); };
@@ -279,15 +284,39 @@ TEST(DemoRecipes, HaveTheEncodersOfTheDemo) {
   EXPECT_EQ(json(ask.fusion.vision), json(demo.dual_tower.vision));
 }
 
+/// `gated` differs from `dense` in its gates alone, by which a forward pass does this share of its work.
+double share_of_work(RecipeConfig gated, const RecipeConfig& dense) {
+  EXPECT_EQ(idle_gate_settings(gated), std::vector<std::string>{});
+  const auto flops = [](const RecipeConfig& recipe) {
+    return static_cast<double>(recipe.task == TaskKind::kLanguage
+                                   ? forward_flops(recipe.language, 1, recipe.language.max_positions)
+                                   : forward_flops(recipe.dual_tower, 1, 32));
+  };
+  const double share = flops(gated) / flops(dense);
+  gated.gating = {};
+  gated.language.gate = gated.dual_tower.text.gate = gated.dual_tower.vision.gate = {};
+  EXPECT_EQ(config_to_json(gated), config_to_json(dense));
+  return share;
+}
+
+TEST(GatedRecipes, AreTheirDenseOnesForHalfOfTheWork) {
+  const auto texts = [](const char* name) {
+    return shipped_recipe(name, {"data.train_files=[\".\"]", "data.val_files=[\".\"]"});
+  };
+  const auto pictures = [](const char* name) { return shipped_recipe(name, {"data.train.path=."}); };
+  for (const double share : {share_of_work(texts("text-lm-gated"), texts("text-lm")),
+                             share_of_work(pictures("flickr8k-gated"), pictures("flickr8k"))}) {
+    EXPECT_GT(share, 0.5);
+    EXPECT_LT(share, 0.65);
+  }
+}
+
 class AnswersRecipe : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, AnswersRecipe,
                          ::testing::Values("demo-ask", "easy-vqa", "scenes-vqa", "daquar"));
 
 TEST_P(AnswersRecipe, ProgressiveFusionHasAtMost12PercentMoreParametersThanPooledConcatenation) {
-  ConfigTree tree = read_toml_file(std::string(FATHOM_GOLDENS "/../../recipes/") + GetParam() + ".toml");
-  apply_override(tree, "data.train.path=.");
-  apply_override(tree, "init=[]");
-  RecipeConfig recipe = read_config<RecipeConfig>(tree);
+  RecipeConfig recipe = shipped_recipe(GetParam(), {"data.train.path=.", "init=[]"});
   EXPECT_TRUE(recipe.fusion.weighs());
   recipe.fusion.text.vocab_size = recipe.tokenizer.train.vocab_size;
   recipe.fusion.answers = {"no", "yes"};
