@@ -8,7 +8,7 @@
 #include "nn/init.h"
 #include "train/stand_in_prompt.h"
 
-namespace fathom {
+namespace fathom::sparse_benchmark_test {
 namespace {
 
 LanguageModelConfig decoder() {
@@ -66,4 +66,4 @@ TEST(StandInPrompt, LeavesTheCacheAsAPromptOfItsLengthDoes) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::sparse_benchmark_test
