@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/config.h"
 #include "models/classifier/model.h"
 #include "train/task.h"
+#include "train/task/sample_mixing.h"
 
 namespace fathom {
 
@@ -16,10 +18,6 @@ struct ClassificationConfig {
 
   void fields(Fields& f);
 };
-
-/// 65,536 draws of Beta(α, α), mirrored to at least ½: float on the CPU. Made once, on the host, since a
-/// device would have to be waited for.
-at::Tensor mixup_shares(double alpha);
 
 /// Trains a classifier by cross-entropy. With `mixup` = α > 0 each spectrogram or image becomes
 /// λ·itself + (1 − λ)·its neighbour in the micro-batch, and its loss the same mixture, with λ drawn by the
@@ -47,11 +45,8 @@ class ClassificationTask : public Task {
   double flops_per_sample() const override;
 
  private:
-  at::Tensor draw_shares(const at::Tensor& key_B) const;
-
   Setup setup_;
-  at::Tensor
-      share_N_;  ///< float, on the model's device: draws that samples choose among; undefined without mixup
+  std::optional<MixShares> shares_;  ///< with mixup
 };
 
 }  // namespace fathom
