@@ -100,6 +100,37 @@ void check_hard_negatives(const RecipeConfig& recipe) {
          config.group, recipe.training.batch_size);
 }
 
+/// What targets in shares, of mixed pictures (`mixup`) or of similar captions, do not go with.
+void check_shared_targets(const RecipeConfig& recipe, const char* key) {
+  const ContrastiveConfig& config = recipe.contrastive;
+  if (config.loss == ContrastiveLoss::kSigmoid)
+    fail(ErrorKind::kConfig, "contrastive.{}: needs contrastive.loss = \"infonce\"", key);
+  if (recipe.dual_tower.hears)
+    fail(ErrorKind::kConfig, "contrastive.{}: for pictures and texts alone, not with model.hears", key);
+  if (config.hard_negatives.max_similarity < 1 || config.hard_negatives.sharpness > 0)
+    fail(ErrorKind::kConfig,
+         "contrastive.{}: not with contrastive.hard_negatives.{}, which takes other samples for negatives",
+         key, config.hard_negatives.sharpness > 0 ? "sharpness" : "max_similarity");
+}
+
+void check_mixing(const RecipeConfig& recipe) {
+  const ContrastiveConfig& config = recipe.contrastive;
+  if (config.mixup == 0) {
+    if (config.cutmix_share > 0 || config.mix_share < 1)
+      fail(ErrorKind::kConfig, "contrastive.{}: needs contrastive.mixup, from which the shares are drawn",
+           config.cutmix_share > 0 ? "cutmix_share" : "mix_share");
+    return;
+  }
+  check_shared_targets(recipe, "mixup");
+  if (config.consistency > 0)
+    fail(ErrorKind::kConfig,
+         "contrastive.mixup: not with contrastive.consistency, which takes a picture for its own text's "
+         "alone");
+  if (recipe.training.micro_batch_size == 1)
+    fail(ErrorKind::kConfig,
+         "contrastive.mixup: with training.micro_batch_size = 1 there is nobody to mix with");
+}
+
 /// `keys`: where the model's keys stand.
 void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model,
                   const char* keys = "model.audio") {
@@ -115,6 +146,8 @@ void check_contrastive(const RecipeConfig& recipe) {
   check_sets(recipe.data);
   check_images(recipe, "model.vision.image_size");
   check_hard_negatives(recipe);
+  check_mixing(recipe);
+  if (recipe.contrastive.soft_targets > 0) check_shared_targets(recipe, "soft_targets");
   if (recipe.dual_tower.hears) check_sounds(recipe.data.inputs.audio, recipe.dual_tower.audio);
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)

@@ -34,7 +34,8 @@ PairLabels label_pairs(const at::Tensor& owner_T, const at::Tensor& owner_I, con
 }
 
 PairLabels transpose(const PairLabels& labels) {
-  FATHOM_CHECK(!labels.log_weight_RC.defined(), "[transpose] weights are of rows");
+  FATHOM_CHECK(!labels.log_weight_RC.defined() && !labels.target_RC.defined(),
+               "[transpose] weights and targets are of rows");
   return {labels.positive_RC.t(), labels.negative_RC.t()};
 }
 
@@ -55,7 +56,9 @@ at::Tensor info_nce(const at::Tensor& logits_RC, const PairLabels& labels, doubl
   const at::Tensor negatives_R =
       at::logsumexp(weighed_RC.masked_fill(labels.negative_RC.logical_not(), kNothing), 1);
   const at::Tensor positive_RC = labels.positive_RC.to(logits_RC.scalar_type());
-  const at::Tensor weight_RC = positive_RC / positive_RC.sum(1, /*keepdim=*/true).clamp_min(1);
+  const at::Tensor weight_RC = labels.target_RC.defined()
+                                   ? labels.target_RC.to(logits_RC.scalar_type())
+                                   : positive_RC / positive_RC.sum(1, /*keepdim=*/true).clamp_min(1);
   const at::Tensor partition_RC = at::logaddexp(logits_RC, negatives_R.unsqueeze(1));
   if (label_smoothing == 0) return ((partition_RC - logits_RC) * weight_RC).sum();
   const at::Tensor candidate_RC = positive_RC + labels.negative_RC.to(logits_RC.scalar_type());
@@ -63,6 +66,10 @@ at::Tensor info_nce(const at::Tensor& logits_RC, const PairLabels& labels, doubl
   const at::Tensor target_RC =
       logits_RC * (1 - label_smoothing) + mean_logit_R.unsqueeze(1) * label_smoothing;
   return ((partition_RC - target_RC) * weight_RC).sum();
+}
+
+at::Tensor soft_cross_entropy(const at::Tensor& logits_RC, const at::Tensor& target_RC) {
+  return -(logits_RC.log_softmax(1) * target_RC.to(logits_RC.scalar_type())).sum();
 }
 
 at::Tensor pairwise_sigmoid(const at::Tensor& logits_RC, const PairLabels& labels) {

@@ -2,7 +2,6 @@
 
 #include <torch/torch.h>
 
-#include <limits>
 #include <utility>
 
 #include "base/error.h"
@@ -35,6 +34,13 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
   if (setup_.config.localization > 0) {
     location_head_ = LocationHead(model.vision.output_dim());
     place(*location_head_);
+  }
+  if (setup_.config.mixup > 0) {
+    FATHOM_CHECK(!setup_.missing, "[contrastive] expected every modality in every sample, to be mixed");
+    mixing_ = std::make_unique<PictureMixing>(PictureMixing::Setup{.alpha = setup_.config.mixup,
+                                                                   .cutmix_share = setup_.config.cutmix_share,
+                                                                   .mix_share = setup_.config.mix_share,
+                                                                   .device = like.device()});
   }
   if (setup_.config.reversal > 0) {
     discriminator_ = ModalityDiscriminator(model.embed_dim, model.hears ? 3 : 2);
@@ -70,6 +76,7 @@ struct ContrastiveTask::Rows {
   at::Tensor present_B;  ///< bool; undefined where nothing may be missing
   at::Tensor place_N;    ///< int64: where each row stands among all R·B; undefined: in their order
   int64_t total = 0;     ///< R·B
+  MixedPictures mixed;   ///< undefined where nothing is mixed
   bool stand_in =
       false;  ///< nobody has it: one row of nothing, so that every rank's graph has the same parts
   ForwardContext forward;
@@ -96,6 +103,10 @@ ContrastiveTask::Rows ContrastiveTask::rows_of(const MicroBatch& micro_batch, Mo
   };
   if (modality == Modality::kImage) {
     rows.input = batch.image_BCHW;
+    if (mixing_ && rows.forward.drops()) {
+      rows.mixed = mixing_->mix(batch.image_BCHW, rows.forward.key_B);
+      rows.input = rows.mixed.image_NCHW;
+    }
     has_B = batch.has_image_B;
     each = setup_.views_per_image;
   } else if (modality == Modality::kText) {
@@ -171,10 +182,18 @@ void ContrastiveTask::apply_heads(const at::Tensor& region_NPD, const Rows& rows
                                   ContrastiveRows& local) {
   if (view_head_) local.view_VD = rows.spread(view_head_->forward(region_NPD.mean(1)));
   if (word_head_) {
-    at::Tensor word_NW = word_targets_->words(batch).repeat_interleave(rows.total / batch.size(), 0);
+    const int64_t views = rows.total / batch.size();
+    const at::Tensor word_BW = word_targets_->words(batch);
+    at::Tensor word_NW = word_BW.repeat_interleave(views, 0);
     if (rows.place_N.defined()) word_NW = word_NW.index_select(0, rows.place_N);
     const at::Tensor pooled_ND = region_NPD.mean(1).to(word_head_->weight().scalar_type());
-    local.word_loss_V = rows.spread(word_targets_->loss(word_head_->forward(pooled_ND), word_NW));
+    const at::Tensor logits_NW = word_head_->forward(pooled_ND);
+    local.word_loss_V = rows.spread(word_targets_->loss(logits_NW, word_NW));
+    if (rows.mixed.share_B.defined()) {
+      const at::Tensor other_NW = word_BW.index_select(0, rows.mixed.partner_B).repeat_interleave(views, 0);
+      local.word_loss_V = mix_rows(local.word_loss_V, word_targets_->loss(logits_NW, other_NW),
+                                   rows.mixed.share_B.repeat_interleave(views));
+    }
   }
   if (location_head_) {
     const at::Tensor key_N = rows.stand_in ? rows.place_N : rows.forward.key_B;
@@ -187,18 +206,25 @@ ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
   ContrastiveRows local{.owner_B = micro_batch.batch.index_B};
   std::vector<Modality> modalities{Modality::kImage, Modality::kText};
   if (setup_.model->config().hears) modalities.push_back(Modality::kSound);
+  MixedPictures mixed;
   for (const Modality modality : modalities) {
     const Rows rows = rows_of(micro_batch, modality);
     at::Tensor region_NPD;
     local.modalities.push_back(encode(rows, modality, &region_NPD));
-    if (modality == Modality::kImage) apply_heads(region_NPD, rows, micro_batch.batch, local);
+    if (modality == Modality::kImage) {
+      apply_heads(region_NPD, rows, micro_batch.batch, local);
+      mixed = rows.mixed;
+    }
     if (modality != Modality::kText) continue;
     local.caption_M = caption_ids(rows.input, rows.length);
     if (rows.place_N.defined()) {  // what no caption has, where there is none
-      const at::Tensor none_M =
-          at::full({rows.total}, std::numeric_limits<int64_t>::min(), local.caption_M.options());
+      const at::Tensor none_M = at::full({rows.total}, kNobody, local.caption_M.options());
       local.caption_M = rows.stand_in ? none_M : none_M.index_copy(0, rows.place_N, local.caption_M);
     }
+  }
+  if (mixed.share_B.defined()) {
+    const at::ScalarType type = local.of(Modality::kImage).side.whole_ND.scalar_type();
+    local.mixed = note_mixture(mixed.share_B.to(type), mixed.partner_B, local.owner_B, local.caption_M);
   }
   return local;
 }

@@ -14,6 +14,7 @@
 #include "train/task/hard_negatives.h"
 #include "train/task/location_head.h"
 #include "train/task/modality_discriminator.h"
+#include "train/task/picture_mixing.h"
 #include "train/task/view_head.h"
 #include "train/task/word_targets.h"
 
@@ -33,6 +34,10 @@ namespace fathom {
 /// head that is thrown away after training names the words of a picture's captions from its pooled features
 /// (word_targets.h); with `localization`, another tells from pairs of regions where they lie
 /// (location_head.h).
+///
+/// With `mixup`, in training each picture is mixed with another of its micro-batch (picture_mixing.h). Its
+/// pairs with texts and the words that it is to name then are those of both, in their shares; its views are
+/// views of one mixture, and its regions lie where they did. REQUIRES that no sample lacks a modality.
 class ContrastiveTask : public Task {
  public:
   struct Setup {
@@ -88,6 +93,7 @@ class ContrastiveTask : public Task {
   Linear word_head_{nullptr};
   std::unique_ptr<WordTargets> word_targets_;  ///< with `word_head_`
   LocationHead location_head_{nullptr};
+  std::unique_ptr<PictureMixing> mixing_;  ///< with mixup
   ModalityDiscriminator discriminator_{nullptr};
   std::vector<at::Tensor> measured_centres_;  ///< empty: not since the last step
   std::unique_ptr<ContrastiveObjective> objective_;

@@ -22,6 +22,21 @@ void ContrastiveConfig::fields(Fields& f) {
     {.low = 0, .high = 0.99});
   f("match_equal_captions", match_equal_captions,
     "a caption that equals one of another picture is no negative for it");
+  f("mixup", mixup,
+    "strength α of mixing each picture with another of its micro-batch, whose captions it then has in part; "
+    "0 "
+    "for none",
+    {.low = 0, .high = 100});
+  f("cutmix_share", cutmix_share,
+    "with mixup: share of the mixed pictures that get a box of the other one in the place of a blend",
+    {.low = 0, .high = 1});
+  f("mix_share", mix_share, "with mixup: share of the samples whose pictures are mixed",
+    {.low = 0, .high = 1});
+  f("soft_targets", soft_targets,
+    "part of the target that is spread over candidates by how much their captions resemble the sample's "
+    "(infonce); 0 for none",
+    {.low = 0, .high = 0.99});
+  f("soft_temperature", soft_temperature, "its temperature", {.low = 0.001});
   f.group("pairs", pairs, "with model.hears: weights of the kinds of pairs, whose losses are averaged");
   f("self_weight", self_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
   f("self_temperature", self_temperature, "its temperature", {.low = 0.001});

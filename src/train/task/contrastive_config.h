@@ -22,6 +22,11 @@ struct ContrastiveConfig {
   ContrastiveLoss loss = ContrastiveLoss::kInfoNce;
   double label_smoothing = 0.0;
   bool match_equal_captions = true;
+  double mixup = 0.0;
+  double cutmix_share = 0.0;
+  double mix_share = 1.0;
+  double soft_targets = 0.0;
+  double soft_temperature = 0.1;
   PairWeights pairs;
   double self_weight = 0.0;
   double self_temperature = 0.1;

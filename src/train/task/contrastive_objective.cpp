@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "distributed/autograd_collectives.h"
 #include "nn/grad_reversal.h"
-#include "nn/temperature.h"
 
 namespace fathom {
 namespace {
@@ -69,7 +68,10 @@ ContrastiveRows ContrastiveRows::join(const std::vector<ContrastiveRows>& parts)
                         .word_loss_V = cat([](const auto& part) { return part.word_loss_V; }),
                         .location_loss_V = cat([](const auto& part) { return part.location_loss_V; }),
                         .owner_B = cat([](const auto& part) { return part.owner_B; }),
-                        .caption_M = cat([](const auto& part) { return part.caption_M; })};
+                        .caption_M = cat([](const auto& part) { return part.caption_M; }),
+                        .mixed = {.share_B = cat([](const auto& part) { return part.mixed.share_B; }),
+                                  .owner_B = cat([](const auto& part) { return part.mixed.owner_B; }),
+                                  .caption_M = cat([](const auto& part) { return part.mixed.caption_M; })}};
   for (size_t m = 0; m < parts.front().modalities.size(); ++m) {
     std::vector<PairSide> sides;
     for (const ContrastiveRows& part : parts) sides.push_back(part.modalities[m].side);
@@ -98,6 +100,10 @@ ContrastiveObjective::Gathered ContrastiveObjective::gather(const ContrastiveRow
   }
   all.owner_B = collective.all_gather(local.owner_B);
   all.caption_M = collective.all_gather(local.caption_M);
+  if (local.mixed.defined())
+    all.mixed = {.share_B = collective.all_gather(local.mixed.share_B),
+                 .owner_B = collective.all_gather(local.mixed.owner_B),
+                 .caption_M = collective.all_gather(local.mixed.caption_M)};
   return all;
 }
 
@@ -131,35 +137,67 @@ PairLabels ContrastiveObjective::label(const ContrastiveRows& rows, const Contra
   return label_pairs(owner(rows, row), owner(columns, column));
 }
 
+/// Targets of mixed pictures and of texts against them.
+void ContrastiveObjective::share_out(Labels& labels, const ContrastiveRows& local, const Gathered& all,
+                                     const Kind& kind) const {
+  const auto by_what_is_mixed_in = [](const ContrastiveRows& rows) {
+    ContrastiveRows others = rows;
+    others.owner_B = rows.mixed.owner_B;
+    others.caption_M = rows.mixed.caption_M;
+    return others;
+  };
+  const int64_t views = all.of(kind.first).rows_each(all.samples());
+  labels.forward.mixed_in = label(by_what_is_mixed_in(local), all, kind.first, kind.second);
+  labels.forward.share_among_columns(of_rows(local.mixed.share_B, views));
+  labels.backward.mixed_in = label(local, by_what_is_mixed_in(all), kind.second, kind.first);
+  labels.backward.share_among_rows(of_rows(all.mixed.share_B, views));
+}
+
+void ContrastiveObjective::soften(Labels& labels, const Gathered& all, const Kind& kind,
+                                  Collective& collective) const {
+  const int64_t own = all.samples() / collective.size();
+  const int64_t each_first = all.of(kind.first).rows_each(all.samples()),
+                each_second = all.of(kind.second).rows_each(all.samples());
+  const SoftTargets targets = similar_texts(all.of(Modality::kText).side.whole_ND, all.owner_B, all.mixed,
+                                            setup_.config.soft_temperature);
+  const auto of_this_rank = [&](const at::Tensor& x_SS) {
+    return x_SS.narrow(0, collective.rank() * own, own);
+  };
+  labels.forward.soft_RC = target_of_rows(of_this_rank(targets.picture_SS), each_first, each_second);
+  labels.backward.soft_RC = target_of_rows(of_this_rank(targets.text_SS), each_second, each_first);
+}
+
 ContrastiveObjective::Labels ContrastiveObjective::label(const ContrastiveRows& local, const Gathered& all,
-                                                         const Kind& kind) const {
+                                                         const Kind& kind, Collective& collective) const {
   const int64_t each_first = all.of(kind.first).rows_each(all.samples()),
                 each_second = all.of(kind.second).rows_each(all.samples());
   const at::Tensor present_S = both(all.of(kind.first).present_B, all.of(kind.second).present_B);
-  Labels labels{.forward = label(local, all, kind.first, kind.second),
-                .backward = label(local, all, kind.second, kind.first),
+  Labels labels{.forward = {.own = label(local, all, kind.first, kind.second)},
+                .backward = {.own = label(local, all, kind.second, kind.first)},
                 .first = count_rows(present_S, all.samples(), each_first),
                 .second = count_rows(present_S, all.samples(), each_second)};
-  leave_out(labels.forward, of_rows(local.of(kind.first).present_B, each_first),
+  leave_out(labels.forward.own, of_rows(local.of(kind.first).present_B, each_first),
             of_rows(all.of(kind.second).present_B, each_second));
-  leave_out(labels.backward, of_rows(local.of(kind.second).present_B, each_second),
+  leave_out(labels.backward.own, of_rows(local.of(kind.second).present_B, each_second),
             of_rows(all.of(kind.first).present_B, each_first));
   if (setup_.hard_negatives) {
-    setup_.hard_negatives->apply(labels.forward, of_rows(local.owner_B, each_first),
+    setup_.hard_negatives->apply(labels.forward.own, of_rows(local.owner_B, each_first),
                                  of_rows(all.owner_B, each_second));
-    setup_.hard_negatives->apply(labels.backward, of_rows(local.owner_B, each_second),
+    setup_.hard_negatives->apply(labels.backward.own, of_rows(local.owner_B, each_second),
                                  of_rows(all.owner_B, each_first));
   }
+  if (local.mixed.defined()) share_out(labels, local, all, kind);
+  if (setup_.config.soft_targets > 0) soften(labels, all, kind, collective);
   return labels;
 }
 
 at::Tensor ContrastiveObjective::pair_loss(const Similarities& similarities, const Labels& labels,
                                            const Calibration& calibration) const {
-  const auto loss = [&](const at::Tensor& similarity_RC, const PairLabels& pairs) {
+  const auto loss = [&](const at::Tensor& similarity_RC, const PairTargets& targets) {
     at::Tensor logits_RC = similarity_RC * calibration.scale;
     if (calibration.bias.defined()) logits_RC = logits_RC + calibration.bias;
-    if (setup_.config.loss == ContrastiveLoss::kSigmoid) return pairwise_sigmoid(logits_RC, pairs);
-    return info_nce(logits_RC, pairs, setup_.config.label_smoothing);
+    if (setup_.config.loss == ContrastiveLoss::kSigmoid) return pairwise_sigmoid(logits_RC, targets.own);
+    return targets.info_nce(logits_RC, setup_.config.label_smoothing, setup_.config.soft_targets);
   };
   const at::Tensor forward = labels.first.divide(loss(similarities.forward, labels.forward));
   if (setup_.config.loss == ContrastiveLoss::kSigmoid) return forward;
@@ -201,6 +239,11 @@ at::Tensor ContrastiveObjective::view_loss(const ContrastiveRows& local, Collect
   const at::Tensor itself_RN = place_R.unsqueeze(1) == at::arange(all_ND.size(0), owner_R.options());
   PairLabels labels = label_pairs(owner_R, owner_N);
   labels.positive_RC = labels.positive_RC & ~itself_RN;
+  if (local.mixed.defined()) {  // two pictures mixed with each other hold the same two samples
+    const at::Tensor other_R = of_rows(local.mixed.owner_B, views), other_N = collective.all_gather(other_R);
+    const at::Tensor akin_RN = (other_R.unsqueeze(1) == owner_N) | (owner_R.unsqueeze(1) == other_N);
+    labels.negative_RC = labels.negative_RC & ~akin_RN;
+  }
   RowCount count{.known = static_cast<double>(all_ND.size(0))};
   if (const at::Tensor& present_B = local.of(Modality::kImage).present_B; present_B.defined()) {
     const at::Tensor present_S = collective.all_gather(present_B.to(at::kLong)).to(at::kBool);
@@ -217,9 +260,7 @@ at::Tensor ContrastiveObjective::consistency_loss(const ContrastiveRows& local, 
   const int64_t samples = local.owner_B.size(0);
   const at::Tensor scale = setup_.model->logit_scale().detach();
   const auto logits = [&](Modality modality) {
-    const at::Tensor& embedding_CD = all.of(modality).side.whole_ND;
-    const at::Tensor mean_SD =
-        unit_length(embedding_CD.view({all.samples(), -1, embedding_CD.size(1)}).mean(1));
+    const at::Tensor mean_SD = sample_means(all.of(modality).side.whole_ND, all.samples());
     return at::mm(mean_SD.narrow(0, collective.rank() * samples, samples), mean_SD.t()) * scale;
   };
   at::Tensor other_BS = local.owner_B.unsqueeze(1).ne(all.owner_B.unsqueeze(0));
@@ -256,7 +297,7 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
   const auto add = [&](const at::Tensor& part) { loss = loss.defined() ? loss + part : part; };
   for (const Kind& kind : kinds()) {
     const auto weighed = [&](const at::Tensor& part) { return kind.weight == 1 ? part : part * kind.weight; };
-    const Labels labels = label(local, all, kind);
+    const Labels labels = label(local, all, kind, collective);
     add(weighed(global_loss(local, all, kind, labels)));
     const bool has_regions = kind.first == Modality::kImage && kind.second == Modality::kText;
     if (has_regions && !region.is_empty() && config.region_weight > 0)

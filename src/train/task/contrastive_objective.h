@@ -13,6 +13,7 @@
 #include "train/task/contrastive_config.h"
 #include "train/task/hard_negatives.h"
 #include "train/task/modality_discriminator.h"
+#include "train/task/pair_targets.h"
 #include "train/task/row_count.h"
 
 namespace fathom {
@@ -37,6 +38,7 @@ struct ContrastiveRows {
   at::Tensor location_loss_V;            ///< of each view's localization; undefined without it
   at::Tensor owner_B;    ///< int64: position of each sample in its data set; equal ones are one sample
   at::Tensor caption_M;  ///< int64 hashes of the texts
+  MixedIn mixed;         ///< what pictures have of others; undefined where none are mixed
 
   const ModalityRows& of(Modality modality) const { return modalities[static_cast<size_t>(modality)]; }
   /// Those through which gradients go back to the towers; some may be undefined.
@@ -60,6 +62,10 @@ struct ContrastiveRows {
 /// gradients; `consistency` the divergence between whom a sample's modalities resemble in the batch, averaged
 /// over the kinds of pairs; `word_weight` the mean loss of naming words, over views of samples with picture
 /// and captions; `localization` that of telling where regions lie, over all views.
+///
+/// Where pictures are mixed, their pairs with texts have targets in shares, and views of two pictures that
+/// are mixed with each other are not held against each other; with `soft_targets`, so much of every target is
+/// given by how alike texts are (pair_targets.h). Both are for two towers and InfoNCE.
 class ContrastiveObjective {
  public:
   struct Setup {
@@ -81,7 +87,7 @@ class ContrastiveObjective {
   };
   /// A value for rows of the first modality against columns of the second, and the other way round.
   struct Labels {
-    PairLabels forward, backward;
+    PairTargets forward, backward;
     RowCount first, second;  ///< rows that count over all ranks
   };
   struct Similarities {
@@ -93,7 +99,10 @@ class ContrastiveObjective {
 
   std::vector<Kind> kinds() const;
   Gathered gather(const ContrastiveRows& local, Collective& collective) const;
-  Labels label(const ContrastiveRows& local, const Gathered& all, const Kind& kind) const;
+  Labels label(const ContrastiveRows& local, const Gathered& all, const Kind& kind,
+               Collective& collective) const;
+  void share_out(Labels& labels, const ContrastiveRows& local, const Gathered& all, const Kind& kind) const;
+  void soften(Labels& labels, const Gathered& all, const Kind& kind, Collective& collective) const;
   PairLabels label(const ContrastiveRows& rows, const ContrastiveRows& columns, Modality row,
                    Modality column) const;
   at::Tensor pair_loss(const Similarities& similarities, const Labels& labels,

@@ -53,6 +53,10 @@ at::Tensor MixShares::draw(const at::Tensor& key_B) const {
   return share_N_.index_select(0, keyed_bits(key_B, {}, kMixStream).remainder(kNumShares));
 }
 
+at::Tensor mix_partners(int64_t samples, const at::TensorOptions& options) {
+  return at::arange(samples, options).bitwise_xor(1).clamp_max(samples - 1);
+}
+
 at::Tensor mix_rows(const at::Tensor& x, const at::Tensor& other, const at::Tensor& share_B) {
   std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
   shape[0] = x.size(0);

@@ -24,6 +24,11 @@ class MixShares {
   at::Tensor share_N_;
 };
 
+/// Where the sample stands that each of B is mixed with, int64 [B] (`options` are those of keys). Neighbours
+/// swap, so that micro-batches and ranks with even numbers of samples make the same pairs as the whole batch;
+/// the last of an odd number is its own partner.
+at::Tensor mix_partners(int64_t samples, const at::TensorOptions& options);
+
 /// λ·x + (1 − λ)·other in each of B rows, λ being the row's share.
 at::Tensor mix_rows(const at::Tensor& x, const at::Tensor& other, const at::Tensor& share_B);
 

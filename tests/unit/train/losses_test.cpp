@@ -94,6 +94,31 @@ TEST(InfoNce, OneSampleCostsNothing) {
   EXPECT_EQ(logits.grad().item<double>(), 0);
 }
 
+TEST(InfoNce, WeighsPositivesByTheirTargets) {
+  torch::manual_seed(6);
+  const at::Tensor logits = torch::randn({2, 4}, at::kDouble);
+  PairLabels labels{torch::tensor({{true, true, false, false}, {false, false, true, false}}),
+                    torch::tensor({{false, false, true, true}, {true, false, false, false}})};
+  labels.target_RC = torch::tensor({{0.7, 0.1, 0.0, 0.0}, {0.0, 0.0, 0.4, 0.0}}, at::kDouble);
+  const auto z = [&](int64_t i, int64_t j) { return std::exp(logits[i][j].item<double>()); };
+  const double negatives = z(0, 2) + z(0, 3);
+  const double expected = 0.7 * std::log(1 + negatives / z(0, 0)) + 0.1 * std::log(1 + negatives / z(0, 1)) +
+                          0.4 * std::log(1 + z(1, 0) / z(1, 2));
+  EXPECT_NEAR(info_nce(logits, labels).item<double>(), expected, 1e-12);
+  expect_gradients([&](const auto& inputs) { return info_nce(inputs[0], labels); }, {logits});
+}
+
+TEST(SoftCrossEntropy, IsThatOfEveryRowsDistribution) {
+  torch::manual_seed(7);
+  const at::Tensor logits = torch::randn({3, 4}, at::kDouble), target = torch::rand({3, 4}, at::kDouble);
+  double expected = 0;
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t j = 0; j < 4; ++j)
+      expected -= target[i][j].item<double>() * (logits[i][j] - logits[i].exp().sum().log()).item<double>();
+  EXPECT_NEAR(soft_cross_entropy(logits, target).item<double>(), expected, 1e-12);
+  expect_gradients([&](const auto& inputs) { return soft_cross_entropy(inputs[0], target); }, {logits});
+}
+
 TEST(PairwiseSigmoid, SumsOverLabelledPairs) {
   const at::Tensor logits = torch::randn({3, 4}, at::kDouble);
   const PairLabels labels{torch::eye(3, 4, at::kBool), torch::eye(3, 4, at::kBool).logical_not()};

@@ -100,6 +100,29 @@ TEST_F(Recipe, HidesNoSpansLongerThanAClip) {
   EXPECT_THAT(error_of(masked(101)), HasSubstr("masked_audio.mask_frames: 101 is more than the 100 frames"));
 }
 
+TEST_F(Recipe, TargetsInSharesAreOfPicturesAndTextsByInfoNce) {
+  const auto with = [&](const std::string& keys, const std::string& rest = "") {
+    return error_of(contrastive("[contrastive]\n" + keys + rest));
+  };
+  EXPECT_EQ(with("mixup = 1\ncutmix_share = 0.5\nmix_share = 0.5\nsoft_targets = 0.2\n"), "accepted");
+  EXPECT_THAT(with("cutmix_share = 0.5\n"), HasSubstr("contrastive.cutmix_share: needs contrastive.mixup"));
+  EXPECT_THAT(with("mix_share = 0.5\n"), HasSubstr("contrastive.mix_share: needs contrastive.mixup"));
+  EXPECT_THAT(with("mixup = 1\nconsistency = 0.1\n"),
+              HasSubstr("contrastive.mixup: not with contrastive.consistency"));
+  for (const char* key : {"mixup", "soft_targets"}) {
+    const std::string on = std::string(key) + " = 0.5\n", named = std::string("contrastive.") + key;
+    EXPECT_THAT(with(on + "loss = \"sigmoid\"\n", "[model]\nlogit_bias = true\n"),
+                HasSubstr(named + ": needs contrastive.loss = \"infonce\""));
+    EXPECT_THAT(with(on, "[model]\nhears = true\n"), HasSubstr(named + ": for pictures and texts alone"));
+    const std::string bank = "[contrastive.hard_negatives]\nrefresh = 3\n";
+    EXPECT_THAT(with(on, bank + "sharpness = 2\n"),
+                HasSubstr(named + ": not with contrastive.hard_negatives.sharpness"));
+    EXPECT_THAT(with(on, bank + "max_similarity = 0.8\n"),
+                HasSubstr(named + ": not with contrastive.hard_negatives.max_similarity"));
+    EXPECT_EQ(with(on, bank + "group = 4\n"), "accepted");
+  }
+}
+
 TEST_F(Recipe, NamesMissingFiles) {
   EXPECT_THAT(error_of("[training]\nepochs = 1\n"), HasSubstr("data.train.path: not given"));
   EXPECT_THAT(error_of("[data.train]\npath = \"/nowhere\"\n[training]\nepochs = 1\n"),
