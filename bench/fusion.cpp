@@ -11,15 +11,12 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <ctime>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
-#include "base/version.h"
+#include "measure/result.h"
 #include "models/fusion/model.h"
 #include "nn/init.h"
 #include "train/recipe.h"
@@ -31,25 +28,6 @@ constexpr int kRounds = 15, kWarmUpRounds = 3;
 constexpr int64_t kVocabulary = 512, kTokens = 12;
 constexpr double kMostParameters = 1.12;  ///< of concat_pooled's
 const std::vector<int64_t> kBatches = {1, 32};
-
-double cpu_milliseconds() {
-  timespec now;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return 1e3 * static_cast<double>(now.tv_sec) + 1e-6 * static_cast<double>(now.tv_nsec);
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(file, line))
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
-
-double quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
-}
 
 struct Subject {
   explicit Subject(const FusionConfig& config) : model(config), times(kBatches.size()) {
@@ -63,9 +41,9 @@ struct Subject {
     const auto image = at::randn({batch, 3, size, size});
     const PromptedTokens text{at::randint(kVocabulary, {batch, kTokens}, at::kLong),
                               at::full({batch}, kTokens, at::kLong)};
-    const double start = cpu_milliseconds();
+    const double start = bench::cpu_seconds();
     model->class_logits(model->perceive(image), text);
-    return cpu_milliseconds() - start;
+    return 1e3 * (bench::cpu_seconds() - start);
   }
   Fusion model;
   int64_t parameters = 0, flops = 0;
@@ -89,10 +67,7 @@ std::vector<Subject> make_subjects(const std::string& path) {
 }
 
 Json line_of(const Subject& subject, const Subject& pooled) {
-  Json line = Json::object();
-  line["bench"] = "fusion";
-  line["hardware"] = processor_name();
-  line["commit"] = commit();
+  Json line = bench::new_line("fusion", bench::processor_name());
   line["fusion"] = fusion_name(subject.model->config().fusion);
   line["parameters"] = subject.parameters;
   line["flops"] = subject.flops;
@@ -103,14 +78,9 @@ Json line_of(const Subject& subject, const Subject& pooled) {
   against("parameters", static_cast<double>(subject.parameters), static_cast<double>(pooled.parameters));
   against("flops", static_cast<double>(subject.flops), static_cast<double>(pooled.flops));
   for (size_t b = 0; b < kBatches.size(); ++b) {
-    std::vector<double> ratios;
-    for (size_t round = 0; round < subject.times[b].size(); ++round)
-      ratios.push_back(subject.times[b][round] / pooled.times[b][round]);
     const std::string name = fmt::format("batch_{}", kBatches[b]);
-    line[name + "_ms"] = quantile(subject.times[b], 0.5);
-    line[name + "_ratio"] = quantile(ratios, 0.5);
-    line[name + "_ratio_10_percent"] = quantile(ratios, 0.1);
-    line[name + "_ratio_90_percent"] = quantile(ratios, 0.9);
+    line[name + "_ms"] = bench::median(subject.times[b]);
+    bench::add_spread(line, name + "_ratio", bench::ratios(subject.times[b], pooled.times[b]));
   }
   line["rounds"] = kRounds;
   return line;
@@ -129,7 +99,7 @@ bool run(const std::string& path) {
   const Subject& pooled = subjects.front();
   bool small = true;
   for (const Subject& subject : subjects) {
-    fmt::print("{}\n", line_of(subject, pooled).dump());
+    bench::print_line(line_of(subject, pooled));
     if (subject.model->config().progressive())
       small =
           static_cast<double>(subject.parameters) <= kMostParameters * static_cast<double>(pooled.parameters);

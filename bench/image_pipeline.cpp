@@ -9,19 +9,17 @@
 // crop scale: 0.08 (torchvision's default) and 0.5 (ours).
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <ctime>
 #include <filesystem>
-#include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/version.h"
 #include "data/image/image.h"
-#include "peer_process.h"
+#include "measure/peer_process.h"
+#include "measure/result.h"
 
 namespace fathom {
 namespace {
@@ -48,82 +46,46 @@ AugmentConfig config_for(double crop_scale_min) {
   return config;
 }
 
-double cpu_seconds() {
-  timespec now;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
 // One round of ours over all photographs, in CPU seconds.
 double our_round(const std::vector<std::string>& photos, const AugmentConfig& config, uint64_t round) {
   std::vector<uint8_t> planes(3 * kSize * kSize);
   std::vector<float> values(planes.size());
-  const double start = cpu_seconds();
+  const double start = bench::cpu_seconds();
   for (size_t i = 0; i < photos.size(); ++i) {
     Random random({round, i});
     load_augmented({std::as_bytes(std::span(photos[i])), "photo"}, config, kSize, random, planes);
     normalise(planes, {0.485F, 0.456F, 0.406F}, {0.229F, 0.224F, 0.225F}, values);
   }
-  return cpu_seconds() - start;
+  return bench::cpu_seconds() - start;
 }
 
-double quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
-}
+using Times = std::map<std::string, std::vector<double>>;
 
-struct Times {
-  std::vector<double> ours;
-  std::vector<double> tensor;
-  std::vector<double> pil;
-};
-
+/// CPU seconds of "ours" and, with a peer, of its two ways.
 Times measure(const std::vector<std::string>& photos, double crop_scale_min, bench::PeerProcess* peer) {
   const AugmentConfig config = config_for(crop_scale_min);
-  Times times;
-  for (int round = -kWarmUpRounds; round < kRounds; ++round) {
-    const double ours = our_round(photos, config, static_cast<uint64_t>(round + kWarmUpRounds));
-    const auto ask = [&](const char* backend) {
-      return peer ? std::stod(peer->ask(fmt::format("{} {}", backend, crop_scale_min))) : 0.0;
-    };
-    const double tensor = ask("tensor");
-    const double pil = ask("pil");
-    if (round < 0) continue;
-    times.ours.push_back(ours);
-    times.tensor.push_back(tensor);
-    times.pil.push_back(pil);
-  }
-  return times;
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
+  uint64_t round = 0;
+  std::vector<bench::Contender> contenders = {{"ours", [&] { return our_round(photos, config, round++); }}};
+  for (const char* way : {"tensor", "pil"})
+    if (peer != nullptr)
+      contenders.push_back(
+          {way, [=] { return std::stod(peer->ask(fmt::format("{} {}", way, crop_scale_min))); }});
+  return bench::take_turns(contenders, {.warm_up = kWarmUpRounds, .counted = kRounds});
 }
 
 Json report(const Times& times, double crop_scale_min, size_t num_photos, bool with_peer) {
-  const auto per_second = [&](double seconds) { return static_cast<double>(num_photos) / seconds; };
-  Json line = Json::object();
-  line["bench"] = "image_pipeline";
-  line["hardware"] = processor_name();
-  line["commit"] = commit();
+  const auto per_second = [&](const char* name) {
+    return static_cast<double>(num_photos) / bench::median(times.at(name));
+  };
+  Json line = bench::new_line("image_pipeline", bench::processor_name());
   line["crop_scale_min"] = crop_scale_min;
-  line["ours_images_per_cpu_second"] = per_second(quantile(times.ours, 0.5));
+  line["ours_images_per_cpu_second"] = per_second("ours");
   if (!with_peer) return line;
-  const double tensor = quantile(times.tensor, 0.5);
-  const double pil = quantile(times.pil, 0.5);
-  const std::vector<double>& faster = tensor < pil ? times.tensor : times.pil;
-  std::vector<double> ratios;
-  for (size_t i = 0; i < faster.size(); ++i) ratios.push_back(faster[i] / times.ours[i]);
-  line["torchvision_tensor_images_per_cpu_second"] = per_second(tensor);
-  line["torchvision_pil_images_per_cpu_second"] = per_second(pil);
-  line["ratio_to_faster"] = quantile(ratios, 0.5);
-  line["ratio_10_percent"] = quantile(ratios, 0.1);
-  line["ratio_90_percent"] = quantile(ratios, 0.9);
+  line["torchvision_tensor_images_per_cpu_second"] = per_second("tensor");
+  line["torchvision_pil_images_per_cpu_second"] = per_second("pil");
+  const std::string faster = per_second("tensor") > per_second("pil") ? "tensor" : "pil";
+  bench::add_spread(line, "ratio", bench::ratios(times.at(faster), times.at("ours")));
+  line["faster"] = faster;
   line["rounds"] = kRounds;
   return line;
 }
@@ -144,7 +106,7 @@ int main(int argc, char** argv) {
     if (argc == 4) peer = std::make_unique<bench::PeerProcess>(fmt::format("{} {}", argv[3], folder));
     for (const double crop_scale_min : {0.08, 0.5}) {
       const Times times = measure(photos, crop_scale_min, peer.get());
-      fmt::print("{}\n", report(times, crop_scale_min, photos.size(), peer != nullptr).dump());
+      bench::print_line(report(times, crop_scale_min, photos.size(), peer != nullptr));
     }
     return 0;
   } catch (const Error& error) {

@@ -8,8 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,9 +17,9 @@
 #include "base/json.h"
 #include "base/parallel.h"
 #include "base/random.h"
-#include "base/version.h"
 #include "data/audio/log_mel.h"
-#include "peer_process.h"
+#include "measure/peer_process.h"
+#include "measure/result.h"
 
 namespace fathom {
 namespace {
@@ -42,69 +41,38 @@ std::vector<std::vector<float>> make_clips() {
 
 double our_round(const LogMel& log_mel, const std::vector<std::vector<float>>& clips, int64_t threads) {
   std::vector<Spectrogram> results(clips.size());
-  const auto start = std::chrono::steady_clock::now();
+  const double start = bench::wall_seconds();
   parallel_for_each(kClips, threads, [&](int64_t i) {
     results[static_cast<size_t>(i)] = log_mel.compute(clips[static_cast<size_t>(i)]);
   });
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return bench::wall_seconds() - start;
 }
 
-double quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
-}
+using Times = std::map<std::string, std::vector<double>>;
 
-struct Times {
-  std::vector<double> ours;
-  std::vector<double> batch;
-  std::vector<double> clipwise;
-};
-
+/// Seconds of "ours" and, with a peer, of its two ways.
 Times measure(const std::vector<std::vector<float>>& clips, int64_t bands, int64_t threads,
               bench::PeerProcess* peer) {
   const LogMel log_mel(bands);
-  Times times;
-  for (int round = -kWarmUpRounds; round < kRounds; ++round) {
-    const double ours = our_round(log_mel, clips, threads);
-    const auto ask = [&](const char* way) {
-      return peer ? std::stod(peer->ask(fmt::format("{} {}", way, bands))) : 0.0;
-    };
-    const double batch = ask("batch"), clipwise = ask("clipwise");
-    if (round < 0) continue;
-    times.ours.push_back(ours);
-    times.batch.push_back(batch);
-    times.clipwise.push_back(clipwise);
-  }
-  return times;
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
+  std::vector<bench::Contender> contenders = {{"ours", [&] { return our_round(log_mel, clips, threads); }}};
+  for (const char* way : {"batch", "clipwise"})
+    if (peer != nullptr)
+      contenders.push_back({way, [=] { return std::stod(peer->ask(fmt::format("{} {}", way, bands))); }});
+  return bench::take_turns(contenders, {.warm_up = kWarmUpRounds, .counted = kRounds});
 }
 
 Json report(const Times& times, int64_t bands, int64_t threads, bool with_peer) {
-  Json line = Json::object();
-  line["bench"] = "log_mel";
-  line["hardware"] = processor_name();
-  line["commit"] = commit();
+  Json line = bench::new_line("log_mel", bench::processor_name());
   line["bands"] = bands;
   line["threads"] = threads;
-  line["ours_ms"] = 1e3 * quantile(times.ours, 0.5);
+  line["ours_ms"] = 1e3 * bench::median(times.at("ours"));
   if (!with_peer) return line;
-  const double batch = quantile(times.batch, 0.5), clipwise = quantile(times.clipwise, 0.5);
-  const std::vector<double>& faster = batch < clipwise ? times.batch : times.clipwise;
-  std::vector<double> ratios;
-  for (size_t i = 0; i < faster.size(); ++i) ratios.push_back(faster[i] / times.ours[i]);
+  const double batch = bench::median(times.at("batch")), clipwise = bench::median(times.at("clipwise"));
   line["torchaudio_batch_ms"] = 1e3 * batch;
   line["torchaudio_clipwise_ms"] = 1e3 * clipwise;
-  line["ratio_to_faster"] = quantile(ratios, 0.5);
-  line["ratio_10_percent"] = quantile(ratios, 0.1);
-  line["ratio_90_percent"] = quantile(ratios, 0.9);
+  const std::string faster = batch < clipwise ? "batch" : "clipwise";
+  bench::add_spread(line, "ratio", bench::ratios(times.at(faster), times.at("ours")));
+  line["faster"] = faster;
   line["rounds"] = kRounds;
   return line;
 }
@@ -125,8 +93,7 @@ int run(const std::vector<std::string>& words) {
   std::unique_ptr<bench::PeerProcess> peer;
   if (!command.empty()) peer = std::make_unique<bench::PeerProcess>(fmt::format("{} {}", command, threads));
   for (const int64_t bands : {80, 128})
-    fmt::print("{}\n",
-               report(measure(clips, bands, threads, peer.get()), bands, threads, peer != nullptr).dump());
+    bench::print_line(report(measure(clips, bands, threads, peer.get()), bands, threads, peer != nullptr));
   return 0;
 }
 

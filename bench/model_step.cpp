@@ -24,7 +24,7 @@
 #include "models/language/model.h"
 #include "models/swin/model.h"
 #include "nn/init.h"
-#include "peer_process.h"
+#include "measure/peer_process.h"
 
 namespace fathom {
 namespace {

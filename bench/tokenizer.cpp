@@ -9,21 +9,18 @@
 // question.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
-#include <ctime>
-#include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/version.h"
 #include "data/tokenizer/spec.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/trainer.h"
-#include "peer_process.h"
+#include "measure/peer_process.h"
+#include "measure/result.h"
 
 namespace fathom {
 namespace {
@@ -31,100 +28,63 @@ namespace {
 constexpr int kEncodeRounds = 11;
 constexpr int kTrainRounds = 5;
 
-double cpu_seconds() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
-
-/// Seconds of ours and of the peer, round by round.
-struct Rounds {
-  std::vector<double> ours, peer;
-
-  void add_to(Json& line) const {
-    std::vector<double> ratios;
-    for (size_t i = 0; i < peer.size(); ++i) ratios.push_back(peer[i] / ours[i]);
-    if (ratios.empty()) return;
-    line["ratio"] = median(ratios);
-    line["ratio_lowest"] = *std::min_element(ratios.begin(), ratios.end());
-    line["ratio_highest"] = *std::max_element(ratios.begin(), ratios.end());
-    line["rounds"] = static_cast<int64_t>(ratios.size());
-  }
-};
-
 Json new_line(const char* question, size_t num_bytes) {
-  Json line;
-  line["bench"] = question;
-  line["hardware"] = processor_name();
-  line["commit"] = commit();
+  Json line = bench::new_line(question, bench::processor_name());
   line["megabytes"] = static_cast<double>(num_bytes) * 1e-6;
   return line;
+}
+
+void add_ratio(Json& line, const std::vector<double>& peer, const std::vector<double>& ours) {
+  bench::add_spread(line, "ratio", bench::ratios(peer, ours));
+  line["rounds"] = static_cast<int64_t>(ours.size());
 }
 
 double encode_round(const Tokenizer& tokenizer, const std::string& text) {
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 3);
-  const double start = cpu_seconds();
+  const double start = bench::cpu_seconds();
   tokenizer.encode(text, ids);
-  return cpu_seconds() - start;
+  return bench::cpu_seconds() - start;
 }
 
 void bench_encode(const std::string& merges, const std::string& text, bench::PeerProcess* peer) {
-  Rounds warm, cold;
-  for (int round = -1; round < kEncodeRounds; ++round) {
-    const Tokenizer tokenizer(gpt2_spec(merges));
-    const double cold_seconds = encode_round(tokenizer, text);
-    const double warm_seconds = encode_round(tokenizer, text);
-    const double peer_seconds = peer ? std::stod(peer->ask("encode")) : 0;
-    if (round < 0) continue;
-    cold.ours.push_back(cold_seconds);
-    warm.ours.push_back(warm_seconds);
-    if (peer) cold.peer.push_back(peer_seconds), warm.peer.push_back(peer_seconds);
-  }
-  for (const auto& [name, rounds] :
-       {std::pair("tokenizer_encode", &warm), std::pair("tokenizer_encode_cold", &cold)}) {
-    Json line = new_line(name, text.size());
-    line["ours_megabytes_per_cpu_second"] = static_cast<double>(text.size()) * 1e-6 / median(rounds->ours);
-    if (peer)
-      line["tiktoken_megabytes_per_cpu_second"] =
-          static_cast<double>(text.size()) * 1e-6 / median(rounds->peer);
-    rounds->add_to(line);
-    fmt::print("{}\n", line.dump());
+  std::optional<Tokenizer> tokenizer;
+  std::vector<bench::Contender> contenders = {{"_cold",
+                                               [&] {
+                                                 tokenizer.emplace(gpt2_spec(merges));
+                                                 return encode_round(*tokenizer, text);
+                                               }},
+                                              {"", [&] { return encode_round(*tokenizer, text); }}};
+  if (peer != nullptr) contenders.push_back({"peer", [&] { return std::stod(peer->ask("encode")); }});
+  const auto times = bench::take_turns(contenders, {.counted = kEncodeRounds});
+  const double megabytes = static_cast<double>(text.size()) * 1e-6;
+  for (const std::string kind : {"", "_cold"}) {
+    Json line = new_line(("tokenizer_encode" + kind).c_str(), text.size());
+    line["ours_megabytes_per_cpu_second"] = megabytes / bench::median(times.at(kind));
+    if (peer != nullptr) {
+      line["tiktoken_megabytes_per_cpu_second"] = megabytes / bench::median(times.at("peer"));
+      add_ratio(line, times.at("peer"), times.at(kind));
+    }
+    bench::print_line(line);
   }
 }
 
 void bench_train(const std::vector<std::string>& texts, size_t num_bytes, bench::PeerProcess* peer) {
   const std::vector<std::string_view> views(texts.begin(), texts.end());
-  Rounds rounds;
-  for (int round = 0; round < kTrainRounds; ++round) {
-    const double start = wall_seconds();
-    train_tokenizer(views, {.vocab_size = 8192});
-    rounds.ours.push_back(wall_seconds() - start);
-    if (peer) rounds.peer.push_back(std::stod(peer->ask("train")));
-  }
+  std::vector<bench::Contender> contenders = {{"ours", [&] {
+                                                 const double start = bench::wall_seconds();
+                                                 train_tokenizer(views, {.vocab_size = 8192});
+                                                 return bench::wall_seconds() - start;
+                                               }}};
+  if (peer != nullptr) contenders.push_back({"peer", [&] { return std::stod(peer->ask("train")); }});
+  const auto times = bench::take_turns(contenders, {.warm_up = 0, .counted = kTrainRounds});
   Json line = new_line("tokenizer_train", num_bytes);
-  line["ours_seconds"] = median(rounds.ours);
-  if (peer) line["tokenizers_seconds"] = median(rounds.peer);
-  rounds.add_to(line);
-  fmt::print("{}\n", line.dump());
+  line["ours_seconds"] = bench::median(times.at("ours"));
+  if (peer != nullptr) {
+    line["tokenizers_seconds"] = bench::median(times.at("peer"));
+    add_ratio(line, times.at("peer"), times.at("ours"));
+  }
+  bench::print_line(line);
 }
 
 }  // namespace

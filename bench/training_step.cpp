@@ -24,7 +24,7 @@
 #include "distributed/data_parallel.h"
 #include "models/model_folder.h"
 #include "nn/init.h"
-#include "peer_process.h"
+#include "measure/peer_process.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 #include "train/optimizer.h"
