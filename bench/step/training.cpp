@@ -1,0 +1,83 @@
+#include "step/training.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "distributed/collective.h"
+#include "distributed/data_parallel.h"
+#include "train/optimizer.h"
+
+namespace fathom::bench {
+namespace {
+
+/// All that a step needs.
+struct Training {
+  std::unique_ptr<Task> task;
+  std::vector<MicroBatch> batch;
+  std::unique_ptr<Collective> collective = make_solo_collective();
+  std::unique_ptr<GradientReducer> reducer;
+  std::unique_ptr<AdamW> optimizer;
+
+  void step() {
+    const StepContext context{.total_steps = 1,
+                              .global_samples = batch[0].batch.size(),
+                              .collective = *collective,
+                              .expect_last_backward = [this] { reducer->expect_last_backward(); }};
+    task->before_step(batch, context);
+    reducer->zero();
+    task->forward_backward(batch, context);
+    reducer->finish();
+    const at::Tensor norm = gradient_norm(reducer->buckets());
+    clip_gradients(reducer->buckets(), norm, 1.0);
+    optimizer->step(norm.isfinite().logical_not().to(at::kFloat));
+  }
+};
+
+}  // namespace
+
+std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at::ScalarType type) {
+  const auto training = std::make_shared<Training>();
+  training->task = std::move(task);
+  ForwardContext context{.training = true, .key_B = batch.index_B.clone()};
+  if (type != at::kFloat) context.compute_dtype = type;
+  training->batch.push_back({std::move(batch), context});
+  training->reducer = std::make_unique<GradientReducer>(*training->collective, training->task->parameters());
+  training->optimizer =
+      std::make_unique<AdamW>(group_parameters(training->task->parameters(), {}), OptimizerConfig{});
+  return [training] { training->step(); };
+}
+
+LanguageModelConfig transformer_config(const Question& question) {
+  const int64_t dim = question.shape[1];
+  return {.vocab_size = question.vocabulary,
+          .dim = dim,
+          .layers = question.shape[0],
+          .heads = std::max<int64_t>(1, dim / 64),
+          .mlp_dim = 11 * dim / 4,
+          .max_positions = question.shape[2]};
+}
+
+SwinConfig swin_config(const Question& question) {
+  SwinConfig config = swin_preset(SwinPreset::kTiny);
+  config.image_size = question.image_side;
+  config.drop_path = 0;
+  return config;
+}
+
+void add_sizes(Json& sizes, const LanguageModelConfig& config) {
+  sizes["layers"] = config.layers;
+  sizes["dim"] = config.dim;
+  sizes["heads"] = config.heads;
+  sizes["mlp_dim"] = config.mlp_size();
+  sizes["vocabulary"] = config.vocab_size;
+}
+
+void add_sizes(Json& sizes, const SwinConfig& config) {
+  sizes["image_side"] = config.image_size;
+  sizes["window"] = config.window;
+}
+
+}  // namespace fathom::bench

@@ -1,0 +1,28 @@
+// A whole training step as the trainer makes it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "models/language/config.h"
+#include "models/swin/config.h"
+#include "step/subject.h"
+#include "train/task.h"
+
+namespace fathom::bench {
+
+/// Forward, backward, norm of the gradients, clipping and AdamW of `task` on one batch that stays on the
+/// device. Products in `type`, parameters in float32.
+std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at::ScalarType type);
+
+/// The transformer of a question, whose shape is layers, width, tokens, batch: heads of 64, feed-forward
+/// layers of 11/4 of the width, no dropout.
+LanguageModelConfig transformer_config(const Question& question);
+/// Swin-T without stochastic depth.
+SwinConfig swin_config(const Question& question);
+/// What both sides must agree on, by names that the peer reads.
+void add_sizes(Json& sizes, const LanguageModelConfig& config);
+void add_sizes(Json& sizes, const SwinConfig& config);
+
+}  // namespace fathom::bench
