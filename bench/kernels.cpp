@@ -1,0 +1,265 @@
+// How near are the operations of src/kernels to what this device can do: to the bandwidth of its memory where
+// they move numbers, to the rate of its matrix products where they multiply?
+//
+//   bench_kernels --device cpu|cuda [--precision fp32|bf16|fp16] [--rows N] [--dim D] [--json]
+//
+// Each operation alone, on random rows of a decoder (heads of 64) or maps of a Swin (14 × 14 places in
+// shifted windows of 7, heads of 32), forward ("forward") and with its backward pass ("training"): the
+// fastest of five runs, on a GPU from a graph, so without the host. Bytes are those that a fused operation
+// has to read and to write once. Both rates are measured in the same run. One JSON line an operation and
+// pass.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/keyed_dropout.h"
+#include "kernels/layer_norm.h"
+#include "kernels/linear.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope_heads.h"
+#include "kernels/shifted_window_attention.h"
+#include "kernels/swiglu.h"
+#include "kernels/window_attention.h"
+#include "measure/program.h"
+#include "measure/result.h"
+#include "measure/roofline.h"
+#include "tensor/device.h"
+
+namespace fathom::bench {
+namespace {
+
+struct KernelOptions {
+  std::string device = "auto";
+  std::string precision;  ///< empty: fp32 on a CPU, bf16 on a GPU
+  int64_t rows = 0;       ///< 0: 2,048 on a CPU, 16,384 on a GPU
+  int64_t dim = 1024;
+  int64_t threads = 1;
+  bool as_json = true;
+};
+
+/// What a pass costs at least.
+struct Cost {
+  double numbers = 0;  ///< read and written, of the type that is measured
+  double flops = 0;
+};
+
+struct Kernel {
+  std::string name;
+  std::vector<at::Tensor> inputs;  ///< those that may have gradients
+  std::function<std::vector<at::Tensor>()> forward;
+  Cost forward_cost;
+  Cost backward_cost = {};  ///< zero: no backward pass
+};
+
+/// Makes the operands of all operations.
+struct Operands {
+  at::TensorOptions options;  ///< of floating-point ones
+  int64_t rows, dim;
+
+  at::Tensor random(at::IntArrayRef sizes) const {
+    return at::randn(sizes, options.dtype(at::kFloat)).to(options.dtype()).requires_grad_();
+  }
+  int64_t tokens() const { return std::min<int64_t>(rows, 2048); }
+  int64_t batch() const { return rows / tokens(); }
+  int64_t heads() const { return std::max<int64_t>(1, dim / 64); }
+  double numbers() const { return static_cast<double>(batch() * tokens() * dim); }
+};
+
+Kernel norm_kernel(const Operands& make, bool is_rms) {
+  const at::Tensor x = make.random({make.batch() * make.tokens(), make.dim}),
+                   weight = make.random({make.dim});
+  const double n = make.numbers();
+  if (is_rms)
+    return {"rms_norm",
+            {x, weight},
+            [=] { return std::vector{kernels::rms_norm(x, weight, 1e-5)}; },
+            {2 * n},
+            {3 * n}};
+  const at::Tensor bias = make.random({make.dim});
+  return {"layer_norm",
+          {x, weight, bias},
+          [=] { return std::vector{kernels::layer_norm(x, weight, bias, 1e-5)}; },
+          {2 * n},
+          {3 * n}};
+}
+
+Kernel rope_kernel(const Operands& make) {
+  const at::Tensor qkv = make.random({make.batch(), make.tokens(), 3 * make.dim});
+  const at::Tensor angle_TF =
+      at::randn({make.tokens(), make.dim / make.heads() / 2}, make.options.dtype(at::kFloat));
+  const at::Tensor cos_TF = angle_TF.cos(), sin_TF = angle_TF.sin();
+  const kernels::HeadLayout layout{make.heads(), make.heads()};
+  const auto forward = [=] {
+    const auto [q, k, v] = kernels::rope_heads(qkv, cos_TF, sin_TF, layout);
+    return std::vector{q, k, v};
+  };
+  return {"rope_heads", {qkv}, forward, {6 * make.numbers()}, {6 * make.numbers()}};
+}
+
+Kernel swiglu_kernel(const Operands& make) {
+  const at::Tensor gate_up = make.random({make.batch() * make.tokens(), 2 * make.dim});
+  const double n = make.numbers();
+  return {"swiglu", {gate_up}, [=] { return std::vector{kernels::swiglu(gate_up)}; }, {3 * n}, {5 * n}};
+}
+
+Kernel dropout_kernel(const Operands& make) {
+  const at::Tensor x = make.random({make.batch(), make.tokens(), make.dim});
+  const at::Tensor key_B = at::arange(make.batch(), make.options.dtype(at::kLong));
+  const double n = make.numbers();
+  return {"keyed_dropout",
+          {x},
+          [=] { return std::vector{kernels::keyed_dropout(x, key_B, 1, 0.1)}; },
+          {2 * n},
+          {2 * n}};
+}
+
+Kernel column_sum_kernel(const Operands& make) {
+  const at::Tensor x = make.random({make.batch() * make.tokens(), make.dim}).detach();
+  return {"column_sum", {x}, [=] { return std::vector{kernels::column_sum(x)}; }, {make.numbers()}};
+}
+
+Kernel linear_kernel(const Operands& make) {
+  const int64_t rows = make.batch() * make.tokens(), dim = make.dim;
+  const at::Tensor x = make.random({rows, dim}), weight = make.random({4 * dim, dim});
+  const double flops = 8 * make.numbers() * static_cast<double>(dim);
+  const double numbers = 5 * make.numbers() + 4 * static_cast<double>(dim * dim);
+  return {"linear",
+          {x, weight},
+          [=] { return std::vector{kernels::linear(x, weight)}; },
+          {numbers, flops},
+          {2 * numbers, 2 * flops}};
+}
+
+Kernel attention_kernel(const Operands& make) {
+  const std::vector<int64_t> sizes = {make.batch(), make.heads(), make.tokens(), make.dim / make.heads()};
+  const at::Tensor q = make.random(sizes), k = make.random(sizes), v = make.random(sizes);
+  const double n = make.numbers(), flops = 2 * n * static_cast<double>(make.tokens());
+  return {"attention",
+          {q, k, v},
+          [=] { return std::vector{kernels::attention(q, k, v, {}, true)}; },
+          {4 * n, flops},
+          {8 * n, 2.5 * flops}};
+}
+
+/// Attention inside shifted windows of maps: the fused kernel, or the three operations that it stands for.
+Kernel window_kernel(const Operands& make) {
+  const kernels::WindowShape shape{.height = 14, .width = 14, .side = 7, .shift = 3};
+  const int64_t images = std::max<int64_t>(1, make.rows / 196), heads = std::max<int64_t>(1, make.dim / 32);
+  const at::Tensor qkv = make.random({images, 14, 14, 3 * make.dim}), bias_HTT = make.random({heads, 49, 49});
+  const at::Tensor mask_WTT = at::zeros({shape.count(), 49, 49}, make.options);
+  const bool is_fused = kernels::has_shifted_window_attention(qkv, shape, make.dim / heads);
+  const auto forward = [=] {
+    if (is_fused) return std::vector{kernels::shifted_window_attention(qkv, bias_HTT, shape)};
+    const auto windows = kernels::window_partition(qkv, shape);
+    return std::vector{kernels::window_merge(kernels::window_attention(windows, bias_HTT, mask_WTT), shape)};
+  };
+  const double n = static_cast<double>(images * 196 * make.dim), flops = 4 * n * 49;
+  return {is_fused ? "shifted_window_attention" : "window_attention",
+          {qkv, bias_HTT},
+          forward,
+          {4 * n, flops},
+          {7 * n, 2 * flops}};
+}
+
+std::vector<Kernel> all_kernels(const Operands& make) {
+  return {norm_kernel(make, true), norm_kernel(make, false), rope_kernel(make),
+          swiglu_kernel(make),     dropout_kernel(make),     column_sum_kernel(make),
+          window_kernel(make),     attention_kernel(make),   linear_kernel(make)};
+}
+
+double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {
+  const at::NoGradGuard no_grad;
+  return best_ms(runtime, [&] { kernel.forward(); });
+}
+
+double training_ms(const Kernel& kernel, DeviceRuntime& runtime) {
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& output : kernel.forward()) gradients.push_back(at::randn_like(output.detach()));
+  return best_ms(runtime, [&] { torch::autograd::grad(kernel.forward(), kernel.inputs, gradients); });
+}
+
+class KernelBench {
+ public:
+  KernelBench(DeviceRuntime& runtime, const KernelOptions& options)
+      : runtime_(runtime), options_(options), roofline_(runtime, type_named(options.precision)) {}
+
+  void run() {
+    const Operands make{at::TensorOptions().device(runtime_.device()).dtype(type_named(options_.precision)),
+                        options_.rows, options_.dim};
+    for (const Kernel& kernel : all_kernels(make)) {
+      print(kernel, "forward", forward_ms(kernel, runtime_), kernel.forward_cost);
+      if (kernel.backward_cost.numbers == 0) continue;
+      print(kernel, "training", training_ms(kernel, runtime_),
+            {kernel.forward_cost.numbers + kernel.backward_cost.numbers,
+             kernel.forward_cost.flops + kernel.backward_cost.flops});
+    }
+  }
+
+ private:
+  void print(const Kernel& kernel, const char* pass, double ms, const Cost& cost) {
+    const double bytes = cost.numbers * static_cast<double>(c10::elementSize(type_named(options_.precision)));
+    Json line = new_line("kernels", runtime_.name());
+    line["operation"] = kernel.name;
+    line["pass"] = pass;
+    line["precision"] = options_.precision;
+    line["rows"] = options_.rows;
+    line["dim"] = options_.dim;
+    line["ms"] = ms;
+    line["bytes"] = bytes;
+    line["bandwidth_share"] = bytes / (1e-3 * ms) / roofline_.bandwidth();
+    if (cost.flops > 0) {
+      line["flops"] = cost.flops;
+      line["gemm_share"] = cost.flops / (1e-3 * ms) / roofline_.gemm_rate();
+    }
+    line["gigabytes_per_second"] = 1e-9 * roofline_.bandwidth();
+    line["gemm_tflop_per_second"] = 1e-12 * roofline_.gemm_rate();
+    print_line(line);
+  }
+
+  DeviceRuntime& runtime_;
+  KernelOptions options_;
+  Roofline roofline_;
+};
+
+void add_options(CLI::App& app, KernelOptions& options) {
+  app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--precision", options.precision, "of operands; bf16 on a GPU, fp32 on a CPU by default")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  app.add_option("--rows", options.rows, "tokens or places; 16384 on a GPU, 2048 on a CPU by default")
+      ->check(CLI::Range(16, 1 << 24));
+  app.add_option("--dim", options.dim, "their width")->check(CLI::Range(64, 8192))->capture_default_str();
+  app.add_option("--threads", options.threads, "on a CPU; with one, times are CPU times")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_flag("--json", options.as_json, "as it is without: nothing but JSON is printed");
+}
+
+void run_kernels(KernelOptions options) {
+  const at::Device device = select_device(options.device);
+  if (options.dim % 64 != 0) fail(ErrorKind::kUsage, "--dim {}: expected a multiple of 64", options.dim);
+  if (options.precision.empty()) options.precision = device.is_cpu() ? "fp32" : "bf16";
+  if (options.rows == 0) options.rows = device.is_cpu() ? 2048 : 16384;
+  const auto runtime = make_device_runtime(device);
+  runtime->activate();
+  if (device.is_cpu()) at::set_num_threads(static_cast<int>(options.threads));
+  KernelBench(*runtime, options).run();
+}
+
+}  // namespace
+}  // namespace fathom::bench
+
+int main(int argc, char** argv) {
+  CLI::App app("Times each operation of src/kernels against the device's limits.", "bench_kernels");
+  fathom::bench::KernelOptions options;
+  fathom::bench::add_options(app, options);
+  return fathom::bench::run_program(app, argc, argv, [&] { fathom::bench::run_kernels(options); });
+}
