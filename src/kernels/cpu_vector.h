@@ -12,11 +12,11 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "tensor/host_device.h"
 
 /// Compiles a function for AVX-512, AVX2 and the portable baseline; the loader picks. What it calls must be
 /// inlined to profit.
 #define FATHOM_CPU_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define FATHOM_INLINE inline __attribute__((always_inline))
 
 namespace fathom::kernels {
 
@@ -46,6 +46,19 @@ FATHOM_INLINE void store(T& to, Compute<T> x) {
   } else {
     to = static_cast<T>(x);
   }
+}
+
+/// In independent lanes; its error grows with size / kLanes.
+template <typename T>
+FATHOM_INLINE Compute<T> sum_of_squares(const T* x, int64_t size) {
+  Compute<T> lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += load(x[i + j]) * load(x[i + j]);
+  for (; i < size; ++i) lanes[0] += load(x[i]) * load(x[i]);
+  Compute<T> sum = 0;
+  for (int64_t j = 0; j < kLanes; ++j) sum += lanes[j];
+  return sum;
 }
 
 /// e^x to 2 units in the last place, without a branch. Method: 2^n · P(r), |r| ≤ ln 2 / 2.

@@ -12,18 +12,6 @@ namespace fathom::kernels {
 namespace {
 
 template <typename T>
-FATHOM_INLINE Compute<T> sum_of_squares(const T* x, int64_t size) {
-  Compute<T> lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes)
-    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += load(x[i + j]) * load(x[i + j]);
-  for (; i < size; ++i) lanes[0] += load(x[i]) * load(x[i]);
-  Compute<T> sum = 0;
-  for (int64_t j = 0; j < kLanes; ++j) sum += lanes[j];
-  return sum;
-}
-
-template <typename T>
 FATHOM_INLINE Compute<T> weighted_product(const T* grad, const T* x, const T* weight, int64_t size) {
   Compute<T> lanes[kLanes] = {};
   int64_t i = 0;
