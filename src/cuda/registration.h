@@ -9,6 +9,7 @@ class Library;
 
 namespace fathom::cuda {
 
+void register_adamw_step(torch::Library& library);
 void register_keyed_dropout(torch::Library& library);
 void register_layer_norm(torch::Library& library);
 void register_shifted_window_attention(torch::Library& library);
