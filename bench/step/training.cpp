@@ -30,9 +30,7 @@ struct Training {
     reducer->zero();
     task->forward_backward(batch, context);
     reducer->finish();
-    const at::Tensor norm = gradient_norm(reducer->buckets());
-    clip_gradients(reducer->buckets(), norm, 1.0);
-    optimizer->step(norm.isfinite().logical_not().to(at::kFloat));
+    optimizer->step({.norm = optimizer->gradient_norm()});
   }
 };
 

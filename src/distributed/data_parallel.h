@@ -57,7 +57,7 @@ class GradientReducer {
   /// Sends what has not left, waits for everything. Afterwards every rank holds the same sums.
   void finish();
 
-  /// The flat gradients, e.g. for one norm over all of them. Valid between `finish` and `zero`.
+  /// The flat gradients. Valid between `finish` and `zero`.
   const std::vector<at::Tensor>& buckets() const;
   /// Buckets of the last step that were sent before backward ended: how much of the exchange was overlapped.
   int64_t num_overlapped_buckets() const;

@@ -109,70 +109,70 @@ std::vector<ParameterGroup> group_parameters(const NamedParameters& parameters,
   return result;
 }
 
-at::Tensor gradient_norm(const std::vector<at::Tensor>& gradients) {
-  const torch::NoGradGuard no_grad;
-  FATHOM_CHECK(!gradients.empty(), "[gradient_norm] expected at least one gradient");
-  if (gradients.size() == 1) return at::linalg_vector_norm(gradients[0]);
-  return at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients)));
-}
-
-void clip_gradients(const std::vector<at::Tensor>& gradients, const at::Tensor& norm, double max_norm) {
-  if (max_norm <= 0) return;
-  const torch::NoGradGuard no_grad;
-  at::_foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0));
-}
-
 AdamW::AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config)
-    : beta1_(config.beta1), beta2_(config.beta2), epsilon_(config.epsilon) {
+    : settings_{config.beta1, config.beta2, config.epsilon, config.clip_norm} {
   FATHOM_CHECK(!groups.empty(), "[AdamW] expected parameters to train");
-  const at::Device device = groups.front().parameters.front().second.device();
-  step_ = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device));
-  // The CUDA kernel reads float32; the CPU's takes a double, without loss.
-  const auto rate_options = step_.options().dtype(device.is_cpu() ? at::kDouble : at::kFloat);
-  for (ParameterGroup& source : groups) {
-    Group& group = groups_.emplace_back(
-        Group{source.learning_rate_scale, source.weight_decay,
-              at::full({}, config.learning_rate * source.learning_rate_scale, rate_options)});
-    for (auto& [name, parameter] : source.parameters) {
-      group.names.push_back(name);
-      group.parameters.push_back(parameter);
-      group.first.push_back(at::zeros_like(parameter.detach()));
-      group.second.push_back(at::zeros_like(parameter.detach()));
-      group.steps.push_back(step_);
+  for (const ParameterGroup& group : groups) {
+    for (const auto& [name, parameter] : group.parameters) {
+      names_.push_back(name);
+      tensors_.parameters.push_back(parameter);
+      tensors_.first.push_back(at::zeros_like(parameter.detach()));
+      tensors_.second.push_back(at::zeros_like(parameter.detach()));
+      tensors_.learning_rate_scales.push_back(group.learning_rate_scale);
+      tensors_.weight_decays.push_back(group.weight_decay);
     }
   }
+  for (auto* list : {&tensors_.gradients, &tensors_.averages, &tensors_.copies}) list->resize(names_.size());
+  const auto options = at::TensorOptions().device(tensors_.parameters.front().device());
+  step_ = at::zeros({}, options.dtype(at::kFloat));
+  learning_rate_ = at::full({}, config.learning_rate, options.dtype(at::kDouble));
 }
 
 void AdamW::set_learning_rate(double learning_rate) {
   const torch::NoGradGuard no_grad;
-  for (Group& group : groups_) group.learning_rate.fill_(learning_rate * group.learning_rate_scale);
+  learning_rate_.fill_(learning_rate);
 }
 
-void AdamW::step(const at::Tensor& skip) {
+void AdamW::set_averages(const TensorMap& averages, const at::Tensor& weight) {
+  for (size_t i = 0; i < names_.size(); ++i)
+    if (const auto found = averages.find(names_[i]); found != averages.end())
+      tensors_.averages[i] = found->second;
+  average_weight_ = weight;
+}
+
+/// Anew at each step, since whoever owns them may have put others in their place.
+void AdamW::take_gradients() {
+  for (size_t i = 0; i < names_.size(); ++i) {
+    const at::Tensor& gradient = tensors_.parameters[i].grad();
+    FATHOM_CHECK(gradient.defined(), "[AdamW] {} has no gradient", names_[i]);
+    tensors_.gradients[i] = gradient.contiguous();
+  }
+}
+
+at::Tensor AdamW::gradient_norm(const at::Tensor& divisor) {
   const torch::NoGradGuard no_grad;
-  step_.add_(1);
-  std::optional<at::Tensor> found_inf;
-  if (skip.defined()) {
-    step_.sub_(skip);
-    found_inf = skip;
-  }
-  for (Group& group : groups_) {
-    std::vector<at::Tensor> gradients;
-    gradients.reserve(group.parameters.size());
-    for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
-    at::_fused_adamw_(group.parameters, gradients, group.first, group.second, /*max_exp_avg_sqs=*/{},
-                      group.steps, group.learning_rate, beta1_, beta2_, group.weight_decay, epsilon_,
-                      /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
-  }
+  take_gradients();
+  return kernels::gradient_norm(tensors_, divisor, table_);
+}
+
+void AdamW::step(const GradientTerms& gradients) {
+  const torch::NoGradGuard no_grad;
+  take_gradients();
+  kernels::adamw_step(tensors_,
+                      {.step = step_,
+                       .learning_rate = learning_rate_,
+                       .average_weight = average_weight_,
+                       .norm = gradients.norm,
+                       .divisor = gradients.divisor,
+                       .skip = gradients.skip},
+                      settings_, table_);
 }
 
 TensorMap AdamW::state() const {
   TensorMap state{{"step", step_}};
-  for (const Group& group : groups_) {
-    for (size_t i = 0; i < group.names.size(); ++i) {
-      state["first." + group.names[i]] = group.first[i];
-      state["second." + group.names[i]] = group.second[i];
-    }
+  for (size_t i = 0; i < names_.size(); ++i) {
+    state["first." + names_[i]] = tensors_.first[i];
+    state["second." + names_[i]] = tensors_.second[i];
   }
   return state;
 }

@@ -1,4 +1,4 @@
-// AdamW over groups of parameters, and clipping, without a wait for the device.
+// AdamW over all parameters, with clipping, without a wait for the device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/config.h"
+#include "kernels/adamw_step.h"
 #include "tensor/tensor_file.h"
 
 namespace fathom {
@@ -63,23 +64,32 @@ void freeze_lower_layers(const NamedParameters& parameters, int64_t count);
 std::vector<ParameterGroup> group_parameters(const NamedParameters& parameters,
                                              const OptimizerConfig& config);
 
-/// Global 2-norm of `gradients` as a scalar on their device, in float32 at least.
-at::Tensor gradient_norm(const std::vector<at::Tensor>& gradients);
-/// Multiplies all with min(1, max_norm ÷ norm); 0 leaves them as they are.
-void clip_gradients(const std::vector<at::Tensor>& gradients, const at::Tensor& norm, double max_norm);
+/// How a step takes its gradients: scalars on the device, each of which may be undefined.
+struct GradientTerms {
+  at::Tensor norm;     ///< clips them to `clip_norm`; where it is not finite nothing changes
+  at::Tensor divisor;  ///< what they are divided by first (a loss scale); `norm` is of what that leaves
+  at::Tensor skip;     ///< where it is not 0 nothing changes
+};
 
-/// AdamW with decoupled decay (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019):
-/// m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − ηλw − η·m̂ ÷ (√v̂ + ε). One fused kernel call a group.
+/// AdamW by `kernels::adamw_step`: one pass over the gradients for their norm, one over all for the update.
 class AdamW {
  public:
   AdamW(std::vector<ParameterGroup> groups, const OptimizerConfig& config);
 
   /// Of the updates to come; each group takes it times its scale.
   void set_learning_rate(double learning_rate);
-  /// One update from the parameters' gradients. Where `skip` (float32 scalar on the device) is 1, nothing
-  /// changes. What it launches on the device does not depend on the learning rate. REQUIRES a gradient on
-  /// every parameter.
-  void step(const at::Tensor& skip = {});
+  /// Each step also moves the averages of parameters by name, by `weight` (float64 scalar on the device) of
+  /// the way to the new parameter. Names without a parameter are left out.
+  void set_averages(const TensorMap& averages, const at::Tensor& weight);
+  /// Of what is trained.
+  const std::vector<std::string>& names() const { return names_; }
+
+  /// Global 2-norm of the parameters' gradients ÷ divisor (or undefined), a float64 scalar on their device.
+  /// REQUIRES a gradient on every parameter, as `step` does.
+  at::Tensor gradient_norm(const at::Tensor& divisor = {});
+  /// One update from the parameters' gradients, which stay as they are. What it launches on the device does
+  /// not depend on the learning rate.
+  void step(const GradientTerms& gradients = {});
 
   /// Moments by parameter name ("first.NAME", "second.NAME") and "step"; views of the living tensors.
   TensorMap state() const;
@@ -87,16 +97,15 @@ class AdamW {
   void load_state(const TensorMap& state);
 
  private:
-  struct Group {
-    double learning_rate_scale;
-    double weight_decay;
-    at::Tensor learning_rate;  ///< scalar on the device
-    std::vector<std::string> names;
-    std::vector<at::Tensor> parameters, first, second, steps;
-  };
-  std::vector<Group> groups_;
-  at::Tensor step_;  ///< float32 on the device, shared by all parameters
-  double beta1_, beta2_, epsilon_;
+  void take_gradients();
+
+  std::vector<std::string> names_;
+  kernels::AdamWTensors tensors_;
+  kernels::AdamWTable table_;
+  kernels::AdamWSettings settings_;
+  at::Tensor step_;            ///< float32 on the device
+  at::Tensor learning_rate_;   ///< float64 on the device, as the next
+  at::Tensor average_weight_;  ///< undefined without averages
 };
 
 }  // namespace fathom

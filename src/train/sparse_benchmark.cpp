@@ -138,12 +138,7 @@ class Benchmark {
       learner.forward_backward(micro_batches, step);
       sums.finish();
     };
-    const auto update = [&] {
-      const torch::NoGradGuard no_grad;
-      const at::Tensor norm = gradient_norm(reducer.buckets());
-      clip_gradients(reducer.buckets(), norm, 1.0);
-      optimizer.step(norm.isfinite().logical_not().to(torch::kFloat));
-    };
+    const auto update = [&] { optimizer.step({.norm = optimizer.gradient_norm()}); };
     Rounds rounds;
     for (int64_t round = -1; round < config_.rounds; ++round) {
       double times[2] = {};

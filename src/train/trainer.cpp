@@ -66,6 +66,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   freeze_lower_layers(parameters_, config.optimizer.freeze_layers);
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
+  average_.join(*optimizer_);
 }
 
 TrainingSummary Trainer::run() {
@@ -172,6 +173,7 @@ void Trainer::train_step() {
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_scale(config_.schedule, step_, total_steps_);
   optimizer_->set_learning_rate(learning_rate);
+  average_.update();
   gates_.begin(step_);
   std::vector<at::Tensor> figures = recorder_.run(
       micro_batches,
@@ -185,7 +187,6 @@ void Trainer::train_step() {
       gates_.is_dense() ? 1 : 0);
   if (waited_) recorder_.disable();
   if (gates_.has_gates()) figures.push_back(gates_.finish(parts_.collective));
-  average_.update();
   parts_.task.after_step(context);
   ++step_;
   report(figures, learning_rate, samples);
@@ -193,11 +194,8 @@ void Trainer::train_step() {
 
 /// A gradient that is not finite changes nothing; the host hears of it a step later.
 at::Tensor Trainer::apply_gradients() {
-  const torch::NoGradGuard no_grad;
-  const std::vector<at::Tensor>& gradients = reducer_->buckets();
-  const at::Tensor norm = gradient_norm(gradients);
-  clip_gradients(gradients, norm, config_.optimizer.clip_norm);
-  optimizer_->step(norm.isfinite().logical_not().to(at::kFloat));
+  const at::Tensor norm = optimizer_->gradient_norm();
+  optimizer_->step({.norm = norm});
   return norm;
 }
 

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 
@@ -15,13 +16,31 @@ WeightAverage::WeightAverage(const NamedParameters& parameters, double decay) : 
     weights_.push_back(parameter.detach());
     average_.push_back(parameter.detach().clone());
   }
+  own_weights_ = weights_;
+  own_average_ = average_;
+  if (active()) weight_ = at::zeros({}, average_.front().options().dtype(at::kDouble));
+}
+
+void WeightAverage::join(AdamW& optimizer) {
+  if (!active()) return;
+  optimizer.set_averages(state(), weight_);
+  const std::set<std::string> moved(optimizer.names().begin(), optimizer.names().end());
+  own_weights_.clear();
+  own_average_.clear();
+  for (size_t i = 0; i < names_.size(); ++i) {
+    if (moved.contains(names_[i])) continue;
+    own_weights_.push_back(weights_[i]);
+    own_average_.push_back(average_[i]);
+  }
 }
 
 void WeightAverage::update() {
   if (!active()) return;
   const torch::NoGradGuard no_grad;
   const auto t = static_cast<double>(num_updates_++);
-  at::_foreach_lerp_(average_, weights_, 1 - std::min(decay_, (1 + t) / (10 + t)));
+  const double weight = 1 - std::min(decay_, (1 + t) / (10 + t));
+  weight_.fill_(weight);
+  if (!own_average_.empty()) at::_foreach_lerp_(own_average_, own_weights_, weight);
 }
 
 TensorMap WeightAverage::state() const {

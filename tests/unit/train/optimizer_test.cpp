@@ -53,13 +53,43 @@ TEST(AdamW, SkipsAStepWithoutATrace) {
   const at::Tensor before = weight.detach().clone();
   AdamW optimizer(group_parameters({{"weight", weight}}, config), config);
   weight.mutable_grad() = at::full_like(weight, std::nan(""));
-  optimizer.step(at::ones({}));
+  optimizer.step({.skip = at::ones({})});
   EXPECT_TRUE(at::equal(weight, before));
   EXPECT_EQ(optimizer.state().at("step").item<float>(), 0);
   EXPECT_EQ(optimizer.state().at("first.weight").abs().max().item<float>(), 0);
   weight.mutable_grad() = at::ones_like(weight);
-  optimizer.step(at::zeros({}));
+  optimizer.step({.skip = at::zeros({})});
   EXPECT_FALSE(at::equal(weight, before));
+}
+
+TEST(AdamW, LeavesEverythingWhereTheNormIsNotFinite) {
+  const OptimizerConfig config;
+  const at::Tensor one = parameter({4, 3}, at::kFloat), two = parameter({5}, at::kFloat);
+  const at::Tensor before = two.detach().clone();
+  AdamW optimizer(group_parameters({{"one", one}, {"two", two}}, config), config);
+  one.mutable_grad() = at::full_like(one, std::numeric_limits<float>::infinity());
+  two.mutable_grad() = at::ones_like(two);
+  optimizer.step({.norm = optimizer.gradient_norm()});
+  EXPECT_TRUE(at::equal(two, before));
+  EXPECT_EQ(optimizer.state().at("step").item<float>(), 0);
+  one.mutable_grad() = at::ones_like(one);
+  optimizer.step({.norm = optimizer.gradient_norm()});
+  EXPECT_FALSE(at::equal(two, before));
+}
+
+TEST(AdamW, ScaledGradientsAreDividedBeforeTheyAreClipped) {
+  const OptimizerConfig config{.clip_norm = 0.5};
+  const at::Tensor plain = parameter({4, 3}, at::kFloat), scaled = plain.detach().clone().requires_grad_();
+  AdamW first(group_parameters({{"w", plain}}, config), config),
+      second(group_parameters({{"w", scaled}}, config), config);
+  const at::Tensor scale = at::full({}, 1024.0f);
+  plain.mutable_grad() = torch::randn({4, 3});
+  scaled.mutable_grad() = plain.grad() * scale;
+  const at::Tensor norm = first.gradient_norm();
+  EXPECT_TRUE(at::equal(norm, second.gradient_norm(scale)));
+  first.step({.norm = norm});
+  second.step({.norm = norm, .divisor = scale});
+  EXPECT_TRUE(at::equal(plain, scaled));
 }
 
 TEST(AdamW, StateMovesToAnotherOptimizer) {
@@ -186,16 +216,31 @@ TEST(ParameterGroups, LowerLayersStayFrozen) {
   EXPECT_THROW(freeze_lower_layers(parameters, 5), Error);
 }
 
+/// The length of what AdamW without memory under a huge epsilon, which goes down the gradient, goes.
+double step_length(double clip_norm) {
+  const OptimizerConfig config{.learning_rate = 1e6,
+                               .beta1 = 0,
+                               .beta2 = 0,
+                               .epsilon = 1e6,
+                               .weight_decay = 0,
+                               .clip_norm = clip_norm};
+  const at::Tensor threes = parameter({4}), fours = parameter({9});
+  const at::Tensor before = at::cat({threes.detach(), fours.detach()});
+  AdamW optimizer(group_parameters({{"threes", threes}, {"fours", fours}}, config), config);
+  threes.mutable_grad() = at::full_like(threes, 3.0);
+  fours.mutable_grad() = at::full_like(fours, 4.0);
+  const at::Tensor norm = optimizer.gradient_norm();
+  EXPECT_NEAR(norm.item<double>(), std::sqrt(4 * 9 + 9 * 16.0), 1e-9);
+  optimizer.step({.norm = norm});
+  EXPECT_EQ(threes.grad()[0].item<double>(), 3.0) << "gradients are only read";
+  return (at::cat({threes.detach(), fours.detach()}) - before).norm().item<double>();
+}
+
 TEST(Clipping, BringsTheGlobalNormDownToItsLimit) {
-  const std::vector<at::Tensor> gradients = {at::full({4}, 3.0), at::full({9}, 4.0)};
-  const at::Tensor norm = gradient_norm(gradients);
-  EXPECT_NEAR(norm.item<double>(), std::sqrt(4 * 9 + 9 * 16.0), 1e-5);
-  clip_gradients(gradients, norm, 1.0);
-  EXPECT_NEAR(gradient_norm(gradients).item<double>(), 1.0, 1e-5);
-  clip_gradients(gradients, gradient_norm(gradients), 5.0);
-  EXPECT_NEAR(gradient_norm(gradients).item<double>(), 1.0, 1e-5);
-  clip_gradients(gradients, gradient_norm(gradients), 0.0);
-  EXPECT_NEAR(gradient_norm(gradients).item<double>(), 1.0, 1e-5);
+  const double whole = std::sqrt(4 * 9 + 9 * 16.0);
+  EXPECT_NEAR(step_length(1.0), 1.0, 1e-4);
+  EXPECT_NEAR(step_length(50.0), whole, 1e-3);
+  EXPECT_NEAR(step_length(0.0), whole, 1e-3);
 }
 
 TEST(WeightAverage, FollowsTheWeightsAndSwaps) {
@@ -216,6 +261,25 @@ TEST(WeightAverage, FollowsTheWeightsAndSwaps) {
   other.load_state(average.state());
   EXPECT_TRUE(at::equal(other.state().at("w"), average.state().at("w")));
   EXPECT_EQ(other.state().at("updates").item<int64_t>(), 2);
+}
+
+TEST(WeightAverage, AnOptimizerThatItJoinsMovesWhatItTrains) {
+  const OptimizerConfig config;
+  const at::Tensor trained = parameter({3}), frozen = parameter({2}).requires_grad_(false);
+  const NamedParameters parameters = {{"trained", trained}, {"frozen", frozen}};
+  AdamW optimizer(group_parameters(parameters, config), config);
+  WeightAverage average(parameters, 0.99);
+  average.join(optimizer);
+  const at::Tensor before = trained.detach().clone(), frozen_before = frozen.clone();
+  frozen.fill_(5.0);  // as where a resumed run freezes what it has trained
+  trained.mutable_grad() = at::ones_like(trained);
+  average.update();  // decay 1/10
+  EXPECT_TRUE(at::equal(average.state().at("trained"), before));
+  optimizer.step();
+  EXPECT_TRUE(
+      at::allclose(average.state().at("trained"), before / 10 + 0.9 * trained.detach(), 1e-12, 1e-12));
+  EXPECT_TRUE(at::allclose(average.state().at("frozen"), frozen_before / 10 + 0.9 * 5.0, 1e-12, 1e-12));
+  EXPECT_FALSE(at::equal(before, trained));
 }
 
 TEST(WeightAverage, WithoutDecayThereIsNone) {
