@@ -26,6 +26,9 @@ struct ForwardContext {
   /// Type of activations and matrix products; without one, that of the parameters. Parameters of another type
   /// are cast where they are used, so float32 parameters under kBFloat16 collect float32 gradients.
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
+  /// Float32 scalar on the device that the objective is multiplied with before its backward pass, so that
+  /// small gradients survive in FP16; who takes the step divides by it. Undefined: 1.
+  at::Tensor loss_scale = {};
   /// Keep only the inputs of each block and compute its inside again in the backward pass.
   bool checkpoint_blocks = false;
   /// int64 [B, T], the number of the text that each token belongs to, where a row holds several: they do not
@@ -44,6 +47,8 @@ struct ForwardContext {
   bool* waited = nullptr;  ///< set by a gate whose layer asks the device how many tokens it let through
 
   bool drops() const { return training && key_B.defined(); }
+  /// The objective, or a gradient that enters beside it, as the backward pass takes it.
+  at::Tensor scaled(const at::Tensor& x) const { return loss_scale.defined() ? x.mul(loss_scale) : x; }
 };
 
 }  // namespace fathom

@@ -154,8 +154,8 @@ GateDecision TokenGateImpl::learned(const at::Tensor& score_BT, const at::Tensor
   if (multiplier_.defined() && !dense_) {
     const at::NoGradGuard no_grad;
     decision.side_BT = score_BT;
-    decision.side_gradient_BT =
-        shares(present_BT, context, score_BT.scalar_type()) * multiplier_.to(score_BT.scalar_type());
+    decision.side_gradient_BT = context.scaled(shares(present_BT, context, score_BT.scalar_type()) *
+                                               multiplier_.to(score_BT.scalar_type()));
   }
   return decision;
 }
@@ -178,8 +178,9 @@ GateDecision TokenGateImpl::top_k(const at::Tensor& x_BTD, const AttentionView& 
   decision.active_BT = chosen(highest_BT, present_BT, context);
   decision.computed_BT = decision.active_BT;
   decision.side_BT = foretold_BT;
-  decision.side_gradient_BT = (at::sigmoid(foretold_BT) - highest_BT.to(foretold_BT.scalar_type())) *
-                              shares(present_BT, context, foretold_BT.scalar_type());
+  decision.side_gradient_BT =
+      context.scaled((at::sigmoid(foretold_BT) - highest_BT.to(foretold_BT.scalar_type())) *
+                     shares(present_BT, context, foretold_BT.scalar_type()));
   return decision;
 }
 

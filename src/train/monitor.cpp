@@ -24,6 +24,23 @@ double without_sign(double value) {
   return std::isnan(value) ? std::fabs(value) : value;
 }
 
+/// Whether a smaller loss scale may help against a loss or norm that is no number: not a scale of 1, or of 0
+/// for none. Errors (kConfig): it cannot.
+void judge_overflow(int64_t step, double loss, double norm, double scale) {
+  if (!std::isfinite(loss) || scale == 0)
+    fail(ErrorKind::kConfig,
+         "step {}: the loss is {} and the norm of its gradient {}; this step changed no weight. A lower "
+         "learning_rate, a longer warm-up or cleaner data may help; --resume goes on from the last training "
+         "state",
+         step, without_sign(loss), without_sign(norm));
+  if (scale <= 1)
+    fail(ErrorKind::kConfig,
+         "step {}: the norm of the gradient is {} at a loss scale of 1, below which it does not fall; this "
+         "step changed no weight. A lower learning_rate or precision = \"bf16\" may help; --resume goes on "
+         "from the last training state",
+         step, without_sign(norm));
+}
+
 }  // namespace
 
 Monitor::Monitor(const MonitorSetup& setup, DeviceRuntime& runtime) : setup_(setup), runtime_(runtime) {
@@ -50,18 +67,21 @@ void Monitor::settle(const StepRecord& record) {
   const std::vector<double> values = record.values.get();
   const double loss = values[0];
   const double norm = values[1];
-  if (!std::isfinite(loss) || !std::isfinite(norm))
-    fail(ErrorKind::kConfig,
-         "step {}: the loss is {} and the norm of its gradient {}; this step changed no weight. A lower "
-         "learning_rate, a longer warm-up or cleaner data may help; --resume goes on from the last training "
-         "state",
-         record.step, without_sign(loss), without_sign(norm));
+  if (setup_.scales_loss) {
+    loss_scale_ = values[3];
+    skipped_steps_ = values[4];
+  }
+  const bool overflows = !std::isfinite(norm);
+  if (!std::isfinite(loss) || overflows)
+    judge_overflow(record.step, loss, norm, setup_.scales_loss ? loss_scale_ : 0);
   last_loss_ = loss;
   stop_requested_ = stop_requested_ || values[2] > 0;
   interval_.loss_sum += loss;
-  interval_.norm_sum += norm;
+  if (!overflows) interval_.norm_sum += norm;
+  interval_.overflows += overflows ? 1 : 0;
   interval_.further_sums.resize(setup_.further_figures.size());
-  for (size_t i = 0; i < interval_.further_sums.size(); ++i) interval_.further_sums[i] += values[3 + i];
+  for (size_t i = 0; i < interval_.further_sums.size(); ++i)
+    interval_.further_sums[i] += values[first_further() + i];
   interval_.timed_samples += record.samples;
   ++interval_.steps;
   note_ = fmt::format("loss {:.4f}", loss);
@@ -90,7 +110,11 @@ void Monitor::write_line(const StepRecord& record) {
   line["step"] = record.step;
   line["loss"] = interval_.loss_sum / static_cast<double>(interval_.steps);
   line["learning_rate"] = record.learning_rate;
-  line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps);
+  line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps - interval_.overflows);
+  if (setup_.scales_loss) {
+    line["loss_scale"] = loss_scale_;
+    line["skipped_steps"] = skipped_steps_;
+  }
   for (size_t i = 0; i < interval_.further_sums.size(); ++i)
     line[setup_.further_figures[i]] = interval_.further_sums[i] / static_cast<double>(interval_.steps);
   if (log_) {
@@ -133,6 +157,7 @@ Json Monitor::state() const {
   state["norm_sum"] = interval_.norm_sum;
   for (const double sum : interval_.further_sums) state["further_sums"].push_back(sum);
   state["steps"] = interval_.steps;
+  state["overflows"] = interval_.overflows;
   state["last_loss"] = last_loss_;
   state["seconds"] = seconds();
   return state;
@@ -142,6 +167,7 @@ void Monitor::load_state(const Json& state) {
   interval_ = Interval{.loss_sum = state.at("loss_sum").as_double(),
                        .norm_sum = state.at("norm_sum").as_double(),
                        .steps = state.at("steps").as_int()};
+  if (const Json* overflows = state.find("overflows")) interval_.overflows = overflows->as_int();
   if (const Json* sums = state.find("further_sums"))
     for (const Json& sum : sums->as_array()) interval_.further_sums.push_back(sum.as_double());
   last_loss_ = state.at("last_loss").as_double();

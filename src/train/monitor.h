@@ -24,6 +24,7 @@ struct MonitorSetup {
   int64_t log_every = 10;
   int64_t start_step = 0;
   int64_t total_steps = 0;
+  bool scales_loss = false;                       ///< a gradient may overflow as long as the scale can fall
   std::vector<std::string> further_figures = {};  ///< of each step, beside loss and norm
   int64_t tokens_per_sample = 0;
   double questions_per_sample = 0;
@@ -37,7 +38,9 @@ struct StepRecord {
   double learning_rate = 0;
   int64_t samples = 0;      ///< over all ranks
   double wait_seconds = 0;  ///< the loader's total so far
-  DeferredRead values;      ///< loss, gradient norm, ranks that wish to stop, further figures
+  /// Loss, gradient norm, ranks that wish to stop, where the loss is scaled its scale and the steps skipped
+  /// so far, further figures.
+  DeferredRead values;
   std::chrono::steady_clock::time_point given = std::chrono::steady_clock::now();
 };
 
@@ -47,7 +50,8 @@ class Monitor {
  public:
   Monitor(const MonitorSetup& setup, DeviceRuntime& runtime);
 
-  /// Errors (kConfig): the loss or gradient of an earlier step is not finite; the message names the step.
+  /// Errors (kConfig): the loss or gradient of an earlier step is not finite, and no smaller loss scale could
+  /// help; the message names the step.
   void add(StepRecord record);
   /// Settles all steps added so far.
   void flush();
@@ -75,6 +79,7 @@ class Monitor {
     double norm_sum = 0;
     std::vector<double> further_sums;
     int64_t steps = 0;
+    int64_t overflows = 0;      ///< steps without a norm
     int64_t timed_samples = 0;  ///< of this process, unlike the sums
     double wait_start = 0;
     double excluded_seconds = 0;
@@ -83,6 +88,7 @@ class Monitor {
 
   void settle(const StepRecord& record);
   void write_line(const StepRecord& record);
+  size_t first_further() const { return setup_.scales_loss ? 5 : 3; }
   Json throughput(const StepRecord& record) const;
 
   MonitorSetup setup_;
@@ -95,6 +101,8 @@ class Monitor {
   Clock::time_point started_ = Clock::now();
   double former_seconds_ = 0;
   double last_loss_ = 0;
+  double loss_scale_ = 1;  ///< of the last settled step
+  double skipped_steps_ = 0;
   std::string note_;
   bool stop_requested_ = false;
 };

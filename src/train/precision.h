@@ -11,8 +11,9 @@ namespace fathom {
 
 enum class Precision {
   kFp32,
-  kBf16,  ///< parameters, statistics and losses float32; activations and matrix products bfloat16
-  kFp64,  ///< for comparisons
+  kBf16,      ///< parameters, statistics and losses float32; activations and matrix products bfloat16
+  kFp16Bf16,  ///< the same, but for operands of matrix products, which are FP16; the loss is scaled
+  kFp64,      ///< for comparisons
 };
 
 void precision_field(Fields& f, const char* name, Precision& value);

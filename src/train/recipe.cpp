@@ -128,6 +128,7 @@ void RecipeConfig::fields(Fields& f) {
   f.group("lora", lora, "low-rank adapters on a model that stays as it is");
   f.group("training", training, "length and size of the run");
   f.group("optimizer", optimizer, "AdamW");
+  f.group("loss_scale", loss_scale, "how gradients keep clear of the ends of FP16 under fp16_bf16");
   f.group("schedule", schedule, "learning rate over the run");
   f.group("checkpoint", checkpoint, "what is saved, and when");
   f.group("gating", gating, "how gates (model.gate) are held at their density");

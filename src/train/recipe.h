@@ -112,6 +112,7 @@ struct RecipeConfig {
   LoraConfig lora;
   TrainingConfig training;
   OptimizerConfig optimizer;
+  LossScaleConfig loss_scale;
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;
   EvaluationConfig evaluation;

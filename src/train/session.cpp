@@ -17,6 +17,7 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
           .precision = recipe.precision,
           .training = recipe.training,
           .optimizer = recipe.optimizer,
+          .loss_scale = recipe.loss_scale,
           .schedule = recipe.schedule,
           .checkpoint = recipe.checkpoint,
           .evaluation = recipe.evaluation,

@@ -43,7 +43,7 @@ at::Tensor Task::forward_backward(std::span<const MicroBatch> micro_batches, con
   for (const MicroBatch& micro_batch : micro_batches) {
     if (&micro_batch == &micro_batches.back()) step.expect_last_backward();
     const at::Tensor share = loss(micro_batch, step);
-    share.backward();
+    micro_batch.forward.scaled(share).backward();
     total = total.defined() ? total + share.detach() : share.detach();
   }
   return total;

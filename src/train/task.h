@@ -71,9 +71,10 @@ class Task {
   /// samples of the step and all ranks, so that shares add up to the mean over the global batch.
   virtual at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) = 0;
 
-  /// Adds the gradients of the whole step to the parameters and returns this rank's share of the objective,
-  /// detached. By default `loss` and backward for one micro-batch after the other; an objective that is no
-  /// sum over micro-batches (InfoNCE) has its own.
+  /// Adds the gradients of the whole step to the parameters, times the loss scale of its contexts where there
+  /// is one (ForwardContext::scaled), and returns this rank's share of the objective, unscaled and detached.
+  /// By default `loss` and backward for one micro-batch after the other; an objective that is no sum over
+  /// micro-batches (InfoNCE) has its own.
   virtual at::Tensor forward_backward(std::span<const MicroBatch> micro_batches, const StepContext& step);
 
   virtual void before_step(std::span<const MicroBatch>, const StepContext&) {}

@@ -67,6 +67,8 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
   average_.join(*optimizer_);
+  if (config.precision == Precision::kFp16Bf16)
+    loss_scale_.emplace(config.loss_scale, parts.runtime.device());
 }
 
 TrainingSummary Trainer::run() {
@@ -100,6 +102,7 @@ void Trainer::start_monitor() {
                    .log_every = config_.training.log_every,
                    .start_step = step_,
                    .total_steps = total_steps_,
+                   .scales_loss = loss_scale_.has_value(),
                    .further_figures = gates_.figure_names(),
                    .tokens_per_sample = parts_.task.tokens_per_sample(),
                    .questions_per_sample = parts_.task.questions_per_sample(),
@@ -135,6 +138,7 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                              ForwardContext{.training = true,
                                             .key_B = key_B.to(device, /*non_blocking=*/true),
                                             .compute_dtype = compute_type(config_.precision),
+                                            .loss_scale = loss_scale_ ? loss_scale_->scale() : at::Tensor(),
                                             .checkpoint_blocks = config_.training.checkpoint_blocks,
                                             .explore = gates_.config().explore,
                                             .score_values = gates_.config().score_values,
@@ -182,7 +186,9 @@ void Trainer::train_step() {
         reducer_->zero();
         const at::Tensor loss = parts_.task.forward_backward(inputs, context);
         reducer_->finish();
-        return std::vector<at::Tensor>{loss, apply_gradients()};
+        std::vector<at::Tensor> found = apply_gradients();
+        found.insert(found.begin(), loss);
+        return found;
       },
       gates_.is_dense() ? 1 : 0);
   if (waited_) recorder_.disable();
@@ -192,14 +198,17 @@ void Trainer::train_step() {
   report(figures, learning_rate, samples);
 }
 
-/// A gradient that is not finite changes nothing; the host hears of it a step later.
-at::Tensor Trainer::apply_gradients() {
-  const at::Tensor norm = optimizer_->gradient_norm();
-  optimizer_->step({.norm = norm});
-  return norm;
+/// A gradient that is not finite changes nothing; the host hears of it a step later. The gradient's norm, and
+/// what becomes of the loss's scale where it has one.
+std::vector<at::Tensor> Trainer::apply_gradients() {
+  const at::Tensor scale = loss_scale_ ? loss_scale_->scale() : at::Tensor();
+  const at::Tensor norm = optimizer_->gradient_norm(scale);
+  optimizer_->step({.norm = norm, .divisor = scale});
+  if (!loss_scale_) return {norm};
+  return {norm, loss_scale_->update(norm.isfinite().logical_not().to(at::kFloat))};
 }
 
-/// `figures`: this rank's share of the loss, the gradient's norm, and those of gates where there are any.
+/// `figures`: this rank's share of the loss, the gradient's norm, and whatever else the step counted.
 void Trainer::report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples) {
   const torch::NoGradGuard no_grad;
   const at::Tensor &loss = figures[0], &norm = figures[1];
@@ -208,7 +217,7 @@ void Trainer::report(const std::vector<at::Tensor>& figures, double learning_rat
   at::Tensor shared = at::stack({loss, at::full_like(loss, stop ? 1.0 : 0.0)});
   parts_.collective.all_reduce(shared);
   at::Tensor values = at::stack({shared[0], norm.to(shared.scalar_type()), shared[1]});
-  if (figures.size() > 2) values = at::cat({values, figures[2].to(values.scalar_type())});
+  for (size_t i = 2; i < figures.size(); ++i) values = at::cat({values, figures[i].to(values.scalar_type())});
   monitor_->add({.step = step_,
                  .learning_rate = learning_rate,
                  .samples = samples,

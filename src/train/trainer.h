@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "train/best_model.h"
 #include "train/checkpoint.h"
 #include "train/gate_controller.h"
+#include "train/loss_scale.h"
 #include "train/monitor.h"
 #include "train/optimizer.h"
 #include "train/run_folder.h"
@@ -71,7 +73,7 @@ class Trainer {
   void train_step();
   Batch next_batch();
   std::vector<MicroBatch> prepare(const Batch& batch, int64_t global_samples);
-  at::Tensor apply_gradients();
+  std::vector<at::Tensor> apply_gradients();
   void report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples);
   void keep_what_is_due();
   void keep_model();
@@ -104,6 +106,7 @@ class Trainer {
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
   GateController gates_;
+  std::optional<LossScale> loss_scale_;
   StepRecorder recorder_;
   bool waited_ = false;  ///< a gate has asked the device for a count
   int64_t saved_step_ = -1;

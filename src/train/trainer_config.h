@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "distributed/data_parallel.h"
 #include "train/gate_controller.h"
+#include "train/loss_scale.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 #include "train/schedule.h"
@@ -58,6 +59,7 @@ struct TrainerConfig {
   Precision precision = Precision::kFp32;
   TrainingConfig training;
   OptimizerConfig optimizer;
+  LossScaleConfig loss_scale;
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;
   EvaluationConfig evaluation;

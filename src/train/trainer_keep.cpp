@@ -121,6 +121,7 @@ TrainingState Trainer::state() const {
   state.tensors["optimizer"] = optimizer_->state();
   if (average_.active()) state.tensors["average"] = average_.state();
   if (gates_.has_gates()) state.tensors["gates"] = gates_.state();
+  if (loss_scale_) state.tensors["loss_scale"] = loss_scale_->state();
   if (TensorMap task = parts_.task.state(); !task.empty()) state.tensors["task"] = std::move(task);
   const SamplerState place = parts_.loader.state();
   Json data = Json::object();
@@ -167,6 +168,7 @@ void Trainer::load_state(const TrainingState& state) {
   optimizer_->load_state(group_of(state, "optimizer"));
   average_.load_state(group_of(state, "average"));
   gates_.load_state(group_of(state, "gates"));
+  if (loss_scale_) loss_scale_->load_state(group_of(state, "loss_scale"));
   parts_.task.load_state(group_of(state, "task"));
   const Json& data = values.at("data");
   parts_.loader.resume({.epoch = data.at("epoch").as_int(), .position = data.at("position").as_int()});

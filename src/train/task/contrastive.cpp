@@ -248,7 +248,7 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
   for (at::Tensor* tensor : learned)
     if (tensor->defined()) tensor->requires_grad_();
   const at::Tensor loss = objective_->loss(whole, step);
-  loss.backward();
+  micro_batches.front().forward.scaled(loss).backward();
 
   std::vector<int64_t> row(learned.size(), 0);
   for (const MicroBatch& micro_batch : micro_batches) {

@@ -149,6 +149,24 @@ TEST_P(GateGradients, TheMultiplierWeighsTheMeanScore) {
     EXPECT_LT(relative_error(with[i] - without[i], expected[i]), 1e-9) << i;
 }
 
+/// Under a loss scale, what is not the objective's has to grow with it.
+TEST_P(GateGradients, TheMultipliersGradientIsScaledAsTheLossIs) {
+  Block block = block_of({.kind = GetParam()});
+  block->gate()->set_multiplier(at::full({}, 3.0, at::kDouble));
+  const auto x = states();
+  const auto view = view_of(x, causal());
+  const auto gradient = [&](const ForwardContext& context) {
+    return torch::autograd::grad({context.scaled(block->forward(x, view, context).sin().sum())},
+                                 block->parameters(), {}, {}, false, true);
+  };
+  ForwardContext context = {.training = true, .sample_share = 0.25};
+  const auto plain = gradient(context);
+  context.loss_scale = at::full({}, 1024.0, at::kDouble);
+  const auto scaled = gradient(context);
+  for (size_t i = 0; i < plain.size(); ++i)
+    EXPECT_TRUE(!plain[i].defined() || relative_error(scaled[i], plain[i] * 1024) < 1e-12) << i;
+}
+
 TEST(SideGradient, IsAddedToTheObjectives) {
   const auto x = at::randn({3}, at::kDouble).requires_grad_(true), side = at::randn({2}).requires_grad_(true);
   const auto y = attach_gradient(x, side * 2, at::tensor({0.5, -1.0}, at::kFloat));

@@ -2,26 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
-
-#include "nn/init.h"
-#include "temporary_folder.h"
-#include "train/task/language.h"
-#include "trainer_fixture.h"
+#include "language_run.h"
 
 namespace fathom::trainer_features_test {
 namespace {
 
 using namespace testing;
 using ::testing::ElementsAre;
-
-std::vector<double> logged(const std::string& folder, const char* key) {
-  std::istringstream text(read_file(folder + "/log.jsonl"));
-  std::vector<double> values;
-  for (std::string line; std::getline(text, line);)
-    if (const Json* value = parse_json(line, "log").find(key)) values.push_back(value->as_double());
-  return values;
-}
 
 /// An update that is the learning rate times the gradient: AdamW without memory under a huge epsilon.
 OptimizerConfig plain_descent() {
@@ -160,36 +147,6 @@ TEST(Features, PrecisionAndCheckpointingReachTheModel) {
   EXPECT_EQ(plain.compute_dtype, std::nullopt);
   EXPECT_FALSE(plain.checkpoint_blocks);
   for (const ForwardContext& forward : {low, plain}) EXPECT_TRUE(forward.drops());
-}
-
-/// A small language model, with dropout, trained on the fixture's sentences.
-struct LanguageOutcome {
-  std::vector<double> losses;
-  at::Tensor weights;
-};
-
-LanguageOutcome train_language(const std::function<void(TrainerConfig&)>& change) {
-  const TemporaryFolder folder;
-  TrainerConfig config = small_config(folder.path());
-  change(config);
-  LanguageModel model(LanguageModelConfig{.vocab_size = 16,
-                                          .dim = 32,
-                                          .layers = 2,
-                                          .heads = 2,
-                                          .max_positions = 8,
-                                          .dropout = 0.2,
-                                          .drop_path = 0.2});
-  init_parameters(*model, 5);
-  LanguageTask task({.model = model, .num_tokens = 3});
-  Loader loader(LoaderSetup{.source = std::make_shared<SentenceSource>(),
-                            .sampler = {.batch_size = config.training.batch_size, .seed = config.seed},
-                            .loader = {.workers = 0}});
-  const auto collective = make_solo_collective();
-  const auto runtime = make_device_runtime(at::kCPU);
-  Trainer(config, {task, loader, *collective, *runtime}).run();
-  std::vector<at::Tensor> weights;
-  for (const auto& parameter : model->parameters()) weights.push_back(parameter.detach().flatten());
-  return {logged(folder.path(), "loss"), at::cat(weights)};
 }
 
 TEST(Features, CheckpointedBlocksTrainToTheSameWeightsBitForBit) {

@@ -5,8 +5,13 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <memory>
+#include <set>
+#include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -48,6 +53,9 @@ class CountTask : public Task {
     const at::Tensor& tokens = micro_batch.batch.tokens_BT;
     const at::Tensor noise = keyed_uniform(micro_batch.forward.key_B, {1}, 5) * 0.1;
     const at::Tensor answer = (at::embedding(weight_, tokens).sum(1) + bias_).sum(1);
+    if (overflow_steps.contains(step.step))
+      answer.register_hook(
+          [](const at::Tensor& gradient) { return gradient * std::numeric_limits<double>::infinity(); });
     const at::Tensor target = tokens.remainder(2).eq(0).sum(1).to(at::kFloat) + noise.squeeze(1);
     const at::Tensor share = (answer - target).square().sum() / static_cast<double>(step.global_samples);
     return step.step == nan_step ? share * std::nan("") : share;
@@ -73,6 +81,7 @@ class CountTask : public Task {
   at::Tensor flat_weights() const { return at::cat({weight_.flatten(), bias_}).detach().clone(); }
 
   int64_t nan_step = -1;
+  std::set<int64_t> overflow_steps;  ///< whose gradient is infinite
   std::function<double()> next_figure;
   std::vector<double> share_evaluated;  ///< a second figure of each evaluation, higher is better
   std::vector<at::Tensor> weights_evaluated;
@@ -107,6 +116,22 @@ struct SmallRun {
   std::unique_ptr<DeviceRuntime> runtime;
   Trainer trainer;
 };
+
+/// The lines of a run's log.
+inline std::vector<Json> log_lines(const std::string& folder) {
+  std::istringstream text(read_file(folder + "/log.jsonl"));
+  std::vector<Json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(parse_json(line, "log"));
+  return lines;
+}
+
+/// A figure of those that have it.
+inline std::vector<double> logged(const std::string& folder, const char* key) {
+  std::vector<double> values;
+  for (const Json& line : log_lines(folder))
+    if (const Json* value = line.find(key)) values.push_back(value->as_double());
+  return values;
+}
 
 inline TrainerConfig small_config(const std::string& folder) {
   TrainerConfig config;

@@ -5,7 +5,6 @@
 
 #include <csignal>
 #include <filesystem>
-#include <sstream>
 
 #include "base/error.h"
 #include "temporary_folder.h"
@@ -19,18 +18,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-std::vector<Json> log_lines(const std::string& folder) {
-  std::istringstream text(read_file(folder + "/log.jsonl"));
-  std::vector<Json> lines;
-  for (std::string line; std::getline(text, line);) lines.push_back(parse_json(line, "log"));
-  return lines;
-}
-
 std::vector<double> losses(const std::string& folder) {
-  std::vector<double> values;
-  for (const Json& line : log_lines(folder))
-    if (const Json* loss = line.find("loss")) values.push_back(loss->as_double());
-  return values;
+  return logged(folder, "loss");
 }
 
 TEST(Trainer, LossFallsAndEveryStepIsLogged) {
