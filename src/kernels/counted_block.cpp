@@ -126,11 +126,6 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
   }
 };
 
-/// a b in float32 or wider.
-at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
-  return a.is_cuda() && a.scalar_type() != at::kFloat ? at::mm(a, b, at::kFloat) : at::mm(wide(a), wide(b));
-}
-
 using Two = std::tuple<at::Tensor, at::Tensor>;
 
 struct ScorerFunction : torch::autograd::Function<ScorerFunction> {

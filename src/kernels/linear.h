@@ -3,11 +3,24 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
+#include "kernels/product_type.h"
+
 namespace fathom::kernels {
 
-/// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. The result has x's type; parameters of
-/// another type are cast. Computed in `product_type(x)`.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
+struct LinearTypes {
+  Products products;
+  std::optional<at::ScalarType> result = std::nullopt;  ///< without one, x's
+};
+
+/// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. Parameters of another type are cast.
+/// Computed in `product_type(x)`, or of operands in FP16 where `types.products` says so: then sums are
+/// float32 until they are written once, as are gradients of weights. There, what is written as FP16 saturates
+/// as operands do, and learns as if it had fit; gradients do not saturate, since their infinity is what tells
+/// that a loss scale is too large. A CPU computes the products of such operands in float32.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {},
+                  const LinearTypes& types = {});
 
 /// The sum over all dimensions but the last: the gradient of a bias. Of x's type, summed in float32. No
 /// gradient.

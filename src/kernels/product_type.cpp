@@ -1,16 +1,42 @@
 #include "kernels/product_type.h"
 
+#include <ATen/ops/mm.h>
+
+#include "base/error.h"
+
 namespace fathom::kernels {
+namespace {
+
+constexpr double kLargestHalf = 65504;
+
+}  // namespace
 
 at::ScalarType product_type(const at::Tensor& x) {
   static const bool fast_bfloat16 = __builtin_cpu_supports("avx512bw") &&
                                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  const bool slow = x.is_cpu() && x.scalar_type() == at::kBFloat16 && !fast_bfloat16;
-  return slow ? at::kFloat : x.scalar_type();
+  const auto type = x.scalar_type();
+  const bool slow = x.is_cpu() && (type == at::kHalf || (type == at::kBFloat16 && !fast_bfloat16));
+  return slow ? at::kFloat : type;
 }
 
 at::Tensor wide(const at::Tensor& x) {
   return x.to(c10::promoteTypes(x.scalar_type(), at::kFloat));
+}
+
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
+  const bool narrow = a.scalar_type() == at::kHalf || a.scalar_type() == at::kBFloat16;
+  return a.is_cuda() && narrow ? at::mm(a, b, at::kFloat) : at::mm(wide(a), wide(b));
+}
+
+at::Tensor saturated_half(const at::Tensor& x, const Products& products) {
+  if (x.scalar_type() == at::kHalf) return x;
+  // BF16 has no 65504: compared in it, the next number beyond FP16 would pass.
+  const auto exact = wide(x);
+  if (products.saturated.defined()) {
+    at::Tensor count = products.saturated;
+    count.add_(exact.abs().gt(kLargestHalf).sum());
+  }
+  return exact.clamp(-kLargestHalf, kLargestHalf).to(at::kHalf);
 }
 
 }  // namespace fathom::kernels

@@ -3,13 +3,34 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 namespace fathom::kernels {
 
-/// x's own type, but float32 for BF16 on a CPU without AVX-512: LibTorch's BF16 products and attention are
-/// six to eight times slower than its float32 ones there, conversions included.
+/// x's own type, but float32 on a CPU for FP16, and for BF16 without AVX-512: LibTorch's products and
+/// attention of these types are several times slower than its float32 ones there, conversions included.
 at::ScalarType product_type(const at::Tensor& x);
 
 /// `x` in float32 or wider.
 at::Tensor wide(const at::Tensor& x);
+
+/// a b of two matrices in float32 or wider, summed in it, whatever their type. No gradient.
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
+
+/// How products are taken of states of 16 bits. The default: in the states' own type.
+struct Products {
+  /// kHalf: operands are cast to it and their products summed in float32.
+  std::optional<at::ScalarType> type = std::nullopt;
+  /// int64 scalar on the operands' device, or undefined: counts what did not fit into FP16.
+  at::Tensor saturated = {};
+
+  /// Whether `x` becomes an operand of another type: what is wider than 16 bits stays as it is.
+  bool narrow(const at::Tensor& x) const {
+    return type.has_value() && (x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf);
+  }
+};
+
+/// `x` in FP16. What lies beyond its range becomes the end of it, and is counted. No gradient.
+at::Tensor saturated_half(const at::Tensor& x, const Products& products);
 
 }  // namespace fathom::kernels

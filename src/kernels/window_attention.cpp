@@ -1,5 +1,6 @@
 #include "kernels/window_attention.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
 
 #include <cmath>
@@ -11,12 +12,15 @@
 namespace fathom::kernels {
 namespace {
 
-/// Two batched products over queries, keys and values that one copy brings to [3, B·W, H, T, E].
+/// Two batched products over queries, keys and values that one copy brings to [3, B·W, H, T, E]. What is
+/// written as FP16 is scaled before it is summed: the sums could leave its range.
 at::Tensor attend(const at::Tensor& qkv, const at::Tensor& bias_HTT, const at::Tensor& mask_WTT) {
   const int64_t heads = bias_HTT.size(0), places = qkv.size(2), size = qkv.size(3) / 3 / heads;
   const auto packed = qkv.view({-1, places, 3, heads, size}).permute({2, 0, 3, 1, 4}).contiguous().unbind(0);
-  const auto scores = at::matmul(packed[0], packed[1].transpose(2, 3));
-  return at::matmul(window_softmax(scores, bias_HTT, mask_WTT, 1.0 / std::sqrt(size)), packed[2]);
+  const double scale = 1.0 / std::sqrt(size);
+  const bool early = qkv.scalar_type() == at::kHalf;
+  const auto scores = at::matmul(early ? packed[0] * scale : packed[0], packed[1].transpose(2, 3));
+  return at::matmul(window_softmax(scores, bias_HTT, mask_WTT, early ? 1.0 : scale), packed[2]);
 }
 
 }  // namespace

@@ -85,8 +85,9 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
                                   const ForwardContext& context) {
-  auto [q_BHTE, k_BKSE, v_BKSE] = kernels::rope_heads(
-      qkv_(x_BTD, context), view.angles.cos_TF, view.angles.sin_TF, {options_.heads, options_.kv_heads});
+  auto [q_BHTE, k_BKSE, v_BKSE] =
+      kernels::rope_heads(qkv_(x_BTD, context, Feeds::kProduct), view.angles.cos_TF, view.angles.sin_TF,
+                          {options_.heads, options_.kv_heads});
   if (view.cache != nullptr) std::tie(k_BKSE, v_BKSE) = view.cache->append(layer, k_BKSE, v_BKSE);
   const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
   return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}), context);
@@ -97,7 +98,7 @@ at::Tensor AttentionImpl::forward_tokens(const at::Tensor& x_ND, const ComputedT
                                          const ForwardContext& context) {
   const auto position_N = at::remainder(tokens.place_N, tokens.tokens);
   auto [q_1HNE, k_1KNE, v_1KNE] = kernels::rope_heads(
-      qkv_(x_ND, context).unsqueeze(0), view.angles.cos_TF.index_select(0, position_N),
+      qkv_(x_ND, context, Feeds::kProduct).unsqueeze(0), view.angles.cos_TF.index_select(0, position_N),
       view.angles.sin_TF.index_select(0, position_N), {options_.heads, options_.kv_heads});
   const auto q_HNE = q_1HNE.squeeze(0), k_KNE = k_1KNE.squeeze(0);
   auto v_KNE = v_1KNE.squeeze(0);

@@ -73,6 +73,8 @@ bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
   const bool decides = gate.is_causal() && gate.kind != GateKind::kTopK;  // whose scores are factors too
   const bool begins = view.causal && !view.present_BT.defined();
   const bool learned_elsewhere = context.training && view.cache != nullptr;
+  // The kernels take operands in the states' type.
+  if (context.products.narrow(x_BTD)) return false;
   if (view.cache != nullptr && view.cache->room(options_.layer).first.scalar_type() != x_BTD.scalar_type())
     return false;
   return plain && decides && begins && widths_fit(options_) && !learned_elsewhere &&

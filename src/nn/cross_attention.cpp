@@ -35,11 +35,11 @@ at::Tensor CrossAttentionImpl::heads_of(const at::Tensor& x) const {
 
 at::Tensor CrossAttentionImpl::forward(const at::Tensor& x_BTD, const AttendedStates& attended,
                                        const ForwardContext& context, at::Tensor* attention_BTS) {
-  const auto key_value = key_value_(attended.state_BSD, context).chunk(2, 2);
+  const auto key_value = key_value_(attended.state_BSD, context, Feeds::kProduct).chunk(2, 2);
   at::Tensor value_BSD = key_value[1];
   if (attended.weight_BS.defined())
     value_BSD = value_BSD * attended.weight_BS.to(value_BSD.scalar_type()).unsqueeze(2);
-  const auto q_BHTE = heads_of(query_(x_BTD, context)), k_BHSE = heads_of(key_value[0]);
+  const auto q_BHTE = heads_of(query_(x_BTD, context, Feeds::kProduct)), k_BHSE = heads_of(key_value[0]);
   if (attention_BTS) *attention_BTS = mean_shares(q_BHTE, k_BHSE, attended.mask);
   const auto y_BHTE =
       kernels::attention(q_BHTE, k_BHSE, heads_of(value_BSD), attended.mask, /*causal=*/false);

@@ -48,6 +48,7 @@ at::Tensor decoded(const std::vector<Block>& blocks, const at::Tensor& x_BTD, co
                    const ForwardContext& context) {
   const bool plain = std::all_of(blocks.begin(), blocks.end(), [](const Block& b) { return b->is_plain(); });
   if (!x_BTD.is_cuda() || context.training || x_BTD.size(1) != 1 || !plain) return {};
+  if (context.products.narrow(x_BTD)) return {};  // the kernel takes operands in the states' type
   KeyValueCache& cache = *view.cache;
   const BlockOptions& first = blocks.front()->options();
   kernels::DecodeStep step{.heads = {first.attention.heads, first.attention.kv_heads},

@@ -8,7 +8,14 @@
 #include <map>
 #include <optional>
 
+#include "kernels/linear.h"
+
 namespace fathom {
+
+/// What a layer's result feeds, which decides its type where products have one of their own: the residual
+/// stream or an activation function (`compute_dtype`), another product (that of operands), or a loss
+/// (float32).
+enum class Feeds { kStates, kProduct, kLoss };
 
 /// The tokens that gates chose, by layer: bool [B, T]. For whoever draws, compares or repeats decisions.
 struct GateTrace {
@@ -26,6 +33,8 @@ struct ForwardContext {
   /// Type of activations and matrix products; without one, that of the parameters. Parameters of another type
   /// are cast where they are used, so float32 parameters under kBFloat16 collect float32 gradients.
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
+  /// Of products under a `compute_dtype` of 16 bits, where they have a type of their own.
+  kernels::Products products = {};
   /// Float32 scalar on the device that the objective is multiplied with before its backward pass, so that
   /// small gradients survive in FP16; who takes the step divides by it. Undefined: 1.
   at::Tensor loss_scale = {};
@@ -45,6 +54,13 @@ struct ForwardContext {
   GateTrace* gate_trace = nullptr;          ///< filled by gates
   const GateTrace* forced_gates = nullptr;  ///< taken for their decisions
   bool* waited = nullptr;  ///< set by a gate whose layer asks the device how many tokens it let through
+
+  /// Of a linear layer of `x`.
+  kernels::LinearTypes linear_types(const at::Tensor& x, Feeds feeds = Feeds::kStates) const {
+    if (!products.narrow(x)) return {};
+    if (feeds == Feeds::kLoss) return {products, at::kFloat};
+    return {products, feeds == Feeds::kProduct ? *products.type : compute_dtype.value_or(at::kBFloat16)};
+  }
 
   bool drops() const { return training && key_B.defined(); }
   /// The objective, or a gradient that enters beside it, as the backward pass takes it.

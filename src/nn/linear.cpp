@@ -12,10 +12,10 @@ LinearImpl::LinearImpl(const LinearOptions& options) : options_(options) {
   if (options.bias) bias_ = register_parameter("bias", at::empty({options.out}));
 }
 
-at::Tensor LinearImpl::forward(const at::Tensor& x, const ForwardContext& context) const {
-  at::Tensor y = kernels::linear(x, weight_, bias_);
+at::Tensor LinearImpl::forward(const at::Tensor& x, const ForwardContext& context, Feeds feeds) const {
+  at::Tensor y = kernels::linear(x, weight_, bias_, context.linear_types(x, feeds));
   for (const auto& [name, adapter] : adapters_)
-    if (adapter->weight() != 0) y = y + adapter->forward(x, context);
+    if (adapter->weight() != 0) y = y + adapter->forward(x, context, feeds);
   return y;
 }
 

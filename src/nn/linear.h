@@ -22,13 +22,14 @@ struct LinearOptions {
   double init_deviation = 0.02;  ///< of the normal distribution that weights begin with; biases begin with 0
 };
 
-/// y = x Wᵀ + b, in x's type: parameters of another type are cast. What low-rank adapters it has been given
-/// add to it.
+/// y = x Wᵀ + b, in x's type unless the context has products in one of their own: parameters of another type
+/// are cast. What low-rank adapters it has been given add to it.
 class LinearImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit LinearImpl(const LinearOptions& options);
-  /// [..., in] → [..., out]. The context is for the adapters' dropout.
-  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {}) const;
+  /// [..., in] → [..., out]. The context is for the type of products and the adapters' dropout.
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {},
+                     Feeds feeds = Feeds::kStates) const;
   void initialise(ParameterInit& init) const override;
 
   /// Adds an adapter as the child "lora_NAME", of the weight's type and device, its values not yet set.

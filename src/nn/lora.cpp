@@ -16,14 +16,15 @@ LoraImpl::LoraImpl(const LoraOptions& options) : options_(options) {
   b_ = register_parameter("b", at::empty({options.out, options.rank}));
 }
 
-at::Tensor LoraImpl::forward(const at::Tensor& x, const ForwardContext& context) const {
+at::Tensor LoraImpl::forward(const at::Tensor& x, const ForwardContext& context, Feeds feeds) const {
   at::Tensor input = x;
   if (options_.dropout > 0 && context.drops()) {
     // Windows of one picture lie behind each other: all of a sample's rows share its key.
     const auto rows = x.reshape({context.key_B.size(0), -1, x.size(-1)});
     input = dropout(rows, options_.dropout, options_.stream, context).view(x.sizes());
   }
-  return kernels::linear(kernels::linear(input, a_), b_) * scale();
+  const at::Tensor inner = kernels::linear(input, a_, {}, context.linear_types(input, Feeds::kProduct));
+  return kernels::linear(inner, b_, {}, context.linear_types(inner, feeds)) * scale();
 }
 
 at::Tensor LoraImpl::delta() const {

@@ -26,9 +26,10 @@ struct LoraOptions {
 class LoraImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit LoraImpl(const LoraOptions& options);
-  /// [..., in] → [..., out], in x's type. With dropout, the rows of x are those of the context's samples, in
-  /// their order.
-  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {}) const;
+  /// [..., in] → [..., out], in the type of the layer's result. With dropout, the rows of x are those of the
+  /// context's samples, in their order.
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {},
+                     Feeds feeds = Feeds::kStates) const;
   /// What this adds to the layer's weight: [out, in], in the parameters' type.
   at::Tensor delta() const;
   void initialise(ParameterInit& init) const override;

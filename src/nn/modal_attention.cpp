@@ -119,18 +119,20 @@ PairSide ModalAttentionImpl::tokens(const at::Tensor& state_MTD, const at::Tenso
     kept_MTD = at::where(counted(length_M, state_MTD.size(1)).unsqueeze(2), state_MTD,
                          at::zeros({}, state_MTD.options()));
   PairSide side{.whole_ND = whole_MD, .length_N = length_M};
-  const at::Tensor query_MTD = query_->forward(kept_MTD, context);
+  const at::Tensor query_MTD = query_->forward(kept_MTD, context, Feeds::kLoss);
   side.key_NSD = options_.score == RegionScore::kLate ? unit_length(query_MTD) : widen(query_MTD);
-  if (!token_value_.is_empty()) side.value_NSD = widen(token_value_->forward(kept_MTD, context));
+  if (!token_value_.is_empty())
+    side.value_NSD = widen(token_value_->forward(kept_MTD, context, Feeds::kLoss));
   return side;
 }
 
 PairSide ModalAttentionImpl::regions(const at::Tensor& region_NPD, const at::Tensor& whole_ND,
                                      const ForwardContext& context) const {
   PairSide side{.whole_ND = whole_ND};
-  const at::Tensor key_NPD = key_->forward(region_NPD, context);
+  const at::Tensor key_NPD = key_->forward(region_NPD, context, Feeds::kLoss);
   side.key_NSD = options_.score == RegionScore::kLate ? unit_length(key_NPD) : widen(key_NPD);
-  if (!region_value_.is_empty()) side.value_NSD = widen(region_value_->forward(region_NPD, context));
+  if (!region_value_.is_empty())
+    side.value_NSD = widen(region_value_->forward(region_NPD, context, Feeds::kLoss));
   return side;
 }
 

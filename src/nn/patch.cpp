@@ -14,7 +14,7 @@ PatchEmbedImpl::PatchEmbedImpl(const PatchEmbedOptions& options) : options_(opti
   norm_ = register_module("norm", LayerNorm(options.dim, options.norm_eps));
 }
 
-at::Tensor PatchEmbedImpl::forward(const at::Tensor& image_BCHW) {
+at::Tensor PatchEmbedImpl::forward(const at::Tensor& image_BCHW, const ForwardContext& context) {
   const int64_t patch = options_.patch;
   if (image_BCHW.dim() != 4 || image_BCHW.size(1) != options_.channels || image_BCHW.size(2) % patch != 0 ||
       image_BCHW.size(3) % patch != 0)
@@ -25,7 +25,7 @@ at::Tensor PatchEmbedImpl::forward(const at::Tensor& image_BCHW) {
   const auto patches = image_BCHW.reshape({batch, options_.channels, rows, patch, columns, patch})
                            .permute({0, 2, 4, 1, 3, 5})
                            .reshape({batch, rows, columns, -1});
-  return norm_(kernels::linear(patches, weight_.flatten(1), bias_));
+  return norm_(kernels::linear(patches, weight_.flatten(1), bias_, context.linear_types(patches)));
 }
 
 void PatchEmbedImpl::initialise(ParameterInit& init) const {

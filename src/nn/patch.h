@@ -26,7 +26,7 @@ class PatchEmbedImpl : public torch::nn::Module, public HasInitialValues {
   explicit PatchEmbedImpl(const PatchEmbedOptions& options);
   /// [B, C, height, width] → [B, height/patch, width/patch, D]. Errors (kRequest): sides that patches do not
   /// divide, another number of channels.
-  at::Tensor forward(const at::Tensor& image_BCHW);
+  at::Tensor forward(const at::Tensor& image_BCHW, const ForwardContext& context = {});
   void initialise(ParameterInit& init) const override;
 
  private:

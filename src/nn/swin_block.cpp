@@ -72,7 +72,8 @@ at::Tensor WindowAttentionImpl::bias_HTT() const {
 at::Tensor WindowAttentionImpl::forward_windows(const at::Tensor& x_NTD, const at::Tensor& window_N,
                                                 const ForwardContext& context) {
   const auto mask_NTT = plan_.mask_WTT.defined() ? plan_.mask_WTT.index_select(0, window_N) : at::Tensor();
-  const auto attended = kernels::window_attention(qkv_(x_NTD, context).unsqueeze(0), bias_HTT(), mask_NTT);
+  const auto attended =
+      kernels::window_attention(qkv_(x_NTD, context, Feeds::kProduct).unsqueeze(0), bias_HTT(), mask_NTT);
   return output_(attended.squeeze(0), context);
 }
 
@@ -80,9 +81,11 @@ at::Tensor WindowAttentionImpl::forward(const at::Tensor& x, const ForwardContex
   const Plan& plan = plan_for(x);
   const auto bias_HTT = this->bias_HTT();
   if (kernels::has_shifted_window_attention(x, plan.shape, options_.dim / options_.heads))
-    return output_(kernels::shifted_window_attention(qkv_(x, context), bias_HTT, plan.shape), context);
+    return output_(kernels::shifted_window_attention(qkv_(x, context, Feeds::kProduct), bias_HTT, plan.shape),
+                   context);
   const auto windows = kernels::window_partition(x, plan.shape);
-  const auto attended = kernels::window_attention(qkv_(windows, context), bias_HTT, plan.mask_WTT);
+  const auto attended =
+      kernels::window_attention(qkv_(windows, context, Feeds::kProduct), bias_HTT, plan.mask_WTT);
   return kernels::window_merge(output_(attended, context), plan.shape);
 }
 

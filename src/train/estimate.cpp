@@ -122,7 +122,7 @@ Estimate estimate_run(const RecipeConfig& recipe, int64_t batches_per_epoch, int
       copies * cost.parameters * static_cast<int64_t>(c10::elementSize(parameter_type(recipe.precision)));
   estimate.activation_bytes = static_cast<int64_t>(cost.activation_bytes * static_cast<double>(micro));
   estimate.device_bytes = runtime.memory().total_bytes;
-  const double speed = runtime.peak_flops(product_type(recipe.precision)) * static_cast<double>(num_ranks);
+  const double speed = peak_flops(recipe.precision, runtime) * static_cast<double>(num_ranks);
   if (speed > 0)
     estimate.seconds = static_cast<double>(estimate.steps) * estimate.step_flops / (kReachedShare * speed);
   return estimate;

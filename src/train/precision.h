@@ -1,11 +1,14 @@
 // The types a run computes in.
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
 #include <optional>
 
 #include "base/config.h"
+#include "kernels/product_type.h"
+#include "tensor/device_runtime.h"
 
 namespace fathom {
 
@@ -21,7 +24,13 @@ void precision_field(Fields& f, const char* name, Precision& value);
 at::ScalarType parameter_type(Precision precision);
 /// For `ForwardContext::compute_dtype`.
 std::optional<at::ScalarType> compute_type(Precision precision);
-/// Of matrix products, for utilisation figures.
+/// Of matrix products.
 at::ScalarType product_type(Precision precision);
+/// For `ForwardContext::products`; a count of its own where products have a type of their own.
+kernels::Products products_of(Precision precision, at::Device device);
+/// Whether the device only imitates these types: a CPU rounds operands to FP16 and multiplies in float32.
+bool is_reference(Precision precision, at::Device device);
+/// FLOP/s of the device's matrix products, for utilisation figures; 0 when unknown.
+double peak_flops(Precision precision, DeviceRuntime& runtime);
 
 }  // namespace fathom

@@ -9,9 +9,10 @@
 namespace fathom {
 
 /// Appends lines; each is one `write`, so a crash tears at most the last. Every line has "step".
-/// Training: {"step", "loss", "learning_rate", "gradient_norm", "samples_per_second", "tokens_per_second"?,
-/// "loss_scale"? (the last step's), "skipped_steps"? (so far), "questions_per_second"?, "data_wait_share",
-/// "memory_mb", "mfu"?, "seconds"}; evaluation: {"step", "evaluation": {NAME: value}, "seconds"}.
+/// Training: {"step", "loss", "learning_rate", "gradient_norm" (null: every step overflowed), "loss_scale"?
+/// (the last step's), "skipped_steps"? (so far), "saturated_casts"? (a step, over all ranks),
+/// "samples_per_second", "tokens_per_second"?, "questions_per_second"?, "data_wait_share", "memory_mb",
+/// "mfu"?, "seconds"}; evaluation: {"step", "evaluation": {NAME: value}, "seconds"}.
 class RunLog {
  public:
   /// Keeps the lines of a former part of the run up to `last_step`, drops later and torn ones. Errors (kData)

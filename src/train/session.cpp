@@ -46,6 +46,10 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   if (place.collective.rank() == 0)
     for (const std::string& setting : idle_gate_settings(session.recipe))
       log::warning("without effect: {}", setting);
+  if (place.collective.rank() == 0 && is_reference(recipe.precision, place.runtime.device()))
+    log::warning(
+        "precision = \"fp16_bf16\" on a CPU is a reference to compare with: operands are rounded to FP16 and "
+        "multiplied in float32, which is slower than \"fp32\"");
   switch (session.recipe.task) {
     case TaskKind::kContrastive:
       open_contrastive(session, place);

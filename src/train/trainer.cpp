@@ -60,6 +60,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       best_(config.evaluation, parts.task.default_metric()),
       total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())),
       gates_(parts.task.gates(), config.gating),
+      products_(products_of(config.precision, parts.runtime.device())),
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
                                    parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
   freeze_parameters(parameters_, config.optimizer.freeze);
@@ -67,8 +68,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
   average_.join(*optimizer_);
-  if (config.precision == Precision::kFp16Bf16)
-    loss_scale_.emplace(config.loss_scale, parts.runtime.device());
+  if (products_.type) loss_scale_.emplace(config.loss_scale, parts.runtime.device());
 }
 
 TrainingSummary Trainer::run() {
@@ -96,14 +96,16 @@ TrainingSummary Trainer::run() {
 }
 
 void Trainer::start_monitor() {
-  const double peak = parts_.runtime.peak_flops(product_type(config_.precision));
+  const double peak = peak_flops(config_.precision, parts_.runtime);
+  std::vector<std::string> further = gates_.figure_names();
+  if (loss_scale_) further.emplace_back("saturated_casts");
   monitor_ = std::make_unique<Monitor>(
       MonitorSetup{.run_folder = is_main() ? folder_.path : "",
                    .log_every = config_.training.log_every,
                    .start_step = step_,
                    .total_steps = total_steps_,
                    .scales_loss = loss_scale_.has_value(),
-                   .further_figures = gates_.figure_names(),
+                   .further_figures = std::move(further),
                    .tokens_per_sample = parts_.task.tokens_per_sample(),
                    .questions_per_sample = parts_.task.questions_per_sample(),
                    .flops_per_sample = parts_.task.flops_per_sample(),
@@ -138,6 +140,7 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                              ForwardContext{.training = true,
                                             .key_B = key_B.to(device, /*non_blocking=*/true),
                                             .compute_dtype = compute_type(config_.precision),
+                                            .products = products_,
                                             .loss_scale = loss_scale_ ? loss_scale_->scale() : at::Tensor(),
                                             .checkpoint_blocks = config_.training.checkpoint_blocks,
                                             .explore = gates_.config().explore,
@@ -184,6 +187,7 @@ void Trainer::train_step() {
       [&](std::span<const MicroBatch> inputs) {
         parts_.task.before_step(inputs, context);
         reducer_->zero();
+        if (products_.type) products_.saturated.zero_();
         const at::Tensor loss = parts_.task.forward_backward(inputs, context);
         reducer_->finish();
         std::vector<at::Tensor> found = apply_gradients();
@@ -198,31 +202,38 @@ void Trainer::train_step() {
   report(figures, learning_rate, samples);
 }
 
-/// A gradient that is not finite changes nothing; the host hears of it a step later. The gradient's norm, and
-/// what becomes of the loss's scale where it has one.
+/// A gradient that is not finite changes nothing; the host hears of it a step later. The gradient's norm and,
+/// where the loss is scaled, what became of its scale and the casts that saturated.
 std::vector<at::Tensor> Trainer::apply_gradients() {
   const at::Tensor scale = loss_scale_ ? loss_scale_->scale() : at::Tensor();
   const at::Tensor norm = optimizer_->gradient_norm(scale);
   optimizer_->step({.norm = norm, .divisor = scale});
   if (!loss_scale_) return {norm};
-  return {norm, loss_scale_->update(norm.isfinite().logical_not().to(at::kFloat))};
+  const at::Tensor overflow = norm.isfinite().logical_not().to(at::kFloat);
+  return {norm, loss_scale_->update(overflow), products_.saturated.to(at::kFloat).view({1})};
 }
 
-/// `figures`: this rank's share of the loss, the gradient's norm, and whatever else the step counted.
+/// `figures`: this rank's share of the loss, what `apply_gradients` found, and what gates did, if there are
+/// any.
 void Trainer::report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples) {
   const torch::NoGradGuard no_grad;
-  const at::Tensor &loss = figures[0], &norm = figures[1];
+  const at::Tensor loss = figures[0].view({1}), norm = figures[1].view({1});
   const double max_seconds = config_.training.max_seconds;
   const bool stop = stop_signal_.requested() || (max_seconds > 0 && monitor_->seconds() > max_seconds);
-  at::Tensor shared = at::stack({loss, at::full_like(loss, stop ? 1.0 : 0.0)});
+  std::vector<at::Tensor> summed = {loss, at::full_like(loss, stop ? 1.0 : 0.0)};
+  if (loss_scale_) summed.push_back(figures[3].to(loss.scalar_type()));
+  at::Tensor shared = at::cat(summed);
   parts_.collective.all_reduce(shared);
-  at::Tensor values = at::stack({shared[0], norm.to(shared.scalar_type()), shared[1]});
-  for (size_t i = 2; i < figures.size(); ++i) values = at::cat({values, figures[i].to(values.scalar_type())});
+  std::vector<at::Tensor> values = {shared.slice(0, 0, 1), norm, shared.slice(0, 1, 2)};
+  if (loss_scale_) values.push_back(figures[2]);
+  if (gates_.has_gates()) values.push_back(figures.back());
+  if (loss_scale_) values.push_back(shared.slice(0, 2));
+  for (at::Tensor& value : values) value = value.to(shared.scalar_type());
   monitor_->add({.step = step_,
                  .learning_rate = learning_rate,
                  .samples = samples,
                  .wait_seconds = parts_.loader.wait_seconds(),
-                 .values = DeferredRead(values, parts_.runtime)});
+                 .values = DeferredRead(at::cat(values), parts_.runtime)});
 }
 
 }  // namespace fathom

@@ -106,7 +106,8 @@ class Trainer {
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
   GateController gates_;
-  std::optional<LossScale> loss_scale_;
+  kernels::Products products_;
+  std::optional<LossScale> loss_scale_;  ///< where products have a type of their own
   StepRecorder recorder_;
   bool waited_ = false;  ///< a gate has asked the device for a count
   int64_t saved_step_ = -1;

@@ -23,7 +23,8 @@ ClassifierImpl::ClassifierImpl(const ClassifierConfig& config) : config_(config)
 }
 
 at::Tensor ClassifierImpl::logits(const at::Tensor& pooled_BD, const ForwardContext& context) const {
-  return head_->forward(dropout(pooled_BD, config_.head_dropout, kHeadStream, context));
+  return head_->forward(dropout(pooled_BD, config_.head_dropout, kHeadStream, context), context,
+                        Feeds::kLoss);
 }
 
 }  // namespace fathom

@@ -19,7 +19,8 @@ class ClassifierImpl : public torch::nn::Module {
   /// encoder's `validate` says, fewer than two classes.
   explicit ClassifierImpl(const ClassifierConfig& config);
 
-  /// Scores of the classes from pooled features [B, D]: [B, K], in the features' type.
+  /// Scores of the classes from pooled features [B, D]: [B, K], in the features' type, or float32
+  /// where products have a type of their own.
   at::Tensor logits(const at::Tensor& pooled_BD, const ForwardContext& context = {}) const;
 
   const ClassifierConfig& config() const { return config_; }

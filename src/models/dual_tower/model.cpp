@@ -75,7 +75,7 @@ at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const Forwar
 }
 
 at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD, const ForwardContext& context) const {
-  return shared(image_projection_->forward(adapt(image_adapter_, pooled_BD, context), context),
+  return shared(image_projection_->forward(adapt(image_adapter_, pooled_BD, context), context, Feeds::kLoss),
                 image_centre_);
 }
 
@@ -85,7 +85,8 @@ at::Tensor DualTowerImpl::embed_text(const at::Tensor& tokens_BT, const at::Tens
 }
 
 at::Tensor DualTowerImpl::project_text(const at::Tensor& pooled_BD, const ForwardContext& context) const {
-  return shared(text_projection_->forward(adapt(text_adapter_, pooled_BD, context), context), text_centre_);
+  return shared(text_projection_->forward(adapt(text_adapter_, pooled_BD, context), context, Feeds::kLoss),
+                text_centre_);
 }
 
 PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
@@ -110,7 +111,8 @@ at::Tensor DualTowerImpl::embed_sound(const at::Tensor& mel_BFS, const at::Tenso
                                       const ForwardContext& context) {
   FATHOM_CHECK(!audio_.is_empty(), "[dual_tower] expected a model with a tower for sounds");
   const at::Tensor pooled_BD = audio_->pooled(mel_BFS, frames_B, context);
-  return shared(audio_projection_(adapt(audio_adapter_, pooled_BD, context), context), audio_centre_);
+  return shared(audio_projection_(adapt(audio_adapter_, pooled_BD, context), context, Feeds::kLoss),
+                audio_centre_);
 }
 
 PairSide DualTowerImpl::encode_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,

@@ -213,7 +213,8 @@ at::Tensor FusionImpl::hidden(const Percept& percept, const PromptedTokens& text
 at::Tensor FusionImpl::class_logits(const Percept& percept, const PromptedTokens& text,
                                     const ForwardContext& context, FusionTrace* trace) {
   FATHOM_CHECK(!answer_head_.is_empty(), "[fusion] this model generates its answers");
-  return answer_head_(text_->pool(hidden(percept, text, context, trace), text.length_B), context);
+  return answer_head_(text_->pool(hidden(percept, text, context, trace), text.length_B), context,
+                      Feeds::kLoss);
 }
 
 void FusionImpl::initialise(ParameterInit& init) const {

@@ -93,13 +93,13 @@ std::vector<Block> LanguageModelImpl::all_blocks() const {
   return blocks;
 }
 
-at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_BTD) const {
-  return kernels::linear(hidden_BTD, head_weight());
+at::Tensor LanguageModelImpl::logits(const at::Tensor& hidden_BTD, const ForwardContext& context) const {
+  return kernels::linear(hidden_BTD, head_weight(), {}, context.linear_types(hidden_BTD, Feeds::kLoss));
 }
 
 at::Tensor LanguageModelImpl::forward(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                                       const ForwardContext& context, KeyValueCache* cache) {
-  return logits(hidden(tokens_BT, length_B, context, cache));
+  return logits(hidden(tokens_BT, length_B, context, cache), context);
 }
 
 at::Tensor LanguageModelImpl::pooled(const at::Tensor& tokens_BT, const at::Tensor& length_B,

@@ -41,7 +41,7 @@ class LanguageModelImpl : public torch::nn::Module, public HasInitialValues {
                     const ForwardContext& context = {}, KeyValueCache* cache = nullptr,
                     const Conditioning& conditioning = {});
   /// [..., D] → [..., V], in the type of the states: a loss widens them to float32 itself.
-  at::Tensor logits(const at::Tensor& hidden_BTD) const;
+  at::Tensor logits(const at::Tensor& hidden_BTD, const ForwardContext& context = {}) const;
   /// Hidden states, then logits: [B, T, V].
   at::Tensor forward(const at::Tensor& tokens_BT, const at::Tensor& length_B = {},
                      const ForwardContext& context = {}, KeyValueCache* cache = nullptr);

@@ -52,7 +52,7 @@ SwinImpl::SwinImpl(const SwinConfig& config) : config_(config) {
 
 at::Tensor SwinImpl::embed_patches(const at::Tensor& image_BCHW, const ForwardContext& context) {
   const auto own_dtype = patch_embed_->parameters(/*recurse=*/false).front().scalar_type();
-  return patch_embed_(image_BCHW.to(context.compute_dtype.value_or(own_dtype)));
+  return patch_embed_(image_BCHW.to(context.compute_dtype.value_or(own_dtype)), context);
 }
 
 at::Tensor SwinImpl::run_stages(at::Tensor x, const ForwardContext& context) {

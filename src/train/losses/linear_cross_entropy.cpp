@@ -33,11 +33,46 @@ ChunkLoss chunk_loss(const at::Tensor& logits_NV, const at::Tensor& target_N, bo
   return loss;
 }
 
+/// As large as a power of two can be with the gradient by a logit, at most 1, still in FP16.
+constexpr double kLogitGradientScale = 32768;
+
+/// The three products of a chunk, of operands in one type.
+struct HeadProducts {
+  bool narrow;
+  const kernels::Products& products;
+  at::Tensor weight_VD;
+
+  HeadProducts(const at::Tensor& hidden_ND, const at::Tensor& head_VD, const kernels::Products& how)
+      : narrow(how.narrow(hidden_ND)),
+        products(how),
+        weight_VD(narrow ? kernels::saturated_half(head_VD, how) : head_VD.to(hidden_ND.scalar_type())) {}
+
+  at::Tensor operand(const at::Tensor& rows_ND) const {
+    return narrow ? kernels::saturated_half(rows_ND, products) : rows_ND;
+  }
+  at::Tensor logits(const at::Tensor& rows_ND) const {
+    return narrow ? kernels::wide_product(rows_ND, weight_VD.t()) : at::mm(rows_ND, weight_VD.t());
+  }
+  /// Writes the rows' gradient, adds to the head's.
+  void add_gradients(const at::Tensor& rows_ND, const at::Tensor& grad_logits_NV, at::Tensor grad_rows_ND,
+                     at::Tensor& grad_head_VD) const {
+    if (!narrow) {
+      at::mm_out(grad_rows_ND, grad_logits_NV, weight_VD);
+      grad_head_VD.add_(at::mm(grad_logits_NV.t(), rows_ND));
+      return;
+    }
+    const at::Tensor half_NV = (grad_logits_NV * kLogitGradientScale).to(at::kHalf);
+    grad_rows_ND.copy_(kernels::wide_product(half_NV, weight_VD).div_(kLogitGradientScale));
+    grad_head_VD.add_(kernels::wide_product(half_NV.t(), rows_ND), 1 / kLogitGradientScale);
+  }
+};
+
 class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden_ND, const at::Tensor& head_VD,
-                            const at::Tensor& target_N, int64_t chunk_rows, bool with_gradient) {
-    const at::Tensor weight_VD = head_VD.to(hidden_ND.scalar_type());
+                            const at::Tensor& target_N, int64_t chunk_rows, const kernels::Products& products,
+                            bool with_gradient) {
+    const HeadProducts head(hidden_ND, head_VD, products);
     const at::ScalarType statistics = at::promote_types(hidden_ND.scalar_type(), at::kFloat);
     at::Tensor total = at::zeros({}, hidden_ND.options().dtype(statistics));
     at::Tensor grad_hidden_ND, grad_head_VD;
@@ -47,14 +82,13 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     }
     for (int64_t start = 0; start < hidden_ND.size(0); start += chunk_rows) {
       const int64_t count = std::min(chunk_rows, hidden_ND.size(0) - start);
-      const at::Tensor rows_ND = hidden_ND.narrow(0, start, count);
+      const at::Tensor rows_ND = head.operand(hidden_ND.narrow(0, start, count));
       const ChunkLoss loss =
-          chunk_loss(at::mm(rows_ND, weight_VD.t()), target_N.narrow(0, start, count), with_gradient);
+          chunk_loss(head.logits(rows_ND), target_N.narrow(0, start, count), with_gradient);
       total.add_(loss.sum);
-      if (!with_gradient) continue;
-      at::Tensor grad_rows_ND = grad_hidden_ND.narrow(0, start, count);
-      at::mm_out(grad_rows_ND, loss.grad_logits_NV, weight_VD);
-      grad_head_VD.add_(at::mm(loss.grad_logits_NV.t(), rows_ND));
+      if (with_gradient)
+        head.add_gradients(rows_ND, loss.grad_logits_NV, grad_hidden_ND.narrow(0, start, count),
+                           grad_head_VD);
     }
     if (with_gradient) context->save_for_backward({grad_hidden_ND, grad_head_VD.to(head_VD.scalar_type())});
     return total;
@@ -63,15 +97,20 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
   static variable_list backward(AutogradContext* context, const variable_list& grad_outputs) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor& scale = grad_outputs[0];
-    return {
-        saved[0] * scale.to(saved[0].scalar_type()), saved[1] * scale.to(saved[1].scalar_type()), {}, {}, {}};
+    return {saved[0] * scale.to(saved[0].scalar_type()),
+            saved[1] * scale.to(saved[1].scalar_type()),
+            {},
+            {},
+            {},
+            {}};
   }
 };
 
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& head_VD,
-                                const at::Tensor& target_N, int64_t chunk_rows) {
+                                const at::Tensor& target_N, int64_t chunk_rows,
+                                const kernels::Products& products) {
   FATHOM_CHECK(hidden_ND.dim() == 2 && head_VD.dim() == 2 && hidden_ND.size(1) == head_VD.size(1),
                "[linear_cross_entropy] expected [N, D] and [V, D]");
   FATHOM_CHECK(
@@ -80,7 +119,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& h
   if (chunk_rows <= 0) chunk_rows = std::max<int64_t>(256, (int64_t{32} << 20) / head_VD.size(0));
   const bool with_gradient =
       at::GradMode::is_enabled() && (hidden_ND.requires_grad() || head_VD.requires_grad());
-  return LinearCrossEntropy::apply(hidden_ND, head_VD, target_N, chunk_rows, with_gradient);
+  return LinearCrossEntropy::apply(hidden_ND, head_VD, target_N, chunk_rows, products, with_gradient);
 }
 
 }  // namespace fathom

@@ -121,7 +121,7 @@ at::Tensor AnsweringTask::answer_loss(const Percept& percept, const Asked& asked
   }
   const at::Tensor hidden_BTD = setup_.model->hidden(percept, asked.text, asked.context).slice(1, 0, -1);
   const at::Tensor sum = linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(),
-                                              asked.target.reshape(-1));
+                                              asked.target.reshape(-1), 0, asked.context.products);
   return sum / num_targets_.clamp_min(1);
 }
 
@@ -133,7 +133,8 @@ at::Tensor AnsweringTask::answer_logits(const Percept& percept, const Asked& ask
   } else {
     const at::Tensor place_N = asked.target.reshape(-1).ge(0).nonzero().squeeze(1);
     const at::Tensor hidden_BTD = setup_.model->hidden(percept, asked.text, asked.context).slice(1, 0, -1);
-    logits_RC = setup_.model->text()->logits(hidden_BTD.flatten(0, 1).index_select(0, place_N));
+    logits_RC =
+        setup_.model->text()->logits(hidden_BTD.flatten(0, 1).index_select(0, place_N), asked.context);
   }
   return logits_RC.to(at::promote_types(logits_RC.scalar_type(), at::kFloat));
 }

@@ -198,7 +198,7 @@ void ContrastiveTask::apply_heads(const at::Tensor& region_NPD, const Rows& rows
   if (location_head_) {
     const at::Tensor key_N = rows.stand_in ? rows.place_N : rows.forward.key_B;
     local.location_loss_V =
-        rows.spread(location_head_->loss(region_NPD, key_N, setup_.config.localization_pairs));
+        rows.spread(location_head_->loss(region_NPD, key_N, setup_.config.localization_pairs, rows.forward));
   }
 }
 

@@ -43,19 +43,21 @@ LocationHeadImpl::LocationHeadImpl(int64_t in)
       second_(register_module("second", make_linear(kLocationWidth, kLocationWidth))),
       out_(register_module("out", make_linear(kLocationWidth, 2))) {}
 
-at::Tensor LocationHeadImpl::forward(const at::Tensor& state_NK2D) {
-  const at::Tensor hidden_NKH = at::relu(second_->forward(at::relu(first_->forward(state_NK2D.flatten(2)))));
+at::Tensor LocationHeadImpl::forward(const at::Tensor& state_NK2D, const ForwardContext& context) {
+  const at::Tensor first_NKH = at::relu(first_->forward(state_NK2D.flatten(2), context));
+  const at::Tensor hidden_NKH = at::relu(second_->forward(first_NKH, context));
   const at::Tensor offset_NK2 = out_->forward(hidden_NKH.to(out_->weight().scalar_type()));
   return offset_NK2.to(at::promote_types(offset_NK2.scalar_type(), at::kFloat));
 }
 
-at::Tensor LocationHeadImpl::loss(const at::Tensor& region_NPD, const at::Tensor& key_N, int64_t pairs) {
+at::Tensor LocationHeadImpl::loss(const at::Tensor& region_NPD, const at::Tensor& key_N, int64_t pairs,
+                                  const ForwardContext& context) {
   const int64_t regions = region_NPD.size(1);
   const int64_t side = std::llround(std::sqrt(static_cast<double>(regions)));
   FATHOM_CHECK(side * side == regions, "[location_head] expected a square map, got {} regions", regions);
   FATHOM_CHECK(key_N.defined(), "[location_head] expected a key a picture");
   const at::Tensor place_NK2 = draw_region_pairs(key_N, pairs, regions);
-  const at::Tensor foretold_NK2 = forward(states_at(region_NPD, place_NK2));
+  const at::Tensor foretold_NK2 = forward(states_at(region_NPD, place_NK2), context);
   const at::Tensor true_NK2 =
       steps_between(place_NK2, side).to(foretold_NK2.scalar_type()) / static_cast<double>(side);
   return (foretold_NK2 - true_NK2).abs().mean({1, 2});

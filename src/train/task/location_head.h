@@ -23,10 +23,11 @@ class LocationHeadImpl : public torch::nn::Module {
   explicit LocationHeadImpl(int64_t in);
   /// States of two regions [N, K, 2, D] → (rows, columns) from the first to the second ÷ the map's side:
   /// [N, K, 2], float32 or wider.
-  at::Tensor forward(const at::Tensor& state_NK2D);
+  at::Tensor forward(const at::Tensor& state_NK2D, const ForwardContext& context = {});
   /// The mean distance |foretold − true| over `pairs` pairs and both directions: [N], float32 or wider.
   /// REQUIRES regions of a square map, row by row, and a key (int64) a picture.
-  at::Tensor loss(const at::Tensor& region_NPD, const at::Tensor& key_N, int64_t pairs);
+  at::Tensor loss(const at::Tensor& region_NPD, const at::Tensor& key_N, int64_t pairs,
+                  const ForwardContext& context = {});
 
  private:
   Linear first_{nullptr};

@@ -74,7 +74,7 @@ at::Tensor MaskedAudioModelImpl::reconstruct(const at::Tensor& mel_BFS, const at
   const at::Tensor heard_BFS =
       at::where(mask_BS.unsqueeze(1), mask_token_F_.unsqueeze(1).to(mel_BFS.scalar_type()), mel_BFS);
   const at::Tensor state_BTD = audio_->features(heard_BFS, frames_B, context).state_BTD;
-  const at::Tensor drawn = decoder_->forward(state_BTD);
+  const at::Tensor drawn = decoder_->forward(state_BTD, context, Feeds::kLoss);
   const at::Tensor wide = drawn.to(drawn.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   const int64_t clips = mel_BFS.size(0), groups = config.groups();
   return wide.view({clips, groups, -1, config.stride, config.bands / groups})

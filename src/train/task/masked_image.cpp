@@ -86,7 +86,7 @@ void MaskedImageModelImpl::initialise(ParameterInit& init) const {
 at::Tensor MaskedImageModelImpl::reconstruct(const at::Tensor& image_BCHW, const at::Tensor& mask_BRC,
                                              const ForwardContext& context) {
   const at::Tensor region_BPD = vision_->masked_features(image_BCHW, mask_BRC, mask_token_D_, context);
-  const at::Tensor drawn = decoder_->forward(region_BPD).transpose(1, 2);
+  const at::Tensor drawn = decoder_->forward(region_BPD, context, Feeds::kLoss).transpose(1, 2);
   const int64_t rows = image_BCHW.size(2) / stride_, columns = image_BCHW.size(3) / stride_;
   const at::Tensor wide = drawn.to(drawn.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   return at::pixel_shuffle(wide.reshape({image_BCHW.size(0), -1, rows, columns}), stride_);

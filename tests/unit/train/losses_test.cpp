@@ -47,6 +47,29 @@ TEST(LinearCrossEntropy, Bfloat16KeepsFloat32Gradients) {
   EXPECT_LT((rounded[1] - exact[1]).norm().item<double>() / exact[1].norm().item<double>(), 0.02);
 }
 
+TEST(LinearCrossEntropy, HalfOperandsKeepLogitsAndSmallGradients) {
+  torch::manual_seed(2);
+  const kernels::Products products{.type = at::kHalf, .saturated = torch::zeros({}, at::kLong)};
+  // Of so large a vocabulary that FP16 knows no probability that is not much larger than most.
+  const at::Tensor hidden = torch::randn({8, 16}).to(at::kBFloat16).to(at::kFloat).requires_grad_();
+  const at::Tensor head = (torch::randn({4000, 16}) * 1.5).requires_grad_();
+  const at::Tensor target = torch::randint(0, 4000, {8}, at::kLong);
+  const at::Tensor expected = linear_cross_entropy(hidden, head, target);
+  const auto exact = torch::autograd::grad({expected}, {hidden, head});
+  const at::Tensor loss = linear_cross_entropy(hidden.to(at::kBFloat16), head, target, 3, products);
+  EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-3 * expected.item<double>());
+  const auto rounded = torch::autograd::grad({loss}, {hidden, head});
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(rounded[i].scalar_type(), at::kFloat);
+    EXPECT_LT((rounded[i] - exact[i]).norm().item<double>() / exact[i].norm().item<double>(), 1e-2) << i;
+  }
+  const at::Tensor small = exact[1].abs().lt(1e-6) & exact[1].abs().gt(1e-8);
+  ASSERT_GT(small.sum().item<int64_t>(), 100);
+  const at::Tensor error = (rounded[1] - exact[1]).masked_select(small);
+  EXPECT_LT((error.norm() / exact[1].masked_select(small).norm()).item<double>(), 0.05);
+  EXPECT_EQ(products.saturated.item<int64_t>(), 0);
+}
+
 TEST(LinearCrossEntropy, WithoutGradientsOnlyTheLoss) {
   const torch::NoGradGuard no_grad;
   const at::Tensor loss = linear_cross_entropy(torch::randn({4, 3}), torch::randn({5, 3}),
