@@ -44,6 +44,11 @@ TEST(Ranks, TwoEqualOneInFloat) {
   EXPECT_LT(two_against_one("fp32", {}), 1e-4);
 }
 
+/// States in BF16: sums over ranks differ in the last of their eight bits.
+TEST(Ranks, TwoAreNearOneWithProductsInFp16) {
+  EXPECT_LT(two_against_one("fp16_bf16", {}), 0.1);
+}
+
 TEST(Ranks, TwoEqualOneWithSigmoidAndAccumulation) {
   EXPECT_LT(two_against_one(
                 "fp64", {"contrastive.loss=sigmoid", "model.logit_bias=true", "training.micro_batch_size=3"}),

@@ -71,38 +71,58 @@ TEST(Resume, EqualsTheUninterruptedRunAfterTwentyKills) {
   expect_equal_runs(world / "whole", run);
 }
 
-/// Cut off between epochs, in the middle of them, and while the next epoch's order is fixed already.
-TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegativesAndCountsOfWords) {
-  const TrainingWorld world;
-  std::vector<std::string> settings = {"model.region=attention",
-                                       "contrastive.hard_negatives.refresh=3",
-                                       "contrastive.hard_negatives.group=4",
-                                       "contrastive.hard_negatives.max_similarity=0.8",
-                                       "contrastive.hard_negatives.sharpness=2",
-                                       "contrastive.consistency=0.2",
-                                       "contrastive.word_weight=0.3",
-                                       "contrastive.localization=0.3",
-                                       "checkpoint.every=1",
-                                       "checkpoint.keep=0",
-                                       "evaluation.every=0"};
+/// A run of 45 steps, cut off between epochs, in the middle of them, and while the next epoch's order is
+/// fixed already. What the whole run said on standard error.
+std::string expect_equal_after_cuts(const TrainingWorld& world, const std::vector<std::string>& settings,
+                                    const std::vector<const char*>& files) {
   const auto until = [&](int64_t step) {  // the schedule does not know when the run ends
     std::vector<std::string> all = settings;
-    all.insert(all.end(), {"schedule.shape=constant", "schedule.warmup_steps=4",
-                           "training.max_steps=" + std::to_string(step)});
+    all.insert(all.end(),
+               {"schedule.shape=constant", "schedule.warmup_steps=4", "checkpoint.every=1",
+                "checkpoint.keep=0", "evaluation.every=0", "training.max_steps=" + std::to_string(step)});
     return all;
   };
   const ProgramResult whole = run_program(world.arguments(world / "whole", until(45)));
-  ASSERT_EQ(whole.status, 0) << whole.error;
+  EXPECT_EQ(whole.status, 0) << whole.error;
   for (const int64_t step : {3, 16, 21, 29, 45}) {
     std::vector<std::string> words = world.arguments(world / "run", until(step));
     words.emplace_back("--resume");
     const ProgramResult part = run_program(words);
-    ASSERT_EQ(part.status, 0) << part.error;
+    EXPECT_EQ(part.status, 0) << part.error;
   }
-  for (const char* file : {"/model.safetensors", "/optimizer.safetensors", "/task.safetensors"})
+  for (const char* file : files)
     EXPECT_TRUE(read_file(newest_state(world / "run") + file) ==
                 read_file(newest_state(world / "whole") + file))
         << file;
+  return whole.error;
+}
+
+TEST(Resume, EqualsTheUninterruptedRunWithABankOfNegativesAndCountsOfWords) {
+  const TrainingWorld world;
+  expect_equal_after_cuts(
+      world,
+      {"model.region=attention", "contrastive.hard_negatives.refresh=3", "contrastive.hard_negatives.group=4",
+       "contrastive.hard_negatives.max_similarity=0.8", "contrastive.hard_negatives.sharpness=2",
+       "contrastive.consistency=0.2", "contrastive.word_weight=0.3", "contrastive.localization=0.3"},
+      {"/model.safetensors", "/optimizer.safetensors", "/task.safetensors"});
+}
+
+/// From a scale that overflows, which then falls, and grows again.
+TEST(Resume, EqualsTheUninterruptedRunUnderALossScale) {
+  const TrainingWorld world;
+  const std::string said = expect_equal_after_cuts(
+      world,
+      {"precision=fp16_bf16", "loss_scale.initial=1099511627776", "loss_scale.growth_interval=5",
+       "training.log_every=1", "evaluation.at_end=false"},
+      {"/model.safetensors", "/optimizer.safetensors", "/loss_scale.safetensors"});
+  EXPECT_NE(said.find("on a CPU is a reference"), std::string::npos) << said;
+  const std::vector<Json> log = timeless_log(world / "whole");
+  EXPECT_EQ(log, timeless_log(world / "run"));
+  ASSERT_GE(log.size(), 45u);
+  EXPECT_EQ(log.front().at("loss_scale").as_double(), 1099511627776.0);
+  EXPECT_GE(log[44].at("skipped_steps").as_double(), 1);
+  EXPECT_LT(log[44].at("loss_scale").as_double(), 1099511627776.0);
+  EXPECT_EQ(log[44].at("saturated_casts").as_double(), 0);
 }
 
 /// Whether something of the run is half written at this moment.

@@ -79,7 +79,8 @@ std::vector<Json> timeless_log(const std::string& run) {
   for (std::string line; std::getline(text, line);) {
     const Json whole = parse_json(line, "log");
     Json kept = Json::object();
-    for (const char* key : {"step", "loss", "learning_rate", "gradient_norm", "evaluation"})
+    for (const char* key : {"step", "loss", "learning_rate", "gradient_norm", "loss_scale", "skipped_steps",
+                            "saturated_casts", "evaluation"})
       if (const Json* value = whole.find(key)) kept[key] = *value;
     for (const auto& [key, value] : whole.as_object())
       if (key.find("density") == 0 || key.find("gate_") == 0) kept[key] = value;
