@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "kernels/decode_layers.h"
 
 namespace fathom {
