@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace fathom::bench {
+namespace fathom::bench::least_work_test {
 namespace {
 
 double forward_flops_of(const LeastWork& work) {
@@ -57,4 +57,4 @@ TEST(LeastWork, OptimizerReadsAndWritesFloat32Masters) {
 }
 
 }  // namespace
-}  // namespace fathom::bench
+}  // namespace fathom::bench::least_work_test

@@ -5,7 +5,7 @@
 
 #include "measure/peer_process.h"
 
-namespace fathom::bench {
+namespace fathom::bench::result_test {
 namespace {
 
 using testing::ElementsAre;
@@ -40,4 +40,4 @@ TEST(PeerProcess, SaysWhenItDoesNotStart) {
 }
 
 }  // namespace
-}  // namespace fathom::bench
+}  // namespace fathom::bench::result_test

@@ -21,7 +21,7 @@
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
-namespace fathom {
+namespace fathom::products_test {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -206,4 +206,4 @@ TEST_F(CudaHalfProducts, WindowsOfLargeStatesStayFinite) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::products_test

@@ -9,7 +9,7 @@
 #include "nn/init.h"
 #include "nn/linear.h"
 
-namespace fathom {
+namespace fathom::half_products_test {
 namespace {
 
 using namespace testing;
@@ -132,4 +132,4 @@ TEST(HalfProducts, OfAGatedBlockLeaveTheScorerAlone) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::half_products_test

@@ -5,7 +5,7 @@
 #include "language_run.h"
 #include "tensor/device.h"
 
-namespace fathom {
+namespace fathom::half_training_test {
 namespace {
 
 using namespace testing;
@@ -99,4 +99,4 @@ TEST_F(CudaHalfTraining, ARecordedStepMovesTheScaleAsALaunchedOneDoes) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::half_training_test

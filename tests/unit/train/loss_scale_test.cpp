@@ -9,7 +9,7 @@
 #include "temporary_folder.h"
 #include "trainer_fixture.h"
 
-namespace fathom {
+namespace fathom::loss_scale_test {
 namespace {
 
 using namespace testing;
@@ -190,4 +190,4 @@ TEST(LossScale, ARunThatHadNoneBeginsOne) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::loss_scale_test
