@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -42,8 +43,7 @@ class PairRows : public ::testing::Test {
     return rows;
   }
   at::Tensor loss(const ContrastiveConfig& config, const ContrastiveRows& rows) const {
-    const auto collective = make_solo_collective();
-    return ContrastiveObjective({.model = model_, .config = config}).loss(rows, {.collective = *collective});
+    return ContrastiveObjective({.model = model_, .config = config}).loss(rows, {.collective = *collective_});
   }
   at::Tensor loss(const ContrastiveConfig& config = {}) const { return loss(config, rows()); }
 
@@ -63,6 +63,7 @@ class PairRows : public ::testing::Test {
   std::vector<int64_t> owner_ = {7, 3, 8, 1, 0}, caption_ = {10, 11, 20, 21, 30, 31, 20, 41, 50, 51};
   std::vector<int64_t> partner_ = {1, 0, 3, 2, 4};
   std::vector<double> share_;  ///< of each sample; none: nothing is mixed
+  std::unique_ptr<Collective> collective_ = make_solo_collective();  ///< outlives the gradients through it
 
  private:
   bool has_caption(int64_t sample, int64_t m) const {
