@@ -78,7 +78,8 @@ Spectrogram AudioViews::view(const std::string& path, uint64_t key) const {
     fit(samples, key);
     return log_mel_.compute(samples);
   }
-  Random speed(key, kSpeedStream), gain(key, kGainStream), shift(key, kShiftStream), mask(key, kBandMaskStream);
+  Random speed(key, kSpeedStream), gain(key, kGainStream), shift(key, kShiftStream),
+      mask(key, kBandMaskStream);
   change_speed(samples, augment.speed, speed);
   change_gain(samples, augment.gain_db, gain);
   fit(samples, key);

@@ -202,7 +202,9 @@ __device__ void join_splits(const DecodeArgs& args, int sequence, int kv_head, i
     const int64_t row = int64_t{sequence} * args.heads + kv_head * group + i / kSize;
     const float* parts = args.parts + row * args.most_splits * (kSize + 2);
     float most = -INFINITY, mass = 0, sum = 0;
+#pragma unroll 8
     for (int s = 0; s < splits; ++s) most = fmaxf(most, __ldcg(parts + s * (kSize + 2) + kSize));
+#pragma unroll 8
     for (int s = 0; s < splits; ++s) {
       const float* part = parts + s * (kSize + 2);
       const float weight = exp2f(__ldcg(part + kSize) - most);

@@ -34,12 +34,10 @@ __device__ void meet(Place& place) {
   place.passed += gridDim.x;
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();
-    atomicAdd(place.args.arrived, 1u);
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(place.args.arrived) : "memory");
     unsigned seen = 0;
     do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(place.args.arrived) : "memory");
     while (seen < place.passed);
-    __threadfence();
   }
   __syncthreads();
 }

@@ -25,7 +25,8 @@ at::Tensor objective(const LinearClassifier& classifier, const LabelledFeatures&
 }
 
 /// Minimises the (convex) objective from where `classifier` stands.
-void fit(LinearClassifier& classifier, const LabelledFeatures& data, double strength, int64_t max_iterations) {
+void fit(LinearClassifier& classifier, const LabelledFeatures& data, double strength,
+         int64_t max_iterations) {
   const torch::AutoGradMode with_gradients(true);
   classifier.weight_KD = classifier.weight_KD.detach().clone().requires_grad_();
   torch::optim::LBFGS optimizer({classifier.weight_KD}, torch::optim::LBFGSOptions(1.0)

@@ -1,6 +1,6 @@
 #include "kernels/decode_layers.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -41,15 +41,15 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 /// Operands in FP16, sums in float32.
 struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& bias, const Products& products,
-                            at::ScalarType result) {
+                            const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                            const Products& products, at::ScalarType result) {
     at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = saturated_half(x, products).reshape({-1, x.size(-1)});
     const auto half_weight = saturated_half(weight, products);
     context->save_for_backward({rows, half_weight});
-    context->saved_data["biased"] = bias.defined();
+    context->saved_data["biased"] = bias.has_value();
     auto y = wide_product(rows, half_weight.t());
-    if (bias.defined()) y.add_(bias);
+    if (bias) y.add_(*bias);
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
     return (result == at::kHalf ? saturated_half(y, products) : y.to(result)).view(shape);
@@ -87,7 +87,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                "[linear] expected inputs of {} features, got {}", weight.dim() == 2 ? weight.size(1) : -1,
                x.dim() > 0 ? x.size(-1) : 0);
   const auto result = types.result.value_or(x.scalar_type());
-  if (types.products.narrow(x)) return HalfLinearFunction::apply(x, weight, bias, types.products, result);
+  if (types.products.narrow(x))
+    return HalfLinearFunction::apply(x, weight, optional(bias), types.products, result);
   const auto type = product_type(x);
   const auto b = bias.defined() ? bias.to(type) : bias;
   if (x.is_cuda() && b.defined()) return LinearFunction::apply(x.to(type), weight.to(type), b).to(result);
