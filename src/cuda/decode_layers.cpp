@@ -16,7 +16,7 @@ namespace {
 
 using Optional = std::optional<at::Tensor>;
 constexpr size_t kWeights = 6, kScorerWeights = 5;
-/// Parts of a sequence's keys: at most so many, and no more than give every multiprocessor two.
+/// Parts of a sequence's keys: at most so many, and no more than give every multiprocessor one.
 constexpr int64_t kMostSplits = 64;
 
 void name_layers(DecodeArgs& args, at::TensorList weights, at::TensorList scorers, at::TensorList caches,
@@ -69,7 +69,7 @@ at::Tensor decode(at::Tensor& x, at::TensorList weights, at::TensorList scorers,
                            static_cast<int64_t>(properties.sharedMemPerBlockOptin)};
   const ElementType type = check_dense(x, "decode_layers");
   const int64_t batch = x.size(0), layers = static_cast<int64_t>(weights.size() / kWeights);
-  const int64_t head_size = caches[0].size(3), splits = 2 * card.multiprocessors / (batch * kv_heads);
+  const int64_t head_size = caches[0].size(3), splits = card.multiprocessors / (batch * kv_heads);
   DecodeArgs args{.num_layers = static_cast<int>(layers),
                   .batch = static_cast<int>(batch),
                   .dim = static_cast<int>(x.size(1)),
