@@ -144,7 +144,9 @@ int run_generate(int argc, const char* const* argv) {
   if (!parse_options(app, argc, argv)) return 0;
 
   const OpenedModel model = open_model(arguments.model);
-  const LanguageModel language = model.language("generate");
+  LanguageModel language = model.language("generate");
+  // Once, and not for every token; and what decodes all layers at once takes weights of one type.
+  if (model.evaluate.compute_dtype) language->to(*model.evaluate.compute_dtype);
   const auto tokenizer = model.require_tokenizer();
   const auto [prompt, context] = read_prompt(model, arguments);
   require_known_tokens(torch::tensor(context, at::kLong), language->config().vocab_size);

@@ -88,11 +88,9 @@ std::pair<at::Tensor, at::Tensor> decode_layers(const at::Tensor& x_BD, const De
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "decode_layers_(Tensor(a!) x, Tensor[] weights, Tensor[] scorers, Tensor[] caches, Tensor[] sums, "
-      "int[] "
-      "scored, Tensor(b!) key_count, Tensor(c!) meeting, Tensor? forced, Tensor[] counts, int[] counted, "
-      "Tensor cos, Tensor "
-      "sin, "
-      "int heads, int kv_heads, int position, float eps, float gate_eps) -> Tensor");
+      "int[] scored, Tensor(b!) key_count, Tensor(c!) meeting, Tensor? forced, Tensor[] counts, "
+      "int[] counted, Tensor cos, Tensor sin, int heads, int kv_heads, int position, float eps, "
+      "float gate_eps) -> Tensor");
 }
 
 }  // namespace fathom::kernels

@@ -42,7 +42,9 @@ class BlockImpl : public torch::nn::Module {
   /// Null for a block without one.
   TokenGate gate() const { return gate_; }
   /// Null for a block that computes every token.
-  TokenGate acting_gate() const { return gate_ && !gate_->bypassed() ? gate_ : TokenGate(nullptr); }
+  TokenGate acting_gate() const {
+    return gate_ && !gate_->bypassed() && !gate_->dense() ? gate_ : TokenGate(nullptr);
+  }
   /// Nothing but products with weights, of all tokens or of those that a gate of whole blocks lets through by
   /// itself.
   bool is_plain() const;

@@ -47,8 +47,9 @@ at::Tensor given_decisions(const std::vector<Block>& blocks, const at::Tensor& x
 
 at::Tensor decoded(const std::vector<Block>& blocks, const at::Tensor& x_BTD, const AttentionView& view,
                    const ForwardContext& context) {
-  const bool plain = std::all_of(blocks.begin(), blocks.end(), [](const Block& b) { return b->is_plain(); });
-  if (!x_BTD.is_cuda() || context.training || x_BTD.size(1) != 1 || !plain) return {};
+  const bool learns = context.training || (at::GradMode::is_enabled() && x_BTD.requires_grad());
+  if (!x_BTD.is_cuda() || x_BTD.element_size() != 2 || x_BTD.size(1) != 1 || learns) return {};
+  if (!std::all_of(blocks.begin(), blocks.end(), [](const Block& b) { return b->is_plain(); })) return {};
   if (context.products.narrow(x_BTD)) return {};  // the kernel takes operands in the states' type
   KeyValueCache& cache = *view.cache;
   const BlockOptions& first = blocks.front()->options();

@@ -29,7 +29,10 @@ void KeyValueCache::reset() {
 }
 
 at::Tensor& KeyValueCache::device_counts(const std::vector<bool>& skips) {
-  if (device_count_LB_.defined()) return device_count_LB_;
+  const bool is_right = device_count_LB_.defined() && device_length_ == length_;
+  device_length_ = length_ + 1;
+  if (is_right) return device_count_LB_;
+  if (device_count_LB_.defined()) counts(0);  // tokens went through the layers one by one meanwhile
   const at::TensorOptions options = keys_.front().options().dtype(at::kInt);
   const int64_t batch = keys_.front().size(0);
   std::vector<at::Tensor> count_B;

@@ -45,8 +45,8 @@ class KeyValueCache {
   std::pair<at::Tensor, at::Tensor> room(int64_t layer) const;
   void filled(int64_t layer, at::Tensor start_S1);
   /// How many keys each layer holds of each sequence, int32 [L, B] on the cache's device, for a kernel that
-  /// appends keys and counts them there; the host asks when it has to know again. `skips`: which layers skip
-  /// tokens.
+  /// appends those of one token and counts them there; the host asks when it has to know again. `skips`:
+  /// which layers skip tokens.
   at::Tensor& device_counts(const std::vector<bool>& skips);
   /// int32 zeros, [2 + B·K], by which the blocks of such a kernel meet.
   at::Tensor& meeting();
@@ -65,6 +65,7 @@ class KeyValueCache {
   std::vector<at::Tensor> starts_;              ///< of `filled`, until somebody asks for the numbers
   std::vector<at::Tensor> gate_sums_;
   at::Tensor device_count_LB_;  ///< defined: what counts, rather than `num_keys_` and `starts_`
+  int64_t device_length_ = 0;   ///< tokens seen when they are right, for layers that skip none
   at::Tensor meeting_;
   int64_t capacity_;
   int64_t length_ = 0;

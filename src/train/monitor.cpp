@@ -110,7 +110,8 @@ void Monitor::write_line(const StepRecord& record) {
   line["step"] = record.step;
   line["loss"] = interval_.loss_sum / static_cast<double>(interval_.steps);
   line["learning_rate"] = record.learning_rate;
-  line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps - interval_.overflows);
+  if (interval_.steps > interval_.overflows)
+    line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps - interval_.overflows);
   if (setup_.scales_loss) {
     line["loss_scale"] = loss_scale_;
     line["skipped_steps"] = skipped_steps_;

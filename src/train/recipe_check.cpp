@@ -126,9 +126,9 @@ void check_mixing(const RecipeConfig& recipe) {
     fail(ErrorKind::kConfig,
          "contrastive.mixup: not with contrastive.consistency, which takes a picture for its own text's "
          "alone");
-  if (recipe.training.micro_batch_size == 1)
-    fail(ErrorKind::kConfig,
-         "contrastive.mixup: with training.micro_batch_size = 1 there is nobody to mix with");
+  if (recipe.training.micro_batch_size == 1 || recipe.training.batch_size == 1)
+    fail(ErrorKind::kConfig, "contrastive.mixup: with training.{} = 1 there is nobody to mix with",
+         recipe.training.batch_size == 1 ? "batch_size" : "micro_batch_size");
 }
 
 /// `keys`: where the model's keys stand.

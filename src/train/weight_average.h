@@ -14,7 +14,8 @@ namespace fathom {
 
 /// Keeps ā ← d·ā + (1−d)·w beside the weights w, with d = min(decay, (1+t)/(10+t)) at update t, so that early
 /// weights are forgotten fast. Decay 0 keeps nothing and costs nothing. An optimizer that it joins moves the
-/// averages of what it trains in the pass that changes the weights; a step that changes none moves none.
+/// averages of what it trains in the pass that changes the weights; a step that changes none moves none,
+/// though t goes on.
 class WeightAverage {
  public:
   WeightAverage(const NamedParameters& parameters, double decay);

@@ -44,6 +44,33 @@ TEST(CausalGate, RowsThatTheDeviceCountsAreThoseThatTheHostCounts) {
   for (int64_t row = 0; row < kBatch; ++row) EXPECT_EQ(by_device.num_keys(1, row), by_host.num_keys(1, row));
 }
 
+/// A kernel appends single tokens and counts them on the device; other tokens go through the layers in turn.
+TEST(KeyValueCache, CountsOnTheDeviceFollowTheLayers) {
+  KeyValueCache cache({.layers = 2, .batch = 2, .kv_heads = 1, .capacity = 20, .head_dim = 4}, at::kFloat);
+  const auto tokens = [](int64_t batch, int64_t count) { return at::zeros({batch, 1, count, 4}); };
+  const auto counts = [](const std::vector<int>& all) { return at::tensor(all, at::kInt).view({2, 2}); };
+  const std::vector<bool> skips = {false, true};
+  cache.append(0, tokens(2, 3), tokens(2, 3));
+  cache.append(1, /*row=*/0, tokens(1, 2), tokens(1, 2));
+  cache.advance(3);
+  at::Tensor held = cache.device_counts(skips);
+  EXPECT_TRUE(at::equal(held, counts({3, 3, 2, 0})));
+  held.add_(counts({1, 1, 0, 1}));  // as the kernel does
+  cache.advance(1);
+  const at::Tensor kept = cache.device_counts(skips);
+  EXPECT_TRUE(at::equal(kept, counts({4, 4, 2, 1})));
+  kept.add_(counts({1, 1, 1, 0}));
+  cache.advance(1);
+  EXPECT_TRUE(cache.device_counts(skips).is_same(kept));
+  kept.add_(counts({1, 1, 0, 0}));
+  cache.advance(1);
+  cache.append(0, tokens(2, 5), tokens(2, 5));  // none of these is active in the other layer
+  cache.advance(5);
+  EXPECT_TRUE(at::equal(cache.device_counts(skips), counts({11, 11, 3, 1})));
+  EXPECT_EQ(cache.num_keys(1, 0), 3);
+  EXPECT_EQ(cache.num_keys(1, 1), 1);
+}
+
 /// What a training step makes of a block: output, gradients of input and parameters, decisions, counts.
 struct Learned {
   at::Tensor y_BTD, active_BT, counts;
