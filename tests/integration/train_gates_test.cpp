@@ -98,8 +98,9 @@ TEST_F(GatedRun, HoldsTheDensityAndEveryLayerKeepsSome) {
 
 TEST_F(GatedRun, LayersMayHaveDensitiesOfTheirOwn) {
   train("run", {"model.gate.layer_density=[0.8,0.4,0.4]", "training.max_steps=400"});
-  EXPECT_NEAR(mean_of_last(figures("run", "density/0"), 100), 0.8, 0.1);
-  EXPECT_NEAR(mean_of_last(figures("run", "density/1"), 100), 0.4, 0.1);
+  // Around its target a density sways for a hundred steps and more.
+  EXPECT_NEAR(mean_of_last(figures("run", "density/0"), 300), 0.8, 0.08);
+  EXPECT_NEAR(mean_of_last(figures("run", "density/1"), 300), 0.4, 0.08);
 }
 
 /// As Mixture-of-Depths routes every other layer: only the gated one has figures, and counts.
