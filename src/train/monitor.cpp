@@ -12,10 +12,12 @@ double seconds_between(std::chrono::steady_clock::time_point start,
   return std::chrono::duration<double>(end - start).count();
 }
 
+/// What is no number is left out: the gradient's norm where every step overflowed.
 EventWriter::Scalars to_scalars(const std::string& prefix, const Json& line) {
   EventWriter::Scalars scalars;
   for (const auto& [name, value] : line.as_object())
-    if (name != "step" && value.is_number()) scalars.emplace_back(prefix + name, value.as_double());
+    if (name != "step" && value.is_number() && std::isfinite(value.as_double()))
+      scalars.emplace_back(prefix + name, value.as_double());
   return scalars;
 }
 
@@ -110,8 +112,7 @@ void Monitor::write_line(const StepRecord& record) {
   line["step"] = record.step;
   line["loss"] = interval_.loss_sum / static_cast<double>(interval_.steps);
   line["learning_rate"] = record.learning_rate;
-  if (interval_.steps > interval_.overflows)
-    line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps - interval_.overflows);
+  line["gradient_norm"] = interval_.norm_sum / static_cast<double>(interval_.steps - interval_.overflows);
   if (setup_.scales_loss) {
     line["loss_scale"] = loss_scale_;
     line["skipped_steps"] = skipped_steps_;
