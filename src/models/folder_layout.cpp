@@ -18,10 +18,10 @@ const char* encoder_folder(EncoderKind kind) {
   return kind == EncoderKind::kImage ? "vision" : kind == EncoderKind::kText ? "text" : "audio";
 }
 
-WeightMap gate_map(const torch::nn::Module& model) {
+WeightMap additions_map(const torch::nn::Module& model) {
   WeightMap map;
   for (const auto& rule : identity_map(model))
-    if (belongs_to_gate(rule.parameter)) map.push_back(rule);
+    if (is_addition(rule.parameter)) map.push_back(rule);
   return map;
 }
 

@@ -27,32 +27,32 @@ void place(Model& model, const LoadOptions& options) {
   model->to(options.device, options.dtype);
 }
 
-/// The weights of an encoder or a language model: by Hugging Face's names, and its gates by ours.
+/// The weights of an encoder or a language model: by Hugging Face's names, and what it has beside those by
+/// ours.
 struct EncoderFiles {
   WeightFiles known;
-  std::optional<WeightFiles> gates;
+  std::optional<WeightFiles> additions;
 
-  static EncoderFiles open(const std::string& folder, const GateConfig& gate) {
+  static EncoderFiles open(const std::string& folder, bool has_additions) {
     EncoderFiles files{WeightFiles::open(folder), std::nullopt};
-    if (gate.gates() && gate.has_weights())
-      files.gates = WeightFiles::open(path_in(folder, "fathom.safetensors"));
+    if (has_additions) files.additions = WeightFiles::open(path_in(folder, "fathom.safetensors"));
     return files;
   }
-  int64_t num_elements() const { return known.num_elements() + (gates ? gates->num_elements() : 0); }
+  int64_t num_elements() const { return known.num_elements() + (additions ? additions->num_elements() : 0); }
   void load(LanguageModelImpl& model) const {
     load_weights(model, language_weight_map(model.config(), language_prefix(known)), known,
                  language_ignores(model.config()), Coverage::kMapped);
-    load_gates(model);
+    load_additions(model);
   }
   void load(SwinImpl& model) const {
     load_weights(model, swin_weight_map_for(model.config(), known), known, swin_ignores, Coverage::kMapped);
-    load_gates(model);
+    load_additions(model);
   }
 
  private:
-  void load_gates(torch::nn::Module& model) const {
+  void load_additions(torch::nn::Module& model) const {
     // Of a layer that has no gate any more, since its density is 1, there may still be one.
-    if (gates) load_weights(model, gate_map(model), *gates, belongs_to_gate, Coverage::kMapped);
+    if (additions) load_weights(model, additions_map(model), *additions, is_addition, Coverage::kMapped);
   }
 };
 
@@ -113,7 +113,7 @@ std::vector<std::string> names_of(const Config& config) {
 
 LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
   const auto config = language_config(folder);
-  const auto files = EncoderFiles::open(folder, config.gate);
+  const auto files = EncoderFiles::open(folder, config.gate.adds_weights());
   require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   LanguageModel model(config);
   place(model, options);
@@ -123,7 +123,7 @@ LanguageModel read_language(const std::string& folder, const LoadOptions& option
 
 Swin read_vision(const std::string& folder, const LoadOptions& options) {
   const auto config = vision_config(folder);
-  const auto files = EncoderFiles::open(folder, config.gate);
+  const auto files = EncoderFiles::open(folder, config.has_additions());
   require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
   Swin model(config);
   place(model, options);
@@ -144,8 +144,8 @@ AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = towers_config<DualTowerConfig>(record, record_path, "dual tower");
-  const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate),
-             vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.gate);
+  const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate.adds_weights()),
+             vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.has_additions());
   const auto bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   std::optional<WeightFiles> audio;
   if (config.hears) audio = WeightFiles::open(path_in(folder, "audio"));
@@ -168,10 +168,10 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
 Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = towers_config<FusionConfig>(record, record_path, "fusion model");
-  const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate);
+  const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate.adds_weights());
   const auto bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   std::optional<EncoderFiles> vision;
-  if (config.sees()) vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.gate);
+  if (config.sees()) vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.has_additions());
   require_weights(parameter_count(config),
                   text.num_elements() + bridge.num_elements() + (vision ? vision->num_elements() : 0),
                   record_path);
@@ -189,10 +189,10 @@ Classifier read_classifier(const std::string& folder, const Json& record, const 
   const std::string record_path = path_in(folder, "fathom.json");
   const auto config = classifier_config(record, record_path);
   const std::string encoder_path = path_in(folder, encoder_folder(config.encoder));
-  const GateConfig gate = config.encoder == EncoderKind::kImage  ? config.vision.gate
-                          : config.encoder == EncoderKind::kText ? config.text.gate
-                                                                 : GateConfig{};  // ours by all its names
-  const auto encoder = EncoderFiles::open(encoder_path, gate);
+  const bool has_additions = config.encoder == EncoderKind::kImage  ? config.vision.has_additions()
+                             : config.encoder == EncoderKind::kText ? config.text.gate.adds_weights()
+                                                                    : false;  // ours by all its names
+  const auto encoder = EncoderFiles::open(encoder_path, has_additions);
   const auto head = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   require_weights(parameter_count(config), encoder.num_elements() + head.num_elements(), record_path);
   if (config.encoder == EncoderKind::kImage) require_agreement(encoder_path, config.vision, record_path);

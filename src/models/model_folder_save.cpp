@@ -37,8 +37,8 @@ void write_tokenizer(const std::string& folder, const ModelExtras& extras) {
   write_json_file(path_in(folder, "tokenizer_config.json"), json);
 }
 
-void write_gates(const std::string& folder, const torch::nn::Module& model) {
-  if (const WeightMap map = gate_map(model); !map.empty())
+void write_additions(const std::string& folder, const torch::nn::Module& model) {
+  if (const WeightMap map = additions_map(model); !map.empty())
     save_tensors(path_in(folder, "fathom.safetensors"), foreign_weights(model, map));
 }
 
@@ -50,7 +50,7 @@ void write_language(const std::string& folder, const LanguageModel& model, const
   write_json_file(path_in(folder, "config.json"), language_config_to_hf(model->config(), end_of_text));
   save_tensors(path_in(folder, "model.safetensors"),
                foreign_weights(*model, language_weight_map(model->config())), {{"format", "pt"}});
-  write_gates(folder, *model);
+  write_additions(folder, *model);
   write_tokenizer(folder, extras);
 }
 
@@ -60,7 +60,7 @@ void write_vision(const std::string& folder, const Swin& model) {
   write_json_file(path_in(folder, "preprocessor_config.json"), preprocessing_to_hf(model->config()));
   save_tensors(path_in(folder, "model.safetensors"),
                foreign_weights(*model, swin_weight_map_hf(model->config())), {{"format", "pt"}});
-  write_gates(folder, *model);
+  write_additions(folder, *model);
 }
 
 void write_audio(const std::string& folder, const AudioEncoder& model) {

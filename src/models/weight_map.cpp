@@ -80,6 +80,10 @@ bool belongs_to_gate(const std::string& parameter) {
   return parameter.find("gate.") != std::string::npos;
 }
 
+bool is_addition(const std::string& parameter) {
+  return belongs_to_gate(parameter) || parameter.find("local_mixing.") != std::string::npos;
+}
+
 WeightMap identity_map(const torch::nn::Module& module) {
   WeightMap map;
   for (const auto& item : module.named_parameters())

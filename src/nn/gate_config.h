@@ -39,6 +39,8 @@ struct GateConfig {
   }
   /// Whether gates have parameters.
   bool has_weights() const { return learns() || kind == GateKind::kTopK; }
+  /// Whether a model of this shape has such parameters.
+  bool adds_weights() const { return gates() && has_weights(); }
   /// Whether a token's decision depends on no later one.
   bool is_causal() const { return kind != GateKind::kToken && kind != GateKind::kPooled; }
   double density_of(int64_t layer) const {

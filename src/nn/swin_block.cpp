@@ -94,6 +94,8 @@ void WindowAttentionImpl::initialise(ParameterInit& init) const {
 }
 
 SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options) {
+  if (options.local_mixing > 0)
+    local_mixing_ = register_module("local_mixing", LocalMixing(options.dim, options.local_mixing));
   attention_norm_ = register_module("attention_norm", LayerNorm(options.dim, options.norm_eps));
   attention_ = register_module("attention", WindowAttention(options));
   mlp_norm_ = register_module("mlp_norm", LayerNorm(options.dim, options.norm_eps));
@@ -121,7 +123,8 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  return feed_forward(attend(x, context), context);
+  const auto mixed = local_mixing_.is_empty() ? x : local_mixing_(x);
+  return feed_forward(attend(mixed, context), context);
 }
 
 at::Tensor SwinBlockImpl::attend(const at::Tensor& x, const ForwardContext& context) {

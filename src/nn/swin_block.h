@@ -11,6 +11,7 @@
 #include "kernels/window.h"
 #include "nn/forward_context.h"
 #include "nn/linear.h"
+#include "nn/local_mixing.h"
 #include "nn/mlp.h"
 #include "nn/norm.h"
 #include "nn/patch.h"
@@ -24,6 +25,7 @@ struct SwinBlockOptions {
   int64_t window = 7;
   bool shifted = false;
   double mlp_ratio = 4.0;
+  int64_t local_mixing = 0;  ///< side of the neighbourhood, 0: none
   bool qkv_bias = true;
   double norm_eps = 1e-5;
   double dropout = 0.0;
@@ -65,8 +67,9 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
 };
 TORCH_MODULE(WindowAttention);
 
-/// x + attention(norm(x)), then x + mlp(norm(x)). With gates attention works on the windows that one chooses,
-/// by their mean, and the feed-forward layer on the tokens that another chooses.
+/// x + attention(norm(x)), then x + mlp(norm(x)), behind a mixing of neighbours if there is one. With gates
+/// attention works on the windows that one chooses, by their mean, and the feed-forward layer on the tokens
+/// that another chooses.
 class SwinBlockImpl : public torch::nn::Module {
  public:
   explicit SwinBlockImpl(const SwinBlockOptions& options);
@@ -78,6 +81,7 @@ class SwinBlockImpl : public torch::nn::Module {
   at::Tensor feed_forward(const at::Tensor& x, const ForwardContext& context);
 
   SwinBlockOptions options_;
+  LocalMixing local_mixing_{nullptr};
   LayerNorm attention_norm_{nullptr};
   WindowAttention attention_{nullptr};
   TokenGate attention_gate_{nullptr};

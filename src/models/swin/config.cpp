@@ -45,6 +45,9 @@ void SwinConfig::fields(Fields& f) {
   f("heads", heads, "attention heads of each stage", {.low = 1, .high = 1024});
   f("window", window, "side of an attention window in patches", {.low = 1, .high = 32});
   f("mlp_ratio", mlp_ratio, "inner width of the feed-forward layer over its width", {.low = 0.1, .high = 64});
+  f("local_mixing", local_mixing,
+    "side of a depthwise convolution over each block's input, odd; 0: none, as published",
+    {.low = 0, .high = 31});
   f("qkv_bias", qkv_bias, "biases on query, key and value");
   f("norm_eps", norm_eps, "added to the variance in norms", {.low = 0, .high = 0.1});
   f("dropout", dropout, "share of elements dropped on residual branches", {.low = 0, .high = 0.95});
@@ -63,6 +66,8 @@ void SwinConfig::validate() const {
     if (stage_dim(stage) % heads[static_cast<size_t>(stage)] != 0)
       fail(ErrorKind::kConfig, "stage {} has width {}, which {} heads do not divide", stage, stage_dim(stage),
            heads[static_cast<size_t>(stage)]);
+  if (local_mixing > 0 && local_mixing % 2 == 0)
+    fail(ErrorKind::kConfig, "local_mixing = {}, expected 0 or an odd side", local_mixing);
   if (gate.is_causal() && gate.has_weights())
     fail(ErrorKind::kConfig,
          "gate.kind = \"{}\" is for tokens in order; for pictures take \"token\" or \"pooled\"",
@@ -91,10 +96,15 @@ int64_t mlp_width(const SwinConfig& config, int64_t dim) {
   return static_cast<int64_t>(static_cast<double>(dim) * config.mlp_ratio);
 }
 
+/// A channel's, in front of one block.
+int64_t mixing_weights(const SwinConfig& config) {
+  return config.local_mixing > 0 ? config.local_mixing * config.local_mixing + 1 : 0;
+}
+
 int64_t block_parameters(const SwinConfig& config, int64_t dim, int64_t heads) {
   const int64_t inner = mlp_width(config, dim), span = 2 * config.window - 1;
   return 4 * dim + dim * 3 * dim + (config.qkv_bias ? 3 * dim : 0) + dim * dim + dim + span * span * heads +
-         2 * dim * inner + inner + dim;
+         2 * dim * inner + inner + dim + mixing_weights(config) * dim;
 }
 
 /// Of one block's gates.

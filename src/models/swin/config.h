@@ -29,6 +29,7 @@ struct SwinConfig {
   std::vector<int64_t> heads = {3, 6, 12, 24};
   int64_t window = 7;  ///< side of a window; stages whose map is not larger use one window without shift
   double mlp_ratio = 4.0;
+  int64_t local_mixing = 0;  ///< side of the depthwise convolution before each block; 0: none, as published
   bool qkv_bias = true;
   double norm_eps = 1e-5;
   double dropout = 0.0;
@@ -36,6 +37,8 @@ struct SwinConfig {
   GateConfig gate;
   ImagePreprocessing preprocessing;
 
+  /// Whether it has parameters that published models lack.
+  bool has_additions() const { return local_mixing > 0 || gate.adds_weights(); }
   /// Whether the windows of a stage's block are shifted.
   static bool shifts(int64_t block) { return block % 2 == 1; }
   int64_t num_stages() const { return static_cast<int64_t>(depths.size()); }

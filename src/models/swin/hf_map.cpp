@@ -79,11 +79,13 @@ SwinConfig read_sizes(const HfConfig& hf, const std::string& source) {
   config.norm_eps = hf.number("layer_norm_eps", config.norm_eps);
   config.drop_path = hf.number("drop_path_rate", config.drop_path);
   config.dropout = hf.number("hidden_dropout_prob", config.dropout);
-  if (const Json* own = hf.present("fathom"); own != nullptr && own->is_object())
-    if (const Json* gate = own->find("gate"))
-      config.gate = with_error_kind(ErrorKind::kCheckpoint, [&] {
-        return read_config<GateConfig>({.values = *gate, .source = source});
-      });
+  const Json* json = hf.present("fathom");
+  if (json == nullptr || !json->is_object()) return config;
+  const HfConfig own(*json, source);
+  config.local_mixing = own.integer("local_mixing", 0);
+  if (const Json* gate = own.present("gate"))
+    config.gate = with_error_kind(
+        ErrorKind::kCheckpoint, [&] { return read_config<GateConfig>({.values = *gate, .source = source}); });
   return config;
 }
 
@@ -119,6 +121,7 @@ Json swin_config_to_hf(const SwinConfig& config) {
   json["hidden_dropout_prob"] = config.dropout;
   json["attention_probs_dropout_prob"] = 0.0;
   json["drop_path_rate"] = config.drop_path;
+  if (config.local_mixing > 0) json["fathom"]["local_mixing"] = config.local_mixing;
   if (config.gate.kind != GateKind::kNone) json["fathom"]["gate"] = config_to_json(config.gate);
   json["layer_norm_eps"] = config.norm_eps;
   json["use_absolute_embeddings"] = false;

@@ -23,6 +23,7 @@ std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t st
                       .window = config.window,
                       .shifted = SwinConfig::shifts(block),
                       .mlp_ratio = config.mlp_ratio,
+                      .local_mixing = config.local_mixing,
                       .qkv_bias = config.qkv_bias,
                       .norm_eps = config.norm_eps,
                       .dropout = config.dropout,

@@ -23,7 +23,10 @@ TEST(Counts, AreThoseOfTheModels) {
   config.tied_head = false;
   config.head_dim = 10;
   EXPECT_EQ(parameter_count(config), count_parameters(LanguageModel(config)));
-  EXPECT_EQ(parameter_count(small_swin()), count_parameters(Swin(small_swin())));
+  SwinConfig swin = small_swin();
+  EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
+  swin.local_mixing = 5;
+  EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
   for (const RegionScore region : {RegionScore::kNone, RegionScore::kAttention, RegionScore::kLate})
     for (const int64_t adapters : {0, 3}) {
       DualTowerConfig tower = small_dual_tower();

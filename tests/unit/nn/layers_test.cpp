@@ -11,6 +11,7 @@
 #include "nn/block.h"
 #include "nn/checkpointing.h"
 #include "nn/init.h"
+#include "nn/local_mixing.h"
 #include "nn/patch.h"
 #include "nn/residual.h"
 #include "nn/swin_block.h"
@@ -296,6 +297,36 @@ TEST(KeyValueCacheTest, SequencesOfALayerThatSkipsTokensHoldWhatTheyWereGiven) {
   EXPECT_THROW(cache.append(1, 0, one, one), Error);
   cache.reset();
   EXPECT_EQ(cache.num_keys(1, 0), 0);
+}
+
+TEST(LocalMixing, AddsEachChannelsNeighboursByWeight) {
+  LocalMixing mixing(3, 3);
+  mixing->to(at::kDouble);
+  init_parameters(*mixing, 4);
+  at::Tensor weight = mixing->named_parameters()["weight"].detach(),
+             bias = mixing->named_parameters()["bias"].detach();
+  bias.copy_(at::arange(3));
+  const auto x = at::randn({2, 4, 5, 3}, at::kDouble);
+  const auto padded = at::constant_pad_nd(x, {0, 0, 1, 1, 1, 1});
+  auto expected = x + bias;
+  for (int64_t row = 0; row < 3; ++row)
+    for (int64_t column = 0; column < 3; ++column)
+      expected = expected + padded.narrow(1, row, 4).narrow(2, column, 5) *
+                                weight.select(3, column).select(2, row).flatten();
+  EXPECT_LT(relative_error(mixing->forward(x), expected), 1e-12);
+}
+
+TEST(LocalMixing, ReachesABlocksOutputBeyondItsWindows) {
+  SwinBlockOptions options = {.dim = 8, .heads = 2, .window = 2, .local_mixing = 3};
+  for (const int64_t side : {0, 3}) {
+    options.local_mixing = side;
+    SwinBlock block(options);
+    init_parameters(*block, 5);
+    auto x = at::randn({1, 4, 4, 8});
+    const auto before = block->forward(x, {});
+    x.select(1, 2).select(1, 1).add_(1);  // the window below
+    EXPECT_EQ(at::equal(before.narrow(1, 0, 2), block->forward(x, {}).narrow(1, 0, 2)), side == 0);
+  }
 }
 
 }  // namespace
