@@ -1,7 +1,5 @@
 // AdamW over all parameters: memory-bound. A block takes a chunk of one tensor, each thread four elements a
 // turn.
-#include <type_traits>
-
 #include "cuda/adamw_step.h"
 #include "cuda/vectors.cuh"
 
@@ -11,22 +9,8 @@ namespace {
 constexpr int kChunkThreads = 256;
 constexpr int kSumThreads = 1024;
 
-template <typename T>
-using Computed = std::conditional_t<std::is_same<T, double>::value, double, float>;
-
-template <typename T>
-__device__ Computed<T> widened(T x) {
-  if constexpr (std::is_same<T, double>::value)
-    return x;
-  else
-    return to_float(x);
-}
-
-/// Read and written at once where the pointer allows it.
 template <typename T, int kWidth>
-struct alignas(kWidth * sizeof(T) < 16 ? kWidth * sizeof(T) : 16) Piece {
-  T values[kWidth];
-};
+using Piece = Elements<T, kWidth>;
 
 template <typename T, int kWidth>
 __device__ Piece<T, kWidth>& piece(void* tensor, int64_t place) {

@@ -1,8 +1,6 @@
 // Dropout by key: memory-bound, so each thread reads and writes 16 bytes and makes its mask from scratch.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include "cuda/keyed_dropout.h"
+#include "cuda/vectors.cuh"
 #include "tensor/keyed_bits.h"
 
 namespace fathom::cuda {
@@ -10,22 +8,11 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename T>
-struct Compute {
-  using Type = float;
-};
-template <>
-struct Compute<double> {
-  using Type = double;
-};
-
 /// `kWidth` elements a thread. Grid: x over a sample's elements, y over samples (in strides).
 template <typename T, int kWidth>
 __global__ void keyed_dropout_kernel(DropoutArgs args) {
-  using C = typename Compute<T>::Type;
-  struct alignas(sizeof(T) * kWidth) Vector {
-    T values[kWidth];
-  };
+  using C = Computed<T>;
+  using Vector = Elements<T, kWidth>;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
   if (first >= args.size) return;
   for (int64_t sample = blockIdx.y; sample < args.samples; sample += gridDim.y) {
@@ -49,14 +36,10 @@ void launch_width(const DropoutArgs& args, cudaStream_t stream) {
   keyed_dropout_kernel<T, kWidth><<<grid, kThreads, 0, stream>>>(args);
 }
 
-bool is_aligned(const void* pointer, int64_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
-}
-
 template <typename T>
 cudaError_t launch(const DropoutArgs& args, cudaStream_t stream) {
-  constexpr int kWidth = 16 / sizeof(T);
-  if (args.size % kWidth == 0 && is_aligned(args.x, 16) && is_aligned(args.y, 16))
+  constexpr int kWidth = Vector16<T>::kWidth;
+  if (args.size % kWidth == 0 && are_aligned16({args.x, args.y}))
     launch_width<T, kWidth>(args, stream);
   else
     launch_width<T, 1>(args, stream);
@@ -71,17 +54,7 @@ cudaError_t probe_kernel() {
 }
 
 cudaError_t launch_keyed_dropout(ElementType type, const DropoutArgs& args, cudaStream_t stream) {
-  switch (type) {
-    case ElementType::kFloat:
-      return launch<float>(args, stream);
-    case ElementType::kDouble:
-      return launch<double>(args, stream);
-    case ElementType::kHalf:
-      return launch<__half>(args, stream);
-    case ElementType::kBFloat16:
-      return launch<__nv_bfloat16>(args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return with_element(type, [&](auto element) { return launch<decltype(element)>(args, stream); });
 }
 
 }  // namespace fathom::cuda

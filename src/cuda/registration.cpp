@@ -17,6 +17,8 @@ std::string register_kernels() {
     register_adamw_step(library);
     register_keyed_dropout(library);
     register_layer_norm(library);
+    register_rope_heads(library);
+    register_swiglu(library);
     register_shifted_window_attention(library);
     register_column_sum(library);
     register_counted_rows(library);

@@ -1,18 +1,31 @@
-// 16-byte vectors of elements, their conversion to the type in which sums are made, and sums over a warp.
+// Vectors of elements, their conversion to the type in which they are computed with, items of rows, and sums
+// over a warp.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <type_traits>
+
+#include "cuda/element_type.h"
 
 namespace fathom::cuda {
 
-template <typename T>
-struct Vector16 {
-  static constexpr int kWidth = 16 / sizeof(T);
-  alignas(16) T values[kWidth];
+/// Read and written at once where the pointer allows it.
+template <typename T, int kCount>
+struct alignas(kCount * sizeof(T) < 16 ? kCount * sizeof(T) : 16) Elements {
+  static constexpr int kWidth = kCount;
+  T values[kCount];
 };
+
+template <typename T>
+using Vector16 = Elements<T, 16 / sizeof(T)>;
+
+/// The type in which elements of type T are computed with.
+template <typename T>
+using Computed = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 __device__ inline float to_float(float x) {
   return x;
@@ -37,6 +50,61 @@ __device__ inline __half from_float<__half>(float x) {
 template <>
 __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
+}
+
+template <typename T>
+__device__ Computed<T> widened(T x) {
+  if constexpr (std::is_same_v<T, double>)
+    return x;
+  else
+    return to_float(x);
+}
+template <typename T>
+__device__ T narrowed(Computed<T> x) {
+  if constexpr (std::is_same_v<T, double>)
+    return x;
+  else
+    return from_float<T>(x);
+}
+
+/// The item of this thread, where rows of `width` items each stand behind one another and a grid has a thread
+/// an item. One division in 64 bits a thread; the others are short.
+struct RowItem {
+  int64_t row;
+  unsigned column;
+};
+__device__ inline RowItem row_item(unsigned width) {
+  const int64_t first = int64_t{blockIdx.x} * blockDim.x, row = first / width;
+  const unsigned item = static_cast<unsigned>(first - row * width) + threadIdx.x;
+  return {row + item / width, item % width};
+}
+
+/// Blocks of such a grid.
+inline unsigned item_blocks(int64_t items, int threads) {
+  return static_cast<unsigned>((items + threads - 1) / threads);
+}
+
+/// Whether vectors of 16 bytes may begin at all of them.
+inline bool are_aligned16(std::initializer_list<const void*> pointers) {
+  for (const void* pointer : pointers)
+    if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
+  return true;
+}
+
+/// Calls `run` with a value of the C++ type of `type`.
+template <typename Run>
+cudaError_t with_element(ElementType type, const Run& run) {
+  switch (type) {
+    case ElementType::kFloat:
+      return run(float{});
+    case ElementType::kDouble:
+      return run(double{});
+    case ElementType::kHalf:
+      return run(__half{});
+    case ElementType::kBFloat16:
+      return run(__nv_bfloat16{});
+  }
+  return cudaErrorInvalidValue;
 }
 
 /// In every lane.

@@ -17,7 +17,8 @@ struct HeadLayout {
   int64_t kv_heads = 0;
 };
 
-/// Query, key and value, with dense rows of E: [B, H, T, E], [B, K, T, E], [B, K, T, E].
+/// Query, key and value, with dense rows of E and other strides as the device likes them: [B, H, T, E], [B,
+/// K, T, E], [B, K, T, E].
 using Heads = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 /// `qkv`: [B, T, (H + 2K)·E], queries first. `cos_TF`, `sin_TF`: float32 [T, E/2], angles of the tokens'

@@ -8,35 +8,21 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
-#include <gtest/gtest.h>
 
 #include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 
 namespace fathom::cuda_test {
 namespace {
-
-class CudaKernels : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    const auto runtime = make_device_runtime(device_);  // registers the kernels
-    ASSERT_EQ(runtime->missing_kernels(), "");
-  }
-  at::Device device_ = at::kCPU;
-};
 
 TEST_F(CudaKernels, DropoutDropsTheSameElements) {
   for (const auto type : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16})
