@@ -24,6 +24,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope_heads.h"
 #include "kernels/shifted_window_attention.h"
@@ -90,6 +91,16 @@ Kernel norm_kernel(const Operands& make, bool is_rms) {
           [=] { return std::vector{kernels::layer_norm(x, weight, bias, 1e-5)}; },
           {2 * n},
           {3 * n}};
+}
+
+Kernel residual_norm_kernel(const Operands& make) {
+  const std::vector<int64_t> sizes = {make.batch() * make.tokens(), make.dim};
+  const at::Tensor x = make.random(sizes), branch = make.random(sizes), weight = make.random({make.dim});
+  const auto forward = [=] {
+    const auto both = kernels::residual_rms_norm(x, branch, weight, 1e-5);
+    return std::vector{both.sum, both.y};
+  };
+  return {"residual_rms_norm", {x, branch, weight}, forward, {4 * make.numbers()}, {4 * make.numbers()}};
 }
 
 Kernel rope_kernel(const Operands& make) {
@@ -171,9 +182,9 @@ Kernel window_kernel(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true), norm_kernel(make, false), rope_kernel(make),
-          swiglu_kernel(make),     dropout_kernel(make),     column_sum_kernel(make),
-          window_kernel(make),     attention_kernel(make),   linear_kernel(make)};
+  return {norm_kernel(make, true), residual_norm_kernel(make), norm_kernel(make, false), rope_kernel(make),
+          swiglu_kernel(make),     dropout_kernel(make),       column_sum_kernel(make),  window_kernel(make),
+          attention_kernel(make),  linear_kernel(make)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {

@@ -1,38 +1,17 @@
-// Layer norm: memory-bound. A row is kept in the registers of a few neighbouring lanes of one warp, so each
-// element is read once and written once.
-#include <algorithm>
-#include <type_traits>
-
+// Layer norm: memory-bound, by rows in registers (norm_rows.cuh).
 #include "cuda/layer_norm.h"
-#include "cuda/vectors.cuh"
+
+#include "cuda/norm_rows.cuh"
 
 namespace fathom::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kWarps = kThreads / 32;
-constexpr int kMaxVectors = 8;  ///< of a lane
-
-/// Lanes that share a row: the fewest that hold it in three or four vectors each.
-int lanes_of(int64_t vectors) {
-  int lanes = 1;
-  while (lanes < 32 && vectors > int64_t{lanes} * 4) lanes *= 2;
-  return lanes;
-}
-
-template <int kLanes>
-__device__ float sum_over_lanes(float x) {
-#pragma unroll
-  for (int step = kLanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffff, x, step);
-  return x;
-}
-
 template <typename T, int kLanes, int kVectors>
-__global__ void __launch_bounds__(kThreads) forward_kernel(LayerNormForwardArgs args) {
+__global__ void __launch_bounds__(kNormRowThreads) forward_kernel(LayerNormForwardArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int lane = threadIdx.x % kLanes, vectors = static_cast<int>(args.dim / kWidth);
-  const int64_t row = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int64_t row = (static_cast<int64_t>(blockIdx.x) * kNormRowThreads + threadIdx.x) / kLanes;
   const bool real = row < args.rows;
   const auto* x = reinterpret_cast<const Vector*>(static_cast<const T*>(args.x) + row * args.dim);
   float values[kVectors][kWidth];
@@ -80,13 +59,13 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(LayerNormForwardArgs 
 
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
 template <typename T, int kLanes, int kVectors>
-__global__ void __launch_bounds__(kThreads) backward_kernel(LayerNormBackwardArgs args) {
+__global__ void __launch_bounds__(kNormRowThreads) backward_kernel(LayerNormBackwardArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
-  extern __shared__ float shared[];  // [kWarps, dim]
+  extern __shared__ float shared[];  // [kNormRowWarps, dim]
   const int lane = threadIdx.x % kLanes, vectors = static_cast<int>(args.dim / kWidth);
-  const int64_t group = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
-  const int64_t groups = static_cast<int64_t>(gridDim.x) * (kThreads / kLanes);
+  const int64_t group = (static_cast<int64_t>(blockIdx.x) * kNormRowThreads + threadIdx.x) / kLanes;
+  const int64_t groups = static_cast<int64_t>(gridDim.x) * (kNormRowThreads / kLanes);
   const float inverse = 1.0f / static_cast<float>(args.dim);
   float weight_sum[kVectors][kWidth] = {}, bias_sum[kVectors][kWidth] = {};
   // All groups of a warp take part in every turn, since they share its shuffles.
@@ -138,86 +117,40 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(LayerNormBackwardArg
       grad_x[place] = vector;
     }
   }
-  for (int part = 0; part < 2; ++part) {
-    __syncthreads();
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v)
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        float sum = part == 0 ? weight_sum[v][i] : bias_sum[v][i];
-#pragma unroll
-        for (int step = kLanes; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffff, sum, step);
-        const int place = lane + v * kLanes;
-        if (threadIdx.x % 32 < kLanes && place < vectors)
-          shared[(threadIdx.x / 32) * args.dim + place * kWidth + i] = sum;
-      }
-    __syncthreads();
-    for (int64_t column = threadIdx.x; column < args.dim; column += kThreads) {
-      float sum = 0;
-#pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) sum += shared[warp * args.dim + column];
-      args.partial[(blockIdx.x * int64_t{2} + part) * args.dim + column] = sum;
-    }
-  }
-}
-
-/// Calls `run` with lanes and vectors as compile-time numbers.
-template <typename Run>
-cudaError_t with_shape(int64_t vectors, const Run& run) {
-  switch (lanes_of(vectors)) {
-    case 1:
-      return run(std::integral_constant<int, 1>(), std::integral_constant<int, 4>());
-    case 2:
-      return run(std::integral_constant<int, 2>(), std::integral_constant<int, 4>());
-    case 4:
-      return run(std::integral_constant<int, 4>(), std::integral_constant<int, 4>());
-    case 8:
-      return run(std::integral_constant<int, 8>(), std::integral_constant<int, 4>());
-    case 16:
-      return run(std::integral_constant<int, 16>(), std::integral_constant<int, 4>());
-    default:
-      return vectors <= 128
-                 ? run(std::integral_constant<int, 32>(), std::integral_constant<int, 4>())
-                 : run(std::integral_constant<int, 32>(), std::integral_constant<int, kMaxVectors>());
-  }
+  float* partial = args.partial + blockIdx.x * int64_t{2} * args.dim;
+  add_columns<kLanes>(weight_sum, args.dim, shared, partial);
+  add_columns<kLanes>(bias_sum, args.dim, shared, partial + args.dim);
 }
 
 template <typename T>
 cudaError_t forward(const LayerNormForwardArgs& args, cudaStream_t stream) {
-  return with_shape(args.dim / Vector16<T>::kWidth, [&](auto lanes, auto vectors) {
+  return with_norm_shape(args.dim / Vector16<T>::kWidth, [&](auto lanes, auto vectors) {
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
-    const int64_t blocks = (args.rows * kLanes + kThreads - 1) / kThreads;
-    forward_kernel<T, kLanes, kVectors><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(args);
+    const int64_t blocks = (args.rows * kLanes + kNormRowThreads - 1) / kNormRowThreads;
+    forward_kernel<T, kLanes, kVectors><<<static_cast<unsigned>(blocks), kNormRowThreads, 0, stream>>>(args);
     return cudaGetLastError();
   });
 }
 
 template <typename T>
 cudaError_t backward(const LayerNormBackwardArgs& args, cudaStream_t stream) {
-  return with_shape(args.dim / Vector16<T>::kWidth, [&](auto lanes, auto vectors) {
+  return with_norm_shape(args.dim / Vector16<T>::kWidth, [&](auto lanes, auto vectors) {
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
-    const auto bytes = static_cast<size_t>(kWarps * args.dim) * sizeof(float);
+    const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);
     backward_kernel<T, kLanes, kVectors>
-        <<<static_cast<unsigned>(args.blocks), kThreads, bytes, stream>>>(args);
+        <<<static_cast<unsigned>(args.blocks), kNormRowThreads, bytes, stream>>>(args);
     return cudaGetLastError();
   });
-}
-
-int64_t vectors_of(ElementType type, int64_t dim) {
-  const int64_t width = type == ElementType::kFloat ? 4 : 8;
-  return dim % width == 0 ? dim / width : 0;
 }
 
 }  // namespace
 
 bool layer_norm_fits(ElementType type, int64_t dim) {
-  const int64_t vectors = vectors_of(type, dim);
-  return type != ElementType::kDouble && vectors > 0 && vectors <= 32 * kMaxVectors;
+  return norm_row_fits(type, dim);
 }
 
 int64_t layer_norm_blocks(ElementType type, int64_t rows, int64_t dim) {
-  const int64_t groups = kThreads / lanes_of(vectors_of(type, dim));
-  return std::max<int64_t>(1, std::min<int64_t>((rows + groups - 1) / groups, int64_t{kMultiprocessors} * 4));
+  return norm_row_blocks(type, rows, dim);
 }
 
 cudaError_t launch_layer_norm(ElementType type, const LayerNormForwardArgs& args, cudaStream_t stream) {

@@ -9,6 +9,8 @@
 #include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "kernels/attention.h"
+#include "kernels/residual_rms_norm.h"
+#include "kernels/rms_norm.h"
 #include "kernels/rope_heads.h"
 #include "kernels/swiglu.h"
 
@@ -65,6 +67,76 @@ TEST_F(CudaDecoder, SwigluOfAnyLayoutAndAtExtremes) {
   const auto expected = kernels::swiglu_ref::forward(extreme.to(at::kDouble));
   EXPECT_LT(relative_error(kernels::swiglu(extreme.to(options.dtype(at::kFloat))), expected), 1e-6);
   EXPECT_LT(relative_error(kernels::swiglu(extreme.to(options.dtype(at::kBFloat16))), expected), 1e-2);
+}
+
+/// Gradients of x, branch and weight behind sum and norm, whose own are given; undefined ones are not there.
+std::vector<at::Tensor> residual_norm_and_gradients(const std::vector<at::Tensor>& inputs,
+                                                    const at::Tensor& grad_sum, const at::Tensor& grad_y) {
+  std::vector<at::Tensor> leaves, outputs, grads;
+  for (const auto& input : inputs) leaves.push_back(input.detach().requires_grad_());
+  const auto both = kernels::residual_rms_norm(leaves[0], leaves[1], leaves[2], 1e-5);
+  for (const auto& [output, grad] : {std::pair{both.sum, grad_sum}, std::pair{both.y, grad_y}})
+    if (grad.defined()) {
+      outputs.push_back(output);
+      grads.push_back(grad);
+    }
+  auto result = torch::autograd::grad(outputs, leaves, grads);
+  result.insert(result.end(), {both.sum, both.y});
+  return result;
+}
+
+TEST_F(CudaDecoder, ResidualRmsNormAndItsGradients) {
+  for (const auto type : kEveryType)
+    for (const auto& [rows, dim] : {std::pair<int64_t, int64_t>{0, 64},
+                                    {1, 8},
+                                    {5, 24},
+                                    {3, 7},
+                                    {1000, 96},
+                                    {40001, 192},
+                                    {4096, 1024},
+                                    {33, 1536},
+                                    {9, 2048},
+                                    {6, 4096}}) {
+      const std::string where = case_name(type, {rows, dim});
+      const auto parameters = type == at::kDouble ? at::kDouble : at::kFloat;
+      const auto x = at::randn({rows, dim}).to(type), branch = at::randn({rows, dim}).to(type),
+                 weight = at::randn({dim}).to(parameters), grad_sum = at::randn({rows, dim}).to(type),
+                 grad_y = at::randn({rows, dim}).to(type);
+      const auto got = residual_norm_and_gradients({x.to(device_), branch.to(device_), weight.to(device_)},
+                                                   grad_sum.to(device_), grad_y.to(device_));
+      // The sum and the weight are rounded before the norm.
+      const auto sum = (x + branch).to(at::kDouble), rounded = weight.to(type).to(at::kDouble);
+      const auto [y, scale] = kernels::rms_norm_ref::forward(sum, rounded, 1e-5);
+      const auto [grad_norm, grad_weight] =
+          kernels::rms_norm_ref::backward(grad_y.to(at::kDouble), sum, rounded, scale);
+      const auto grad = grad_sum.to(at::kDouble) + grad_norm;
+      EXPECT_TRUE(at::equal(got[0], got[1])) << where;
+      EXPECT_LT(relative_error(got[0], grad), 2 * cuda_tolerance(type)) << where;
+      EXPECT_LT(relative_error(got[2], grad_weight), 2 * cuda_tolerance(type)) << where;
+      EXPECT_EQ(got[2].scalar_type(), parameters) << where;
+      EXPECT_TRUE(at::equal(got[3].detach().cpu(), x + branch)) << where;
+      EXPECT_LT(relative_error(got[4], y), cuda_tolerance(type)) << where;
+    }
+}
+
+TEST_F(CudaDecoder, ResidualRmsNormOfOneOutputAloneAndOfAnyLayout) {
+  const auto options = at::TensorOptions(device_).dtype(at::kBFloat16);
+  const auto odd = at::randn({2 * 48 * 64 + 1}, options).narrow(0, 1, 2 * 48 * 64).view({2, 48, 64});
+  const auto weight = at::randn({64}, options.dtype(at::kFloat)), grad = at::randn({2, 48, 64}, options);
+  for (const auto& x : {odd, at::randn({64, 48, 2}, options).permute({2, 1, 0})}) {
+    const std::vector<at::Tensor> inputs = {x, grad, weight},
+                                  dense = {x.clone(at::MemoryFormat::Contiguous), grad, weight};
+    const auto got = residual_norm_and_gradients(inputs, {}, grad),
+               expected = residual_norm_and_gradients(dense, at::zeros_like(grad), grad),
+               again = residual_norm_and_gradients(dense, {}, grad);
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_LT(relative_error(got[i], expected[i]), 2e-2) << i;
+      EXPECT_TRUE(at::equal(again[i], expected[i])) << i;  // and in every run
+    }
+  }
+  const auto leaf = odd.detach().clone().requires_grad_();
+  const auto sum = kernels::residual_rms_norm(leaf, grad, weight, 1e-5).sum;
+  EXPECT_TRUE(at::equal(torch::autograd::grad({sum}, {leaf}, {grad})[0], grad));
 }
 
 TEST_F(CudaDecoder, RopeHeadsAndTheirGradient) {

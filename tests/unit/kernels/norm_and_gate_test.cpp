@@ -1,11 +1,12 @@
-// rms_norm, layer_norm, swiglu and linear: CPU against reference, per type and odd shape; gradients by finite
-// differences.
+// rms_norm, with the sum before it too, layer_norm, swiglu and linear: CPU against reference, per type and
+// odd shape; gradients by finite differences.
 #include <ATen/Parallel.h>
 
 #include "base/error.h"
 #include "gradcheck.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
 
@@ -55,6 +56,43 @@ TEST(RmsNorm, GradientsByFiniteDifferences) {
   at::manual_seed(2);
   expect_gradients([](const auto& in) { return kernels::rms_norm(in[0], in[1], 1e-5); },
                    {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble)});
+}
+
+TEST(ResidualRmsNorm, IsTheNormOfTheRoundedSumForwardAndBackward) {
+  for (const auto type : kNormTypes)
+    for (const auto& shape : kShapes)
+      for (const auto parameters : {type, type == at::kDouble ? at::kDouble : at::kFloat}) {
+        at::manual_seed(11);
+        const auto x = random_tensor(shape, type).requires_grad_(),
+                   branch = random_tensor(shape, type).requires_grad_(),
+                   weight = random_tensor({shape.back()}, parameters).requires_grad_();
+        const auto grad_sum = random_tensor(shape, type), grad_y = random_tensor(shape, type);
+        const auto both = kernels::residual_rms_norm(x, branch, weight, 1e-5);
+        const auto grads = torch::autograd::grad({both.sum, both.y}, {x, branch, weight}, {grad_sum, grad_y});
+        const auto sum = x.detach() + branch.detach(), rounded = weight.detach().to(type);
+        const auto [y, scale] = kernels::rms_norm_ref::forward(sum, rounded, 1e-5);
+        const auto [grad_x, grad_weight] = kernels::rms_norm_ref::backward(grad_y, sum, rounded, scale);
+        EXPECT_TRUE(at::equal(both.sum, sum));
+        EXPECT_LT(relative_error(both.y, y), tolerance_of(type)) << c10::toString(type);
+        EXPECT_LT(relative_error(grads[0], grad_sum + grad_x), 4 * tolerance_of(type));
+        EXPECT_TRUE(at::equal(grads[0], grads[1]));
+        EXPECT_LT(relative_error(grads[2], grad_weight), 4 * tolerance_of(type));
+        EXPECT_EQ(grads[2].scalar_type(), parameters);
+      }
+}
+
+TEST(ResidualRmsNorm, GradientsByFiniteDifferences) {
+  at::manual_seed(12);
+  const std::vector<at::Tensor> inputs = {at::randn({3, 5}, at::kDouble), at::randn({3, 5}, at::kDouble),
+                                          at::randn({5}, at::kDouble)};
+  const auto outputs = [](const auto& in) { return kernels::residual_rms_norm(in[0], in[1], in[2], 1e-5); };
+  expect_gradients([&](const auto& in) { return outputs(in).y; }, inputs);
+  expect_gradients([&](const auto& in) { return outputs(in).sum * outputs(in).y; }, inputs);
+  expect_gradients(
+      [&](const auto& in) { return kernels::residual_rms_norm(in[0], in[1], inputs[2], 1e-5).sum.square(); },
+      {inputs[0], inputs[1]});
+  EXPECT_THROW(kernels::residual_rms_norm(inputs[0], at::ones({3, 4}, at::kDouble), inputs[2], 1e-5), Error);
+  EXPECT_THROW(kernels::residual_rms_norm(inputs[0], at::ones({3, 5}), inputs[2], 1e-5), Error);
 }
 
 TEST(LayerNorm, EqualsTheFormulaWithParametersOfEitherType) {
