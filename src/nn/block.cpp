@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "nn/checkpointing.h"
 #include "nn/gated_rows.h"
 
 namespace fathom {
@@ -31,30 +32,39 @@ BlockImpl::BlockImpl(const BlockOptions& options) : options_(options) {
 
 at::Tensor BlockImpl::forward(const at::Tensor& x_BTD, const AttentionView& view,
                               const ForwardContext& context) {
-  if (gate_.is_empty() || gate_->bypassed()) return dense(x_BTD, view, context, GatedPart::kBlock);
+  return forward_stream({x_BTD}, view, context).sum();
+}
+
+Residual BlockImpl::forward_stream(const Residual& stream, const AttentionView& view,
+                                   const ForwardContext& context) {
+  if (gate_.is_empty() || gate_->bypassed()) return dense(stream, view, context, GatedPart::kBlock);
+  const auto x_BTD = stream.sum();
   switch (options_.gate.config.part) {
     case GatedPart::kBlock:
-      return counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context) : gated(x_BTD, view, context);
+      return {counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context)
+                                                : gated(x_BTD, view, context)};
     case GatedPart::kAttention:
-      return dense(gated(x_BTD, view, context), view, context, GatedPart::kMlp);
+      return dense({gated(x_BTD, view, context)}, view, context, GatedPart::kMlp);
     case GatedPart::kMlp:
-      return gated(dense(x_BTD, view, context, GatedPart::kAttention), view, context);
+      return {gated(dense({x_BTD}, view, context, GatedPart::kAttention).sum(), view, context)};
   }
   return {};
 }
 
 /// A part of the layer for every token.
-at::Tensor BlockImpl::dense(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
-                            GatedPart part) {
+Residual BlockImpl::dense(Residual stream, const AttentionView& view, const ForwardContext& context,
+                          GatedPart part) {
   BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
-  auto y_BTD = x_BTD;
-  if (part != GatedPart::kMlp)
-    y_BTD =
-        add_branch(y_BTD, attention_(attention_norm_(y_BTD), view, options_.layer, context), drop, context);
+  if (part != GatedPart::kMlp) {
+    const auto [x_BTD, y_BTD] = normed_sum(stream, attention_norm_);
+    stream = with_branch(x_BTD, attention_(y_BTD, view, options_.layer, context), drop, context);
+  }
   drop.stream += 1;
-  if (part != GatedPart::kAttention)
-    y_BTD = add_branch(y_BTD, mlp_(mlp_norm_(y_BTD), context), drop, context);
-  return y_BTD;
+  if (part != GatedPart::kAttention) {
+    const auto [x_BTD, y_BTD] = normed_sum(stream, mlp_norm_);
+    stream = with_branch(x_BTD, mlp_(y_BTD, context), drop, context);
+  }
+  return stream;
 }
 
 at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
@@ -134,6 +144,15 @@ at::Tensor BlockImpl::branch(const at::Tensor& x, const GatedRows& rows, const A
   drop.stream += 1;
   const auto added = rows.dropped(mlp_(mlp_norm_(h), rows.context()), drop);
   return sum.defined() ? sum + added : added;
+}
+
+Residual through_block(BlockImpl& block, const Residual& stream, const AttentionView& view,
+                       const ForwardContext& context) {
+  if (!context.checkpoint_blocks) return block.forward_stream(stream, view, context);
+  const auto run = [&block, view, context](const at::Tensor& x_BTD) {
+    return block.forward(x_BTD, view, context);
+  };
+  return {checkpoint(block, run, stream.sum())};
 }
 
 }  // namespace fathom

@@ -11,6 +11,7 @@
 #include "nn/forward_context.h"
 #include "nn/mlp.h"
 #include "nn/norm.h"
+#include "nn/residual.h"
 #include "nn/token_gate.h"
 
 namespace fathom {
@@ -35,6 +36,9 @@ class BlockImpl : public torch::nn::Module {
   /// [B, T, D] → [B, T, D].
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
+  /// The same with the stream's sums left to the norms that follow them, here and behind this block.
+  Residual forward_stream(const Residual& stream, const AttentionView& view, const ForwardContext& context);
+
   /// `forward` by kernels/counted_block.h, which waits for nothing. REQUIRES unpadded texts that begin here,
   /// a causal gate for whole blocks, and what TokenGate's `counted` does.
   at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
@@ -52,8 +56,7 @@ class BlockImpl : public torch::nn::Module {
   const BlockOptions& options() const { return options_; }
 
  private:
-  at::Tensor dense(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
-                   GatedPart part);
+  Residual dense(Residual stream, const AttentionView& view, const ForwardContext& context, GatedPart part);
   at::Tensor gated(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
   bool counts_rows(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
   at::Tensor branch(const at::Tensor& x, const GatedRows& rows, const AttentionView& view);
@@ -66,5 +69,9 @@ class BlockImpl : public torch::nn::Module {
   TokenGate gate_{nullptr};
 };
 TORCH_MODULE(Block);
+
+/// One block of a model. Of one that is checkpointed nothing but the sum that enters it is kept.
+Residual through_block(BlockImpl& block, const Residual& stream, const AttentionView& view,
+                       const ForwardContext& context);
 
 }  // namespace fathom

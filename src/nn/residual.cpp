@@ -27,6 +27,24 @@ at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const Branc
   return at::addcmul(x, kept, scale_B.view(per_sample));
 }
 
+at::Tensor Residual::sum() const {
+  return branch.defined() ? at::add(x, branch) : x;
+}
+
+Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
+                     const ForwardContext& context) {
+  const bool drops = context.drops() && (drop.dropout > 0 || drop.drop_path > 0);
+  return drops ? Residual{add_branch(x, branch, drop, context)} : Residual{x, branch};
+}
+
+kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm) {
+  const at::Tensor &x = stream.x, &branch = stream.branch;
+  if (branch.defined() && branch.scalar_type() == x.scalar_type() && branch.sizes() == x.sizes())
+    return kernels::residual_rms_norm(x, branch, norm->weight(), norm->eps());
+  const auto sum = stream.sum();
+  return {sum, norm->forward(sum)};
+}
+
 at::Tensor branch_scale(const at::TensorOptions& options, const BranchDrop& drop,
                         const ForwardContext& context) {
   if (drop.drop_path == 0 || !context.drops()) return {};

@@ -1,4 +1,4 @@
-// Dropout and stochastic depth on a residual branch, keyed by sample.
+// The residual stream, and dropout and stochastic depth on its branches, keyed by sample.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,7 +6,9 @@
 
 #include <cstdint>
 
+#include "kernels/residual_rms_norm.h"
 #include "nn/forward_context.h"
+#include "nn/norm.h"
 
 namespace fathom {
 
@@ -24,6 +26,22 @@ at::Tensor dropout(const at::Tensor& x, double probability, int64_t stream, cons
 /// x + branch, with the branch dropped as `drop` says when the context trains. Both [B, ...].
 at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                       const ForwardContext& context);
+
+/// The stream between two layers: the last branch is not added yet, so that its sum and the norm behind it
+/// may be one pass.
+struct Residual {
+  at::Tensor x;
+  at::Tensor branch = {};  ///< undefined: `x` is the sum
+
+  at::Tensor sum() const;
+};
+
+/// `add_branch`, later: at once only where the context drops some of the branch.
+Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
+                     const ForwardContext& context);
+
+/// The stream's sum, and its norm.
+kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm);
 
 /// What stochastic depth multiplies each sample's branch with: [B], or undefined where it drops none.
 at::Tensor branch_scale(const at::TensorOptions& options, const BranchDrop& drop,

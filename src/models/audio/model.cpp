@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "nn/checkpointing.h"
 #include "nn/residual.h"
 
 namespace fathom {
@@ -78,13 +77,9 @@ AudioEncoderImpl::Features AudioEncoderImpl::features(const at::Tensor& mel_BFS,
     view.present_BT = result.present_BT;
     view.mask = result.present_BT.unsqueeze(1).unsqueeze(1);
   }
-  auto x_BTD = embed(mel_BFS, frames_B, context);
-  for (const auto& module : *blocks_) {
-    auto* block = module->as<Block>();
-    const auto run = [block, view, context](const at::Tensor& x) { return block->forward(x, view, context); };
-    x_BTD = context.checkpoint_blocks ? checkpoint(*block, run, x_BTD) : run(x_BTD);
-  }
-  result.state_BTD = norm_(x_BTD);
+  Residual stream = {embed(mel_BFS, frames_B, context)};
+  for (const auto& module : *blocks_) stream = through_block(*module->as<Block>(), stream, view, context);
+  result.state_BTD = normed_sum(stream, norm_).y;
   return result;
 }
 

@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "kernels/linear.h"
-#include "nn/checkpointing.h"
 #include "nn/decode_step.h"
 #include "nn/residual.h"
 
@@ -75,16 +74,14 @@ at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tens
   const bool continues =
       cache != nullptr && tokens_BT.size(1) == 1 && prefix == 0 && !conditioning.before_block;
   const at::Tensor at_once_BTD = continues ? decoded(all_blocks(), x_BTD, view, context) : at::Tensor();
-  if (at_once_BTD.defined()) x_BTD = at_once_BTD;
+  Residual stream = {at_once_BTD.defined() ? at_once_BTD : x_BTD};
   const int64_t layers = at_once_BTD.defined() ? 0 : config_.layers;
   for (int64_t layer = 0; layer < layers; ++layer) {
-    if (conditioning.before_block) x_BTD = conditioning.before_block(layer, x_BTD);
-    auto* block = blocks_[static_cast<size_t>(layer)]->as<Block>();
-    const auto run = [block, view, context](const at::Tensor& x) { return block->forward(x, view, context); };
-    x_BTD = context.checkpoint_blocks ? checkpoint(*block, run, x_BTD) : run(x_BTD);
+    if (conditioning.before_block) stream = {conditioning.before_block(layer, stream.sum())};
+    stream = through_block(*blocks_[static_cast<size_t>(layer)]->as<Block>(), stream, view, context);
   }
   if (cache != nullptr) cache->advance(x_BTD.size(1));
-  return norm_(prefix > 0 ? x_BTD.slice(1, prefix) : x_BTD);
+  return prefix > 0 ? norm_(stream.sum().slice(1, prefix)) : normed_sum(stream, norm_).y;
 }
 
 std::vector<Block> LanguageModelImpl::all_blocks() const {

@@ -131,6 +131,41 @@ TEST(Block, GradientsByFiniteDifferencesInItsInput) {
                             {at::randn({2, 3, 12}, at::kDouble)});
 }
 
+TEST(Block, LeavesItsLastSumToTheNextOneAndChangesNothing) {
+  at::manual_seed(31);
+  for (const double drop : {0.0, 0.3}) {
+    Block first(small_block(drop, drop)), second(small_block(0, drop));
+    init_parameters(*first, 7);
+    init_parameters(*second, 8);
+    RMSNorm norm(12, 1e-5);
+    init_parameters(*norm, 9);
+    Rope rope(8, 4, 100.0);
+    const auto view = make_attention_view(at::zeros({4, 5}, at::kLong), {}, true, rope);
+    const auto input = at::randn({4, 5, 12});
+    const auto run = [&](bool as_stream) {
+      const auto x = input.clone().requires_grad_(true);
+      std::vector<at::Tensor> wanted = first->parameters();
+      for (const auto& parameter : second->parameters()) wanted.push_back(parameter);
+      wanted.push_back(x);
+      at::Tensor y;
+      if (as_stream) {
+        auto stream = first->forward_stream({x}, view, training(4));
+        EXPECT_EQ(stream.branch.defined(), drop == 0.0);
+        stream = through_block(*second, stream, view, training(4));
+        y = normed_sum(stream, norm).y;
+      } else {
+        y = norm(second(first(x, view, training(4)), view, training(4)));
+      }
+      auto result = torch::autograd::grad({y.sin().sum()}, wanted);
+      result.push_back(y);
+      return result;
+    };
+    const auto apart = run(false), together = run(true);
+    for (size_t i = 0; i < apart.size(); ++i) EXPECT_TRUE(at::equal(apart[i], together[i])) << drop << i;
+    EXPECT_GT(apart[0].abs().max().item<float>(), 0);
+  }
+}
+
 TEST(Checkpointing, RunsTheInsideAgainAndGivesTheSameGradientsBitForBit) {
   at::manual_seed(3);
   Block block(small_block(0.3, 0.3));
