@@ -169,7 +169,7 @@ TEST(HalfAttention, OnACpuIsThatInFloat32) {
   EXPECT_TRUE(at::equal(half, exact.to(at::kHalf)));
 }
 
-class CudaHalfProducts : public testing::Test {
+class CudaHalfProducts : public ::testing::Test {
  protected:
   void SetUp() override {
     const CudaAvailability cuda = cuda_availability();
