@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "cuda/decode_product.cuh"
+#include "cuda/decode_states.cuh"
 
 namespace fathom::cuda {
 

@@ -12,16 +12,25 @@ namespace {
 constexpr int64_t kReserved = 2048;  ///< of shared memory, for what is named in the kernel
 constexpr int64_t kUnitBytes = int64_t{kDecodeWarps} * kPieces * 32 * 16;
 constexpr int64_t kMostUnits = 16;
+constexpr int64_t kLeastUnits = 4;  ///< that stay where more states are held
 
 __host__ __device__ int64_t sums_bytes(int tiles) {
-  return int64_t{4} * kDecodeWarps * kTileRows * tiles * kTileTokens;
+  return int64_t{4} * jobs_together(tiles) * kDecodeWarps * kTileRows * tiles * kTileTokens;
 }
 
-/// The states of all sequences, in another phase what warps make of their keys.
-__host__ __device__ int64_t input_bytes(const DecodeArgs& args) {
-  const int64_t normed = int64_t{2} * args.batch * (args.dim + kPadding);
+__host__ __device__ int64_t norm_bytes(const DecodeArgs& args) {
+  return (int64_t{2} * args.dim + 127) / 128 * 128;
+}
+
+int64_t bytes_of_states(const DecodeArgs& args, int64_t depth) {
+  return int64_t{2} * args.batch * (depth + kPadding);
+}
+
+/// The states of all sequences and what they attended to, in another phase what warps make of their keys.
+int64_t least_state_bytes(const DecodeArgs& args) {
+  const int64_t widest = std::max<int64_t>(args.dim, int64_t{args.heads} * args.head_size);
   const int64_t attention = int64_t{4} * kDecodeWarps * kMaxGroup * (args.head_size + 2);
-  return ((normed > attention ? normed : attention) + 127) / 128 * 128;
+  return (std::max(bytes_of_states(args, widest), attention) + 127) / 128 * 128;
 }
 
 struct Place {
@@ -50,29 +59,46 @@ __device__ int last_scored(const DecodeArgs& args, int layer) {
 }
 
 /// Of the gate of `layer`, scored with those from `first` on: each gives its jobs to the next blocks.
+template <int kTiles>
 __device__ Columns gate_columns(const DecodeArgs& args, int first, int layer) {
-  Columns columns = plain_columns(args.layers[layer].project, 2 * args.gate_inner, args.dim);
+  Columns columns = single_columns<kTiles>(args.layers[layer].project, 2 * args.gate_inner, args.dim);
   columns.first_block = (layer - first) * columns.jobs % static_cast<int>(gridDim.x);
   return columns;
 }
 
+/// What the kernel holds in shared memory.
+template <typename T>
+struct Room {
+  float* sums;
+  T* states;
+  StagedNorm norm;
+  Stage stage;
+};
+
+/// Columns of a product with normed states in `room`, without pairs.
+template <typename T, int kTiles, typename Store>
+__device__ void normed_product(const DecodeArgs& args, const Columns& columns, int count, Room<T>& room,
+                               const Store& store) {
+  product<T, kTiles, kSingle<kTiles>>(
+      columns, count, room.sums, room.stage,
+      [&](int row, int k) {
+        return *reinterpret_cast<const uint4*>(room.states + row * (args.dim + kPadding) + k);
+      },
+      [](int, int) { return 0.0f; }, [&](int column, int row, float sum, float) { store(column, row, sum); });
+}
+
 /// What the scorers of layers `first` to `end` make of all sequences, before their sums.
 template <typename T, int kTiles>
-__device__ void score_gates(const DecodeArgs& args, int first, int end, T* input, float* sums, Stage& stage,
-                            const Rows& all) {
+__device__ void score_gates(const DecodeArgs& args, int first, int end, Room<T>& room, const Rows& all) {
   const int width = 2 * args.gate_inner;
   for (int layer = first; layer < end; ++layer) {
-    const Columns columns = gate_columns(args, first, layer);
+    const Columns columns = gate_columns<kTiles>(args, first, layer);
     if (columns.first_job() >= columns.jobs) continue;
-    if (stage.weight != columns.weight) stage_weights<T>(columns, stage);
-    load_normed(input, args, all, args.layers[layer].gate_norm, args.gate_eps);
+    if (room.stage.weight != columns.weight) stage_weights<T>(columns, room.stage);
+    load_normed(room.states, args, all, args.layers[layer].gate_norm, room.norm, args.gate_eps);
     float* both = args.both + int64_t{layer} * args.batch * width;
-    product<T, kTiles, false>(
-        columns, all.count, sums, stage,
-        [&](int row, int k) {
-          return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
-        },
-        [&](int column, int row, float sum, float) { both[row * width + column] = sum; });
+    normed_product<T, kTiles>(args, columns, all.count, room,
+                              [&](int column, int row, float sum) { both[row * width + column] = sum; });
   }
 }
 
@@ -125,79 +151,122 @@ __device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& row
 /// x + W input, in place: each element has one writer.
 template <typename T, int kTiles>
 __device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
-                            const Rows& rows, float* sums, Stage& stage) {
-  T* x = static_cast<T*>(args.x);
-  product<T, kTiles, false>(
-      columns, rows.count, sums, stage,
-      [&](int row, int k) {
-        return shared_by_blocks(static_cast<const T*>(input) + int64_t{rows.sequence[row]} * columns.depth +
-                                k);
-      },
-      [&](int column, int row, float sum, float) {
-        T* place = x + int64_t{rows.sequence[row]} * args.dim + column;
-        // Written by another multiprocessor before; bits of 16, past the first cache.
-        const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(place));
-        *place = from_float<T>(to_float(reinterpret_cast<const T&>(bits)) + to_float(from_float<T>(sum)));
-      });
+                            const Rows& rows, Room<T>& room) {
+  if (columns.first_job() >= columns.jobs) return;
+  const T* states = static_cast<const T*>(input);
+  const auto place = [&](int column, int row) {
+    return static_cast<T*>(args.x) + int64_t{rows.sequence[row]} * args.dim + column;
+  };
+  const auto add_to = [&](const auto& take) {
+    product<T, kTiles, kSingle<kTiles>>(
+        columns, rows.count, room.sums, room.stage, take,
+        [&](int column, int row) {
+          // Written by another multiprocessor before; bits of 16, past the first cache.
+          const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(place(column, row)));
+          return to_float(reinterpret_cast<const T&>(bits));
+        },
+        [&](int column, int row, float sum, float before) {
+          *place(column, row) = from_float<T>(before + to_float(from_float<T>(sum)));
+        });
+  };
+  if (states_fit(args, rows.count, columns.depth)) {
+    load_states(room.states, states, columns.depth, rows);
+    add_to([&](int row, int k) {
+      return *reinterpret_cast<const uint4*>(room.states + row * (columns.depth + kPadding) + k);
+    });
+  } else {
+    add_to([&](int row, int k) {
+      return shared_by_blocks(states + int64_t{rows.sequence[row]} * columns.depth + k);
+    });
+  }
+}
+
+template <int kTiles>
+__device__ Columns qkv_columns(const DecodeArgs& args, int layer) {
+  return single_columns<kTiles>(args.layers[layer].qkv, (args.heads + 2 * args.kv_heads) * args.head_size,
+                                args.dim);
 }
 
 /// Asks for the weights that come first in `layer`: of its gate, or where everything is computed, of its
 /// queries.
-template <typename T>
-__device__ void stage_layer(const DecodeArgs& args, int layer, int width, Stage& stage) {
+template <typename T, int kTiles>
+__device__ void stage_layer(const DecodeArgs& args, int layer, Room<T>& room) {
   if (layer >= args.num_layers) return;
-  if (args.layers[layer].gate_norm == nullptr) {
-    if (args.forced == nullptr)
-      stage_weights<T>(plain_columns(args.layers[layer].qkv, width, args.dim), stage);
+  const DecodeLayerArgs& weights = args.layers[layer];
+  if (weights.gate_norm == nullptr) {
+    if (args.forced != nullptr) return;
+    stage_norm(weights.attention_norm, args.dim, room.norm);
+    stage_weights<T>(qkv_columns<kTiles>(args, layer), room.stage);
     return;
   }
   for (int other = layer; other < last_scored(args, layer); ++other) {
-    const Columns columns = gate_columns(args, layer, other);
+    const Columns columns = gate_columns<kTiles>(args, layer, other);
     if (columns.first_job() >= columns.jobs) continue;
-    stage_weights<T>(columns, stage);
+    stage_norm(args.layers[other].gate_norm, args.dim, room.norm);
+    stage_weights<T>(columns, room.stage);
     return;
   }
 }
 
-template <typename T, int kTiles, int kSize>
-__device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& rows, T* input, float* sums,
-                              Stage& stage, Place& place) {
-  const DecodeLayerArgs& weights = args.layers[layer];
-  const int width = (args.heads + 2 * args.kv_heads) * kSize;
-  const Columns qkv = plain_columns(weights.qkv, width, args.dim);
-  const Columns output = plain_columns(weights.output, args.dim, args.heads * kSize);
-  const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
-  const Columns down = plain_columns(weights.down, args.dim, args.inner);
-  const auto normed = [&](int row, int k) {
-    return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
-  };
-
-  if (stage.weight != qkv.weight) stage_weights<T>(qkv, stage);
-  load_normed(input, args, rows, weights.attention_norm, args.eps);
-  product<T, kTiles, false>(qkv, rows.count, sums, stage, normed, [&](int column, int row, float sum, float) {
-    static_cast<T*>(args.turned)[int64_t{rows.sequence[row]} * width + column] = from_float<T>(sum);
+/// Queries, keys and values of the new tokens.
+template <typename T, int kTiles>
+__device__ void project(const DecodeArgs& args, int layer, const Rows& rows, Room<T>& room) {
+  const Columns columns = qkv_columns<kTiles>(args, layer);
+  if (columns.first_job() >= columns.jobs) return;
+  const int64_t width = (args.heads + 2 * args.kv_heads) * args.head_size;
+  if (room.stage.weight != columns.weight) stage_weights<T>(columns, room.stage);
+  load_normed(room.states, args, rows, args.layers[layer].attention_norm, room.norm, args.eps);
+  normed_product<T, kTiles>(args, columns, rows.count, room, [&](int column, int row, float sum) {
+    static_cast<T*>(args.turned)[rows.sequence[row] * width + column] = from_float<T>(sum);
   });
-  stage_weights<T>(output, stage);
+}
+
+/// What the feed-forward layer's gates let through.
+template <typename T, int kTiles>
+__device__ void open_gates(const DecodeArgs& args, const Columns& gate_up, const void* norm_weight,
+                           const Rows& rows, Room<T>& room) {
+  if (gate_up.first_job() >= gate_up.jobs) return;
+  load_normed(room.states, args, rows, norm_weight, room.norm, args.eps);
+  product<T, kTiles, Job::kPairs>(
+      gate_up, rows.count, room.sums, room.stage,
+      [&](int row, int k) {
+        return *reinterpret_cast<const uint4*>(room.states + row * (args.dim + kPadding) + k);
+      },
+      [](int, int) { return 0.0f; },
+      [&](int column, int row, float gate, float up) {
+        const float g = to_float(from_float<T>(gate));
+        const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
+        static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
+            from_float<T>(opened * to_float(from_float<T>(up)));
+      });
+}
+
+template <typename T, int kTiles, int kSize>
+__device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& rows, Room<T>& room,
+                              Place& place) {
+  const DecodeLayerArgs& weights = args.layers[layer];
+  const Columns output = single_columns<kTiles>(weights.output, args.dim, args.heads * kSize);
+  const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
+  const Columns down = single_columns<kTiles>(weights.down, args.dim, args.inner);
+
+  project<T, kTiles>(args, layer, rows, room);
+  stage_weights<T>(output, room.stage);
   meet(place);
-  attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(input));
+  attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(room.states));
   prefetch<T>(gate_up);
   meet(place);
-  add_product<T, kTiles>(args, output, args.attended, rows, sums, stage);
-  stage_weights<T>(gate_up, stage);
+  add_product<T, kTiles>(args, output, args.attended, rows, room);
+  stage_norm(weights.mlp_norm, args.dim, room.norm);
+  stage_weights<T>(gate_up, room.stage);
   prefetch<T>(down);
   meet(place);
-  load_normed(input, args, rows, weights.mlp_norm, args.eps);
-  product<T, kTiles, true>(gate_up, rows.count, sums, stage, normed,
-                           [&](int column, int row, float gate, float up) {
-                             const float g = to_float(from_float<T>(gate));
-                             const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
-                             static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
-                                 from_float<T>(opened * to_float(from_float<T>(up)));
-                           });
-  stage_weights<T>(down, stage);
+  open_gates<T, kTiles>(args, gate_up, weights.mlp_norm, rows, room);
+  stage_weights<T>(down, room.stage);
+  if (layer + 1 < args.num_layers && args.layers[layer + 1].gate_norm == nullptr && args.forced == nullptr)
+    prefetch<T>(qkv_columns<kTiles>(args, layer + 1));
   meet(place);
-  add_product<T, kTiles>(args, down, args.gated, rows, sums, stage);
-  stage_layer<T>(args, layer + 1, width, stage);
+  add_product<T, kTiles>(args, down, args.gated, rows, room);
+  stage_layer<T, kTiles>(args, layer + 1, room);
   meet(place);
 }
 
@@ -236,11 +305,14 @@ template <typename T, int kTiles, int kSize>
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ DecodeArgs args) {
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Rows all, rows;
-  float* sums = reinterpret_cast<float*>(memory);
-  T* input = reinterpret_cast<T*>(memory + sums_bytes(kTiles));
+  unsigned char* states = memory + sums_bytes(kTiles);
+  unsigned char* norm = states + args.state_bytes;
   const int64_t staged = int64_t{static_cast<int>(threadIdx.x) / 32} * args.staged_units * kPieces * 32;
-  Stage stage{reinterpret_cast<uint4*>(memory + sums_bytes(kTiles) + input_bytes(args)) + staged,
-              args.staged_units};
+  Room<T> room{
+      .sums = reinterpret_cast<float*>(memory),
+      .states = reinterpret_cast<T*>(states),
+      .norm = {reinterpret_cast<uint4*>(norm)},
+      .stage = {reinterpret_cast<uint4*>(norm + norm_bytes(args)) + staged, args.staged_units * kPieces}};
   Place place{args};
   if (threadIdx.x == 0) {
     all.count = args.batch;
@@ -252,12 +324,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     const bool scores = args.layers[layer].gate_norm != nullptr;
     if (scores && layer >= scored) {
       scored = last_scored(args, layer);
-      score_gates<T, kTiles>(args, layer, scored, input, sums, stage, all);
+      score_gates<T, kTiles>(args, layer, scored, room, all);
       meet(place);
     }
     choose<T>(args, layer, scores, rows);
     if (rows.count == 0) continue;
-    compute_layer<T, kTiles, kSize>(args, layer, rows, input, sums, stage, place);
+    compute_layer<T, kTiles, kSize>(args, layer, rows, room, place);
     scored = layer + 1;
   }
   meet(place);
@@ -275,16 +347,26 @@ int tiles_of(int batch) {
   return batch <= kTileTokens ? 1 : kMaxDecodeBatch / kTileTokens;
 }
 
+/// Of shared memory, beside states and staged weights.
 int64_t fixed_bytes(const DecodeArgs& args) {
-  return sums_bytes(tiles_of(args.batch)) + input_bytes(args);
+  return sums_bytes(tiles_of(args.batch)) + norm_bytes(args) + kReserved;
+}
+
+/// Also what goes into the feed-forward layer's second half, where that leaves room to ask for weights.
+int64_t state_bytes(const DecodeArgs& args, const DecodeCard& card) {
+  const int64_t least = least_state_bytes(args), all = (bytes_of_states(args, args.inner) + 127) / 128 * 128;
+  const bool fits = fixed_bytes(args) + all + kLeastUnits * kUnitBytes <= card.shared_bytes;
+  return fits ? std::max(least, all) : least;
 }
 
 template <typename T, int kTiles, int kSize>
 cudaError_t launch(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream) {
   const auto kernel = decode_kernel<T, kTiles, kSize>;
-  const int64_t room = card.shared_bytes - kReserved - fixed_bytes(args);
-  args.staged_units = static_cast<int>(std::clamp<int64_t>(room / kUnitBytes, 0, kMostUnits));
-  const auto bytes = static_cast<size_t>(fixed_bytes(args) + args.staged_units * kUnitBytes);
+  args.state_bytes = static_cast<int>(state_bytes(args, card));
+  const int64_t taken = fixed_bytes(args) + args.state_bytes;
+  args.staged_units =
+      static_cast<int>(std::clamp<int64_t>((card.shared_bytes - taken) / kUnitBytes, 0, kMostUnits));
+  const auto bytes = static_cast<size_t>(taken - kReserved + args.staged_units * kUnitBytes);
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
       error != cudaSuccess)
@@ -323,7 +405,7 @@ bool decode_layers_fit(const DecodeArgs& args, const DecodeCard& card) {
   const int depth = args.heads * args.head_size;
   return heads && args.num_layers <= kMaxDecodeLayers && args.batch >= 1 && args.batch <= kMaxDecodeBatch &&
          args.dim % kChunk == 0 && depth % kChunk == 0 && args.inner % kChunk == 0 &&
-         args.gate_inner % 8 == 0 && fixed_bytes(args) + kReserved <= card.shared_bytes;
+         args.gate_inner % 8 == 0 && fixed_bytes(args) + least_state_bytes(args) <= card.shared_bytes;
 }
 
 cudaError_t launch_decode_layers(ElementType type, DecodeArgs& args, const DecodeCard& card,
