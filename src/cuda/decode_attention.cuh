@@ -9,25 +9,47 @@
 namespace fathom::cuda {
 
 constexpr int kMinSplitKeys = 64;
-constexpr int kMaxGroup = 8;  ///< heads that share keys
+constexpr int kMaxGroup = 8;   ///< heads that share keys
+constexpr int kKeysAhead = 4;  ///< keys that a lane asks for before it looks at the first
 
-/// A lane's 8 elements of a head of queries or keys, turned to the present position.
+/// A lane's 8 elements of a head of queries or keys as they were projected, and those that they turn with.
+struct Unturned {
+  uint4 own, partner;
+};
+
 template <typename T, int kSize>
-__device__ void load_turned(float (&y)[8], const T* head, const DecodeArgs& args, int lane) {
-  using Vector = Vector16<T>;
+__device__ Unturned load_unturned(const T* head, int lane) {
   constexpr int kLanes = kSize / 8;
-  const bool is_low = lane < kLanes / 2;
-  const int other = is_low ? lane + kLanes / 2 : lane - kLanes / 2;
-  const uint4 own_bits = shared_by_blocks(head + lane * 8), other_bits = shared_by_blocks(head + other * 8);
-  const Vector own = vector_of<T>(own_bits);
-  const Vector partner = vector_of<T>(other_bits);
-  const int angle = (is_low ? lane : other) * 8;
+  const int other = lane < kLanes / 2 ? lane + kLanes / 2 : lane - kLanes / 2;
+  return {shared_by_blocks(head + lane * 8), shared_by_blocks(head + other * 8)};
+}
+
+/// The angles of a lane's elements at the present position; the sine's sign is that of the lane's half.
+struct Angles {
+  float cos[8], sin[8];
+};
+
+template <int kSize>
+__device__ Angles load_angles(const DecodeArgs& args, int lane) {
+  constexpr int kHalf = kSize / 16;
+  const int angle = lane % kHalf * 8;
+  Angles angles;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float cos = __ldg(args.cos + angle + i), sin = __ldg(args.sin + angle + i);
-    const float turn = to_float(partner.values[i]) * sin;
-    y[i] = to_float(from_float<T>(to_float(own.values[i]) * cos + (is_low ? -turn : turn)));
+    const float sin = __ldg(args.sin + angle + i);
+    angles.cos[i] = __ldg(args.cos + angle + i);
+    angles.sin[i] = lane < kHalf ? -sin : sin;
   }
+  return angles;
+}
+
+template <typename T>
+__device__ void turn(float (&y)[8], const Unturned& bits, const Angles& angles) {
+  const Vector16<T> own = vector_of<T>(bits.own), partner = vector_of<T>(bits.partner);
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    y[i] = to_float(
+        from_float<T>(to_float(own.values[i]) * angles.cos[i] + to_float(partner.values[i]) * angles.sin[i]));
 }
 
 /// Sums of a softmax as it goes along.
@@ -70,17 +92,42 @@ __device__ void attend(const DecodeArgs& args, const DecodeLayerArgs& layer, int
   T* keys = static_cast<T*>(layer.keys) + begin;
   T* values = static_cast<T*>(layer.values) + begin;
 
+  // All that is waited for is asked for before any of it is used: keys, then queries.
+  const int share = (held + splits - 1) / splits, first = split * share, last = min(held, first + share);
+  constexpr int kStep = kDecodeWarps * kParallel;
+  const int warp_first = first + warp * kParallel, own_first = warp_first + lane / kLanes;
+  uint4 key_bits[kKeysAhead], value_bits[kKeysAhead];
+  const auto load = [&](int a, int ahead) {
+    const int64_t at = int64_t{min(own_first + ahead, last - 1)} * kSize;
+    key_bits[a] = streamed(keys + at);
+    value_bits[a] = streamed(values + at);
+  };
+#pragma unroll
+  for (int a = 0; a < kKeysAhead; ++a)
+    if (warp_first + a * kStep < last) load(a, a * kStep);
+  const bool has_own = split + 1 == splits && warp == 0;  // the token itself
+  Unturned own_key = {};
+  uint4 own_value = {};
+  if (has_own) {
+    own_key = load_unturned<T, kSize>(turned + (args.heads + kv_head) * kSize, place);
+    own_value = shared_by_blocks(turned + (args.heads + args.kv_heads + kv_head) * kSize + place * 8);
+  }
+  const Angles angles = load_angles<kSize>(args, place);
   const float scale = rsqrtf(static_cast<float>(kSize)) * 1.44269504f;
   float query[kGroup][8];
 #pragma unroll
   for (int h = 0; h < kGroup; ++h) {
     if (h >= group) break;
-    load_turned<T, kSize>(query[h], turned + (kv_head * group + h) * kSize, args, place);
+    turn<T>(query[h], load_unturned<T, kSize>(turned + (kv_head * group + h) * kSize, place), angles);
 #pragma unroll
     for (int i = 0; i < 8; ++i) query[h][i] *= scale;
   }
   Softmax found[kGroup];
-  const auto look = [&](const float(&key)[8], const float(&value)[8], bool there) {
+  const auto look = [&](const float(&key)[8], const uint4& bits, bool there) {
+    const Vector value_vector = vector_of<T>(bits);
+    float value[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) value[i] = to_float(value_vector.values[i]);
 #pragma unroll
     for (int h = 0; h < kGroup; ++h) {
       if (h >= group) break;
@@ -93,47 +140,31 @@ __device__ void attend(const DecodeArgs& args, const DecodeLayerArgs& layer, int
     }
   };
 
-  const int share = (held + splits - 1) / splits, first = split * share, last = min(held, first + share);
-  constexpr int kStep = kDecodeWarps * kParallel, kAhead = 4;
-  for (int base = first + warp * kParallel + lane / kLanes; base - lane / kLanes < last;
-       base += kStep * kAhead) {
-    uint4 key_bits[kAhead], value_bits[kAhead];
-#pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const int64_t at = int64_t{min(base + a * kStep, last - 1)} * kSize;
-      key_bits[a] = streamed(keys + at);
-      value_bits[a] = streamed(values + at);
-    }
-#pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const Vector key_vector = vector_of<T>(key_bits[a]);
-      const Vector value_vector = vector_of<T>(value_bits[a]);
-      float key[8], value[8];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        key[i] = to_float(key_vector.values[i]);
-        value[i] = to_float(value_vector.values[i]);
-      }
-      look(key, value, base + a * kStep < last);
-    }
-  }
-  if (split + 1 == splits && warp == 0) {  // the token itself, which is also kept for later ones
-    float key[8], value[8];
-    const T* new_value = turned + (args.heads + args.kv_heads + kv_head) * kSize + place * 8;
-    load_turned<T, kSize>(key, turned + (args.heads + kv_head) * kSize, args, place);
-    const uint4 value_bits = shared_by_blocks(new_value);
-    const Vector value_vector = vector_of<T>(value_bits);
+  if (has_own) {  // also kept for later tokens
+    float key[8];
+    turn<T>(key, own_key, angles);
     Vector key_vector;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      value[i] = to_float(value_vector.values[i]);
-      key_vector.values[i] = from_float<T>(key[i]);
-    }
+    for (int i = 0; i < 8; ++i) key_vector.values[i] = from_float<T>(key[i]);
     if (lane < kLanes) {
       *reinterpret_cast<Vector*>(keys + int64_t{held} * kSize) = key_vector;
-      *reinterpret_cast<uint4*>(values + int64_t{held} * kSize) = value_bits;
+      *reinterpret_cast<uint4*>(values + int64_t{held} * kSize) = own_value;
     }
-    look(key, value, lane < kLanes);
+    look(key, own_value, lane < kLanes);
+  }
+  for (int ahead = 0; warp_first + ahead < last; ahead += kStep * kKeysAhead) {
+#pragma unroll
+    for (int a = 0; a < kKeysAhead; ++a) {
+      const int at = ahead + a * kStep, next = at + kStep * kKeysAhead;
+      if (warp_first + at >= last) break;
+      const Vector key_vector = vector_of<T>(key_bits[a]);
+      const uint4 value = value_bits[a];
+      float key[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) key[i] = to_float(key_vector.values[i]);
+      if (warp_first + next < last) load(a, next);
+      look(key, value, own_first + at < last);
+    }
   }
 
   // Those of a warp's lanes that looked at different keys, then those of the warps.
@@ -216,14 +247,44 @@ __device__ void join_splits(const DecodeArgs& args, int sequence, int kv_head, i
   __syncthreads();
 }
 
+/// A block's share of attention: of one sequence's keys for one head of keys.
+struct Share {
+  int sequence, kv_head, held, split, splits;
+
+  __device__ Share(const DecodeArgs& args, int layer, const Rows& rows, int item) {
+    split = item % args.most_splits;
+    kv_head = item / args.most_splits % args.kv_heads;
+    sequence = rows.sequence[item / args.most_splits / args.kv_heads];
+    held = args.key_count[layer * args.batch + sequence];
+    splits = max(1, min(args.most_splits, held / kMinSplitKeys));
+  }
+};
+
+/// Brings the keys and values near that a block will look at first, which lie there from earlier launches.
+template <typename T, int kSize>
+__device__ void prefetch_keys(const DecodeArgs& args, int layer, const Rows& rows) {
+  constexpr int kLines = kSize * static_cast<int>(sizeof(T)) / 128;  // of a key
+  constexpr int kKeys = kDecodeThreads / (kSize / 8) * kKeysAhead;
+  const int item = static_cast<int>(blockIdx.x);
+  if (item >= rows.count * args.kv_heads * args.most_splits) return;
+  const Share share(args, layer, rows, item);
+  if (share.split >= share.splits) return;
+  const int keys = (share.held + share.splits - 1) / share.splits, first = share.split * keys;
+  const int count = min(kKeys, min(keys, share.held - first));
+  const int64_t begin = (int64_t{share.sequence} * args.kv_heads + share.kv_head) * args.capacity + first;
+  const auto* near_keys = static_cast<const T*>(args.layers[layer].keys) + begin * kSize;
+  const auto* near_values = static_cast<const T*>(args.layers[layer].values) + begin * kSize;
+  for (int i = threadIdx.x; i < count * kLines; i += kDecodeThreads) {
+    prefetch_line(near_keys + i * (128 / static_cast<int>(sizeof(T))));
+    prefetch_line(near_values + i * (128 / static_cast<int>(sizeof(T))));
+  }
+}
+
 template <typename T, int kSize>
 __device__ void attend_all(const DecodeArgs& args, int layer, const Rows& rows, float* shared) {
   const int items = rows.count * args.kv_heads * args.most_splits;
   for (int item = blockIdx.x; item < items; item += gridDim.x) {
-    const int split = item % args.most_splits, kv_head = item / args.most_splits % args.kv_heads;
-    const int sequence = rows.sequence[item / args.most_splits / args.kv_heads];
-    const int held = args.key_count[layer * args.batch + sequence];
-    const int splits = max(1, min(args.most_splits, held / kMinSplitKeys));
+    const auto [sequence, kv_head, held, split, splits] = Share(args, layer, rows, item);
     if (split >= splits) continue;
     const DecodeLayerArgs& weights = args.layers[layer];
     if (args.heads == args.kv_heads)

@@ -251,6 +251,7 @@ __device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& row
 
   project<T, kTiles>(args, layer, rows, room);
   stage_weights<T>(output, room.stage);
+  prefetch_keys<T, kSize>(args, layer, rows);
   meet(place);
   attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(room.states));
   prefetch<T>(gate_up);

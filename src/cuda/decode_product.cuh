@@ -26,6 +26,10 @@ __device__ uint4 streamed(const void* pointer) {
   return value;
 }
 
+__device__ inline void prefetch_line(const void* line) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+}
+
 /// Of what other blocks wrote in this launch.
 __device__ uint4 shared_by_blocks(const void* pointer) {
   return __ldcg(static_cast<const uint4*>(pointer));
@@ -235,7 +239,7 @@ __device__ void prefetch(const Columns& columns) {
       const int64_t at = int64_t{job} * columns.step + row % 8 + (row < 8 ? 0 : columns.high);
       const char* line =
           static_cast<const char*>(columns.weight) + at * columns.depth * sizeof(T) + i % lines * 128;
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+      prefetch_line(line);
     }
   }
 }
