@@ -251,11 +251,12 @@ __device__ void join_splits(const DecodeArgs& args, int sequence, int kv_head, i
 struct Share {
   int sequence, kv_head, held, split, splits;
 
-  __device__ Share(const DecodeArgs& args, int layer, const Rows& rows, int item) {
+  __device__ Share(const DecodeArgs& args, const Rows& rows, int item) {
     split = item % args.most_splits;
     kv_head = item / args.most_splits % args.kv_heads;
-    sequence = rows.sequence[item / args.most_splits / args.kv_heads];
-    held = args.key_count[layer * args.batch + sequence];
+    const int row = item / args.most_splits / args.kv_heads;
+    sequence = rows.sequence[row];
+    held = rows.held[row];
     splits = max(1, min(args.most_splits, held / kMinSplitKeys));
   }
 };
@@ -267,7 +268,7 @@ __device__ void prefetch_keys(const DecodeArgs& args, int layer, const Rows& row
   constexpr int kKeys = kDecodeThreads / (kSize / 8) * kKeysAhead;
   const int item = static_cast<int>(blockIdx.x);
   if (item >= rows.count * args.kv_heads * args.most_splits) return;
-  const Share share(args, layer, rows, item);
+  const Share share(args, rows, item);
   if (share.split >= share.splits) return;
   const int keys = (share.held + share.splits - 1) / share.splits, first = share.split * keys;
   const int count = min(kKeys, min(keys, share.held - first));
@@ -284,7 +285,7 @@ template <typename T, int kSize>
 __device__ void attend_all(const DecodeArgs& args, int layer, const Rows& rows, float* shared) {
   const int items = rows.count * args.kv_heads * args.most_splits;
   for (int item = blockIdx.x; item < items; item += gridDim.x) {
-    const auto [sequence, kv_head, held, split, splits] = Share(args, layer, rows, item);
+    const auto [sequence, kv_head, held, split, splits] = Share(args, rows, item);
     if (split >= splits) continue;
     const DecodeLayerArgs& weights = args.layers[layer];
     if (args.heads == args.kv_heads)

@@ -9,7 +9,7 @@
 namespace fathom::cuda {
 namespace {
 
-constexpr int64_t kReserved = 2048;  ///< of shared memory, for what is named in the kernel
+constexpr int64_t kReserved = 4096;  ///< of shared memory, for what is named in the kernel
 constexpr int64_t kUnitBytes = int64_t{kDecodeWarps} * kPieces * 32 * 16;
 constexpr int64_t kMostUnits = 16;
 constexpr int64_t kLeastUnits = 4;  ///< that stay where more states are held
@@ -71,16 +71,21 @@ template <typename T>
 struct Room {
   float* sums;
   T* states;
-  StagedNorm norm;
-  Stage stage;
+  StagedNorm norm, gate_norm;
+  Stage stage, gates;  ///< with many sequences there is one for all
+
+  template <int kTiles>
+  __device__ Stage& stage_of_gates() {
+    return kTiles == 1 ? gates : stage;
+  }
 };
 
 /// Columns of a product with normed states in `room`, without pairs.
 template <typename T, int kTiles, typename Store>
 __device__ void normed_product(const DecodeArgs& args, const Columns& columns, int count, Room<T>& room,
-                               const Store& store) {
+                               Stage& stage, const Store& store) {
   product<T, kTiles, kSingle<kTiles>>(
-      columns, count, room.sums, room.stage,
+      columns, count, room.sums, stage,
       [&](int row, int k) {
         return *reinterpret_cast<const uint4*>(room.states + row * (args.dim + kPadding) + k);
       },
@@ -91,56 +96,77 @@ __device__ void normed_product(const DecodeArgs& args, const Columns& columns, i
 template <typename T, int kTiles>
 __device__ void score_gates(const DecodeArgs& args, int first, int end, Room<T>& room, const Rows& all) {
   const int width = 2 * args.gate_inner;
+  Stage& stage = room.template stage_of_gates<kTiles>();
   for (int layer = first; layer < end; ++layer) {
     const Columns columns = gate_columns<kTiles>(args, first, layer);
     if (columns.first_job() >= columns.jobs) continue;
-    if (room.stage.weight != columns.weight) stage_weights<T>(columns, room.stage);
-    load_normed(room.states, args, all, args.layers[layer].gate_norm, room.norm, args.gate_eps);
+    if (stage.weight != columns.weight) stage_weights<T>(columns, stage);
+    load_normed(room.states, args, all, args.layers[layer].gate_norm, room.gate_norm, args.gate_eps);
     float* both = args.both + int64_t{layer} * args.batch * width;
-    normed_product<T, kTiles>(args, columns, all.count, room,
+    normed_product<T, kTiles>(args, columns, all.count, room, stage,
                               [&](int column, int row, float sum) { both[row * width + column] = sum; });
   }
 }
 
-/// Which sequences compute a layer: every block finds the same. One block keeps it for the end.
+/// What some layers' gates let through, [layers, batch], and the keys that their caches hold.
+struct Decisions {
+  bool active[kMaxDecodeBatch];
+  int held[kMaxDecodeBatch];
+};
+
+/// In every lane of a warp: what a scorer makes of one sequence.
 template <typename T>
-__device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& rows) {
-  __shared__ bool chosen[kMaxDecodeBatch];
+__device__ float score_of(const DecodeArgs& args, int layer, int row) {
   const int lane = threadIdx.x % 32, inner = args.gate_inner;
   const DecodeLayerArgs& weights = args.layers[layer];
-  for (int row = threadIdx.x / 32; row < args.batch; row += kDecodeWarps) {
-    bool active = true;
-    float score = 0;
-    if (scored) {
-      const float* both = args.both + (int64_t{layer} * args.batch + row) * 2 * inner;
-      const float* before = weights.gate_sum + row * inner;
-      const auto* shift = static_cast<const T*>(weights.shift);
-      const auto* out = static_cast<const T*>(weights.out);
-      for (int i = lane; i < inner; i += 32) {
-        const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
-        const float hidden =
-            __ldcg(both + i) + to_float(shift[i]) + sum / static_cast<float>(args.position + 1);
-        score += 0.5f * hidden * (1 + erff(hidden * 0.70710678f)) * to_float(out[i]);
-      }
-      score = warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
-      active = 1 / (1 + expf(-score)) > 0.5f;
-    }
-    if (args.forced != nullptr) active = args.forced[layer * args.batch + row];
-    if (lane == 0) {
-      chosen[row] = active;
-      if (blockIdx.x == 0) {
-        args.active[layer * args.batch + row] = active;
-        args.score[layer * args.batch + row] = score;
-      }
-    }
+  const float* both = args.both + (int64_t{layer} * args.batch + row) * 2 * inner;
+  const float* before = weights.gate_sum + row * inner;
+  const auto* shift = static_cast<const T*>(weights.shift);
+  const auto* out = static_cast<const T*>(weights.out);
+  const float bias = to_float(*static_cast<const T*>(weights.bias));
+  float score = 0;
+#pragma unroll 4
+  for (int i = lane; i < inner; i += 32) {
+    const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
+    const float hidden = __ldcg(both + i) + to_float(shift[i]) + sum / static_cast<float>(args.position + 1);
+    score += 0.5f * hidden * (1 + erff(hidden * 0.70710678f)) * to_float(out[i]);
   }
+  return warp_sum(score) + bias;
+}
+
+/// Which sequences compute layers `first` to `end`: every block finds the same. One keeps it for the end.
+template <typename T>
+__device__ void decide(const DecodeArgs& args, int first, int end, bool scored, Decisions& decisions) {
+  for (int i = threadIdx.x / 32; i < (end - first) * args.batch; i += kDecodeWarps) {
+    const int layer = first + i / args.batch, row = i % args.batch, at = layer * args.batch + row;
+    const int held = args.key_count[at];
+    const float score = scored ? score_of<T>(args, layer, row) : 0;
+    bool active = !scored || 1 / (1 + expf(-score)) > 0.5f;
+    if (args.forced != nullptr) active = args.forced[at];
+    if (threadIdx.x % 32 != 0) continue;
+    decisions.active[i] = active;
+    decisions.held[i] = held;
+    if (blockIdx.x != 0) continue;
+    args.active[at] = active;
+    args.score[at] = score;
+  }
+}
+
+/// The sequences that compute the layer whose decisions begin at `begin`, when all warps have decided.
+__device__ void choose(const DecodeArgs& args, const Decisions& decisions, int begin, Rows& rows) {
   __syncthreads();
   if (threadIdx.x < 32) {
+    const int lane = threadIdx.x;
     int count = 0;
     for (int base = 0; base < args.batch; base += 32) {
-      const bool taken = base + lane < args.batch && chosen[base + lane];
+      const int row = base + lane;
+      const bool taken = row < args.batch && decisions.active[begin + row];
       const unsigned mask = __ballot_sync(0xffffffff, taken);
-      if (taken) rows.sequence[count + __popc(mask & ((1u << lane) - 1))] = base + lane;
+      if (taken) {
+        const int place = count + __popc(mask & ((1u << lane) - 1));
+        rows.sequence[place] = row;
+        rows.held[place] = decisions.held[begin + row];
+      }
       count += __popc(mask);
     }
     if (lane == 0) rows.count = count;
@@ -187,25 +213,55 @@ __device__ Columns qkv_columns(const DecodeArgs& args, int layer) {
                                 args.dim);
 }
 
-/// Asks for the weights that come first in `layer`: of its gate, or where everything is computed, of its
-/// queries.
+/// Whether the queries of `layer` are made whatever its gate says: with few sequences in the same phase as
+/// its score, which takes hardly longer, so that a layer that is computed does not wait for its gate.
+template <int kTiles>
+__device__ bool projects_ahead(const DecodeArgs& args, int layer) {
+  return args.layers[layer].gate_norm == nullptr ? args.forced == nullptr : kTiles == 1;
+}
+
+/// Brings near what gates add to their products, from that of layer `first` on: the last blocks a gate each.
+__device__ void prefetch_gates(const DecodeArgs& args, int first) {
+  const int layer = first + static_cast<int>(gridDim.x - 1 - blockIdx.x);
+  if (layer >= last_scored(args, first)) return;
+  const DecodeLayerArgs& weights = args.layers[layer];
+  const auto prefetch_bytes = [](const void* from, int bytes) {
+    for (int at = threadIdx.x * 128; at < bytes; at += kDecodeThreads * 128)
+      prefetch_line(static_cast<const char*>(from) + at);
+  };
+  prefetch_bytes(weights.gate_sum, args.batch * args.gate_inner * 4);
+  prefetch_bytes(weights.shift, 2 * args.gate_inner * 2);
+  prefetch_bytes(weights.out, args.gate_inner * 2);
+  prefetch_bytes(weights.bias, 2);
+}
+
+/// Brings the weights near that come first in `layer`: of gates, and of queries.
+template <typename T, int kTiles>
+__device__ void prefetch_layer(const DecodeArgs& args, int layer) {
+  if (layer >= args.num_layers) return;
+  if (args.layers[layer].gate_norm != nullptr) {
+    prefetch_gates(args, layer);
+    for (int other = layer; other < last_scored(args, layer); ++other)
+      prefetch<T>(gate_columns<kTiles>(args, layer, other));
+  }
+  if (projects_ahead<kTiles>(args, layer)) prefetch<T>(qkv_columns<kTiles>(args, layer));
+}
+
+/// Asks for them.
 template <typename T, int kTiles>
 __device__ void stage_layer(const DecodeArgs& args, int layer, Room<T>& room) {
   if (layer >= args.num_layers) return;
   const DecodeLayerArgs& weights = args.layers[layer];
-  if (weights.gate_norm == nullptr) {
-    if (args.forced != nullptr) return;
-    stage_norm(weights.attention_norm, args.dim, room.norm);
-    stage_weights<T>(qkv_columns<kTiles>(args, layer), room.stage);
-    return;
-  }
-  for (int other = layer; other < last_scored(args, layer); ++other) {
+  for (int other = layer; weights.gate_norm != nullptr && other < last_scored(args, layer); ++other) {
     const Columns columns = gate_columns<kTiles>(args, layer, other);
     if (columns.first_job() >= columns.jobs) continue;
-    stage_norm(args.layers[other].gate_norm, args.dim, room.norm);
-    stage_weights<T>(columns, room.stage);
-    return;
+    stage_norm(args.layers[other].gate_norm, args.dim, room.gate_norm);
+    stage_weights<T>(columns, room.template stage_of_gates<kTiles>());
+    break;
   }
+  if (!projects_ahead<kTiles>(args, layer)) return;
+  stage_norm(weights.attention_norm, args.dim, room.norm);
+  stage_weights<T>(qkv_columns<kTiles>(args, layer), room.stage);
 }
 
 /// Queries, keys and values of the new tokens.
@@ -216,7 +272,7 @@ __device__ void project(const DecodeArgs& args, int layer, const Rows& rows, Roo
   const int64_t width = (args.heads + 2 * args.kv_heads) * args.head_size;
   if (room.stage.weight != columns.weight) stage_weights<T>(columns, room.stage);
   load_normed(room.states, args, rows, args.layers[layer].attention_norm, room.norm, args.eps);
-  normed_product<T, kTiles>(args, columns, rows.count, room, [&](int column, int row, float sum) {
+  normed_product<T, kTiles>(args, columns, rows.count, room, room.stage, [&](int column, int row, float sum) {
     static_cast<T*>(args.turned)[rows.sequence[row] * width + column] = from_float<T>(sum);
   });
 }
@@ -242,17 +298,19 @@ __device__ void open_gates(const DecodeArgs& args, const Columns& gate_up, const
 }
 
 template <typename T, int kTiles, int kSize>
-__device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& rows, Room<T>& room,
-                              Place& place) {
+__device__ void compute_layer(const DecodeArgs& args, int layer, bool projected, const Rows& rows,
+                              Room<T>& room, Place& place) {
   const DecodeLayerArgs& weights = args.layers[layer];
   const Columns output = single_columns<kTiles>(weights.output, args.dim, args.heads * kSize);
   const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
   const Columns down = single_columns<kTiles>(weights.down, args.dim, args.inner);
 
-  project<T, kTiles>(args, layer, rows, room);
+  if (!projected) project<T, kTiles>(args, layer, rows, room);
   stage_weights<T>(output, room.stage);
-  prefetch_keys<T, kSize>(args, layer, rows);
-  meet(place);
+  if (!projected) {
+    prefetch_keys<T, kSize>(args, layer, rows);
+    meet(place);
+  }
   attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(room.states));
   prefetch<T>(gate_up);
   meet(place);
@@ -263,8 +321,7 @@ __device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& row
   meet(place);
   open_gates<T, kTiles>(args, gate_up, weights.mlp_norm, rows, room);
   stage_weights<T>(down, room.stage);
-  if (layer + 1 < args.num_layers && args.layers[layer + 1].gate_norm == nullptr && args.forced == nullptr)
-    prefetch<T>(qkv_columns<kTiles>(args, layer + 1));
+  prefetch_layer<T, kTiles>(args, layer + 1);
   meet(place);
   add_product<T, kTiles>(args, down, args.gated, rows, room);
   stage_layer<T, kTiles>(args, layer + 1, room);
@@ -306,32 +363,43 @@ template <typename T, int kTiles, int kSize>
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ DecodeArgs args) {
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Rows all, rows;
+  __shared__ Decisions decisions;
   unsigned char* states = memory + sums_bytes(kTiles);
   unsigned char* norm = states + args.state_bytes;
-  const int64_t staged = int64_t{static_cast<int>(threadIdx.x) / 32} * args.staged_units * kPieces * 32;
-  Room<T> room{
-      .sums = reinterpret_cast<float*>(memory),
-      .states = reinterpret_cast<T*>(states),
-      .norm = {reinterpret_cast<uint4*>(norm)},
-      .stage = {reinterpret_cast<uint4*>(norm + norm_bytes(args)) + staged, args.staged_units * kPieces}};
+  const int units = args.staged_units + args.gate_units;
+  uint4* staged = reinterpret_cast<uint4*>(norm + 2 * norm_bytes(args)) +
+                  int64_t{static_cast<int>(threadIdx.x) / 32} * units * kPieces * 32;
+  Room<T> room{.sums = reinterpret_cast<float*>(memory),
+               .states = reinterpret_cast<T*>(states),
+               .norm = {reinterpret_cast<uint4*>(norm)},
+               .gate_norm = {reinterpret_cast<uint4*>(norm + norm_bytes(args))},
+               .stage = {staged, args.staged_units * kPieces},
+               .gates = {staged + int64_t{args.staged_units} * kPieces * 32, args.gate_units * kPieces}};
   Place place{args};
   if (threadIdx.x == 0) {
     all.count = args.batch;
     for (int row = 0; row < args.batch; ++row) all.sequence[row] = row;
   }
   __syncthreads();
-  int scored = 0;  // gates before this layer know what they make of the present states
+  int first = 0, decided = 0;  // layers between have decisions, on the present states
   for (int layer = 0; layer < args.num_layers; ++layer) {
-    const bool scores = args.layers[layer].gate_norm != nullptr;
-    if (scores && layer >= scored) {
-      scored = last_scored(args, layer);
-      score_gates<T, kTiles>(args, layer, scored, room, all);
-      meet(place);
+    bool projected = false;
+    if (layer >= decided) {
+      const bool scores = args.layers[layer].gate_norm != nullptr;
+      first = layer;
+      decided = scores ? last_scored(args, layer) : layer + 1;
+      if (scores) {
+        score_gates<T, kTiles>(args, layer, decided, room, all);
+        projected = projects_ahead<kTiles>(args, layer);
+        if (projected) project<T, kTiles>(args, layer, all, room);
+        meet(place);
+      }
+      decide<T>(args, first, decided, scores, decisions);
     }
-    choose<T>(args, layer, scores, rows);
+    choose(args, decisions, (layer - first) * args.batch, rows);
     if (rows.count == 0) continue;
-    compute_layer<T, kTiles, kSize>(args, layer, rows, room, place);
-    scored = layer + 1;
+    compute_layer<T, kTiles, kSize>(args, layer, projected, rows, room, place);
+    decided = layer + 1;
   }
   meet(place);
   keep_counts<T>(args);
@@ -350,7 +418,7 @@ int tiles_of(int batch) {
 
 /// Of shared memory, beside states and staged weights.
 int64_t fixed_bytes(const DecodeArgs& args) {
-  return sums_bytes(tiles_of(args.batch)) + norm_bytes(args) + kReserved;
+  return sums_bytes(tiles_of(args.batch)) + 2 * norm_bytes(args) + kReserved;
 }
 
 /// Also what goes into the feed-forward layer's second half, where that leaves room to ask for weights.
@@ -365,9 +433,12 @@ cudaError_t launch(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream
   const auto kernel = decode_kernel<T, kTiles, kSize>;
   args.state_bytes = static_cast<int>(state_bytes(args, card));
   const int64_t taken = fixed_bytes(args) + args.state_bytes;
-  args.staged_units =
-      static_cast<int>(std::clamp<int64_t>((card.shared_bytes - taken) / kUnitBytes, 0, kMostUnits));
-  const auto bytes = static_cast<size_t>(taken - kReserved + args.staged_units * kUnitBytes);
+  const int64_t units = std::clamp<int64_t>((card.shared_bytes - taken) / kUnitBytes, 0, kMostUnits);
+  const int64_t chunks = (args.dim + kDecodeWarps * kChunk - 1) / (kDecodeWarps * kChunk);
+  const bool has_own_stage = kTiles == 1 && args.gate_inner > 0;  // for a narrow job
+  args.gate_units = has_own_stage ? static_cast<int>(std::min((chunks + 1) / 2, units / 4)) : 0;
+  args.staged_units = static_cast<int>(units) - args.gate_units;
+  const auto bytes = static_cast<size_t>(taken - kReserved + units * kUnitBytes);
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
       error != cudaSuccess)

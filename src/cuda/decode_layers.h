@@ -45,6 +45,7 @@ struct DecodeArgs {
   int position;      ///< tokens that each sequence has seen
   int lookahead;     ///< gates that are scored at once, on the states of the first
   int staged_units;  ///< set by the launch: chunks of weights that a warp asks for ahead
+  int gate_units;    ///< set by the launch: the same for a gate
   int state_bytes;   ///< set by the launch: of shared memory, for a phase's states
   int most_splits;   ///< parts of a sequence's keys that blocks share
   float eps;

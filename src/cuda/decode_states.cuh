@@ -11,6 +11,7 @@ constexpr int kStatesAhead = 4;  ///< vectors that a thread asks for before it t
 /// What a block keeps of the sequences that compute the present layer.
 struct Rows {
   int sequence[kMaxDecodeBatch];
+  int held[kMaxDecodeBatch];  ///< keys that the layer's cache has of each
   int count;
 };
 
