@@ -9,8 +9,10 @@
 namespace fathom::cuda {
 
 constexpr int kMinSplitKeys = 64;
-constexpr int kMaxGroup = 8;   ///< heads that share keys
-constexpr int kKeysAhead = 4;  ///< keys that a lane asks for before it looks at the first
+constexpr int kPartsAhead = 8;  ///< parts of a sequence's keys that a lane asks for before it joins the first
+constexpr int kMostJoinedByReaders = 264;  ///< of all heads together: they fit into 72 KB
+constexpr int kMaxGroup = 8;               ///< heads that share keys
+constexpr int kKeysAhead = 4;              ///< keys that a lane asks for before it looks at the first
 
 /// A lane's 8 elements of a head of queries or keys as they were projected, and those that they turn with.
 struct Unturned {
@@ -51,6 +53,21 @@ __device__ void turn(float (&y)[8], const Unturned& bits, const Angles& angles) 
     y[i] = to_float(
         from_float<T>(to_float(own.values[i]) * angles.cos[i] + to_float(partner.values[i]) * angles.sin[i]));
 }
+
+/// Parts of a sequence's keys that blocks share.
+__device__ inline int splits_of(const DecodeArgs& args, int held) {
+  return max(1, min(args.most_splits, held / kMinSplitKeys));
+}
+
+/// Whether each block that needs the parts' sums joins them itself: one meeting and an atomic less to wait
+/// for, but all blocks read all parts.
+__device__ inline bool joined_by_readers(const DecodeArgs& args) {
+  return args.most_splits > 1 && args.batch * args.heads * args.most_splits <= kMostJoinedByReaders;
+}
+
+/// Floats of a part: sums, the highest score, the mass and two of nothing, so that vectors are aligned.
+template <int kSize>
+constexpr int kPartSize = kSize + 4;
 
 /// Sums of a softmax as it goes along.
 struct Softmax {
@@ -205,7 +222,7 @@ __device__ void attend(const DecodeArgs& args, const DecodeLayerArgs& layer, int
       static_cast<T*>(args.attended)[row * kSize + e] = from_float<T>(sum / mass);
       continue;
     }
-    float* kept = args.parts + (row * args.most_splits + split) * (kSize + 2);
+    float* kept = args.parts + (row * args.most_splits + split) * kPartSize<kSize>;
     kept[e] = sum;
     if (e == 0) {
       kept[kSize] = most;
@@ -231,13 +248,13 @@ __device__ void join_splits(const DecodeArgs& args, int sequence, int kv_head, i
   if (!is_last) return;
   for (int i = threadIdx.x; i < group * kSize; i += kDecodeThreads) {
     const int64_t row = int64_t{sequence} * args.heads + kv_head * group + i / kSize;
-    const float* parts = args.parts + row * args.most_splits * (kSize + 2);
+    const float* parts = args.parts + row * args.most_splits * kPartSize<kSize>;
     float most = -INFINITY, mass = 0, sum = 0;
 #pragma unroll 8
-    for (int s = 0; s < splits; ++s) most = fmaxf(most, __ldcg(parts + s * (kSize + 2) + kSize));
+    for (int s = 0; s < splits; ++s) most = fmaxf(most, __ldcg(parts + s * kPartSize<kSize> + kSize));
 #pragma unroll 8
     for (int s = 0; s < splits; ++s) {
-      const float* part = parts + s * (kSize + 2);
+      const float* part = parts + s * kPartSize<kSize>;
       const float weight = exp2f(__ldcg(part + kSize) - most);
       mass += __ldcg(part + kSize + 1) * weight;
       sum += __ldcg(part + i % kSize) * weight;
@@ -257,7 +274,7 @@ struct Share {
     const int row = item / args.most_splits / args.kv_heads;
     sequence = rows.sequence[row];
     held = rows.held[row];
-    splits = max(1, min(args.most_splits, held / kMinSplitKeys));
+    splits = splits_of(args, held);
   }
 };
 
@@ -292,8 +309,76 @@ __device__ void attend_all(const DecodeArgs& args, int layer, const Rows& rows, 
       attend<T, kSize, 1>(args, weights, sequence, kv_head, split, splits, held, shared);
     else
       attend<T, kSize, kMaxGroup>(args, weights, sequence, kv_head, split, splits, held, shared);
-    if (splits > 1) join_splits<T, kSize>(args, sequence, kv_head, splits);
+    if (splits > 1 && !joined_by_readers(args)) join_splits<T, kSize>(args, sequence, kv_head, splits);
   }
+}
+
+/// Four elements of what one head attended to, from its parts.
+template <int kSize>
+__device__ float4 joined(const float* parts, int splits, int element) {
+  float most = -INFINITY, mass = 0;
+  float4 sum = {0, 0, 0, 0};
+  for (int begin = 0; begin < splits; begin += kPartsAhead) {
+    float2 mark[kPartsAhead];  // highest score, mass
+    float4 part[kPartsAhead];
+#pragma unroll
+    for (int a = 0; a < kPartsAhead; ++a) {
+      const float* from = parts + min(begin + a, splits - 1) * kPartSize<kSize>;
+      mark[a] = __ldcg(reinterpret_cast<const float2*>(from + kSize));
+      part[a] = __ldcg(reinterpret_cast<const float4*>(from + element));
+    }
+    float highest = most;
+#pragma unroll
+    for (int a = 0; a < kPartsAhead; ++a) {
+      if (begin + a >= splits) mark[a].x = -INFINITY;
+      highest = fmaxf(highest, mark[a].x);
+    }
+    const float keep = exp2f(most - highest);
+    mass *= keep;
+    sum = {sum.x * keep, sum.y * keep, sum.z * keep, sum.w * keep};
+#pragma unroll
+    for (int a = 0; a < kPartsAhead; ++a) {
+      const float weight = exp2f(mark[a].x - highest);
+      mass += mark[a].y * weight;
+      sum.x += part[a].x * weight;
+      sum.y += part[a].y * weight;
+      sum.z += part[a].z * weight;
+      sum.w += part[a].w * weight;
+    }
+    most = highest;
+  }
+  return {sum.x / mass, sum.y / mass, sum.z / mass, sum.w / mass};
+}
+
+/// What the sequences attended to, into shared memory, [count, heads · kSize + kPadding].
+template <typename T, int kSize>
+__device__ void load_attended(T* held, const DecodeArgs& args, const Rows& rows) {
+  struct alignas(8) Quad {
+    T values[4];
+  };
+  constexpr int kQuads = kSize / 4;
+  const int depth = args.heads * kSize;
+  const T* attended = static_cast<const T*>(args.attended);
+  if (!joined_by_readers(args)) {
+    load_states(held, attended, depth, rows);
+    return;
+  }
+  for (int i = threadIdx.x; i < rows.count * args.heads * kQuads; i += kDecodeThreads) {
+    const int element = i % kQuads * 4, head = i / kQuads % args.heads, row = i / kQuads / args.heads;
+    const int splits = splits_of(args, rows.held[row]);
+    const int64_t from = int64_t{rows.sequence[row]} * args.heads + head;
+    T* to = held + row * (depth + kPadding) + head * kSize + element;
+    if (splits == 1) {
+      *reinterpret_cast<uint2*>(to) =
+          __ldcg(reinterpret_cast<const uint2*>(attended + from * kSize + element));
+      continue;
+    }
+    const float4 sum =
+        joined<kSize>(args.parts + from * args.most_splits * kPartSize<kSize>, splits, element);
+    *reinterpret_cast<Quad*>(to) = {
+        {from_float<T>(sum.x), from_float<T>(sum.y), from_float<T>(sum.z), from_float<T>(sum.w)}};
+  }
+  __syncthreads();
 }
 
 }  // namespace fathom::cuda

@@ -174,10 +174,11 @@ __device__ void choose(const DecodeArgs& args, const Decisions& decisions, int b
   __syncthreads();
 }
 
-/// x + W input, in place: each element has one writer.
-template <typename T, int kTiles>
+/// x + W input, in place: each element has one writer. `load` brings the input into `room.states`, where it
+/// fits.
+template <typename T, int kTiles, typename Load>
 __device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
-                            const Rows& rows, Room<T>& room) {
+                            const Rows& rows, Room<T>& room, const Load& load) {
   if (columns.first_job() >= columns.jobs) return;
   const T* states = static_cast<const T*>(input);
   const auto place = [&](int column, int row) {
@@ -196,7 +197,7 @@ __device__ void add_product(const DecodeArgs& args, const Columns& columns, cons
         });
   };
   if (states_fit(args, rows.count, columns.depth)) {
-    load_states(room.states, states, columns.depth, rows);
+    load();
     add_to([&](int row, int k) {
       return *reinterpret_cast<const uint4*>(room.states + row * (columns.depth + kPadding) + k);
     });
@@ -314,7 +315,8 @@ __device__ void compute_layer(const DecodeArgs& args, int layer, bool projected,
   attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(room.states));
   prefetch<T>(gate_up);
   meet(place);
-  add_product<T, kTiles>(args, output, args.attended, rows, room);
+  add_product<T, kTiles>(args, output, args.attended, rows, room,
+                         [&] { load_attended<T, kSize>(room.states, args, rows); });
   stage_norm(weights.mlp_norm, args.dim, room.norm);
   stage_weights<T>(gate_up, room.stage);
   prefetch<T>(down);
@@ -323,7 +325,9 @@ __device__ void compute_layer(const DecodeArgs& args, int layer, bool projected,
   stage_weights<T>(down, room.stage);
   prefetch_layer<T, kTiles>(args, layer + 1);
   meet(place);
-  add_product<T, kTiles>(args, down, args.gated, rows, room);
+  add_product<T, kTiles>(args, down, args.gated, rows, room, [&] {
+    load_states(room.states, static_cast<const T*>(args.gated), args.inner, rows);
+  });
   stage_layer<T, kTiles>(args, layer + 1, room);
   meet(place);
 }

@@ -61,7 +61,7 @@ struct DecodeArgs {
   float* both;        ///< [num_layers, batch, 2 · gate_inner]
   float* score;       ///< [num_layers, batch]
   void* turned;       ///< [batch, (heads + 2 · kv_heads) · head_size]
-  float* parts;       ///< [batch, heads, most_splits, head_size + 2]
+  float* parts;       ///< [batch, heads, most_splits, head_size + 4]
   void* attended;     ///< [batch, heads · head_size]
   void* gated;        ///< [batch, inner]
   unsigned* arrived;  ///< [2 + batch · kv_heads], zero before and after
