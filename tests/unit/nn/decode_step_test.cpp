@@ -165,7 +165,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaDecoding,
                          ::testing::Values(Shape{1, 4, 4, 64, 600}, Shape{1, 2, 1, 128, 40},
                                            Shape{2, 8, 2, 64, 300}, Shape{5, 4, 4, 64, 20},
                                            Shape{8, 8, 1, 64, 1}, Shape{9, 4, 2, 128, 130},
-                                           Shape{33, 4, 4, 64, 30}, Shape{64, 4, 2, 64, 50}));
+                                           Shape{33, 4, 4, 64, 30}, Shape{64, 4, 2, 64, 50},
+                                           Shape{1, 3, 3, 64, 1}, Shape{1, 16, 16, 64, 513},
+                                           Shape{1, 1, 1, 128, 691}, Shape{3, 4, 2, 64, 77},
+                                           Shape{4, 8, 1, 64, 600}));
 
 }  // namespace
 }  // namespace fathom::decode_step_test
