@@ -20,6 +20,7 @@ void register_column_sum(torch::Library& library);
 void register_counted_rows(torch::Library& library);
 void register_counted_gradients(torch::Library& library);
 void register_decode_layers(torch::Library& library);
+void register_softmax_cross_entropy(torch::Library& library);
 
 /// Registers all of them, once, if the current card can run the code in this plug-in; otherwise the plain
 /// references run. Returns why not, or nothing.
