@@ -3,11 +3,13 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "distributed/collective.h"
 #include "distributed/data_parallel.h"
+#include "kernels/weight_copies.h"
 #include "train/optimizer.h"
 
 namespace fathom::bench {
@@ -20,6 +22,16 @@ struct Training {
   std::unique_ptr<Collective> collective = make_solo_collective();
   std::unique_ptr<GradientReducer> reducer;
   std::unique_ptr<AdamW> optimizer;
+  std::optional<kernels::WeightCopies> copies;
+
+  /// Weights of products in `type`, written by the optimizer.
+  void keep_copies(at::ScalarType type) {
+    std::vector<at::Tensor> weights;
+    for (const auto& [name, parameter] : task->parameters()) weights.push_back(parameter);
+    copies.emplace(weights, type);
+    optimizer->set_copies(*copies);
+    for (MicroBatch& micro_batch : batch) micro_batch.forward.copies = &*copies;
+  }
 
   void step() {
     const StepContext context{.total_steps = 1,
@@ -45,6 +57,7 @@ std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at:
   training->reducer = std::make_unique<GradientReducer>(*training->collective, training->task->parameters());
   training->optimizer =
       std::make_unique<AdamW>(group_parameters(training->task->parameters(), {}), OptimizerConfig{});
+  if (type == at::kBFloat16) training->keep_copies(type);
   return [training] { training->step(); };
 }
 

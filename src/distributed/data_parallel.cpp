@@ -108,7 +108,10 @@ void broadcast_values(Collective& collective, const GradientReducer::NamedParame
   for (const auto& [name, value] : parameters) {
     at::Tensor buffer = value.detach().contiguous();
     collective.broadcast(buffer);
-    if (!value.is_contiguous()) value.detach().copy_(buffer);
+    if (value.is_contiguous())
+      value.unsafeGetTensorImpl()->bump_version();  // the collective writes memory, and no tensor hears of it
+    else
+      value.detach().copy_(buffer);
   }
 }
 

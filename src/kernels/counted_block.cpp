@@ -62,7 +62,9 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
     return made;
   };
   const auto x = keep(kX, x_BTD.contiguous());
-  const auto weight = [&](size_t i) { return keep(kKept + i, inputs[i].to(x.scalar_type())); };
+  const auto weight = [&](size_t i) {
+    return keep(kKept + i, narrowed_weight(inputs[i], x.scalar_type(), block.copies));
+  };
   auto y = keep(kNormed, gathered_rms_norm(x, weight(kAttentionNorm), block.eps, rows));
   y = keep(kTurned, counted_linear(y, weight(kQkv), rows));
   counted_rope(y, block.cos_TF, block.sin_TF, block.heads, rows, block.keys, block.values);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/counted_gradients.h"
+#include "kernels/weight_copies.h"
 
 namespace fathom::kernels {
 
@@ -30,6 +31,7 @@ struct CountedBlock {
   at::Tensor keys, values;  ///< [B, K, capacity, E], or undefined: see `counted_rope`
   CountedRows rows;
   ScoreGradient score;
+  WeightCopies* copies = nullptr;  ///< may have the weights in the states' type
 };
 
 /// x + f(x) at active tokens, x at the others, f being attention(norm(x)), then mlp(norm(x + that)): [B, T,

@@ -1,12 +1,12 @@
 #include "kernels/linear.h"
 
 #include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -16,25 +16,42 @@
 namespace fathom::kernels {
 namespace {
 
-/// LibTorch's, but for the bias's gradient: its own sum of columns takes several times as long as reading
-/// them.
+/// Of a weight of this type, from a product's gradient and its rows. On a GPU float32 is written at once.
+at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, at::ScalarType type) {
+  const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
+  return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
+}
+
+/// LibTorch's, but for weights of another type, whose cast may be a copy and whose gradient needs none on a
+/// GPU, and for the bias's gradient: LibTorch's sum of columns takes several times as long as reading them.
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& bias) {
+                            const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                            const LinearTypes& types) {
+    const auto operand = narrowed_weight(weight, x.scalar_type(), types.copies);
     at::AutoDispatchBelowADInplaceOrView below;
-    context->save_for_backward({x, weight});
-    return at::linear(x, weight, bias);
+    const auto rows = x.reshape({-1, x.size(-1)});
+    context->save_for_backward({rows, operand});
+    context->saved_data["weight_type"] = static_cast<int64_t>(weight.scalar_type());
+    context->saved_data["biased"] = bias.has_value();
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    return at::linear(rows, operand, bias).view(shape);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1];
-    const auto grad = grads[0].contiguous();
-    at::Tensor grad_x, grad_weight;
-    if (context->needs_input_grad(0)) grad_x = at::matmul(grad, weight);
+    const at::Tensor &rows = saved[0], &weight = saved[1];
+    const auto grad = grads[0].contiguous().view({-1, weight.size(0)});
+    std::vector<int64_t> shape = grads[0].sizes().vec();
+    shape.back() = weight.size(1);
+    at::Tensor grad_x, grad_weight, grad_bias;
+    if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(shape);
     if (context->needs_input_grad(1))
-      grad_weight = at::mm(grad.view({-1, grad.size(-1)}).t(), x.reshape({-1, x.size(-1)}));
-    return {grad_x, grad_weight, context->needs_input_grad(2) ? column_sum(grad) : at::Tensor()};
+      grad_weight = weight_gradient(grad, rows,
+                                    static_cast<at::ScalarType>(context->saved_data["weight_type"].toInt()));
+    if (context->saved_data["biased"].toBool() && context->needs_input_grad(2)) grad_bias = column_sum(grad);
+    return {grad_x, grad_weight, grad_bias, at::Tensor()};
   }
 };
 
@@ -91,8 +108,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     return HalfLinearFunction::apply(x, weight, optional(bias), types.products, result);
   const auto type = product_type(x);
   const auto b = bias.defined() ? bias.to(type) : bias;
-  if (x.is_cuda() && b.defined()) return LinearFunction::apply(x.to(type), weight.to(type), b).to(result);
-  return at::linear(x.to(type), weight.to(type), b).to(result);
+  if (weight.scalar_type() != type || (x.is_cuda() && b.defined()))
+    return LinearFunction::apply(x.to(type), weight, optional(b), types).to(result);
+  return at::linear(x.to(type), weight, b).to(result);
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {

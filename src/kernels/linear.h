@@ -6,19 +6,22 @@
 #include <optional>
 
 #include "kernels/product_type.h"
+#include "kernels/weight_copies.h"
 
 namespace fathom::kernels {
 
 struct LinearTypes {
-  Products products;
+  Products products = {};
   std::optional<at::ScalarType> result = std::nullopt;  ///< without one, x's
+  WeightCopies* copies = nullptr;                       ///< may have the weight in the products' type
 };
 
-/// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. Parameters of another type are cast.
-/// Computed in `product_type(x)`, or of operands in FP16 where `types.products` says so: then sums are
-/// float32 until they are written once, as are gradients of weights. There, what is written as FP16 saturates
-/// as operands do, and learns as if it had fit; gradients do not saturate, since their infinity is what tells
-/// that a loss scale is too large. A CPU computes the products of such operands in float32.
+/// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. Parameters of another type are cast, or
+/// their copies taken; on a GPU the gradient of a float32 weight is summed and written in float32. Computed
+/// in `product_type(x)`, or of operands in FP16 where `types.products` says so: then sums are float32 until
+/// they are written once, as are gradients of weights. There, what is written as FP16 saturates as operands
+/// do, and learns as if it had fit; gradients do not saturate, since their infinity is what tells that a loss
+/// scale is too large. A CPU computes the products of such operands in float32.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {},
                   const LinearTypes& types = {});
 

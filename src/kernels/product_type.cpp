@@ -1,5 +1,6 @@
 #include "kernels/product_type.h"
 
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 
 #include "base/error.h"
@@ -26,6 +27,15 @@ at::Tensor wide(const at::Tensor& x) {
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
   const bool narrow = a.scalar_type() == at::kHalf || a.scalar_type() == at::kBFloat16;
   return a.is_cuda() && narrow ? at::mm(a, b, at::kFloat) : at::mm(wide(a), wide(b));
+}
+
+void add_wide_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double factor) {
+  if (!a.is_cuda())
+    sum.add_(wide_product(a, b), factor);
+  else if (a.scalar_type() == sum.scalar_type())
+    sum.addmm_(a, b, /*beta=*/1, factor);
+  else
+    at::addmm_outf(sum, a, b, sum.scalar_type(), /*beta=*/1, factor, sum);
 }
 
 at::Tensor saturated_half(const at::Tensor& x, const Products& products) {

@@ -101,7 +101,8 @@ at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view
                               .cos_TF = view.angles.cos_TF,
                               .sin_TF = view.angles.sin_TF,
                               .rows = std::move(decision.rows),
-                              .score = std::move(decision.score)};
+                              .score = std::move(decision.score),
+                              .copies = context.copies};
   if (view.cache != nullptr) {
     std::tie(block.keys, block.values) = view.cache->room(options_.layer);
     view.cache->filled(options_.layer, block.rows.start_S1);

@@ -35,6 +35,8 @@ struct ForwardContext {
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
   /// Of products under a `compute_dtype` of 16 bits, where they have a type of their own.
   kernels::Products products = {};
+  /// Weights in `compute_dtype`, where somebody keeps them; null: they are cast.
+  kernels::WeightCopies* copies = nullptr;
   /// Float32 scalar on the device that the objective is multiplied with before its backward pass, so that
   /// small gradients survive in FP16; who takes the step divides by it. Undefined: 1.
   at::Tensor loss_scale = {};
@@ -57,9 +59,10 @@ struct ForwardContext {
 
   /// Of a linear layer of `x`.
   kernels::LinearTypes linear_types(const at::Tensor& x, Feeds feeds = Feeds::kStates) const {
-    if (!products.narrow(x)) return {};
-    if (feeds == Feeds::kLoss) return {products, at::kFloat};
-    return {products, feeds == Feeds::kProduct ? *products.type : compute_dtype.value_or(at::kBFloat16)};
+    if (!products.narrow(x)) return {.copies = copies};
+    if (feeds == Feeds::kLoss) return {products, at::kFloat, copies};
+    return {products, feeds == Feeds::kProduct ? *products.type : compute_dtype.value_or(at::kBFloat16),
+            copies};
   }
 
   bool drops() const { return training && key_B.defined(); }

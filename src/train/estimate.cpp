@@ -120,6 +120,8 @@ Estimate estimate_run(const RecipeConfig& recipe, int64_t batches_per_epoch, int
   estimate.steps = num_steps(training, batches_per_epoch);
   estimate.state_bytes =
       copies * cost.parameters * static_cast<int64_t>(c10::elementSize(parameter_type(recipe.precision)));
+  if (const auto type = copy_type(recipe.precision); type && training.weight_copies)
+    estimate.state_bytes += cost.parameters * static_cast<int64_t>(c10::elementSize(*type));
   estimate.activation_bytes = static_cast<int64_t>(cost.activation_bytes * static_cast<double>(micro));
   estimate.device_bytes = runtime.memory().total_bytes;
   const double speed = peak_flops(recipe.precision, runtime) * static_cast<double>(num_ranks);

@@ -149,6 +149,12 @@ void AdamW::take_gradients() {
   }
 }
 
+/// Up to date before the step, since one that is skipped leaves them as they are.
+void AdamW::take_copies() {
+  copies_->refresh();
+  for (size_t i = 0; i < names_.size(); ++i) tensors_.copies[i] = copies_->kept(tensors_.parameters[i]);
+}
+
 at::Tensor AdamW::gradient_norm(const at::Tensor& divisor) {
   const torch::NoGradGuard no_grad;
   take_gradients();
@@ -158,6 +164,7 @@ at::Tensor AdamW::gradient_norm(const at::Tensor& divisor) {
 void AdamW::step(const GradientTerms& gradients) {
   const torch::NoGradGuard no_grad;
   take_gradients();
+  if (copies_ != nullptr) take_copies();
   kernels::adamw_step(tensors_,
                       {.step = step_,
                        .learning_rate = learning_rate_,
@@ -166,6 +173,8 @@ void AdamW::step(const GradientTerms& gradients) {
                        .divisor = gradients.divisor,
                        .skip = gradients.skip},
                       settings_, table_);
+  if (copies_ == nullptr) return;
+  for (const at::Tensor& parameter : tensors_.parameters) copies_->follow(parameter);
 }
 
 TensorMap AdamW::state() const {

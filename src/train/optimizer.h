@@ -10,6 +10,7 @@
 
 #include "base/config.h"
 #include "kernels/adamw_step.h"
+#include "kernels/weight_copies.h"
 #include "tensor/tensor_file.h"
 
 namespace fathom {
@@ -81,6 +82,8 @@ class AdamW {
   /// Each step also moves the averages of parameters by name, by `weight` (float64 scalar on the device) of
   /// the way to the new parameter. Names without a parameter are left out.
   void set_averages(const TensorMap& averages, const at::Tensor& weight);
+  /// Each step also writes what `copies`, which must outlive this, keeps of the parameters.
+  void set_copies(kernels::WeightCopies& copies) { copies_ = &copies; }
   /// Of what is trained.
   const std::vector<std::string>& names() const { return names_; }
 
@@ -98,6 +101,7 @@ class AdamW {
 
  private:
   void take_gradients();
+  void take_copies();
 
   std::vector<std::string> names_;
   kernels::AdamWTensors tensors_;
@@ -106,6 +110,7 @@ class AdamW {
   at::Tensor step_;            ///< float32 on the device
   at::Tensor learning_rate_;   ///< float64 on the device, as the next
   at::Tensor average_weight_;  ///< undefined without averages
+  kernels::WeightCopies* copies_ = nullptr;
 };
 
 }  // namespace fathom

@@ -29,6 +29,10 @@ at::ScalarType product_type(Precision precision) {
   return compute_type(precision).value_or(parameter_type(precision));
 }
 
+std::optional<at::ScalarType> copy_type(Precision precision) {
+  return precision == Precision::kBf16 ? std::make_optional(at::kBFloat16) : std::nullopt;
+}
+
 kernels::Products products_of(Precision precision, at::Device device) {
   if (precision != Precision::kFp16Bf16) return {};
   return {.type = at::kHalf, .saturated = at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device))};

@@ -68,7 +68,18 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   reducer_ = std::make_unique<GradientReducer>(parts.collective, parameters_, config.parallel);
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
   average_.join(*optimizer_);
+  keep_copies();
   if (products_.type) loss_scale_.emplace(config.loss_scale, parts.runtime.device());
+}
+
+/// After rank 0's weights have come, which raises no version.
+void Trainer::keep_copies() {
+  const auto type = copy_type(config_.precision);
+  if (!type || !config_.training.weight_copies) return;
+  std::vector<at::Tensor> weights;
+  for (const auto& [name, parameter] : parameters_) weights.push_back(parameter);
+  copies_.emplace(weights, *type);
+  optimizer_->set_copies(*copies_);
 }
 
 TrainingSummary Trainer::run() {
@@ -141,6 +152,7 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                                             .key_B = key_B.to(device, /*non_blocking=*/true),
                                             .compute_dtype = compute_type(config_.precision),
                                             .products = products_,
+                                            .copies = copies_ ? &*copies_ : nullptr,
                                             .loss_scale = loss_scale_ ? loss_scale_->scale() : at::Tensor(),
                                             .checkpoint_blocks = config_.training.checkpoint_blocks,
                                             .explore = gates_.config().explore,
@@ -165,6 +177,11 @@ Batch Trainer::next_batch() {
   }
 }
 
+/// What decides, beside the batch, which operations a step launches: a copy that is made writes one more.
+int64_t Trainer::kind_of_step() const {
+  return 2 * (copies_ ? copies_->size() : 0) + (gates_.is_dense() ? 1 : 0);
+}
+
 void Trainer::train_step() {
   const SamplerState place = parts_.loader.state();
   const Batch batch = next_batch();
@@ -182,6 +199,7 @@ void Trainer::train_step() {
   optimizer_->set_learning_rate(learning_rate);
   average_.update();
   gates_.begin(step_);
+  if (copies_) copies_->refresh();  // a recorded step does not look whether they are up to date
   std::vector<at::Tensor> figures = recorder_.run(
       micro_batches,
       [&](std::span<const MicroBatch> inputs) {
@@ -194,7 +212,7 @@ void Trainer::train_step() {
         found.insert(found.begin(), loss);
         return found;
       },
-      gates_.is_dense() ? 1 : 0);
+      kind_of_step());
   if (waited_) recorder_.disable();
   if (gates_.has_gates()) figures.push_back(gates_.finish(parts_.collective));
   parts_.task.after_step(context);

@@ -11,6 +11,7 @@
 #include "batch/loader.h"
 #include "distributed/collective.h"
 #include "distributed/data_parallel.h"
+#include "kernels/weight_copies.h"
 #include "tensor/device_runtime.h"
 #include "train/best_model.h"
 #include "train/checkpoint.h"
@@ -72,6 +73,8 @@ class Trainer {
  private:
   void train_step();
   Batch next_batch();
+  void keep_copies();
+  int64_t kind_of_step() const;
   std::vector<MicroBatch> prepare(const Batch& batch, int64_t global_samples);
   std::vector<at::Tensor> apply_gradients();
   void report(const std::vector<at::Tensor>& figures, double learning_rate, int64_t samples);
@@ -99,6 +102,7 @@ class Trainer {
   NamedParameters parameters_;
   std::unique_ptr<GradientReducer> reducer_;
   std::unique_ptr<AdamW> optimizer_;
+  std::optional<kernels::WeightCopies> copies_;  ///< where products take weights in 16 bits
   WeightAverage average_;
   BestModel best_;
   StopSignal stop_signal_;

@@ -120,8 +120,9 @@ at::Tensor AnsweringTask::answer_loss(const Percept& percept, const Asked& asked
            num_targets_.clamp_min(1);
   }
   const at::Tensor hidden_BTD = setup_.model->hidden(percept, asked.text, asked.context).slice(1, 0, -1);
-  const at::Tensor sum = linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(),
-                                              asked.target.reshape(-1), 0, asked.context.products);
+  const at::Tensor sum =
+      linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(),
+                           asked.target.reshape(-1), 0, asked.context.linear_types(hidden_BTD, Feeds::kLoss));
   return sum / num_targets_.clamp_min(1);
 }
 

@@ -37,7 +37,8 @@ at::Tensor MaskedTokenTask::loss(const MicroBatch& micro_batch, const StepContex
   const at::Tensor chosen_BKD =
       hidden_BTD.gather(1, masked.place_BK.unsqueeze(2).expand({-1, -1, hidden_BTD.size(2)}));
   const at::Tensor sum = linear_cross_entropy(chosen_BKD.flatten(0, 1), setup_.model->head_weight(),
-                                              masked.target_BK.reshape(-1), 0, micro_batch.forward.products);
+                                              masked.target_BK.reshape(-1), 0,
+                                              micro_batch.forward.linear_types(chosen_BKD, Feeds::kLoss));
   return sum / num_chosen_.clamp_min(1);
 }
 

@@ -56,7 +56,7 @@ TEST(LinearCrossEntropy, HalfOperandsKeepLogitsAndSmallGradients) {
   const at::Tensor target = torch::randint(0, 4000, {8}, at::kLong);
   const at::Tensor expected = linear_cross_entropy(hidden, head, target);
   const auto exact = torch::autograd::grad({expected}, {hidden, head});
-  const at::Tensor loss = linear_cross_entropy(hidden.to(at::kBFloat16), head, target, 3, products);
+  const at::Tensor loss = linear_cross_entropy(hidden.to(at::kBFloat16), head, target, 3, {products});
   EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-3 * expected.item<double>());
   const auto rounded = torch::autograd::grad({loss}, {hidden, head});
   for (size_t i = 0; i < 2; ++i) {

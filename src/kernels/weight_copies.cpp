@@ -1,0 +1,67 @@
+#include "kernels/weight_copies.h"
+
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "base/error.h"
+
+namespace fathom::kernels {
+
+WeightCopies::WeightCopies(const std::vector<at::Tensor>& weights, at::ScalarType type) : type_(type) {
+  FATHOM_CHECK(type == at::kHalf || type == at::kBFloat16,
+               "[weight_copies] expected a type of 16 bits, got {}", c10::toString(type));
+  for (const at::Tensor& weight : weights)
+    if (weight.scalar_type() == at::kFloat && weight.is_contiguous())
+      entries_.emplace(weight.unsafeGetTensorImpl(), Entry{.weight = weight});
+}
+
+WeightCopies::Content WeightCopies::content_of(const at::Tensor& weight) {
+  return {weight._version(), weight.const_data_ptr(), weight.storage()};
+}
+
+bool WeightCopies::is_fresh(const Entry& entry) {
+  return entry.copied.version == entry.weight._version() &&
+         entry.copied.place == entry.weight.const_data_ptr();
+}
+
+void WeightCopies::refresh(Entry& entry) {
+  if (is_fresh(entry)) return;
+  const at::AutoDispatchBelowADInplaceOrView below;
+  if (!entry.copy.defined()) ++size_;
+  if (!entry.copy.defined() || entry.copy.device() != entry.weight.device())
+    entry.copy = at::empty(entry.weight.sizes(), entry.weight.options().dtype(type_));
+  entry.copy.copy_(entry.weight);
+  // Autograd then notices where a backward pass wants the former content.
+  entry.copy.unsafeGetTensorImpl()->bump_version();
+  entry.copied = content_of(entry.weight);
+}
+
+at::Tensor WeightCopies::of(const at::Tensor& weight, at::ScalarType type) {
+  const auto found = entries_.find(weight.unsafeGetTensorImpl());
+  if (type != type_ || found == entries_.end()) return {};
+  refresh(found->second);
+  return found->second.copy;
+}
+
+void WeightCopies::refresh() {
+  for (auto& [key, entry] : entries_)
+    if (entry.copy.defined()) refresh(entry);
+}
+
+at::Tensor WeightCopies::kept(const at::Tensor& weight) const {
+  const auto found = entries_.find(weight.unsafeGetTensorImpl());
+  return found == entries_.end() ? at::Tensor() : found->second.copy;
+}
+
+void WeightCopies::follow(const at::Tensor& weight) {
+  const auto found = entries_.find(weight.unsafeGetTensorImpl());
+  if (found != entries_.end() && found->second.copy.defined()) found->second.copied = content_of(weight);
+}
+
+at::Tensor narrowed_weight(const at::Tensor& weight, at::ScalarType type, WeightCopies* copies) {
+  const at::Tensor copy = copies != nullptr ? copies->of(weight, type) : at::Tensor();
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return copy.defined() ? copy : weight.to(type);
+}
+
+}  // namespace fathom::kernels
