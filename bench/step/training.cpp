@@ -58,6 +58,7 @@ std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at:
   training->optimizer =
       std::make_unique<AdamW>(group_parameters(training->task->parameters(), {}), OptimizerConfig{});
   if (type == at::kBFloat16) training->keep_copies(type);
+  for (MicroBatch& micro_batch : training->batch) micro_batch.forward.rooms = training->reducer.get();
   return [training] { training->step(); };
 }
 

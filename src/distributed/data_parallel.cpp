@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "base/error.h"
 
@@ -32,6 +33,10 @@ struct Parameter {
   size_t bucket = 0;
   int64_t num_expected = 0;  ///< contributions per backward, as counted in earlier steps; 0 while unknown
   int64_t num_received = 0;
+  bool is_lent = false;  ///< its place in the bucket, since `zero`
+
+  /// Whether contributions have the bucket's type: otherwise they are added to zeros there, in that type.
+  bool keeps_type() const { return value.scalar_type() == gradient.scalar_type(); }
 };
 
 }  // namespace
@@ -53,6 +58,7 @@ struct GradientReducer::State {
   Collective& collective;
   DataParallelConfig config;
   std::vector<Parameter> parameters;
+  std::unordered_map<const at::TensorImpl*, size_t> places;  ///< of parameters in `parameters`
   std::vector<Bucket> buckets;
   std::vector<at::Tensor> flat;
   std::vector<size_t> order;  ///< in which buckets are sent: the same on every rank
@@ -66,6 +72,7 @@ struct GradientReducer::State {
       : collective(group), config(settings) {}
 
   void make_buckets();
+  void bind(Parameter& parameter) const;
   void receive(size_t index);
   void send_complete_buckets();
   void send_next();
@@ -73,7 +80,6 @@ struct GradientReducer::State {
     return std::find(order.begin(), order.begin() + static_cast<int64_t>(num_sent), bucket) !=
            order.begin() + static_cast<int64_t>(num_sent);
   }
-  void require_bound_gradients() const;
   void learn_contributions();
 };
 
@@ -126,8 +132,8 @@ GradientReducer::GradientReducer(Collective& collective, NamedParameters paramet
   }
   state_->make_buckets();
   zero();
-  if (collective.size() == 1) return;
   for (size_t i = 0; i < state_->parameters.size(); ++i) {
+    state_->places.emplace(state_->parameters[i].value.unsafeGetTensorImpl(), i);
     torch::autograd::impl::set_post_acc_grad_hooks(
         state_->parameters[i].value,
         std::make_unique<NotifyReducer>([state = state_.get(), i] { state->receive(i); }));
@@ -135,7 +141,6 @@ GradientReducer::GradientReducer(Collective& collective, NamedParameters paramet
 }
 
 GradientReducer::~GradientReducer() {
-  if (state_->collective.size() == 1) return;
   for (const Parameter& parameter : state_->parameters) {
     torch::autograd::impl::set_post_acc_grad_hooks(parameter.value, nullptr);
   }
@@ -177,12 +182,49 @@ void GradientReducer::State::make_buckets() {
 }
 
 void GradientReducer::zero() {
-  for (Bucket& bucket : state_->buckets) bucket.flat.zero_();
   for (Parameter& parameter : state_->parameters) {
-    parameter.value.mutable_grad() = parameter.gradient;
+    parameter.value.mutable_grad() = parameter.keeps_type() ? at::Tensor() : parameter.gradient.zero_();
     parameter.num_received = 0;
+    parameter.is_lent = false;
   }
   state_->armed = false;
+  state_->num_sent = 0;
+}
+
+namespace {
+
+/// Whether it begins where products write at full speed: odd sizes before it in its bucket may prevent that.
+bool takes_products(const at::Tensor& place) {
+  return reinterpret_cast<uintptr_t>(place.const_data_ptr()) % 16 == 0;
+}
+
+}  // namespace
+
+at::Tensor GradientReducer::take(const at::Tensor& parameter) {
+  const auto found = state_->places.find(parameter.unsafeGetTensorImpl());
+  if (found == state_->places.end()) return {};
+  Parameter& owner = state_->parameters[found->second];
+  if (owner.is_lent || owner.value.grad().defined() || !takes_products(owner.gradient)) return {};
+  owner.is_lent = true;
+  // A tensor of its own, so that autograd finds nobody else holding it and keeps it as the gradient.
+  return owner.gradient.view(owner.gradient.sizes());
+}
+
+/// Brings what the parameter has for a gradient to its place in the bucket; nothing is zeros.
+void GradientReducer::State::bind(Parameter& parameter) const {
+  const at::Tensor found = parameter.value.grad();
+  if (!found.is_same(parameter.gradient)) {
+    const bool lies_there = found.defined() && found.const_data_ptr() == parameter.gradient.const_data_ptr();
+    FATHOM_CHECK(lies_there || !was_sent(parameter.bucket),
+                 "[data_parallel] the gradient of '{}' has left its bucket after that was sent",
+                 parameter.name);
+    const at::NoGradGuard no_grad;
+    if (!found.defined())
+      parameter.gradient.zero_();
+    else if (!lies_there)
+      parameter.gradient.copy_(found);
+    parameter.value.mutable_grad() = parameter.gradient;
+  }
 }
 
 void GradientReducer::expect_last_backward() {
@@ -193,8 +235,9 @@ void GradientReducer::expect_last_backward() {
 }
 
 void GradientReducer::State::receive(size_t index) {
-  if (!armed) return;
   Parameter& parameter = parameters[index];
+  bind(parameter);
+  if (!armed || collective.size() == 1) return;
   ++parameter.num_received;
   if (parameter.num_expected == 0) return;
   FATHOM_CHECK(parameter.num_received <= parameter.num_expected || !was_sent(parameter.bucket),
@@ -216,16 +259,6 @@ void GradientReducer::State::send_next() {
   Bucket& bucket = buckets[order[num_sent]];
   bucket.exchange = collective.all_reduce_async(bucket.flat);
   ++num_sent;
-}
-
-void GradientReducer::State::require_bound_gradients() const {
-  for (const Parameter& parameter : parameters) {
-    const at::Tensor& gradient = parameter.value.grad();
-    FATHOM_CHECK(
-        gradient.defined() && gradient.data_ptr() == parameter.gradient.data_ptr(),
-        "[data_parallel] the gradient of '{}' has left its bucket: call GradientReducer::zero, not zero_grad",
-        parameter.name);
-  }
 }
 
 void GradientReducer::State::learn_contributions() {
@@ -250,7 +283,7 @@ void GradientReducer::finish() {
   State& state = *state_;
   FATHOM_CHECK(state.armed, "[data_parallel] finish() without expect_last_backward()");
   state.armed = false;
-  state.require_bound_gradients();
+  for (Parameter& parameter : state.parameters) state.bind(parameter);
   if (state.collective.size() == 1) return;
   state.num_overlapped = static_cast<int64_t>(state.num_sent);
   while (state.num_sent < state.buckets.size()) state.send_next();

@@ -11,6 +11,7 @@
 
 #include "base/config.h"
 #include "distributed/collective.h"
+#include "tensor/gradient_rooms.h"
 
 namespace fathom {
 
@@ -23,9 +24,11 @@ struct DataParallelConfig {
   void fields(Fields& f);
 };
 
-/// Sums gradients over all ranks. Gradients are views into flat buckets, so nothing is copied before or after
-/// the exchange; a bucket is sent as soon as its last gradient is complete, always in the same order (Li et
-/// al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path without sending.
+/// Sums gradients over all ranks. Gradients are views into flat buckets: a step's first contribution to one
+/// is copied there as it comes, or is written there (`take`), further ones are added; nothing is copied
+/// before or after the exchange. A bucket is sent as soon as its last gradient is complete, always in the
+/// same order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
+/// without sending.
 ///
 /// Gradients are SUMMED: each rank's loss must be its share of the mean over the global batch (sum over its
 /// samples divided by the global count), so that the sum over ranks is the gradient of the global mean.
@@ -39,22 +42,26 @@ struct DataParallelConfig {
 /// Floating-point gradients narrower than FP32 are kept in FP32 unless `gradient_type` is kParameter (FP64
 /// stays). One reducer a parameter set; not thread-safe beyond autograd's own threads. Must outlive backward
 /// passes.
-class GradientReducer {
+class GradientReducer : public GradientRooms {
  public:
   using NamedParameters = std::vector<std::pair<std::string, at::Tensor>>;
 
   /// Broadcasts rank 0's values of all `parameters`, frozen ones included, so that every rank starts equal.
   /// Errors (kInternal): ranks whose parameters differ in number or size.
   GradientReducer(Collective& collective, NamedParameters parameters, const DataParallelConfig& config = {});
-  ~GradientReducer();
+  ~GradientReducer() override;
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// Sets every gradient to zero and binds it to its bucket. Call it instead of an optimizer's `zero_grad`.
+  /// Forgets every gradient. Call it instead of an optimizer's `zero_grad`.
   void zero();
+  /// Of a parameter that has got no gradient since `zero`: its place in its bucket, once, if that begins at a
+  /// multiple of 16 bytes.
+  at::Tensor take(const at::Tensor& parameter) override;
   /// The next backward is the step's last: buckets may leave as they fill.
   void expect_last_backward();
-  /// Sends what has not left, waits for everything. Afterwards every rank holds the same sums.
+  /// Sends what has not left, waits for everything. Afterwards every parameter has its gradient in its
+  /// bucket, and every rank holds the same sums.
   void finish();
 
   /// The flat gradients. Valid between `finish` and `zero`.

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -16,10 +17,24 @@
 namespace fathom::kernels {
 namespace {
 
-/// Of a weight of this type, from a product's gradient and its rows. On a GPU float32 is written at once.
-at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, at::ScalarType type) {
+/// What a backward pass needs of a weight beside its operand. The room's owner outlives the pass.
+struct WeightHolder : torch::CustomClassHolder {
+  WeightHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
+  at::Tensor weight;
+  GradientRooms* rooms;
+};
+
+/// From a product's gradient and its rows, in the weight's type. On a GPU float32 is written at once.
+at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, const WeightHolder& of) {
+  const auto type = of.weight.scalar_type();
   const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
-  return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
+  at::Tensor room = of.rooms != nullptr ? of.rooms->take(of.weight) : at::Tensor();
+  if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
+  if (is_wide)
+    write_wide_product(room, grad.t(), rows);
+  else
+    room.copy_(at::mm(grad.t(), rows));
+  return room;
 }
 
 /// LibTorch's, but for weights of another type, whose cast may be a copy and whose gradient needs none on a
@@ -32,7 +47,8 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = x.reshape({-1, x.size(-1)});
     context->save_for_backward({rows, operand});
-    context->saved_data["weight_type"] = static_cast<int64_t>(weight.scalar_type());
+    context->saved_data["weight"] =
+        c10::IValue::make_capsule(c10::make_intrusive<WeightHolder>(weight, types.rooms));
     context->saved_data["biased"] = bias.has_value();
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
@@ -47,9 +63,10 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     shape.back() = weight.size(1);
     at::Tensor grad_x, grad_weight, grad_bias;
     if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(shape);
-    if (context->needs_input_grad(1))
-      grad_weight = weight_gradient(grad, rows,
-                                    static_cast<at::ScalarType>(context->saved_data["weight_type"].toInt()));
+    if (context->needs_input_grad(1)) {
+      const auto holder = context->saved_data["weight"].toCapsule();
+      grad_weight = weight_gradient(grad, rows, *static_cast<WeightHolder*>(holder.get()));
+    }
     if (context->saved_data["biased"].toBool() && context->needs_input_grad(2)) grad_bias = column_sum(grad);
     return {grad_x, grad_weight, grad_bias, at::Tensor()};
   }

@@ -7,6 +7,7 @@
 
 #include "kernels/product_type.h"
 #include "kernels/weight_copies.h"
+#include "tensor/gradient_rooms.h"
 
 namespace fathom::kernels {
 
@@ -14,6 +15,7 @@ struct LinearTypes {
   Products products = {};
   std::optional<at::ScalarType> result = std::nullopt;  ///< without one, x's
   WeightCopies* copies = nullptr;                       ///< may have the weight in the products' type
+  GradientRooms* rooms = nullptr;                       ///< may have a place for the weight's gradient
 };
 
 /// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. Parameters of another type are cast, or

@@ -29,6 +29,13 @@ at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
   return a.is_cuda() && narrow ? at::mm(a, b, at::kFloat) : at::mm(wide(a), wide(b));
 }
 
+void write_wide_product(at::Tensor& result, const at::Tensor& a, const at::Tensor& b) {
+  if (a.is_cuda() && a.scalar_type() != result.scalar_type())
+    at::mm_outf(a, b, result.scalar_type(), result);
+  else
+    at::mm_outf(wide(a), wide(b), result);
+}
+
 void add_wide_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double factor) {
   if (!a.is_cuda())
     sum.add_(wide_product(a, b), factor);

@@ -16,6 +16,8 @@ at::Tensor wide(const at::Tensor& x);
 
 /// a b of two matrices in float32 or wider, summed in it, whatever their type. No gradient.
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
+/// Writes that to `result`, which is float32 or wider.
+void write_wide_product(at::Tensor& result, const at::Tensor& a, const at::Tensor& b);
 /// Adds `factor` times that to `sum`, which is float32 or wider: on a GPU in the product's own pass.
 void add_wide_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double factor = 1);
 

@@ -37,6 +37,8 @@ struct ForwardContext {
   kernels::Products products = {};
   /// Weights in `compute_dtype`, where somebody keeps them; null: they are cast.
   kernels::WeightCopies* copies = nullptr;
+  /// Where gradients of weights are to lie; null: anywhere.
+  GradientRooms* rooms = nullptr;
   /// Float32 scalar on the device that the objective is multiplied with before its backward pass, so that
   /// small gradients survive in FP16; who takes the step divides by it. Undefined: 1.
   at::Tensor loss_scale = {};
@@ -59,10 +61,10 @@ struct ForwardContext {
 
   /// Of a linear layer of `x`.
   kernels::LinearTypes linear_types(const at::Tensor& x, Feeds feeds = Feeds::kStates) const {
-    if (!products.narrow(x)) return {.copies = copies};
-    if (feeds == Feeds::kLoss) return {products, at::kFloat, copies};
+    if (!products.narrow(x)) return {.copies = copies, .rooms = rooms};
+    if (feeds == Feeds::kLoss) return {products, at::kFloat, copies, rooms};
     return {products, feeds == Feeds::kProduct ? *products.type : compute_dtype.value_or(at::kBFloat16),
-            copies};
+            copies, rooms};
   }
 
   bool drops() const { return training && key_B.defined(); }

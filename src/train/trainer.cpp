@@ -153,6 +153,7 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                                             .compute_dtype = compute_type(config_.precision),
                                             .products = products_,
                                             .copies = copies_ ? &*copies_ : nullptr,
+                                            .rooms = reducer_.get(),
                                             .loss_scale = loss_scale_ ? loss_scale_->scale() : at::Tensor(),
                                             .checkpoint_blocks = config_.training.checkpoint_blocks,
                                             .explore = gates_.config().explore,

@@ -68,6 +68,96 @@ TEST(GradientReducer, SoloAccumulatesIntoItsBuckets) {
   EXPECT_TRUE(layer->weight.grad().is_alias_of(reducer.buckets()[0]));
 }
 
+TEST(GradientReducer, BringsGradientsToTheirPlacesWhereverTheyWereMade) {
+  auto solo = make_solo_collective();
+  torch::nn::Linear used(3, 2), unused(2, 2);
+  GradientReducer reducer(*solo, {{"weight", used->weight}, {"unused", unused->weight}});
+  const void* place = nullptr;
+  for (int step = 0; step < 3; ++step) {
+    reducer.zero();
+    EXPECT_FALSE(used->weight.grad().defined());
+    reducer.expect_last_backward();
+    used->forward(torch::ones({4, 3})).sum().backward();
+    reducer.finish();
+    EXPECT_TRUE(at::equal(used->weight.grad(), torch::full({2, 3}, 4.0f)));
+    EXPECT_TRUE(used->weight.grad().is_alias_of(reducer.buckets()[0]));
+    EXPECT_TRUE(at::equal(unused->weight.grad(), torch::zeros({2, 2}))) << "of no contribution";
+    const void* found = used->weight.grad().const_data_ptr();
+    EXPECT_EQ(found, place != nullptr ? place : found) << "recorded work reads there";
+    place = found;
+    unused->weight.grad().fill_(7);  // what the next step must not find
+  }
+}
+
+/// A product whose backward pass writes the weight's gradient where it is to lie, if it is lent the place.
+struct WritingProduct : torch::autograd::Function<WritingProduct> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& weight, GradientRooms* rooms, int64_t* num_lent) {
+    context->save_for_backward({x, weight});
+    context->saved_data["rooms"] = reinterpret_cast<int64_t>(rooms);
+    context->saved_data["num_lent"] = reinterpret_cast<int64_t>(num_lent);
+    return at::mm(x, weight.t());
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    auto* rooms = reinterpret_cast<GradientRooms*>(context->saved_data["rooms"].toInt());
+    at::Tensor room = rooms->take(saved[1]);
+    if (room.defined()) ++*reinterpret_cast<int64_t*>(context->saved_data["num_lent"].toInt());
+    const at::Tensor found = at::mm(grads[0].t(), saved[0]);
+    return {at::Tensor(), room.defined() ? room.copy_(found) : found, at::Tensor(), at::Tensor()};
+  }
+};
+
+TEST(GradientReducer, LendsEachPlaceOnceAStep) {
+  auto solo = make_solo_collective();
+  const at::Tensor weight = torch::randn({2, 3}).requires_grad_(), other = torch::ones({1});
+  GradientReducer reducer(*solo, {{"weight", weight}});
+  EXPECT_FALSE(reducer.take(other).defined());
+  const at::Tensor x = torch::randn({4, 3});
+  const at::Tensor once = at::mm(torch::ones({2, 4}), x);
+  for (const int64_t uses : {1, 2})  // in one backward pass
+    for (const int64_t passes : {1, 3}) {
+      int64_t num_lent = 0;
+      reducer.zero();
+      reducer.expect_last_backward();
+      for (int64_t pass = 0; pass < passes; ++pass) {
+        at::Tensor sum = torch::zeros({});
+        for (int64_t use = 0; use < uses; ++use)
+          sum = sum + WritingProduct::apply(x, weight, &reducer, &num_lent).sum();
+        sum.backward();
+      }
+      reducer.finish();
+      EXPECT_EQ(num_lent, 1);
+      EXPECT_TRUE(at::allclose(weight.grad(), once * (uses * passes)));
+      EXPECT_TRUE(weight.grad().is_alias_of(reducer.buckets()[0]));
+      EXPECT_FALSE(reducer.take(weight).defined()) << "it has its gradient";
+    }
+}
+
+TEST(GradientReducer, LendsNoPlaceThatProductsWriteSlowly) {
+  auto solo = make_solo_collective();
+  const at::Tensor behind = torch::ones({4}).requires_grad_(), odd = torch::ones({1}).requires_grad_();
+  GradientReducer reducer(*solo, {{"behind", behind}, {"odd", odd}});
+  EXPECT_TRUE(reducer.take(odd).defined());
+  EXPECT_FALSE(reducer.take(behind).defined()) << "four bytes into the bucket";
+}
+
+TEST(GradientReducer, AddsNarrowContributionsInFloat32) {
+  auto solo = make_solo_collective();
+  const at::Tensor weight = torch::ones({1}, at::kBFloat16).requires_grad_();
+  GradientReducer reducer(*solo, {{"weight", weight}});
+  for (int step = 0; step < 2; ++step) {
+    reducer.zero();
+    EXPECT_FALSE(reducer.take(weight).defined()) << "contributions are of another type";
+    reducer.expect_last_backward();
+    for (const double part : {256.0, 1.0, 1.0}) (weight * part).sum().backward();
+    reducer.finish();
+    EXPECT_EQ(weight.grad().scalar_type(), at::kFloat);
+    EXPECT_EQ(weight.grad().item<float>(), 258) << "BF16 would leave 256";
+  }
+}
+
 TEST(GradientReducer, SplitsByBucketSizeAndType) {
   auto solo = make_solo_collective();
   at::Tensor a = torch::ones({100}, torch::requires_grad()), b = torch::ones({100}, torch::requires_grad());

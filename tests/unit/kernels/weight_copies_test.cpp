@@ -195,6 +195,42 @@ TEST(WeightCopies, AreWhatLinearLayersMultiplyWith) {
   expect_taken_by_linear(at::kCPU);
 }
 
+/// Lends one place once.
+class OneRoom : public GradientRooms {
+ public:
+  explicit OneRoom(const at::Tensor& weight) : weight_(weight), room_(at::full_like(weight.detach(), 7)) {}
+  at::Tensor take(const at::Tensor& parameter) override {
+    if (!parameter.is_same(weight_) || is_lent_) return {};
+    is_lent_ = true;
+    return room_.view(room_.sizes());
+  }
+  const at::Tensor& room() const { return room_; }
+
+ private:
+  at::Tensor weight_, room_;
+  bool is_lent_ = false;
+};
+
+void expect_written_into_a_room(at::Device device) {
+  const at::Tensor weight = weight_of({24, 40}, device),
+                   x = at::randn({3, 5, 40}, at::TensorOptions(device)).to(at::kBFloat16);
+  kernels::linear(x, weight).sum().backward();
+  const at::Tensor expected = weight.grad();
+  weight.mutable_grad() = at::Tensor();
+  OneRoom rooms(weight);
+  kernels::linear(x, weight, {}, {.rooms = &rooms}).sum().backward();
+  EXPECT_TRUE(at::equal(rooms.room(), expected));
+  EXPECT_EQ(weight.grad().const_data_ptr(), rooms.room().const_data_ptr()) << "autograd keeps it as it is";
+  kernels::linear(x, weight, {}, {.rooms = &rooms}).sum().backward();
+  EXPECT_TRUE(at::equal(weight.grad(), 2 * expected));
+}
+
+TEST(GradientRooms, AreWhereLinearLayersWriteGradientsOfWeights) {
+  if (kernels::product_type(at::zeros({1}, at::kBFloat16)) != at::kBFloat16)
+    GTEST_SKIP() << "no BF16 products here";
+  expect_written_into_a_room(at::kCPU);
+}
+
 class CudaWeightCopies : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -212,6 +248,10 @@ TEST_F(CudaWeightCopies, AreWrittenByTheOptimizersPass) {
 
 TEST_F(CudaWeightCopies, AreWhatLinearLayersMultiplyWith) {
   expect_taken_by_linear(device_);
+}
+
+TEST_F(CudaWeightCopies, GradientsAreWrittenWhereTheyAreToLie) {
+  expect_written_into_a_room(device_);
 }
 
 /// BF16 would leave 2^-9 of the largest.
