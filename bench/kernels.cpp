@@ -28,6 +28,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope_heads.h"
 #include "kernels/shifted_window_attention.h"
+#include "kernels/softmax_cross_entropy.h"
 #include "kernels/swiglu.h"
 #include "kernels/window_attention.h"
 #include "measure/program.h"
@@ -138,6 +139,19 @@ Kernel column_sum_kernel(const Operands& make) {
   return {"column_sum", {x}, [=] { return std::vector{kernels::column_sum(x)}; }, {make.numbers()}};
 }
 
+/// Of a vocabulary's pieces of logits, as a language model's loss takes them; later calls take what earlier
+/// ones have left, which costs the same.
+Kernel cross_entropy_kernel(const Operands& make) {
+  constexpr int64_t kVocabulary = 32000;
+  const int64_t rows = std::min<int64_t>(make.batch() * make.tokens(), 4096);
+  const at::Tensor logits_NV = make.random({rows, kVocabulary}).detach(),
+                   target_N = at::randint(kVocabulary, {rows}, make.options.dtype(at::kLong));
+  return {"softmax_cross_entropy",
+          {logits_NV},
+          [=] { return std::vector{kernels::softmax_cross_entropy(logits_NV, target_N, logits_NV)}; },
+          {2 * static_cast<double>(logits_NV.numel())}};
+}
+
 Kernel linear_kernel(const Operands& make) {
   const int64_t rows = make.batch() * make.tokens(), dim = make.dim;
   const at::Tensor x = make.random({rows, dim}), weight = make.random({4 * dim, dim});
@@ -182,9 +196,9 @@ Kernel window_kernel(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true), residual_norm_kernel(make), norm_kernel(make, false), rope_kernel(make),
-          swiglu_kernel(make),     dropout_kernel(make),       column_sum_kernel(make),  window_kernel(make),
-          attention_kernel(make),  linear_kernel(make)};
+  return {norm_kernel(make, true), residual_norm_kernel(make), norm_kernel(make, false),  rope_kernel(make),
+          swiglu_kernel(make),     dropout_kernel(make),       column_sum_kernel(make),   window_kernel(make),
+          attention_kernel(make),  linear_kernel(make),        cross_entropy_kernel(make)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {
