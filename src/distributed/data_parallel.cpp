@@ -18,15 +18,17 @@ at::ScalarType gradient_dtype(const at::Tensor& parameter, GradientType type) {
 
 constexpr int64_t kLearnEverySteps = 100;
 
+}  // namespace
+
 /// Parameters whose gradients lie one after another in a flat tensor.
-struct Bucket {
+struct GradientBucket {
   at::Tensor flat;
   std::vector<size_t> members;
   int64_t num_awaited = 0;  ///< members whose gradient is not complete yet in this backward
   std::unique_ptr<PendingOperation> exchange;
 };
 
-struct Parameter {
+struct ReducedParameter {
   std::string name;
   at::Tensor value;
   at::Tensor gradient;  ///< view into its bucket
@@ -38,8 +40,6 @@ struct Parameter {
   /// Whether contributions have the bucket's type: otherwise they are added to zeros there, in that type.
   bool keeps_type() const { return value.scalar_type() == gradient.scalar_type(); }
 };
-
-}  // namespace
 
 void DataParallelConfig::fields(Fields& f) {
   f("bucket_mb", bucket_mb, "gradients are exchanged in pieces of this size, in MB",
@@ -57,9 +57,9 @@ void DataParallelConfig::fields(Fields& f) {
 struct GradientReducer::State {
   Collective& collective;
   DataParallelConfig config;
-  std::vector<Parameter> parameters;
+  std::vector<ReducedParameter> parameters;
   std::unordered_map<const at::TensorImpl*, size_t> places;  ///< of parameters in `parameters`
-  std::vector<Bucket> buckets;
+  std::vector<GradientBucket> buckets;
   std::vector<at::Tensor> flat;
   std::vector<size_t> order;  ///< in which buckets are sent: the same on every rank
   size_t num_prompt = 0;      ///< buckets at the head of `order` that may leave during backward
@@ -72,7 +72,7 @@ struct GradientReducer::State {
       : collective(group), config(settings) {}
 
   void make_buckets();
-  void bind(Parameter& parameter) const;
+  void bind(ReducedParameter& parameter) const;
   void receive(size_t index);
   void send_complete_buckets();
   void send_next();
@@ -141,7 +141,7 @@ GradientReducer::GradientReducer(Collective& collective, NamedParameters paramet
 }
 
 GradientReducer::~GradientReducer() {
-  for (const Parameter& parameter : state_->parameters) {
+  for (const ReducedParameter& parameter : state_->parameters) {
     torch::autograd::impl::set_post_acc_grad_hooks(parameter.value, nullptr);
   }
 }
@@ -153,7 +153,7 @@ void GradientReducer::State::make_buckets() {
     const at::Tensor& value = parameters[i].value;
     const at::TensorOptions options = value.options().dtype(gradient_dtype(value, config.gradient_type));
     const int64_t size_bytes = value.numel() * static_cast<int64_t>(options.dtype().itemsize());
-    const auto fits = [&](const Bucket& bucket) {
+    const auto fits = [&](const GradientBucket& bucket) {
       const int64_t filled_bytes = num_elements.back() * static_cast<int64_t>(options.dtype().itemsize());
       return bucket.flat.dtype() == options.dtype() && bucket.flat.device() == value.device() &&
              filled_bytes + size_bytes <= limit_bytes;
@@ -167,12 +167,12 @@ void GradientReducer::State::make_buckets() {
   }
   for (size_t b = 0; b < buckets.size(); ++b) {
     order.push_back(b);
-    Bucket& bucket = buckets[b];
+    GradientBucket& bucket = buckets[b];
     bucket.flat = at::zeros({num_elements[b]}, bucket.flat.options());
     flat.push_back(bucket.flat);
     int64_t offset = 0;
     for (const size_t i : bucket.members) {
-      Parameter& parameter = parameters[i];
+      ReducedParameter& parameter = parameters[i];
       parameter.bucket = b;
       parameter.gradient =
           bucket.flat.narrow(0, offset, parameter.value.numel()).view(parameter.value.sizes());
@@ -182,7 +182,7 @@ void GradientReducer::State::make_buckets() {
 }
 
 void GradientReducer::zero() {
-  for (Parameter& parameter : state_->parameters) {
+  for (ReducedParameter& parameter : state_->parameters) {
     parameter.value.mutable_grad() = parameter.keeps_type() ? at::Tensor() : parameter.gradient.zero_();
     parameter.num_received = 0;
     parameter.is_lent = false;
@@ -203,7 +203,7 @@ bool takes_products(const at::Tensor& place) {
 at::Tensor GradientReducer::take(const at::Tensor& parameter) {
   const auto found = state_->places.find(parameter.unsafeGetTensorImpl());
   if (found == state_->places.end()) return {};
-  Parameter& owner = state_->parameters[found->second];
+  ReducedParameter& owner = state_->parameters[found->second];
   if (owner.is_lent || owner.value.grad().defined() || !takes_products(owner.gradient)) return {};
   owner.is_lent = true;
   // A tensor of its own, so that autograd finds nobody else holding it and keeps it as the gradient.
@@ -211,7 +211,7 @@ at::Tensor GradientReducer::take(const at::Tensor& parameter) {
 }
 
 /// Brings what the parameter has for a gradient to its place in the bucket; nothing is zeros.
-void GradientReducer::State::bind(Parameter& parameter) const {
+void GradientReducer::State::bind(ReducedParameter& parameter) const {
   const at::Tensor found = parameter.value.grad();
   if (!found.is_same(parameter.gradient)) {
     const bool lies_there = found.defined() && found.const_data_ptr() == parameter.gradient.const_data_ptr();
@@ -228,14 +228,15 @@ void GradientReducer::State::bind(Parameter& parameter) const {
 }
 
 void GradientReducer::expect_last_backward() {
-  for (Bucket& bucket : state_->buckets) bucket.num_awaited = static_cast<int64_t>(bucket.members.size());
-  for (Parameter& parameter : state_->parameters) parameter.num_received = 0;
+  for (GradientBucket& bucket : state_->buckets)
+    bucket.num_awaited = static_cast<int64_t>(bucket.members.size());
+  for (ReducedParameter& parameter : state_->parameters) parameter.num_received = 0;
   state_->num_sent = 0;
   state_->armed = true;
 }
 
 void GradientReducer::State::receive(size_t index) {
-  Parameter& parameter = parameters[index];
+  ReducedParameter& parameter = parameters[index];
   bind(parameter);
   if (!armed || collective.size() == 1) return;
   ++parameter.num_received;
@@ -256,7 +257,7 @@ void GradientReducer::State::send_complete_buckets() {
 }
 
 void GradientReducer::State::send_next() {
-  Bucket& bucket = buckets[order[num_sent]];
+  GradientBucket& bucket = buckets[order[num_sent]];
   bucket.exchange = collective.all_reduce_async(bucket.flat);
   ++num_sent;
 }
@@ -264,7 +265,7 @@ void GradientReducer::State::send_next() {
 void GradientReducer::State::learn_contributions() {
   if (parameters.empty()) return;
   std::vector<int64_t> counts;
-  for (const Parameter& parameter : parameters)
+  for (const ReducedParameter& parameter : parameters)
     counts.push_back(std::max(parameter.num_received, parameter.num_expected));
   at::Tensor agreed = at::tensor(counts, at::kLong).to(buckets.front().flat.device());
   collective.all_reduce(agreed, ReduceOp::kMax);
@@ -283,11 +284,11 @@ void GradientReducer::finish() {
   State& state = *state_;
   FATHOM_CHECK(state.armed, "[data_parallel] finish() without expect_last_backward()");
   state.armed = false;
-  for (Parameter& parameter : state.parameters) state.bind(parameter);
+  for (ReducedParameter& parameter : state.parameters) state.bind(parameter);
   if (state.collective.size() == 1) return;
   state.num_overlapped = static_cast<int64_t>(state.num_sent);
   while (state.num_sent < state.buckets.size()) state.send_next();
-  for (Bucket& bucket : state.buckets) {
+  for (GradientBucket& bucket : state.buckets) {
     bucket.exchange->wait();
     bucket.exchange.reset();
   }
