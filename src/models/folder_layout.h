@@ -20,7 +20,8 @@ std::string path_in(const std::string& folder, const char* name);
 Json read_checkpoint_json(const std::string& path);
 /// Where a classifier's encoder lies: "vision", "text" or "audio".
 const char* encoder_folder(EncoderKind kind);
-/// What an encoder or a language model keeps in its folder's fathom.safetensors: what it has beside the published parts.
+/// What an encoder or a language model keeps in its folder's fathom.safetensors: what it has beside the
+/// published parts.
 WeightMap additions_map(const torch::nn::Module& model);
 /// What a model keeps outside its encoders, by our own names.
 WeightMap bridge_map(const torch::nn::Module& model);

@@ -32,7 +32,8 @@ using IgnoreRule = std::function<bool(const std::string& name)>;
 
 /// Whether a parameter is a gate's (nn/token_gate.h).
 bool belongs_to_gate(const std::string& parameter);
-/// Whether a parameter is of a part that we add to a published architecture, and other programs know nothing of.
+/// Whether a parameter is of a part that we add to a published architecture, and other programs know nothing
+/// of.
 bool is_addition(const std::string& parameter);
 
 /// Our own names on both sides, adapters left out.

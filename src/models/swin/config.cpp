@@ -142,10 +142,12 @@ int64_t forward_flops(const SwinConfig& config, int64_t images) {
     const int64_t padded = windows * windows * window * window;  // attention runs over padding too
     const auto attention = static_cast<double>(padded * (4 * dim * dim + 2 * dim * window * window));
     const auto mlp = static_cast<double>(side * side * 2 * dim * mlp_width(config, dim));
+    const auto mixing = static_cast<double>(side * side * dim * config.local_mixing * config.local_mixing);
     const int64_t scored = (config.gate.part == GatedPart::kMlp ? 0 : windows * windows) +
                            (config.gate.part == GatedPart::kAttention ? 0 : side * side);
     for (int64_t block = 0; block < config.depths[static_cast<size_t>(stage)]; ++block, ++index)
-      products += config.gate.attention_share(index) * attention + config.gate.mlp_share(index) * mlp +
+      products += mixing + config.gate.attention_share(index) * attention +
+                  config.gate.mlp_share(index) * mlp +
                   static_cast<double>(scored * config.gate.products_a_token(index, dim));
     if (stage + 1 < config.num_stages()) {
       const int64_t next = config.stage_side(stage + 1);
