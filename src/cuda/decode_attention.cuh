@@ -10,7 +10,7 @@ namespace fathom::cuda {
 
 constexpr int kMinSplitKeys = 64;
 constexpr int kPartsAhead = 8;  ///< parts of a sequence's keys that a lane asks for before it joins the first
-constexpr int kMostJoinedByReaders = 264;  ///< of all heads together: they fit into 72 KB
+constexpr int kMostJoinedByReaders = 264;  ///< of all heads together: 72 KB of heads of 64, 140 KB of 128
 constexpr int kMaxGroup = 8;               ///< heads that share keys
 constexpr int kKeysAhead = 4;              ///< keys that a lane asks for before it looks at the first
 

@@ -72,7 +72,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   if (products_.type) loss_scale_.emplace(config.loss_scale, parts.runtime.device());
 }
 
-/// After rank 0's weights have come, which raises no version.
+/// Of all weights, frozen ones too: products take those as well.
 void Trainer::keep_copies() {
   const auto type = copy_type(config_.precision);
   if (!type || !config_.training.weight_copies) return;
