@@ -18,9 +18,16 @@ at::ScalarType gradient_dtype(const at::Tensor& parameter, GradientType type) {
 
 constexpr int64_t kLearnEverySteps = 100;
 
+/// Elements of a bucket that a gradient has: whole vectors of 16 bytes, so that the next begins where kernels
+/// read and products write at full speed.
+int64_t room_of(const at::Tensor& value, const at::TensorOptions& options) {
+  const auto width = static_cast<int64_t>(16 / options.dtype().itemsize());
+  return (value.numel() + width - 1) / width * width;
+}
+
 }  // namespace
 
-/// Parameters whose gradients lie one after another in a flat tensor.
+/// Parameters whose gradients lie one after another in a flat tensor, zeros between them.
 struct GradientBucket {
   at::Tensor flat;
   std::vector<size_t> members;
@@ -152,7 +159,8 @@ void GradientReducer::State::make_buckets() {
   for (size_t i = parameters.size(); i-- > 0;) {  // backward completes the last layers first
     const at::Tensor& value = parameters[i].value;
     const at::TensorOptions options = value.options().dtype(gradient_dtype(value, config.gradient_type));
-    const int64_t size_bytes = value.numel() * static_cast<int64_t>(options.dtype().itemsize());
+    const int64_t room = room_of(value, options);
+    const int64_t size_bytes = room * static_cast<int64_t>(options.dtype().itemsize());
     const auto fits = [&](const GradientBucket& bucket) {
       const int64_t filled_bytes = num_elements.back() * static_cast<int64_t>(options.dtype().itemsize());
       return bucket.flat.dtype() == options.dtype() && bucket.flat.device() == value.device() &&
@@ -163,7 +171,7 @@ void GradientReducer::State::make_buckets() {
       num_elements.push_back(0);
     }
     buckets.back().members.push_back(i);
-    num_elements.back() += value.numel();
+    num_elements.back() += room;
   }
   for (size_t b = 0; b < buckets.size(); ++b) {
     order.push_back(b);
@@ -176,7 +184,7 @@ void GradientReducer::State::make_buckets() {
       parameter.bucket = b;
       parameter.gradient =
           bucket.flat.narrow(0, offset, parameter.value.numel()).view(parameter.value.sizes());
-      offset += parameter.value.numel();
+      offset += room_of(parameter.value, bucket.flat.options());
     }
   }
 }
@@ -191,20 +199,11 @@ void GradientReducer::zero() {
   state_->num_sent = 0;
 }
 
-namespace {
-
-/// Whether it begins where products write at full speed: odd sizes before it in its bucket may prevent that.
-bool takes_products(const at::Tensor& place) {
-  return reinterpret_cast<uintptr_t>(place.const_data_ptr()) % 16 == 0;
-}
-
-}  // namespace
-
 at::Tensor GradientReducer::take(const at::Tensor& parameter) {
   const auto found = state_->places.find(parameter.unsafeGetTensorImpl());
   if (found == state_->places.end()) return {};
   ReducedParameter& owner = state_->parameters[found->second];
-  if (owner.is_lent || owner.value.grad().defined() || !takes_products(owner.gradient)) return {};
+  if (owner.is_lent || owner.value.grad().defined()) return {};
   owner.is_lent = true;
   // A tensor of its own, so that autograd finds nobody else holding it and keeps it as the gradient.
   return owner.gradient.view(owner.gradient.sizes());

@@ -55,7 +55,7 @@ class GradientReducer : public GradientRooms {
 
   /// Forgets every gradient. Call it instead of an optimizer's `zero_grad`.
   void zero();
-  /// Of a parameter that has got no gradient since `zero`: its place in its bucket, once, if that begins at a
+  /// Of a parameter that has got no gradient since `zero`: its place in its bucket, once. Begins at a
   /// multiple of 16 bytes.
   at::Tensor take(const at::Tensor& parameter) override;
   /// The next backward is the step's last: buckets may leave as they fill.
@@ -64,7 +64,7 @@ class GradientReducer : public GradientRooms {
   /// bucket, and every rank holds the same sums.
   void finish();
 
-  /// The flat gradients. Valid between `finish` and `zero`.
+  /// The flat gradients, with zeros behind those of odd sizes. Valid between `finish` and `zero`.
   const std::vector<at::Tensor>& buckets() const;
   /// Buckets of the last step that were sent before backward ended: how much of the exchange was overlapped.
   int64_t num_overlapped_buckets() const;

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <string>
+
 #include "base/error.h"
 #include "distributed/autograd_collectives.h"
 #include "distributed/data_parallel.h"
@@ -64,7 +66,7 @@ TEST(GradientReducer, SoloAccumulatesIntoItsBuckets) {
     EXPECT_TRUE(at::equal(layer->bias.grad(), torch::full({2}, 8.0f)));
   }
   ASSERT_EQ(reducer.buckets().size(), 1u);
-  EXPECT_EQ(reducer.buckets()[0].numel(), 8);
+  EXPECT_EQ(reducer.buckets()[0].numel(), 12) << "of 2 and 6, each begins at a multiple of 16 bytes";
   EXPECT_TRUE(layer->weight.grad().is_alias_of(reducer.buckets()[0]));
 }
 
@@ -135,12 +137,22 @@ TEST(GradientReducer, LendsEachPlaceOnceAStep) {
     }
 }
 
-TEST(GradientReducer, LendsNoPlaceThatProductsWriteSlowly) {
+TEST(GradientReducer, PlacesBeginWhereProductsWriteAtFullSpeed) {
   auto solo = make_solo_collective();
-  const at::Tensor behind = torch::ones({4}).requires_grad_(), odd = torch::ones({1}).requires_grad_();
-  GradientReducer reducer(*solo, {{"behind", behind}, {"odd", odd}});
-  EXPECT_TRUE(reducer.take(odd).defined());
-  EXPECT_FALSE(reducer.take(behind).defined()) << "four bytes into the bucket";
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    GradientReducer::NamedParameters parameters;
+    for (const int64_t size : {4, 1, 7, 2})
+      parameters.emplace_back(std::to_string(size), torch::ones({size}, type).requires_grad_());
+    GradientReducer reducer(*solo, parameters, {.gradient_type = GradientType::kParameter});
+    ASSERT_EQ(reducer.buckets().size(), 1u);
+    for (const auto& [name, parameter] : parameters) {
+      const at::Tensor place = reducer.take(parameter);
+      ASSERT_TRUE(place.defined()) << name;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(place.const_data_ptr()) % 16, 0u) << name;
+      place.fill_(1);
+    }
+    EXPECT_EQ(reducer.buckets()[0].sum().item<double>(), 14) << "no place reaches into another";
+  }
 }
 
 TEST(GradientReducer, AddsNarrowContributionsInFloat32) {
