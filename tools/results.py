@@ -83,6 +83,8 @@ TABLES = {
             "mix": ["contrastive.mixup=1"],
             "cutmix": ["contrastive.mixup=1", "contrastive.cutmix_share=1"],
             "soft": ["contrastive.soft_targets=0.2"],
+            "mixing": ["model.vision.local_mixing=3"],
+            "mixing wide": ["model.vision.local_mixing=7"],
             "masked start": late + hard + ['init=[{{from="{start}",as="vision.*"}}]'],
         })(["model.region=late"], ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=4"]).items()},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),

@@ -50,19 +50,20 @@ TensorMap embed(const EmbedOptions& options, const OpenedModel& model,
   const auto note_places = [&](const char* name, const DatasetPart& part) {
     if (part.dataset->size() < dataset->size()) found[name] = torch::tensor(part.places, at::kLong);
   };
-  const bool hears = tower->config().hears;
+  const bool audio_tower = tower->config().audio_tower;
   if (options.what == "image" || (options.what == "all" && has_images)) {
     const auto views = std::make_shared<const ImageViews>(model.inputs.image, Phase::kEvaluate);
-    const DatasetPart pictures = hears ? records_with(dataset, &Record::image_path) : DatasetPart{dataset};
+    const DatasetPart pictures =
+        audio_tower ? records_with(dataset, &Record::image_path) : DatasetPart{dataset};
     if (pictures.dataset->size() > 0)
       found["image"] = embed_images(tower, std::make_shared<const ImageSource>(pictures.dataset, views, 0),
                                     model.evaluate);
     note_places("record_of_image", pictures);
   }
-  if (options.what == "audio" && !hears)
+  if (options.what == "audio" && !audio_tower)
     fail(ErrorKind::kCheckpoint, "{}: the model has no tower for sounds", model.folder);
   const DatasetPart sounds = records_with(dataset, &Record::audio_path);
-  if (hears && (options.what == "audio" || options.what == "all") && sounds.dataset->size() > 0) {
+  if (audio_tower && (options.what == "audio" || options.what == "all") && sounds.dataset->size() > 0) {
     const auto views = std::make_shared<const AudioViews>(model.inputs.audio, Phase::kEvaluate);
     found["audio"] =
         embed_sounds(tower, std::make_shared<const AudioSource>(sounds.dataset, views, 0), model.evaluate);

@@ -291,7 +291,7 @@ int run_eval(int argc, const char* const* argv) {
   const bool probes = task == "modality_probe";
   const DualTower tower = model.dual_tower(probes ? "the task modality_probe" : "the task retrieval");
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer(),
-                           {.group_tag = options.group_tag, .hears = tower->config().hears});
+                           {.group_tag = options.group_tag, .audio_tower = tower->config().audio_tower});
   if (probes) return show(modality_probe(embed_retrieval(tower, data, model.evaluate)), options.as_json);
   const MeasuredData measured = measure_retrieval(tower, data, model.evaluate);
   if (!options.per_sample.empty()) write_sample_results(options.per_sample, sample_results(measured, data));

@@ -108,7 +108,7 @@ CardFacts model_card(const OpenedModel& model, const RunHistory& history) {
   }
   if (model.loaded.kind == ModelKind::kAudio)
     facts.emplace_back("audio encoder", shape_text(model.loaded.audio->config()));
-  if (model.loaded.kind == ModelKind::kDualTower && model.loaded.dual_tower->config().hears)
+  if (model.loaded.kind == ModelKind::kDualTower && model.loaded.dual_tower->config().audio_tower)
     facts.emplace_back("audio encoder", shape_text(model.loaded.dual_tower->config().audio));
   if (model.loaded.kind == ModelKind::kClassifier) {
     const ClassifierConfig& config = model.loaded.classifier->config();
@@ -177,7 +177,7 @@ void add_retrieval(const ReportOptions& options, const OpenedModel& model, RunRe
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const DualTower tower = model.dual_tower("report");
   const RetrievalData data(dataset, model.inputs, model.require_tokenizer(),
-                           {.hears = tower->config().hears});
+                           {.audio_tower = tower->config().audio_tower});
   const MeasuredData measured = measure_retrieval(tower, data, model.evaluate);
   content.retrieval = measured.report;
   const MeasuredRetrieval shown{data, measured.input, measured.global};

@@ -103,7 +103,7 @@ std::string gallery_kind(const SearchOptions& options, const Dataset& dataset) {
 }
 
 void require_hearing(const OpenedModel& model) {
-  if (!model.dual_tower("search")->config().hears)
+  if (!model.dual_tower("search")->config().audio_tower)
     fail(ErrorKind::kCheckpoint, "{}: the model has no tower for sounds", model.folder);
 }
 

@@ -104,7 +104,7 @@ at::Tensor decode(at::Tensor& x, at::TensorList weights, at::TensorList scorers,
   auto active = room({layers, batch}, at::kBool);
   const auto both = room({layers, batch, 2 * std::max(args.gate_inner, 1)}, at::kFloat),
              score = room({layers, batch}, at::kFloat),
-             parts = room({batch, heads, args.most_splits, head_size + 4}, at::kFloat),
+             parts = room({batch, heads, args.most_splits, head_size + 2}, at::kFloat),
              turned = room({batch, (heads + 2 * kv_heads) * head_size}, x.scalar_type()),
              attended = room({batch, heads * head_size}, x.scalar_type()),
              gated = room({batch, args.inner}, x.scalar_type());

@@ -5,33 +5,23 @@
 #include <algorithm>
 
 #include "cuda/decode_attention.cuh"
-#include "cuda/decode_gates.cuh"
 
 namespace fathom::cuda {
 namespace {
 
-constexpr int64_t kReserved = 4096;  ///< of shared memory, for what is named in the kernel
+constexpr int64_t kReserved = 2048;  ///< of shared memory, for what is named in the kernel
 constexpr int64_t kUnitBytes = int64_t{kDecodeWarps} * kPieces * 32 * 16;
 constexpr int64_t kMostUnits = 16;
-constexpr int64_t kLeastUnits = 4;  ///< that stay where more states are held
 
 __host__ __device__ int64_t sums_bytes(int tiles) {
-  return int64_t{4} * jobs_together(tiles) * kDecodeWarps * kTileRows * tiles * kTileTokens;
+  return int64_t{4} * kDecodeWarps * kTileRows * tiles * kTileTokens;
 }
 
-__host__ __device__ int64_t norm_bytes(const DecodeArgs& args) {
-  return (int64_t{2} * args.dim + 127) / 128 * 128;
-}
-
-int64_t bytes_of_states(const DecodeArgs& args, int64_t depth) {
-  return int64_t{2} * args.batch * (depth + kPadding);
-}
-
-/// The states of all sequences and what they attended to, in another phase what warps make of their keys.
-int64_t least_state_bytes(const DecodeArgs& args) {
-  const int64_t widest = std::max<int64_t>(args.dim, int64_t{args.heads} * args.head_size);
+/// The states of all sequences, in another phase what warps make of their keys.
+__host__ __device__ int64_t input_bytes(const DecodeArgs& args) {
+  const int64_t normed = int64_t{2} * args.batch * (args.dim + kPadding);
   const int64_t attention = int64_t{4} * kDecodeWarps * kMaxGroup * (args.head_size + 2);
-  return (std::max(bytes_of_states(args, widest), attention) + 127) / 128 * 128;
+  return ((normed > attention ? normed : attention) + 127) / 128 * 128;
 }
 
 struct Place {
@@ -52,188 +42,162 @@ __device__ void meet(Place& place) {
   __syncthreads();
 }
 
-/// What the kernel holds in shared memory.
-template <typename T>
-struct Room {
-  float* sums;
-  T* states;
-  StagedNorm norm, gate_norm;
-  Stage stage, gates;  ///< with many sequences there is one for all
+/// The layer behind those whose gates are scored at once with that of `layer`.
+__device__ int last_scored(const DecodeArgs& args, int layer) {
+  int end = layer + 1;
+  while (end < min(args.num_layers, layer + args.lookahead) && args.layers[end].gate_norm != nullptr) ++end;
+  return end;
+}
 
-  template <int kTiles>
-  __device__ Stage& stage_of_gates() {
-    return kTiles == 1 ? gates : stage;
-  }
-};
-
-/// Columns of a product with normed states in `room`, without pairs.
-template <typename T, int kTiles, typename Store>
-__device__ void normed_product(const DecodeArgs& args, const Columns& columns, int count, Room<T>& room,
-                               Stage& stage, const Store& store) {
-  product<T, kTiles, kSingle<kTiles>>(
-      columns, count, room.sums, stage,
-      [&](int row, int k) {
-        return *reinterpret_cast<const uint4*>(room.states + row * (args.dim + kPadding) + k);
-      },
-      [](int, int) { return 0.0f; }, [&](int column, int row, float sum, float) { store(column, row, sum); });
+/// Of the gate of `layer`, scored with those from `first` on: each gives its jobs to the next blocks.
+__device__ Columns gate_columns(const DecodeArgs& args, int first, int layer) {
+  Columns columns = plain_columns(args.layers[layer].project, 2 * args.gate_inner, args.dim);
+  columns.first_block = (layer - first) * columns.jobs % static_cast<int>(gridDim.x);
+  return columns;
 }
 
 /// What the scorers of layers `first` to `end` make of all sequences, before their sums.
 template <typename T, int kTiles>
-__device__ void score_gates(const DecodeArgs& args, int first, int end, Room<T>& room, const Rows& all) {
+__device__ void score_gates(const DecodeArgs& args, int first, int end, T* input, float* sums, Stage& stage,
+                            const Rows& all) {
   const int width = 2 * args.gate_inner;
-  Stage& stage = room.template stage_of_gates<kTiles>();
   for (int layer = first; layer < end; ++layer) {
-    const Columns columns = gate_columns<kTiles>(args, first, layer);
+    const Columns columns = gate_columns(args, first, layer);
     if (columns.first_job() >= columns.jobs) continue;
     if (stage.weight != columns.weight) stage_weights<T>(columns, stage);
-    load_normed(room.states, args, all, args.layers[layer].gate_norm, room.gate_norm, args.gate_eps);
+    load_normed(input, args, all, args.layers[layer].gate_norm, args.gate_eps);
     float* both = args.both + int64_t{layer} * args.batch * width;
-    normed_product<T, kTiles>(args, columns, all.count, room, stage,
-                              [&](int column, int row, float sum) { both[row * width + column] = sum; });
-  }
-}
-
-/// x + W input, in place: each element has one writer. `load` brings the input into `room.states`, where it
-/// fits.
-template <typename T, int kTiles, typename Load>
-__device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
-                            const Rows& rows, Room<T>& room, const Load& load) {
-  if (columns.first_job() >= columns.jobs) return;
-  const T* states = static_cast<const T*>(input);
-  const auto place = [&](int column, int row) {
-    return static_cast<T*>(args.x) + int64_t{rows.sequence[row]} * args.dim + column;
-  };
-  const auto add_to = [&](const auto& take) {
-    product<T, kTiles, kSingle<kTiles>>(
-        columns, rows.count, room.sums, room.stage, take,
-        [&](int column, int row) {
-          // Written by another multiprocessor before; bits of 16, past the first cache.
-          const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(place(column, row)));
-          return to_float(reinterpret_cast<const T&>(bits));
+    product<T, kTiles, false>(
+        columns, all.count, sums, stage,
+        [&](int row, int k) {
+          return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
         },
-        [&](int column, int row, float sum, float before) {
-          *place(column, row) = from_float<T>(before + to_float(from_float<T>(sum)));
-        });
-  };
-  if (states_fit(args, rows.count, columns.depth)) {
-    load();
-    add_to([&](int row, int k) {
-      return *reinterpret_cast<const uint4*>(room.states + row * (columns.depth + kPadding) + k);
-    });
-  } else {
-    add_to([&](int row, int k) {
-      return shared_by_blocks(states + int64_t{rows.sequence[row]} * columns.depth + k);
-    });
+        [&](int column, int row, float sum, float) { both[row * width + column] = sum; });
   }
 }
 
-template <int kTiles>
-__device__ Columns qkv_columns(const DecodeArgs& args, int layer) {
-  return single_columns<kTiles>(args.layers[layer].qkv, (args.heads + 2 * args.kv_heads) * args.head_size,
-                                args.dim);
-}
-
-/// Whether the queries of `layer` are made whatever its gate says: with few sequences in the same phase as
-/// its score, which takes hardly longer, so that a layer that is computed does not wait for its gate.
-template <int kTiles>
-__device__ bool projects_ahead(const DecodeArgs& args, int layer) {
-  return args.layers[layer].gate_norm == nullptr ? args.forced == nullptr : kTiles == 1;
-}
-
-/// Brings the weights near that come first in `layer`: of gates, and of queries.
-template <typename T, int kTiles>
-__device__ void prefetch_layer(const DecodeArgs& args, int layer) {
-  if (layer >= args.num_layers) return;
-  if (args.layers[layer].gate_norm != nullptr) {
-    prefetch_gates(args, layer);
-    for (int other = layer; other < last_scored(args, layer); ++other)
-      prefetch<T>(gate_columns<kTiles>(args, layer, other));
-  }
-  if (projects_ahead<kTiles>(args, layer)) prefetch<T>(qkv_columns<kTiles>(args, layer));
-}
-
-/// Asks for them.
-template <typename T, int kTiles>
-__device__ void stage_layer(const DecodeArgs& args, int layer, Room<T>& room) {
-  if (layer >= args.num_layers) return;
+/// Which sequences compute a layer: every block finds the same. One block keeps it for the end.
+template <typename T>
+__device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& rows) {
+  __shared__ bool chosen[kMaxDecodeBatch];
+  const int lane = threadIdx.x % 32, inner = args.gate_inner;
   const DecodeLayerArgs& weights = args.layers[layer];
-  for (int other = layer; weights.gate_norm != nullptr && other < last_scored(args, layer); ++other) {
-    const Columns columns = gate_columns<kTiles>(args, layer, other);
-    if (columns.first_job() >= columns.jobs) continue;
-    stage_norm(args.layers[other].gate_norm, args.dim, room.gate_norm);
-    stage_weights<T>(columns, room.template stage_of_gates<kTiles>());
-    break;
+  for (int row = threadIdx.x / 32; row < args.batch; row += kDecodeWarps) {
+    bool active = true;
+    float score = 0;
+    if (scored) {
+      const float* both = args.both + (int64_t{layer} * args.batch + row) * 2 * inner;
+      const float* before = weights.gate_sum + row * inner;
+      const auto* shift = static_cast<const T*>(weights.shift);
+      const auto* out = static_cast<const T*>(weights.out);
+      for (int i = lane; i < inner; i += 32) {
+        const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
+        const float hidden =
+            __ldcg(both + i) + to_float(shift[i]) + sum / static_cast<float>(args.position + 1);
+        score += 0.5f * hidden * (1 + erff(hidden * 0.70710678f)) * to_float(out[i]);
+      }
+      score = warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
+      active = 1 / (1 + expf(-score)) > 0.5f;
+    }
+    if (args.forced != nullptr) active = args.forced[layer * args.batch + row];
+    if (lane == 0) {
+      chosen[row] = active;
+      if (blockIdx.x == 0) {
+        args.active[layer * args.batch + row] = active;
+        args.score[layer * args.batch + row] = score;
+      }
+    }
   }
-  if (!projects_ahead<kTiles>(args, layer)) return;
-  stage_norm(weights.attention_norm, args.dim, room.norm);
-  stage_weights<T>(qkv_columns<kTiles>(args, layer), room.stage);
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    int count = 0;
+    for (int base = 0; base < args.batch; base += 32) {
+      const bool taken = base + lane < args.batch && chosen[base + lane];
+      const unsigned mask = __ballot_sync(0xffffffff, taken);
+      if (taken) rows.sequence[count + __popc(mask & ((1u << lane) - 1))] = base + lane;
+      count += __popc(mask);
+    }
+    if (lane == 0) rows.count = count;
+  }
+  __syncthreads();
 }
 
-/// Queries, keys and values of the new tokens.
+/// x + W input, in place: each element has one writer.
 template <typename T, int kTiles>
-__device__ void project(const DecodeArgs& args, int layer, const Rows& rows, Room<T>& room) {
-  const Columns columns = qkv_columns<kTiles>(args, layer);
-  if (columns.first_job() >= columns.jobs) return;
-  const int64_t width = (args.heads + 2 * args.kv_heads) * args.head_size;
-  if (room.stage.weight != columns.weight) stage_weights<T>(columns, room.stage);
-  load_normed(room.states, args, rows, args.layers[layer].attention_norm, room.norm, args.eps);
-  normed_product<T, kTiles>(args, columns, rows.count, room, room.stage, [&](int column, int row, float sum) {
-    static_cast<T*>(args.turned)[rows.sequence[row] * width + column] = from_float<T>(sum);
-  });
-}
-
-/// What the feed-forward layer's gates let through.
-template <typename T, int kTiles>
-__device__ void open_gates(const DecodeArgs& args, const Columns& gate_up, const void* norm_weight,
-                           const Rows& rows, Room<T>& room) {
-  if (gate_up.first_job() >= gate_up.jobs) return;
-  load_normed(room.states, args, rows, norm_weight, room.norm, args.eps);
-  product<T, kTiles, Job::kPairs>(
-      gate_up, rows.count, room.sums, room.stage,
+__device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
+                            const Rows& rows, float* sums, Stage& stage) {
+  T* x = static_cast<T*>(args.x);
+  product<T, kTiles, false>(
+      columns, rows.count, sums, stage,
       [&](int row, int k) {
-        return *reinterpret_cast<const uint4*>(room.states + row * (args.dim + kPadding) + k);
+        return shared_by_blocks(static_cast<const T*>(input) + int64_t{rows.sequence[row]} * columns.depth +
+                                k);
       },
-      [](int, int) { return 0.0f; },
-      [&](int column, int row, float gate, float up) {
-        const float g = to_float(from_float<T>(gate));
-        const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
-        static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
-            from_float<T>(opened * to_float(from_float<T>(up)));
+      [&](int column, int row, float sum, float) {
+        T* place = x + int64_t{rows.sequence[row]} * args.dim + column;
+        // Written by another multiprocessor before; bits of 16, past the first cache.
+        const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(place));
+        *place = from_float<T>(to_float(reinterpret_cast<const T&>(bits)) + to_float(from_float<T>(sum)));
       });
 }
 
-template <typename T, int kTiles, int kSize>
-__device__ void compute_layer(const DecodeArgs& args, int layer, bool projected, const Rows& rows,
-                              Room<T>& room, Place& place) {
-  const DecodeLayerArgs& weights = args.layers[layer];
-  const Columns output = single_columns<kTiles>(weights.output, args.dim, args.heads * kSize);
-  const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
-  const Columns down = single_columns<kTiles>(weights.down, args.dim, args.inner);
-
-  if (!projected) project<T, kTiles>(args, layer, rows, room);
-  stage_weights<T>(output, room.stage);
-  if (!projected) {
-    prefetch_keys<T, kSize>(args, layer, rows);
-    meet(place);
+/// Asks for the weights that come first in `layer`: of its gate, or where everything is computed, of its
+/// queries.
+template <typename T>
+__device__ void stage_layer(const DecodeArgs& args, int layer, int width, Stage& stage) {
+  if (layer >= args.num_layers) return;
+  if (args.layers[layer].gate_norm == nullptr) {
+    if (args.forced == nullptr)
+      stage_weights<T>(plain_columns(args.layers[layer].qkv, width, args.dim), stage);
+    return;
   }
-  attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(room.states));
+  for (int other = layer; other < last_scored(args, layer); ++other) {
+    const Columns columns = gate_columns(args, layer, other);
+    if (columns.first_job() >= columns.jobs) continue;
+    stage_weights<T>(columns, stage);
+    return;
+  }
+}
+
+template <typename T, int kTiles, int kSize>
+__device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& rows, T* input, float* sums,
+                              Stage& stage, Place& place) {
+  const DecodeLayerArgs& weights = args.layers[layer];
+  const int width = (args.heads + 2 * args.kv_heads) * kSize;
+  const Columns qkv = plain_columns(weights.qkv, width, args.dim);
+  const Columns output = plain_columns(weights.output, args.dim, args.heads * kSize);
+  const Columns gate_up = {weights.gate_up, args.inner / 8, args.dim, 8, args.inner};
+  const Columns down = plain_columns(weights.down, args.dim, args.inner);
+  const auto normed = [&](int row, int k) {
+    return *reinterpret_cast<const uint4*>(input + row * (args.dim + kPadding) + k);
+  };
+
+  if (stage.weight != qkv.weight) stage_weights<T>(qkv, stage);
+  load_normed(input, args, rows, weights.attention_norm, args.eps);
+  product<T, kTiles, false>(qkv, rows.count, sums, stage, normed, [&](int column, int row, float sum, float) {
+    static_cast<T*>(args.turned)[int64_t{rows.sequence[row]} * width + column] = from_float<T>(sum);
+  });
+  stage_weights<T>(output, stage);
+  meet(place);
+  attend_all<T, kSize>(args, layer, rows, reinterpret_cast<float*>(input));
   prefetch<T>(gate_up);
   meet(place);
-  add_product<T, kTiles>(args, output, args.attended, rows, room,
-                         [&] { load_attended<T, kSize>(room.states, args, rows); });
-  stage_norm(weights.mlp_norm, args.dim, room.norm);
-  stage_weights<T>(gate_up, room.stage);
+  add_product<T, kTiles>(args, output, args.attended, rows, sums, stage);
+  stage_weights<T>(gate_up, stage);
   prefetch<T>(down);
   meet(place);
-  open_gates<T, kTiles>(args, gate_up, weights.mlp_norm, rows, room);
-  stage_weights<T>(down, room.stage);
-  prefetch_layer<T, kTiles>(args, layer + 1);
+  load_normed(input, args, rows, weights.mlp_norm, args.eps);
+  product<T, kTiles, true>(gate_up, rows.count, sums, stage, normed,
+                           [&](int column, int row, float gate, float up) {
+                             const float g = to_float(from_float<T>(gate));
+                             const float opened = to_float(from_float<T>(g / (1 + __expf(-g))));
+                             static_cast<T*>(args.gated)[int64_t{rows.sequence[row]} * args.inner + column] =
+                                 from_float<T>(opened * to_float(from_float<T>(up)));
+                           });
+  stage_weights<T>(down, stage);
   meet(place);
-  add_product<T, kTiles>(args, down, args.gated, rows, room, [&] {
-    load_states(room.states, static_cast<const T*>(args.gated), args.inner, rows);
-  });
-  stage_layer<T, kTiles>(args, layer + 1, room);
+  add_product<T, kTiles>(args, down, args.gated, rows, sums, stage);
+  stage_layer<T>(args, layer + 1, width, stage);
   meet(place);
 }
 
@@ -272,43 +236,29 @@ template <typename T, int kTiles, int kSize>
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ DecodeArgs args) {
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Rows all, rows;
-  __shared__ Decisions decisions;
-  unsigned char* states = memory + sums_bytes(kTiles);
-  unsigned char* norm = states + args.state_bytes;
-  const int units = args.staged_units + args.gate_units;
-  uint4* staged = reinterpret_cast<uint4*>(norm + 2 * norm_bytes(args)) +
-                  int64_t{static_cast<int>(threadIdx.x) / 32} * units * kPieces * 32;
-  Room<T> room{.sums = reinterpret_cast<float*>(memory),
-               .states = reinterpret_cast<T*>(states),
-               .norm = {reinterpret_cast<uint4*>(norm)},
-               .gate_norm = {reinterpret_cast<uint4*>(norm + norm_bytes(args))},
-               .stage = {staged, args.staged_units * kPieces},
-               .gates = {staged + int64_t{args.staged_units} * kPieces * 32, args.gate_units * kPieces}};
+  float* sums = reinterpret_cast<float*>(memory);
+  T* input = reinterpret_cast<T*>(memory + sums_bytes(kTiles));
+  const int64_t staged = int64_t{static_cast<int>(threadIdx.x) / 32} * args.staged_units * kPieces * 32;
+  Stage stage{reinterpret_cast<uint4*>(memory + sums_bytes(kTiles) + input_bytes(args)) + staged,
+              args.staged_units};
   Place place{args};
   if (threadIdx.x == 0) {
     all.count = args.batch;
     for (int row = 0; row < args.batch; ++row) all.sequence[row] = row;
   }
   __syncthreads();
-  int first = 0, decided = 0;  // layers between have decisions, on the present states
+  int scored = 0;  // gates before this layer know what they make of the present states
   for (int layer = 0; layer < args.num_layers; ++layer) {
-    bool projected = false;
-    if (layer >= decided) {
-      const bool scores = args.layers[layer].gate_norm != nullptr;
-      first = layer;
-      decided = scores ? last_scored(args, layer) : layer + 1;
-      if (scores) {
-        score_gates<T, kTiles>(args, layer, decided, room, all);
-        projected = projects_ahead<kTiles>(args, layer);
-        if (projected) project<T, kTiles>(args, layer, all, room);
-        meet(place);
-      }
-      decide<T>(args, first, decided, scores, decisions);
+    const bool scores = args.layers[layer].gate_norm != nullptr;
+    if (scores && layer >= scored) {
+      scored = last_scored(args, layer);
+      score_gates<T, kTiles>(args, layer, scored, input, sums, stage, all);
+      meet(place);
     }
-    choose(args, decisions, (layer - first) * args.batch, rows);
+    choose<T>(args, layer, scores, rows);
     if (rows.count == 0) continue;
-    compute_layer<T, kTiles, kSize>(args, layer, projected, rows, room, place);
-    decided = layer + 1;
+    compute_layer<T, kTiles, kSize>(args, layer, rows, input, sums, stage, place);
+    scored = layer + 1;
   }
   meet(place);
   keep_counts<T>(args);
@@ -325,29 +275,16 @@ int tiles_of(int batch) {
   return batch <= kTileTokens ? 1 : kMaxDecodeBatch / kTileTokens;
 }
 
-/// Of shared memory, beside states and staged weights.
 int64_t fixed_bytes(const DecodeArgs& args) {
-  return sums_bytes(tiles_of(args.batch)) + 2 * norm_bytes(args) + kReserved;
-}
-
-/// Also what goes into the feed-forward layer's second half, where that leaves room to ask for weights.
-int64_t state_bytes(const DecodeArgs& args, const DecodeCard& card) {
-  const int64_t least = least_state_bytes(args), all = (bytes_of_states(args, args.inner) + 127) / 128 * 128;
-  const bool fits = fixed_bytes(args) + all + kLeastUnits * kUnitBytes <= card.shared_bytes;
-  return fits ? std::max(least, all) : least;
+  return sums_bytes(tiles_of(args.batch)) + input_bytes(args);
 }
 
 template <typename T, int kTiles, int kSize>
 cudaError_t launch(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream) {
   const auto kernel = decode_kernel<T, kTiles, kSize>;
-  args.state_bytes = static_cast<int>(state_bytes(args, card));
-  const int64_t taken = fixed_bytes(args) + args.state_bytes;
-  const int64_t units = std::clamp<int64_t>((card.shared_bytes - taken) / kUnitBytes, 0, kMostUnits);
-  const int64_t chunks = (args.dim + kDecodeWarps * kChunk - 1) / (kDecodeWarps * kChunk);
-  const bool has_own_stage = kTiles == 1 && args.gate_inner > 0;  // for a narrow job
-  args.gate_units = has_own_stage ? static_cast<int>(std::min((chunks + 1) / 2, units / 4)) : 0;
-  args.staged_units = static_cast<int>(units) - args.gate_units;
-  const auto bytes = static_cast<size_t>(taken - kReserved + units * kUnitBytes);
+  const int64_t room = card.shared_bytes - kReserved - fixed_bytes(args);
+  args.staged_units = static_cast<int>(std::clamp<int64_t>(room / kUnitBytes, 0, kMostUnits));
+  const auto bytes = static_cast<size_t>(fixed_bytes(args) + args.staged_units * kUnitBytes);
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
       error != cudaSuccess)
@@ -386,7 +323,7 @@ bool decode_layers_fit(const DecodeArgs& args, const DecodeCard& card) {
   const int depth = args.heads * args.head_size;
   return heads && args.num_layers <= kMaxDecodeLayers && args.batch >= 1 && args.batch <= kMaxDecodeBatch &&
          args.dim % kChunk == 0 && depth % kChunk == 0 && args.inner % kChunk == 0 &&
-         args.gate_inner % 8 == 0 && fixed_bytes(args) + least_state_bytes(args) <= card.shared_bytes;
+         args.gate_inner % 8 == 0 && fixed_bytes(args) + kReserved <= card.shared_bytes;
 }
 
 cudaError_t launch_decode_layers(ElementType type, DecodeArgs& args, const DecodeCard& card,

@@ -45,8 +45,6 @@ struct DecodeArgs {
   int position;      ///< tokens that each sequence has seen
   int lookahead;     ///< gates that are scored at once, on the states of the first
   int staged_units;  ///< set by the launch: chunks of weights that a warp asks for ahead
-  int gate_units;    ///< set by the launch: the same for a gate
-  int state_bytes;   ///< set by the launch: of shared memory, for a phase's states
   int most_splits;   ///< parts of a sequence's keys that blocks share
   float eps;
   float gate_eps;
@@ -61,7 +59,7 @@ struct DecodeArgs {
   float* both;        ///< [num_layers, batch, 2 · gate_inner]
   float* score;       ///< [num_layers, batch]
   void* turned;       ///< [batch, (heads + 2 · kv_heads) · head_size]
-  float* parts;       ///< [batch, heads, most_splits, head_size + 4]
+  float* parts;       ///< [batch, heads, most_splits, head_size + 2]
   void* attended;     ///< [batch, heads · head_size]
   void* gated;        ///< [batch, inner]
   unsigned* arrived;  ///< [2 + batch · kv_heads], zero before and after

@@ -27,7 +27,7 @@ at::Tensor embed_texts(DualTower model, std::shared_ptr<const TextSource> source
 /// Texts that are no part of a data set: queries, prompts.
 at::Tensor embed_texts(DualTower model, const TextEncoding& encoding, const std::vector<std::string>& texts,
                        const EvaluateOptions& options = {});
-/// Clips. REQUIRES model->config().hears.
+/// Clips. REQUIRES model->config().audio_tower.
 at::Tensor embed_sounds(DualTower model, std::shared_ptr<const AudioSource> source,
                         const EvaluateOptions& options = {});
 /// What region scores compare as well, where the model has them: all parts of all samples, texts padded to

@@ -53,14 +53,14 @@ std::vector<int64_t> record_of_caption(const TextSource& texts) {
 }
 
 /// The records that retrieval can take.
-std::shared_ptr<const Dataset> fitting(std::shared_ptr<const Dataset> dataset, bool hears) {
+std::shared_ptr<const Dataset> fitting(std::shared_ptr<const Dataset> dataset, bool audio_tower) {
   bool pairs = false;
   auto kept = usable_records(std::move(dataset), [&](const Record& record) -> std::string {
     const bool image = !record.image_path.empty(), text = !record.captions.empty(),
                sound = !record.audio_path.empty();
     pairs = pairs || (image && text);
-    if (!hears && !(image && text)) return "retrieval needs an image and captions in every row";
-    if (hears && image + text + sound < 2)
+    if (!audio_tower && !(image && text)) return "retrieval needs an image and captions in every row";
+    if (audio_tower && image + text + sound < 2)
       return "retrieval needs two at least of image, captions and audio in every row";
     return "";
   });
@@ -72,7 +72,7 @@ std::shared_ptr<const Dataset> fitting(std::shared_ptr<const Dataset> dataset, b
 
 RetrievalData::RetrievalData(std::shared_ptr<const Dataset> data, const ModelInputs& inputs,
                              std::shared_ptr<const Tokenizer> tokenizer, const Options& options)
-    : dataset(fitting(std::move(data), options.hears)) {
+    : dataset(fitting(std::move(data), options.audio_tower)) {
   const DatasetPart pictures = records_with(dataset, &Record::image_path);
   record_of_image = pictures.places;
   group_of_image = group_by_tag(*dataset, record_of_image, options.group_tag);
@@ -82,7 +82,7 @@ RetrievalData::RetrievalData(std::shared_ptr<const Dataset> data, const ModelInp
   texts = std::make_shared<const TextSource>(dataset, TextEncoding(std::move(tokenizer), inputs.text));
   captions_with_image = owners(record_of_image, record_of_caption(*texts)).kept;
   const DatasetPart clips = records_with(dataset, &Record::audio_path);
-  if (!options.hears || clips.dataset->size() == 0) return;
+  if (!options.audio_tower || clips.dataset->size() == 0) return;
   record_of_sound = clips.places;
   sounds = std::make_shared<const AudioSource>(
       clips.dataset, std::make_shared<const AudioViews>(inputs.audio, Phase::kEvaluate), /*seed=*/0);

@@ -25,7 +25,7 @@ struct RetrievalData {
 
   struct Options {
     std::string group_tag = "unseen";  ///< whose values are shown apart; ignored where no record has it
-    bool hears = false;                ///< the model's config().hears
+    bool audio_tower = false;          ///< the model's config().audio_tower
   };
   /// Broken rows, as the data set's report handles them: a record without image or caption; where the model
   /// hears, one that has fewer than two of image, captions and sound. Errors (kData): no record with both

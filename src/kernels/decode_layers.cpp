@@ -12,7 +12,7 @@ namespace fathom::kernels {
 namespace {
 
 constexpr int64_t kMostSequences = 64, kMostLayers = 96;
-constexpr int64_t kMostStateBytes = 160 << 10;  ///< of shared memory, for all sequences' states and two norms
+constexpr int64_t kMostNormedBytes = 160 << 10;  ///< of shared memory, for all sequences' states
 
 std::vector<at::Tensor> layer_weights(const DecodeLayer& layer) {
   const CountedWeights& w = layer.weights;
@@ -45,8 +45,7 @@ bool has_decode_layers(const at::Tensor& x_BD, const DecodeStep& step) {
   const auto [heads, kv_heads] = step.heads;
   const int64_t group = heads / kv_heads, size = step.layers.front().keys.size(3);
   const bool fits = sequences >= 1 && sequences <= kMostSequences && std::ssize(step.layers) <= kMostLayers &&
-                    dim % 64 == 0 &&
-                    2 * sequences * (std::max(dim, heads * size) + 32) + 4 * dim <= kMostStateBytes &&
+                    dim % 64 == 0 && 2 * sequences * (dim + 32) <= kMostNormedBytes &&
                     (size == 64 || size == 128) && heads * size % 64 == 0 && heads == group * kv_heads &&
                     (group == 1 || group == 2 || group == 4 || group == 8);
   return fits &&

@@ -37,7 +37,7 @@ struct DecodeStep {
 
 /// Whether there is a kernel for states like `x_BD` through such layers: 16 bits, all weights of their type,
 /// E 64 or 128, 1, 2, 4 or 8 heads to a key, D, H·E and M multiples of 64, I of 8, at most 96 layers and 64
-/// sequences, as far as 160 KB hold their states, the wider of D and H·E, and two norms' weights.
+/// sequences, as far as 160 KB hold their states.
 bool has_decode_layers(const at::Tensor& x_BD, const DecodeStep& step);
 
 /// The states after all layers, [B, D], and which layers computed which token, bool [L, B]. Keys and values

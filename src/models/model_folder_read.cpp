@@ -148,7 +148,7 @@ DualTower read_dual_tower(const std::string& folder, const Json& record, const L
              vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.has_additions());
   const auto bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));
   std::optional<WeightFiles> audio;
-  if (config.hears) audio = WeightFiles::open(path_in(folder, "audio"));
+  if (config.audio_tower) audio = WeightFiles::open(path_in(folder, "audio"));
   require_weights(parameter_count(config),
                   text.num_elements() + vision.num_elements() + bridge.num_elements() +
                       (audio ? audio->num_elements() : 0),

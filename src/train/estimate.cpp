@@ -86,11 +86,11 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
   const ContrastiveSample sample = {.views = recipe.data.pairing.views_per_image,
                                     .captions = recipe.data.pairing.captions_per_image,
                                     .tokens = recipe.data.inputs.text.max_tokens,
-                                    .frames = model.hears ? recipe.data.inputs.audio.max_frames() : 0};
+                                    .frames = model.audio_tower ? recipe.data.inputs.audio.max_frames() : 0};
   return {parameter_count(model), contrastive_flops(model, recipe.contrastive, sample),
           per_width * (static_cast<double>(sample.views) * kept_widths(model.vision) +
                        static_cast<double>(sample.captions) * kept_widths(model.text, sample.tokens) +
-                       (model.hears ? kept_widths(model.audio, sample.frames) : 0))};
+                       (model.audio_tower ? kept_widths(model.audio, sample.frames) : 0))};
 }
 
 }  // namespace

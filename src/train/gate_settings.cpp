@@ -20,7 +20,7 @@ std::vector<EncoderGate> encoder_gates(const RecipeConfig& recipe) {
       const DualTowerConfig& model = recipe.dual_tower;
       return {{.path = "model.vision.gate", .gate = model.vision.gate, .has_keys = false},
               {.path = "model.text.gate", .gate = model.text.gate},
-              {.path = "model.audio.gate", .gate = model.audio.gate, .there = model.hears}};
+              {.path = "model.audio.gate", .gate = model.audio.gate, .there = model.audio_tower}};
     }
     case TaskKind::kAnswers: {
       const FusionConfig& model = recipe.fusion;

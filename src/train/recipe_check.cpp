@@ -105,8 +105,8 @@ void check_shared_targets(const RecipeConfig& recipe, const char* key) {
   const ContrastiveConfig& config = recipe.contrastive;
   if (config.loss == ContrastiveLoss::kSigmoid)
     fail(ErrorKind::kConfig, "contrastive.{}: needs contrastive.loss = \"infonce\"", key);
-  if (recipe.dual_tower.hears)
-    fail(ErrorKind::kConfig, "contrastive.{}: for pictures and texts alone, not with model.hears", key);
+  if (recipe.dual_tower.audio_tower)
+    fail(ErrorKind::kConfig, "contrastive.{}: for pictures and texts alone, not with model.audio_tower", key);
   if (config.hard_negatives.max_similarity < 1 || config.hard_negatives.sharpness > 0)
     fail(ErrorKind::kConfig,
          "contrastive.{}: not with contrastive.hard_negatives.{}, which takes other samples for negatives",
@@ -148,10 +148,10 @@ void check_contrastive(const RecipeConfig& recipe) {
   check_hard_negatives(recipe);
   check_mixing(recipe);
   if (recipe.contrastive.soft_targets > 0) check_shared_targets(recipe, "soft_targets");
-  if (recipe.dual_tower.hears) check_sounds(recipe.data.inputs.audio, recipe.dual_tower.audio);
+  if (recipe.dual_tower.audio_tower) check_sounds(recipe.data.inputs.audio, recipe.dual_tower.audio);
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
-  if (recipe.contrastive.self_weight > 0 && recipe.data.pairing.views_per_image < 2)
-    fail(ErrorKind::kConfig, "contrastive.self_weight: needs data.pairing.views_per_image of at least 2");
+  if (recipe.contrastive.view_weight > 0 && recipe.data.pairing.views_per_image < 2)
+    fail(ErrorKind::kConfig, "contrastive.view_weight: needs data.pairing.views_per_image of at least 2");
   if (recipe.contrastive.localization > 0 && recipe.dual_tower.vision.num_regions() < 2)
     fail(ErrorKind::kConfig,
          "contrastive.localization: of pictures of model.vision.image_size = {} one region alone is left",

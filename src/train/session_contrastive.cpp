@@ -30,7 +30,7 @@ Metrics retrieval_metrics(const RetrievalReport& report) {
 /// The names of the figures that an evaluation will give.
 Metrics expected_metrics(const DualTowerConfig& model) {
   RetrievalReport report;
-  if (model.hears)
+  if (model.audio_tower)
     for (const char* direction : {"a2i", "i2a", "a2t", "t2a"}) report.all.sound[direction] = {};
   return retrieval_metrics(report);
 }
@@ -77,7 +77,7 @@ struct SourceFacts {
   }
   /// Errors (kData): no sound at all; hard negatives where samples lack the texts they are known by.
   void check(const RecipeConfig& recipe) const {
-    if (!has_sound) fail(ErrorKind::kData, "{}: model.hears, but no row has audio", path);
+    if (!has_sound) fail(ErrorKind::kData, "{}: model.audio_tower, but no row has audio", path);
     if (recipe.contrastive.hard_negatives.refresh > 0 && !without_text.empty())
       fail(ErrorKind::kData, "{}: contrastive.hard_negatives needs captions in every row", without_text);
   }
@@ -87,7 +87,7 @@ struct SourceFacts {
 /// a linear probe can tell.
 std::function<std::vector<at::Tensor>(DualTower)> centre_measurement(
     const std::vector<std::shared_ptr<const Dataset>>& trained, const ModelInputs& inputs,
-    const std::shared_ptr<const Tokenizer>& tokenizer, bool hears, const EvaluateOptions& options) {
+    const std::shared_ptr<const Tokenizer>& tokenizer, bool audio_tower, const EvaluateOptions& options) {
   constexpr int64_t kMostRecords = 4096;
   std::vector<Record> records;
   for (const auto& dataset : trained) {
@@ -98,7 +98,7 @@ std::function<std::vector<at::Tensor>(DualTower)> centre_measurement(
   const auto data = std::make_shared<const RetrievalData>(
       std::make_shared<const Dataset>(first.path(), first.format(), std::move(records),
                                       first.shared_report()),
-      inputs, tokenizer, RetrievalData::Options{.hears = hears});
+      inputs, tokenizer, RetrievalData::Options{.audio_tower = audio_tower});
   return [data, options](DualTower model) { return measure_centres(std::move(model), *data, options); };
 }
 
@@ -112,8 +112,8 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   const ModelInputs& inputs = recipe.data.inputs;
   const auto views = std::make_shared<const ImageViews>(inputs.image, Phase::kTrain);
   const TextEncoding encoding(tokenizer, inputs.text);
-  const bool hears = recipe.dual_tower.hears;
-  const auto clips = hears ? std::make_shared<const AudioViews>(inputs.audio, Phase::kTrain) : nullptr;
+  const bool audio_tower = recipe.dual_tower.audio_tower;
+  const auto clips = audio_tower ? std::make_shared<const AudioViews>(inputs.audio, Phase::kTrain) : nullptr;
   SourceFacts facts;
   std::vector<std::shared_ptr<const Dataset>> trained;
   SampleSources sources;
@@ -132,18 +132,18 @@ void open_contrastive(Session& session, const SessionPlace& place) {
   // Equal shapes let a step be recorded.
   const bool on_cpu = place.runtime.device().is_cpu();
   const auto source = training_source(session, sources);
-  if (hears) facts.check(recipe);
+  if (audio_tower) facts.check(recipe);
   const auto hard_negatives = make_hard_negatives(recipe, place, source->size());
   session.loader = make_loader(recipe, place, source,
                                {.padding_id = encoding.padding_id(),
                                 .pad_to = on_cpu ? 0 : inputs.text.max_tokens,
-                                .pad_frames_to = on_cpu || !hears ? 0 : inputs.audio.max_frames(),
+                                .pad_frames_to = on_cpu || !audio_tower ? 0 : inputs.audio.max_frames(),
                                 .missing = facts.missing},
                                order_hook(hard_negatives));
   ContrastiveTask::Setup setup{
       .config = recipe.contrastive,
       .num_tokens = inputs.text.max_tokens,
-      .num_frames = hears ? inputs.audio.max_frames() : 0,
+      .num_frames = audio_tower ? inputs.audio.max_frames() : 0,
       .captions_per_image = recipe.data.pairing.captions_per_image,
       .views_per_image = recipe.data.pairing.views_per_image,
       .missing = facts.missing,
@@ -157,11 +157,11 @@ void open_contrastive(Session& session, const SessionPlace& place) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
     ModelInputs evaluated = inputs;
     evaluated.text.mask_probability = 0;
-    const auto data = std::make_shared<const RetrievalData>(val, evaluated, tokenizer,
-                                                            RetrievalData::Options{.hears = hears});
+    const auto data = std::make_shared<const RetrievalData>(
+        val, evaluated, tokenizer, RetrievalData::Options{.audio_tower = audio_tower});
     if (recipe.dual_tower.centred)
-      setup.measure_centres =
-          centre_measurement(trained, evaluated, tokenizer, hears, evaluate_options(recipe, place, 128));
+      setup.measure_centres = centre_measurement(trained, evaluated, tokenizer, audio_tower,
+                                                 evaluate_options(recipe, place, 128));
     setup.evaluate = [data, options = evaluate_options(recipe, place, 128)](DualTower model) {
       return retrieval_metrics(evaluate_retrieval(std::move(model), *data, options));
     };

@@ -80,7 +80,7 @@ TEST(Ranks, TwoEqualOneWithWordsToNameAndLocalization) {
 TEST(Ranks, TwoEqualOneWithMixedPicturesAndSoftTargets) {
   EXPECT_LT(two_against_one("fp64", {"contrastive.mixup=1", "contrastive.cutmix_share=0.5",
                                      "contrastive.mix_share=0.8", "contrastive.soft_targets=0.3",
-                                     "contrastive.self_weight=0.2", "contrastive.word_weight=0.5",
+                                     "contrastive.view_weight=0.2", "contrastive.word_weight=0.5",
                                      "training.micro_batch_size=2", "data.pairing.views_per_image=2"}),
             1e-5);
 }

@@ -40,7 +40,7 @@ class SoundWorld : public ::testing::Test {
     return data() + "/gaps.jsonl";
   }
   std::vector<std::string> arguments(const std::string& run, const std::vector<std::string>& more) const {
-    std::vector<std::string> settings = {"data.train.path=" + data(),  "model.hears=true",
+    std::vector<std::string> settings = {"data.train.path=" + data(),  "model.audio_tower=true",
                                          "model.audio.dim=16",         "model.audio.layers=1",
                                          "model.audio.heads=2",        "model.audio.bands=20",
                                          "model.audio.dropout=0.1",    "model.audio.max_frames=180",
@@ -244,7 +244,7 @@ TEST_F(SoundWorld, SaysWhatIsWrong) {
     return result.error;
   };
   EXPECT_THAT(reason({"data.train.path=" + (world_ / "data")}),
-              HasSubstr("model.hears, but no row has audio"));
+              HasSubstr("model.audio_tower, but no row has audio"));
   EXPECT_THAT(reason({"data.audio.max_seconds=2"}), HasSubstr("more than model.audio.max_frames = 180"));
   EXPECT_THAT(reason({"contrastive.pairs.image_text=0", "contrastive.pairs.image_sound=0",
                       "contrastive.pairs.text_sound=0"}),

@@ -5,7 +5,7 @@ namespace fathom {
 void DualTowerConfig::fields(Fields& f) {
   f.group("vision", vision, "the image encoder, a Swin transformer");
   f.group("text", text, "the text encoder, a transformer");
-  f("hears", hears, "a third tower: sounds in the same space as pictures and texts");
+  f("audio_tower", audio_tower, "a third tower: sounds in the same space as pictures and texts");
   f.group("audio", audio, "its audio encoder");
   f("embed_dim", embed_dim, "width of the space that pictures, texts and sounds share",
     {.low = 1, .high = 1 << 14});
@@ -31,7 +31,7 @@ void DualTowerConfig::fields(Fields& f) {
 void DualTowerConfig::validate() const {
   vision.validate();
   text.validate();
-  if (hears) audio.validate();
+  if (audio_tower) audio.validate();
 }
 
 namespace {
@@ -51,7 +51,7 @@ int64_t part_products(const DualTowerConfig& config, int64_t dim) {
 }
 
 int64_t audio_parameters(const DualTowerConfig& config) {
-  if (!config.hears) return 0;
+  if (!config.audio_tower) return 0;
   return parameter_count(config.audio) + config.audio.dim * config.embed_dim +
          adapter_parameters(config.audio.dim, config.adapters);
 }
@@ -64,7 +64,7 @@ int64_t parameter_count(const DualTowerConfig& config) {
   return parameter_count(config.vision) + parameter_count(config.text) + (vision + text) * config.embed_dim +
          scales + part_products(config, vision) + part_products(config, text) +
          adapter_parameters(vision, config.adapters) + adapter_parameters(text, config.adapters) +
-         audio_parameters(config) + (config.centred ? (config.hears ? 3 : 2) * config.embed_dim : 0);
+         audio_parameters(config) + (config.centred ? (config.audio_tower ? 3 : 2) * config.embed_dim : 0);
 }
 
 int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t tokens) {
@@ -83,7 +83,7 @@ int64_t forward_flops(const DualTowerConfig& config, int64_t pairs, int64_t toke
 }
 
 int64_t sound_flops(const DualTowerConfig& config, int64_t clips, int64_t frames) {
-  if (!config.hears) return 0;
+  if (!config.audio_tower) return 0;
   const int64_t bridge =
       config.audio.dim * config.embed_dim + adapter_products(config.audio.dim, config.adapters);
   return forward_flops(config.audio, clips, frames) + 2 * clips * bridge;

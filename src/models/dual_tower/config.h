@@ -14,7 +14,7 @@ namespace fathom {
 struct DualTowerConfig {
   SwinConfig vision;
   LanguageModelConfig text = {.dim = 256, .layers = 4, .heads = 4, .max_positions = 64};
-  bool hears = false;  ///< a third tower, `audio`
+  bool audio_tower = false;  ///< a third tower, `audio`
   AudioEncoderConfig audio;
   int64_t embed_dim = 256;            ///< width of the shared space
   double initial_temperature = 0.07;  ///< logits start at similarity ÷ this

@@ -34,7 +34,7 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
       register_module("image_projection", Linear(projection(config.vision.output_dim(), config.embed_dim)));
   text_projection_ =
       register_module("text_projection", Linear(projection(config.text.dim, config.embed_dim)));
-  if (config.hears) {
+  if (config.audio_tower) {
     audio_ = register_module("audio", AudioEncoder(config.audio));
     audio_projection_ =
         register_module("audio_projection", Linear(projection(config.audio.dim, config.embed_dim)));
@@ -47,7 +47,7 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
   if (config.centred) {
     image_centre_ = centre("image_centre");
     text_centre_ = centre("text_centre");
-    if (config.hears) audio_centre_ = centre("audio_centre");
+    if (config.audio_tower) audio_centre_ = centre("audio_centre");
   }
   if (config.adapters > 0) {
     image_adapter_ = register_module(
@@ -55,7 +55,7 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
         Adapter(AdapterOptions{.dim = config.vision.output_dim(), .bottleneck = config.adapters}));
     text_adapter_ = register_module(
         "text_adapter", Adapter(AdapterOptions{.dim = config.text.dim, .bottleneck = config.adapters}));
-    if (config.hears)
+    if (config.audio_tower)
       audio_adapter_ = register_module(
           "audio_adapter", Adapter(AdapterOptions{.dim = config.audio.dim, .bottleneck = config.adapters}));
   }
@@ -130,7 +130,7 @@ at::Tensor DualTowerImpl::logit_bias() const {
 
 std::vector<at::Tensor> DualTowerImpl::centres() const {
   if (!config_.centred) return {};
-  if (config_.hears) return {image_centre_, text_centre_, audio_centre_};
+  if (config_.audio_tower) return {image_centre_, text_centre_, audio_centre_};
   return {image_centre_, text_centre_};
 }
 
@@ -140,7 +140,7 @@ void DualTowerImpl::initialise(ParameterInit& init) const {
   if (config_.centred) {
     init.constant("image_centre", 0);
     init.constant("text_centre", 0);
-    if (config_.hears) init.constant("audio_centre", 0);
+    if (config_.audio_tower) init.constant("audio_centre", 0);
   }
 }
 

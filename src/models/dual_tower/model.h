@@ -30,7 +30,7 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor embed_text(const at::Tensor& tokens_BT, const at::Tensor& length_B,
                         const ForwardContext& context = {});
 
-  /// Of clips as `AudioEncoderImpl::pooled` takes them. REQUIRES config().hears.
+  /// Of clips as `AudioEncoderImpl::pooled` takes them. REQUIRES config().audio_tower.
   at::Tensor embed_sound(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
                          const ForwardContext& context = {});
 

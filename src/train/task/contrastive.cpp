@@ -21,7 +21,7 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
     init_parameters(module, setup_.seed);
     module.to(like.device(), like.scalar_type());
   };
-  if (setup_.config.self_weight > 0) {
+  if (setup_.config.view_weight > 0) {
     view_head_ = ViewHead(model.vision.output_dim());
     place(*view_head_);
   }
@@ -43,7 +43,7 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
                                                                    .device = like.device()});
   }
   if (setup_.config.reversal > 0) {
-    discriminator_ = ModalityDiscriminator(model.embed_dim, model.hears ? 3 : 2);
+    discriminator_ = ModalityDiscriminator(model.embed_dim, model.audio_tower ? 3 : 2);
     place(*discriminator_);
   }
   {
@@ -205,7 +205,7 @@ void ContrastiveTask::apply_heads(const at::Tensor& region_NPD, const Rows& rows
 ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
   ContrastiveRows local{.owner_B = micro_batch.batch.index_B};
   std::vector<Modality> modalities{Modality::kImage, Modality::kText};
-  if (setup_.model->config().hears) modalities.push_back(Modality::kSound);
+  if (setup_.model->config().audio_tower) modalities.push_back(Modality::kSound);
   MixedPictures mixed;
   for (const Modality modality : modalities) {
     const Rows rows = rows_of(micro_batch, modality);

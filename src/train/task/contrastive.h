@@ -29,7 +29,7 @@ namespace fathom {
 /// rows, those of picture b at V·b … V·b + V − 1), K ≥ 1 captions of it (`tokens_BT`, likewise) and, where
 /// the model hears, a sound. Every view is a positive of every caption of its picture. With `missing`, a
 /// sample may lack modalities, and a batch may have none of one; encoders see the rows that are there. With
-/// `self_weight`, views of one picture are also contrasted with those of others (Chen et al., "A simple
+/// `view_weight`, views of one picture are also contrasted with those of others (Chen et al., "A simple
 /// framework for contrastive learning of visual representations", ICML 2020). With `word_weight`, a linear
 /// head that is thrown away after training names the words of a picture's captions from its pooled features
 /// (word_targets.h); with `localization`, another tells from pairs of regions where they lie

@@ -37,8 +37,8 @@ void ContrastiveConfig::fields(Fields& f) {
     "(infonce); 0 for none",
     {.low = 0, .high = 0.99});
   f("soft_temperature", soft_temperature, "its temperature", {.low = 0.001});
-  f.group("pairs", pairs, "with model.hears: weights of the kinds of pairs, whose losses are averaged");
-  f("self_weight", self_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
+  f.group("pairs", pairs, "with model.audio_tower: weights of the kinds of pairs, whose losses are averaged");
+  f("view_weight", view_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
   f("self_temperature", self_temperature, "its temperature", {.low = 0.001});
   f("word_weight", word_weight,
     "weight of naming the words of a sample's captions from its picture alone, the rarer a word the more it "

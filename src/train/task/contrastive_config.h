@@ -28,7 +28,7 @@ struct ContrastiveConfig {
   double soft_targets = 0.0;
   double soft_temperature = 0.1;
   PairWeights pairs;
-  double self_weight = 0.0;
+  double view_weight = 0.0;
   double self_temperature = 0.1;
   double word_weight = 0.0;
   double localization = 0.0;

@@ -12,12 +12,13 @@ int64_t head_products(const DualTowerConfig& model, const ContrastiveConfig& con
                       const ContrastiveSample& sample) {
   const int64_t dim = model.vision.output_dim();
   int64_t a_view = 0;
-  if (config.self_weight > 0) a_view += view_head_products(dim);
+  if (config.view_weight > 0) a_view += view_head_products(dim);
   if (config.word_weight > 0) a_view += dim * model.text.vocab_size;
   if (config.localization > 0) a_view += config.localization_pairs * location_head_products(dim);
-  const int64_t embeddings = sample.views + sample.captions + (model.hears ? 1 : 0);
+  const int64_t embeddings = sample.views + sample.captions + (model.audio_tower ? 1 : 0);
   const int64_t told_apart =
-      config.reversal > 0 ? embeddings * discriminator_products(model.embed_dim, model.hears ? 3 : 2) : 0;
+      config.reversal > 0 ? embeddings * discriminator_products(model.embed_dim, model.audio_tower ? 3 : 2)
+                          : 0;
   return sample.views * a_view + told_apart;
 }
 

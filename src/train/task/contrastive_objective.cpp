@@ -109,7 +109,7 @@ ContrastiveObjective::Gathered ContrastiveObjective::gather(const ContrastiveRow
 
 std::vector<ContrastiveObjective::Kind> ContrastiveObjective::kinds() const {
   const PairWeights& weights = setup_.config.pairs;
-  if (!setup_.model->config().hears) return {{Modality::kImage, Modality::kText, 1.0}};
+  if (!setup_.model->config().audio_tower) return {{Modality::kImage, Modality::kText, 1.0}};
   const double sum = weights.image_text + weights.image_sound + weights.text_sound;
   std::vector<Kind> kinds{{Modality::kImage, Modality::kText, weights.image_text / sum},
                           {Modality::kImage, Modality::kSound, weights.image_sound / sum},
@@ -306,7 +306,7 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
     if (config.consistency > 0)
       add(weighed(config.consistency * consistency_loss(local, all, kind, collective)));
   }
-  if (local.view_VD.defined()) add(config.self_weight * view_loss(local, collective));
+  if (local.view_VD.defined()) add(config.view_weight * view_loss(local, collective));
   if (local.word_loss_V.defined())
     add(config.word_weight *
         mean_of_views(local.word_loss_V, local,

@@ -165,13 +165,13 @@ class SoundPairs : public SourcesTest {
     write_file_atomically(folder_ / "sounds.jsonl", lines);
     return open_dataset({.path = folder_ / "sounds.jsonl"});
   }
-  PairedSource source(const std::string& lines, bool hears = true) {
+  PairedSource source(const std::string& lines, bool audio_tower = true) {
     const auto clips = std::make_shared<const AudioViews>(AudioViewConfig{.bands = 10}, Phase::kTrain);
     return PairedSource({.dataset = rows(lines),
                          .images = views(Phase::kTrain),
                          .text = TextEncoding(tokenizer_, {}),
                          .seed = 1,
-                         .clips = hears ? clips : nullptr});
+                         .clips = audio_tower ? clips : nullptr});
   }
 };
 
@@ -196,9 +196,9 @@ TEST_F(SoundPairs, AnyOneOfThreeMayBeMissing) {
 }
 
 TEST_F(SoundPairs, NamesRowsThatSayTooLittle) {
-  const auto reason = [&](const std::string& lines, bool hears) -> std::string {
+  const auto reason = [&](const std::string& lines, bool audio_tower) -> std::string {
     try {
-      source(lines, hears);
+      source(lines, audio_tower);
     } catch (const Error& error) {
       return error.what();
     }

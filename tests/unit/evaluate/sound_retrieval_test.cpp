@@ -45,7 +45,7 @@ class SoundRetrieval : public ::testing::Test {
     config.vision = {
         .image_size = 16, .patch_size = 2, .dim = 8, .depths = {1, 1}, .heads = {2, 2}, .window = 4};
     config.text = {.vocab_size = 300, .dim = 16, .layers = 1, .heads = 2, .max_positions = 12};
-    config.hears = true;
+    config.audio_tower = true;
     config.audio = {.bands = 10, .dim = 16, .layers = 1, .heads = 2, .max_frames = 40};
     config.embed_dim = 12;
     config.centred = true;
@@ -57,12 +57,12 @@ class SoundRetrieval : public ::testing::Test {
     inputs_.text.max_tokens = 12;
     inputs_.text.end_token = "";
   }
-  RetrievalData data(bool hears = true) const {
+  RetrievalData data(bool audio_tower = true) const {
     return {std::make_shared<const Dataset>(folder_.path(), DataFormat::kJsonLines, records_,
                                             std::make_shared<DataReport>()),
             inputs_,
             std::make_shared<const Tokenizer>(byte_tokenizer()),
-            {.hears = hears}};
+            {.audio_tower = audio_tower}};
   }
 
   TemporaryFolder folder_;
@@ -122,7 +122,7 @@ TEST_F(SoundRetrieval, MeasuredCentresLeaveNoMean) {
   const std::vector<double> before = means();
   const std::vector<at::Tensor> found = measure_centres(model_, all);
   EXPECT_EQ(means(), before) << "the model keeps its own";
-  EXPECT_TRUE(at::equal(measure_centres(model_, data(/*hears=*/false))[2], centres[2]))
+  EXPECT_TRUE(at::equal(measure_centres(model_, data(/*audio_tower=*/false))[2], centres[2]))
       << "no sounds: its own";
   for (size_t i = 0; i < centres.size(); ++i) centres[i].copy_(found[i]);
   const std::vector<double> after = means();
@@ -234,7 +234,7 @@ TEST_F(SoundRetrieval, SaysWhatShareOfTheGatedLayersWasComputed) {
 }
 
 TEST_F(SoundRetrieval, NamesRowsOfOneModality) {
-  EXPECT_THROW(data(/*hears=*/false), Error) << "rows without picture or captions";
+  EXPECT_THROW(data(/*audio_tower=*/false), Error) << "rows without picture or captions";
   records_[4].captions.clear();
   try {
     data();

@@ -97,7 +97,7 @@ TEST(ModelFolder, KeepsRegionScoresAndAdapters) {
 TEST(ModelFolder, KeepsAThirdTower) {
   const TemporaryFolder folder;
   DualTowerConfig config = small_dual_tower();
-  config.hears = true;
+  config.audio_tower = true;
   config.audio = {.bands = 8, .dim = 16, .layers = 1, .heads = 2, .max_frames = 20};
   config.adapters = 4;
   DualTower model(config);

@@ -58,7 +58,7 @@ DualTower small_hearing_tower(RegionScore region) {
   DualTowerConfig config = small_dual_tower();
   config.region = region;
   config.adapters = 3;
-  config.hears = true;
+  config.audio_tower = true;
   config.audio = {.bands = 24, .dim = 16, .layers = 2, .heads = 4, .mlp_dim = 24};
   DualTower model(config);
   fill_by_formula(model);

@@ -38,7 +38,7 @@ TEST(Narrowed, DualTowersKeepTheirNames) {
   DualTowerConfig config = small_dual_tower();
   config.audio = {.bands = 8, .dim = 16, .layers = 1, .heads = 2, .max_frames = 20};
   expect_same_names<DualTower>(config);
-  config.hears = config.centred = true;
+  config.audio_tower = config.centred = true;
   config.adapters = 3;
   for (const RegionScore region : {RegionScore::kAttention, RegionScore::kLate}) {
     config.region = region;

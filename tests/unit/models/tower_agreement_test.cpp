@@ -17,7 +17,7 @@ class TowerAgreement : public ::testing::Test {
  protected:
   TowerAgreement() {
     DualTowerConfig config = small_dual_tower();
-    config.hears = true;
+    config.audio_tower = true;
     config.audio = {.bands = 8, .dim = 16, .layers = 1, .heads = 2, .max_frames = 20};
     DualTower model(config);
     fill_by_formula(model);

@@ -121,7 +121,7 @@ TEST_P(CudaDecoding, IsThatOfTheLayersOneByOne) {
           << c10::toString(type) << step;
       for (auto& block : layers)
         if (block->gate()) {
-          EXPECT_LT(relative_error(counts.front(), block->gate()->counts()), 2e-2);
+          EXPECT_LT(relative_error(counts.front(), block->gate()->counts()), 4e-2);
           counts.erase(counts.begin());
           block->gate()->reset_counts();
         }

@@ -257,7 +257,7 @@ TEST(ContrastiveFlops, CountTheHeadsOfTrainingAlone) {
     EXPECT_GT(product_weights(task, name), 0) << name;
     EXPECT_EQ(task.flops_per_sample() - towers, 3 * 2 * rows * product_weights(task, name)) << name;
   };
-  expect_head({.self_weight = 0.2}, "view_head.", 2);
+  expect_head({.view_weight = 0.2}, "view_head.", 2);
   expect_head({.word_weight = 3}, "word_head.", 2);
   expect_head({.localization = 0.3, .localization_pairs = 7}, "location_head.", 2 * 7);
   expect_head({.reversal = 0.1}, "discriminator.", 2 + 3);

@@ -72,7 +72,7 @@ TEST(GateSettings, OfTowersByTheirNames) {
               ElementsAre(StartsWith("model.text.gate.inner: "),
                           StartsWith("model.audio.gate.kind: this model has no such encoder"),
                           StartsWith("gating.score_values: ")));
-  recipe.dual_tower.hears = true;
+  recipe.dual_tower.audio_tower = true;
   recipe.dual_tower.text.gate = {};
   EXPECT_THAT(idle_gate_settings(recipe), IsEmpty());
 }

@@ -97,7 +97,7 @@ TEST(MixedContrast, NamesTheWordsOfBothSamplesInTheirShares) {
 TEST(MixedContrast, AccumulationEqualsTheWholeBatch) {
   ContrastiveConfig config = kMixing;
   config.soft_targets = 0.3;
-  config.self_weight = 0.4;
+  config.view_weight = 0.4;
   config.word_weight = 0.5;
   config.localization = 0.5;
   for (const RegionScore region : {RegionScore::kNone, RegionScore::kLate}) {

@@ -113,7 +113,8 @@ TEST_F(Recipe, TargetsInSharesAreOfPicturesAndTextsByInfoNce) {
     const std::string on = std::string(key) + " = 0.5\n", named = std::string("contrastive.") + key;
     EXPECT_THAT(with(on + "loss = \"sigmoid\"\n", "[model]\nlogit_bias = true\n"),
                 HasSubstr(named + ": needs contrastive.loss = \"infonce\""));
-    EXPECT_THAT(with(on, "[model]\nhears = true\n"), HasSubstr(named + ": for pictures and texts alone"));
+    EXPECT_THAT(with(on, "[model]\naudio_tower = true\n"),
+                HasSubstr(named + ": for pictures and texts alone"));
     const std::string bank = "[contrastive.hard_negatives]\nrefresh = 3\n";
     EXPECT_THAT(with(on, bank + "sharpness = 2\n"),
                 HasSubstr(named + ": not with contrastive.hard_negatives.sharpness"));

@@ -74,7 +74,7 @@ TEST_F(SharedTargets, HoldNoViewsOfPicturesAgainstEachOtherThatAreMixedWithEachO
   const double without = loss({}, rows).item<double>();
   const at::Tensor view_VD = unit_length(torch::randn({2 * kSamples, 6}, at::kDouble));
   rows.view_VD = view_VD;
-  const double with = loss({.self_weight = 0.5, .self_temperature = 0.4}, rows).item<double>();
+  const double with = loss({.view_weight = 0.5, .self_temperature = 0.4}, rows).item<double>();
   double expected = 0;
   for (int64_t i = 0; i < 2 * kSamples; ++i) {
     const auto likeness = [&](int64_t j) {

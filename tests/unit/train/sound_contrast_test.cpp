@@ -18,7 +18,7 @@ using testing::StepResult;
 
 constexpr int64_t kSamples = 12;
 
-DualTower make_model(bool hears, RegionScore region = RegionScore::kNone, bool logit_bias = false) {
+DualTower make_model(bool audio_tower, RegionScore region = RegionScore::kNone, bool logit_bias = false) {
   DualTowerConfig config;
   config.vision = {.image_size = 16,
                    .patch_size = 2,
@@ -28,7 +28,7 @@ DualTower make_model(bool hears, RegionScore region = RegionScore::kNone, bool l
                    .window = 4,
                    .drop_path = 0.2};
   config.text = {.vocab_size = 50, .dim = 16, .layers = 2, .heads = 2, .max_positions = 12, .dropout = 0.1};
-  config.hears = hears;
+  config.audio_tower = audio_tower;
   config.audio = {.bands = 10, .dim = 16, .layers = 2, .heads = 2, .max_frames = 20, .dropout = 0.1};
   config.embed_dim = 12;
   config.region = region;
@@ -165,8 +165,8 @@ double by_hand(const Missing& missing, const PairWeights& weights) {
   return sum / (weights.image_text + weights.image_sound + weights.text_sound);
 }
 
-double loss(const Missing& missing, const ContrastiveConfig& config, bool hears = true) {
-  ContrastiveTask task({.model = make_model(hears), .config = config, .missing = hears});
+double loss(const Missing& missing, const ContrastiveConfig& config, bool audio_tower = true) {
+  ContrastiveTask task({.model = make_model(audio_tower), .config = config, .missing = audio_tower});
   const auto collective = make_solo_collective();
   return task.loss({make_batch(missing), {}}, {.collective = *collective}).item<double>();
 }
@@ -182,7 +182,7 @@ TEST(SoundContrast, IsTheMeanOverKindsOfPairsThatExist) {
 
 TEST(SoundContrast, WithoutSoundsIsTheDualTower) {
   const Missing silent{.image = kAll, .text = kAll, .sound = kNone};
-  EXPECT_NEAR(3 * loss(silent, {}), loss({kAll, kAll, kAll}, {}, /*hears=*/false), 1e-12);
+  EXPECT_NEAR(3 * loss(silent, {}), loss({kAll, kAll, kAll}, {}, /*audio_tower=*/false), 1e-12);
 }
 
 /// The samples of a batch that an index names.
@@ -231,7 +231,7 @@ TEST(SoundContrast, ViewsOfMissingPicturesAreNotCompared) {
   Batch part = chosen(batch, seen);
   part.has_image_B = at::Tensor();
   const auto added = [](const Batch& of) {
-    return loss_of(of, {.self_weight = 0.7}, 2) - loss_of(of, {}, 2);
+    return loss_of(of, {.view_weight = 0.7}, 2) - loss_of(of, {}, 2);
   };
   EXPECT_GT(added(part), 0.1);
   EXPECT_NEAR(added(batch), added(part), 1e-9);

@@ -26,7 +26,7 @@ class ViewContrast : public ::testing::Test {
     at::Tensor gradient(const std::string& name) const { return parameters.at(name).grad(); }
   };
   Pass run(double weight) const {
-    const ContrastiveConfig config{.self_weight = weight, .self_temperature = kTemperature};
+    const ContrastiveConfig config{.view_weight = weight, .self_temperature = kTemperature};
     ContrastiveTask task({.model = make_model(config), .config = config, .views_per_image = 2, .seed = 6});
     const auto collective = make_solo_collective();
     const at::Tensor loss = task.loss({batch_, {}}, {.collective = *collective});
