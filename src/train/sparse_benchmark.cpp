@@ -6,13 +6,18 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <optional>
+#include <span>
+#include <utility>
 
 #include "distributed/collective.h"
 #include "distributed/data_parallel.h"
+#include "kernels/weight_copies.h"
 #include "nn/init.h"
 #include "train/flop_counter.h"
 #include "train/optimizer.h"
 #include "train/stand_in_prompt.h"
+#include "train/step_recorder.h"
 #include "train/task/language.h"
 
 namespace fathom {
@@ -48,6 +53,70 @@ at::Tensor drawn(int64_t rows, int64_t columns, double share, at::Device device)
       .lt(drawn_of(columns, share))
       .to(device);
 }
+
+/// A model and what its steps take beside it, as the trainer has them: copies of weights in 16 bits, and
+/// gradients that are written where they are to lie.
+struct Learner {
+  Learner(LanguageModel model, MicroBatch batch, Collective& group, int64_t tokens)
+      : collective(group),
+        task({.model = model, .num_tokens = tokens}),
+        reducer(group, task.parameters()),
+        inputs{std::move(batch)} {
+    ForwardContext& forward = inputs[0].forward;
+    forward.rooms = &reducer;
+    if (c10::elementSize(forward.compute_dtype.value_or(at::kFloat)) != 2) return;
+    std::vector<at::Tensor> weights;
+    for (const auto& [name, parameter] : task.parameters()) weights.push_back(parameter);
+    copies.emplace(weights, *forward.compute_dtype);
+    forward.copies = &*copies;
+  }
+
+  void learn(std::span<const MicroBatch> micro_batches) {
+    const StepContext step{.total_steps = 1,
+                           .global_samples = micro_batches[0].batch.size(),
+                           .collective = collective,
+                           .expect_last_backward = [this] { reducer.expect_last_backward(); }};
+    task.before_step(micro_batches, step);
+    reducer.zero();
+    task.forward_backward(micro_batches, step);
+    reducer.finish();
+  }
+
+  Collective& collective;
+  LanguageTask task;
+  GradientReducer reducer;
+  std::vector<MicroBatch> inputs;
+  std::optional<kernels::WeightCopies> copies;
+};
+
+/// Steps of one kind, recorded where the device has graphs, as the trainer's are.
+class TimedStep {
+ public:
+  /// `optimizer` updates what it has, whatever learns.
+  TimedStep(Learner& learner, AdamW& optimizer, DeviceRuntime& runtime)
+      : learner_(learner), optimizer_(optimizer), runtime_(runtime), recorder_(runtime, true) {}
+
+  double milliseconds_of_one() {
+    learner_.inputs[0].forward.waited = &waited_;
+    return milliseconds(runtime_, [this] {
+      if (learner_.copies) learner_.copies->refresh();
+      recorder_.run(learner_.inputs, [this](std::span<const MicroBatch> inputs) {
+        learner_.learn(inputs);
+        const at::Tensor norm = optimizer_.gradient_norm();
+        optimizer_.step({.norm = norm});
+        return std::vector<at::Tensor>{norm};
+      });
+      if (waited_) recorder_.disable();
+    });
+  }
+
+ private:
+  Learner& learner_;
+  AdamW& optimizer_;
+  DeviceRuntime& runtime_;
+  StepRecorder recorder_;
+  bool waited_ = false;  ///< a gate has asked the device for a count
+};
 
 class Benchmark {
  public:
@@ -115,43 +184,28 @@ class Benchmark {
     const int64_t batch = config_.training_batch, tokens = config_.training_tokens;
     const GateTrace forced = decisions(batch, tokens);
     const at::Tensor index_B = torch::arange(batch, torch::kLong).to(device_);
-    const ForwardContext context = {.training = true,
-                                    .key_B = index_B,
-                                    .compute_dtype = config_.type,
-                                    .explore = config_.explore,
-                                    .sample_share = 1.0 / static_cast<double>(batch),
-                                    .forced_gates = &forced};
-    const std::vector<MicroBatch> micro_batches = {
-        {Batch{.index_B = index_B, .tokens_BT = random_tokens(batch, tokens + 1)}, context}};
-    LanguageTask task({.model = gated_, .num_tokens = tokens}),
-        rest_task({.model = rest_, .num_tokens = tokens});
-    GradientReducer reducer(*collective, task.parameters()),
-        rest_reducer(*collective, rest_task.parameters());
-    AdamW optimizer(group_parameters(task.parameters(), {}), OptimizerConfig{});
-    const auto learn = [&](Task& learner, GradientReducer& sums) {
-      const StepContext step{.total_steps = 1,
-                             .global_samples = batch,
-                             .collective = *collective,
-                             .expect_last_backward = [&sums] { sums.expect_last_backward(); }};
-      learner.before_step(micro_batches, step);
-      sums.zero();
-      learner.forward_backward(micro_batches, step);
-      sums.finish();
-    };
-    const auto update = [&] { optimizer.step({.norm = optimizer.gradient_norm()}); };
+    MicroBatch micro_batch{Batch{.index_B = index_B, .tokens_BT = random_tokens(batch, tokens + 1)},
+                           ForwardContext{.training = true,
+                                          .key_B = index_B,
+                                          .compute_dtype = config_.type,
+                                          .explore = config_.explore,
+                                          .sample_share = 1.0 / static_cast<double>(batch)}};
+    Learner rest_learner(rest_, micro_batch, *collective, tokens);
+    micro_batch.forward.forced_gates = &forced;
+    Learner learner(gated_, std::move(micro_batch), *collective, tokens);
+    AdamW optimizer(group_parameters(learner.task.parameters(), {}), OptimizerConfig{});
+    if (learner.copies) optimizer.set_copies(*learner.copies);
+    TimedStep dense(learner, optimizer, runtime_), gated(learner, optimizer, runtime_),
+        rest(rest_learner, optimizer, runtime_);
+    // What is launched and then recorded in the first steps counts for nothing.
+    const int64_t first = device_.is_cpu() ? -1 : -4;
     Rounds rounds;
-    for (int64_t round = -1; round < config_.rounds; ++round) {
-      double times[2] = {};
-      for (const bool dense : {true, false}) {
-        run_dense(dense);
-        times[dense ? 0 : 1] = milliseconds(runtime_, [&] {
-          learn(task, reducer);
-          update();
-        });
-      }
-      const double rest =
-          milliseconds(runtime_, [&] { learn(rest_task, rest_reducer); }) + milliseconds(runtime_, update);
-      if (round >= 0) add(rounds, times[0], times[1], rest);
+    for (int64_t round = first; round < config_.rounds; ++round) {
+      run_dense(true);
+      const double dense_ms = dense.milliseconds_of_one();
+      run_dense(false);
+      const double gated_ms = gated.milliseconds_of_one(), rest_ms = rest.milliseconds_of_one();
+      if (round >= 0) add(rounds, dense_ms, gated_ms, rest_ms);
     }
     return rounds.medians(share_of(tokens));
   }

@@ -68,7 +68,7 @@ struct DecodeTiming {
 
 struct SparseBenchmarkReport {
   SparseTiming prefill;              ///< logits of each last position
-  SparseTiming training;             ///< forward, backward, clipping, AdamW
+  SparseTiming training;             ///< the trainer's step, recorded where it would be
   std::vector<DecodeTiming> decode;  ///< each context with all batches
   double activated_share = 0;        ///< of the prefill's tokens, over all layers
   double executed_flop_share = 0;    ///< products executed ÷ those of the dense model, in the prefill
@@ -79,7 +79,8 @@ struct SparseBenchmarkReport {
 
 /// Decisions are drawn, exactly the density of each row and layer, since an untrained gate has none worth
 /// having; scores are computed all the same. The gated and the dense model share every kernel. Decoding finds
-/// random keys and values in its cache, the density of the context's in each gated layer.
+/// random keys and values in its cache, the density of the context's in each gated layer. Training steps take
+/// their weights' copies and gradients' places as the trainer's do; `rest_ms` has the whole model's update.
 SparseBenchmarkReport run_sparse_benchmark(const SparseBenchmarkConfig& config, DeviceRuntime& runtime);
 
 }  // namespace fathom
