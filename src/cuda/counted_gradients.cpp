@@ -83,28 +83,28 @@ at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at
   return grad_x;
 }
 
-at::Tensor weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start,
-                       at::ScalarType type) {
+void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start, at::Tensor& result) {
   const c10::cuda::CUDAGuard guard(grad.device());
   const int64_t rows = grad.size(0), out = grad.size(1), in = x.size(1);
-  if (!takes_products(grad, x, in, out)) {
+  const auto type = result.scalar_type();
+  if (!takes_products(grad, x, in, out) || !is_aligned16(result.const_data_ptr()) ||
+      (type != grad.scalar_type() && type != at::kFloat)) {
     const auto free = at::arange(rows, start.options()).ge(start[-1]).unsqueeze(1);
-    return at::matmul(grad.masked_fill(free, 0).t(), x.masked_fill(free, 0)).to(type);
+    result.copy_(at::matmul(grad.masked_fill(free, 0).t(), x.masked_fill(free, 0)));
+    return;
   }
-  auto grad_weight = at::empty({out, in}, grad.options().dtype(type));
   const int64_t bytes = counted_weight_grad_workspace_bytes(rows, in, out);
   const auto workspace = at::empty({bytes}, grad.options().dtype(at::kByte));
   const CountedWeightGradArgs args = {.grad = grad.const_data_ptr(),
                                       .x = x.const_data_ptr(),
-                                      .grad_weight = grad_weight.mutable_data_ptr(),
+                                      .grad_weight = result.mutable_data_ptr(),
                                       .count = count_of(start),
                                       .rows = rows,
                                       .in_dim = in,
                                       .out_dim = out,
-                                      .grad_weight_type = element_type_of(grad_weight, "counted_weight_grad"),
+                                      .grad_weight_type = element_type_of(result, "counted_weight_grad"),
                                       .workspace = bytes > 0 ? workspace.mutable_data_ptr() : nullptr};
   C10_CUDA_CHECK(launch_counted_weight_grad(element_type_of(grad, "counted_weight_grad"), args, stream()));
-  return grad_weight;
 }
 
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up, const at::Tensor& start) {

@@ -21,9 +21,11 @@ enum : size_t { kAttentionNorm, kQkv, kOutput, kMlpNorm, kGateUp, kDown, kWeight
 enum : size_t { kX, kNormed, kTurned, kAttended, kSums, kPart, kH, kHNormed, kUp, kGated, kAdded };
 constexpr size_t kKept = kAdded + 1;
 
+/// `weights`: the function's inputs, of which `block` may know the gradients' places.
 struct BlockHolder : torch::CustomClassHolder {
-  explicit BlockHolder(CountedBlock b) : block(std::move(b)) {}
+  BlockHolder(CountedBlock b, at::TensorList w) : block(std::move(b)), weights(w.vec()) {}
   CountedBlock block;
+  std::vector<at::Tensor> weights;
 };
 
 /// What is left of a branch's rows: of the attention's (0) or the other's (1).
@@ -39,16 +41,27 @@ at::Tensor dropped(const at::Tensor& y, const CountedBlock& block, int64_t branc
 struct ProductGradient {
   AutogradContext& context;
   const variable_list& saved;
-  const CountedRows& rows;
+  const BlockHolder& holder;
   variable_list& grads;
 
   at::Tensor operator()(const at::Tensor& grad, const at::Tensor& x, size_t weight) const {
     const at::Tensor& cast = saved[kKept + weight];
     if (context.needs_input_grad(1 + weight)) {
-      const bool wide = context.saved_data["wide"].toBool();
-      grads[1 + weight] = counted_weight_grad(grad, x, wide ? at::kFloat : cast.scalar_type(), rows);
+      at::Tensor room = room_of(holder.weights[weight], cast);
+      counted_weight_grad(grad, x, holder.block.rows, room);
+      grads[1 + weight] = std::move(room);
     }
-    return counted_input_grad(grad, cast, rows);
+    return counted_input_grad(grad, cast, holder.block.rows);
+  }
+
+ private:
+  /// Float32 for a weight of that type, and then where it is to lie.
+  at::Tensor room_of(const at::Tensor& weight, const at::Tensor& cast) const {
+    const auto type = weight.scalar_type() == at::kFloat ? at::kFloat : cast.scalar_type();
+    at::Tensor room;
+    if (holder.block.rooms != nullptr && weight.scalar_type() == type)
+      room = holder.block.rooms->take(weight);
+    return room.defined() ? room : at::empty(cast.sizes(), cast.options().dtype(type));
   }
 };
 
@@ -86,8 +99,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
                             const CountedBlock& block) {
     variable_list kept(kKept + kWeights);
     const auto y = block_forward(x_BTD, inputs, block, &kept);
-    context->saved_data["wide"] = inputs[kQkv].scalar_type() == at::kFloat;
-    auto holder = c10::make_intrusive<BlockHolder>(block);
+    auto holder = c10::make_intrusive<BlockHolder>(block, inputs.slice(0, kWeights));
     at::Tensor& score_BT = holder->block.score.score_BT;
     if (score_BT.defined()) score_BT = score_BT.detach();
     context->saved_data["block"] = c10::IValue::make_capsule(std::move(holder));
@@ -98,12 +110,13 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& above) {
     const variable_list kept = context->get_saved_variables();
     const auto holder = context->saved_data["block"].toCapsule();
-    const CountedBlock& block = static_cast<BlockHolder*>(holder.get())->block;
+    const auto& held = *static_cast<BlockHolder*>(holder.get());
+    const CountedBlock& block = held.block;
     const CountedRows& rows = block.rows;
     const auto grad = above[0].contiguous();
     const bool learns = block.score.score_BT.defined();
     variable_list grads(1 + kWeights + (learns ? 1 : 0));
-    const ProductGradient product = {*context, kept, rows, grads};
+    const ProductGradient product = {*context, kept, held, grads};
 
     const auto [grad_rows, grad_score] =
         merged_rows_backward(grad, kept[kPart], kept[kAdded], block.score, rows);
@@ -130,15 +143,23 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
 
+/// Of the scorer's product. The room's owner outlives the pass.
+struct ProjectHolder : torch::CustomClassHolder {
+  ProjectHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
+  at::Tensor weight;
+  GradientRooms* rooms;
+};
+
 struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
   enum : size_t { kNorm, kProject, kShift, kOut, kBias, kInputs };
 
   static variable_list forward(AutogradContext* context, const at::Tensor& x_BTD, at::TensorList inputs,
-                               double eps) {
+                               double eps, const LinearTypes& types) {
     static const auto norm = find_op<Two(const at::Tensor&, const at::Tensor&, double)>("fathom::rms_norm");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto type = x_BTD.scalar_type();
-    const auto norm_weight = inputs[kNorm].to(type), project = inputs[kProject].to(type);
+    const auto norm_weight = narrowed_weight(inputs[kNorm], type, types.copies),
+               project = narrowed_weight(inputs[kProject], type, types.copies);
     const auto [normed_BTD, scale] = norm.call(x_BTD, norm_weight, eps);
     const auto both = wide_product(normed_BTD.flatten(0, 1), project.t())
                           .view({x_BTD.size(0), x_BTD.size(1), project.size(0)});
@@ -146,6 +167,8 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     const auto score_BT = causal_scores(both, {inputs[kShift], inputs[kOut], inputs[kBias]}, sum_B1I);
     context->save_for_backward(
         {x_BTD, norm_weight, scale, normed_BTD, project, both, inputs[kShift], inputs[kOut], inputs[kBias]});
+    context->saved_data["project"] =
+        c10::IValue::make_capsule(c10::make_intrusive<ProjectHolder>(inputs[kProject], types.rooms));
     context->mark_non_differentiable({sum_B1I});
     return {score_BT, sum_B1I};
   }
@@ -164,12 +187,15 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
         causal_scores_backward(grad_BT, both, {kept[6], kept[7], kept[8]}, type);
     const auto rows = grad_both.flatten(0, 1);
     const auto grad_normed = at::mm(rows, project.to(type)).to(x.scalar_type()).view_as(x);
+    const auto holder = context->saved_data["project"].toCapsule();
+    const auto& of = *static_cast<ProjectHolder*>(holder.get());
     return {at::Tensor(),
             std::get<1>(norm_backward.call(grad_normed, x, norm_weight, scale)),
-            wide_product(rows.t(), normed),
+            weight_gradient(rows, normed.to(type), of.weight, of.rooms),
             grad_shift,
             grad_out,
             grad_BT.sum().view({1}),
+            at::Tensor(),
             at::Tensor()};
   }
 };
@@ -188,10 +214,10 @@ at::Tensor counted_block(const at::Tensor& x_BTD, const CountedWeights& weights,
 }
 
 std::pair<at::Tensor, at::Tensor> causal_scorer(const at::Tensor& x_BTD, const CausalScorerWeights& weights,
-                                                double eps) {
+                                                double eps, const LinearTypes& types) {
   const variable_list inputs = {weights.norm, weights.project, weights.behind.shift, weights.behind.out,
                                 weights.behind.bias};
-  const auto found = ScorerFunction::apply(x_BTD.detach().contiguous(), at::TensorList(inputs), eps);
+  const auto found = ScorerFunction::apply(x_BTD.detach().contiguous(), at::TensorList(inputs), eps, types);
   return {found[0], found[1]};
 }
 

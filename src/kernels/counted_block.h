@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "kernels/counted_gradients.h"
+#include "kernels/linear.h"
 #include "kernels/weight_copies.h"
+#include "tensor/gradient_rooms.h"
 
 namespace fathom::kernels {
 
@@ -32,6 +34,7 @@ struct CountedBlock {
   CountedRows rows;
   ScoreGradient score;
   WeightCopies* copies = nullptr;  ///< may have the weights in the states' type
+  GradientRooms* rooms = nullptr;  ///< may have places for gradients of products' weights
 };
 
 /// x + f(x) at active tokens, x at the others, f being attention(norm(x)), then mlp(norm(x + that)): [B, T,
@@ -46,8 +49,8 @@ struct CausalScorerWeights {
 };
 
 /// `causal_scores` of a product with norm(x), [B, T], and the sums that it takes, [B, 1, I]. No gradient
-/// flows to x.
+/// flows to x. Of `types` copies and rooms count.
 std::pair<at::Tensor, at::Tensor> causal_scorer(const at::Tensor& x_BTD, const CausalScorerWeights& weights,
-                                                double eps);
+                                                double eps, const LinearTypes& types = {});
 
 }  // namespace fathom::kernels

@@ -48,14 +48,15 @@ at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, 
   return op.call(grad, weight, rows.start_S1);
 }
 
-at::Tensor counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, at::ScalarType type,
-                               const CountedRows& rows) {
-  static const auto op =
-      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::ScalarType)>(
-          "fathom::counted_weight_grad");
-  FATHOM_CHECK(grad.size(0) == x.size(0), "[counted_weight_grad] expected as many rows, got {} and {}",
-               grad.size(0), x.size(0));
-  return op.call(grad, x, rows.start_S1, type);
+void counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, const CountedRows& rows,
+                         at::Tensor& result) {
+  static const auto op = find_op<void(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&)>(
+      "fathom::counted_weight_grad");
+  FATHOM_CHECK(grad.size(0) == x.size(0) && result.is_contiguous() &&
+                   result.sizes() == at::IntArrayRef({grad.size(1), x.size(1)}),
+               "[counted_weight_grad] expected as many rows, got {} and {}, and dense room for {} × {}",
+               grad.size(0), x.size(0), grad.size(1), x.size(1));
+  op.call(grad, x, rows.start_S1, result);
 }
 
 at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
@@ -126,7 +127,7 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "merged_rows_backward(Tensor grad, Tensor part, Tensor y, Tensor? score, Tensor? multiplier, float "
       "share, float explore, Tensor slot, Tensor start) -> (Tensor, Tensor)");
   library.def("counted_input_grad(Tensor grad, Tensor weight, Tensor start) -> Tensor");
-  library.def("counted_weight_grad(Tensor grad, Tensor x, Tensor start, ScalarType type) -> Tensor");
+  library.def("counted_weight_grad(Tensor grad, Tensor x, Tensor start, Tensor(a!) result) -> ()");
   library.def("counted_swiglu_backward(Tensor grad, Tensor gate_up, Tensor start) -> Tensor");
   library.def(
       "counted_rms_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor? "

@@ -28,9 +28,9 @@ std::pair<at::Tensor, at::Tensor> merged_rows_backward(const at::Tensor& grad_BT
                                                        const CountedRows& rows);
 /// grad W: [N, out] → [N, in].
 at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const CountedRows& rows);
-/// gradᵀ x over the rows: [out, in], of `type`, which is that of the rows or float32.
-at::Tensor counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, at::ScalarType type,
-                               const CountedRows& rows);
+/// Writes gradᵀ x over the rows to `result`: [out, in], dense, of the rows' type or float32.
+void counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, const CountedRows& rows,
+                         at::Tensor& result);
 at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
                                    const CountedRows& rows);
 /// Of `rms_norm` of rows `x` [N, D] whose own gradient is `added` [N, D] beside: that of x, and of the weight

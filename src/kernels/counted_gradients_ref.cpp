@@ -57,9 +57,9 @@ at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, 
   return with_room(at::matmul(first(grad, start_S1), weight), grad.size(0));
 }
 
-at::Tensor counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start_S1,
-                               at::ScalarType type) {
-  return at::matmul(first(grad, start_S1).t(), first(x, start_S1)).to(type);
+void counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start_S1,
+                         at::Tensor& result) {
+  result.copy_(at::matmul(first(grad, start_S1).t(), first(x, start_S1)));
 }
 
 at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,

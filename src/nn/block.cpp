@@ -102,7 +102,8 @@ at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view
                               .sin_TF = view.angles.sin_TF,
                               .rows = std::move(decision.rows),
                               .score = std::move(decision.score),
-                              .copies = context.copies};
+                              .copies = context.copies,
+                              .rooms = context.rooms};
   if (view.cache != nullptr) {
     std::tie(block.keys, block.values) = view.cache->room(options_.layer);
     view.cache->filled(options_.layer, block.rows.start_S1);

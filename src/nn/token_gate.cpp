@@ -103,7 +103,7 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
     const auto active_BT = forward(x_BTD, view, context).active_BT;
     return {kernels::chosen_rows({.active_BT = active_BT}).first, {}};
   }
-  const auto score_BT = scorer_->counted(x_BTD, view.cache);
+  const auto score_BT = scorer_->counted(x_BTD, view.cache, context);
   kernels::RowChoice choice{.score_BT = score_BT.detach()};
   if (context.forced_gates != nullptr)
     choice.active_BT = context.forced_gates->active_BT.at(options_.layer);

@@ -78,8 +78,10 @@ at::Tensor TokenScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView
   return at::matmul(hidden_BTH, out_H_.to(hidden_BTH.scalar_type())) + bias_.to(hidden_BTH.scalar_type());
 }
 
-at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cache) const {
-  const auto [score_BT, sum_B1H] = kernels::causal_scorer(x_BTD, weights(), eps());
+at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cache,
+                                    const ForwardContext& context) const {
+  const auto [score_BT, sum_B1H] =
+      kernels::causal_scorer(x_BTD, weights(), eps(), {.copies = context.copies, .rooms = context.rooms});
   if (cache != nullptr) cache->gate_sum(options_.layer) = sum_B1H;
   return score_BT;
 }

@@ -32,7 +32,7 @@ class TokenScorerImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
   /// The same by kernels/counted_block.h, whose gradient goes to parameters alone. REQUIRES a causal scorer,
   /// and texts that begin here.
-  at::Tensor counted(const at::Tensor& x_BTD, KeyValueCache* cache) const;
+  at::Tensor counted(const at::Tensor& x_BTD, KeyValueCache* cache, const ForwardContext& context) const;
   /// As they are, in their own type.
   kernels::CausalScorerWeights weights() const;
   double eps() const { return norm_->eps(); }

@@ -2,6 +2,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <map>
 #include <string>
 
 #include "formula_weights.h"
@@ -11,6 +12,7 @@
 #include "nn/init.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
+#include "tensor/gradient_rooms.h"
 
 namespace fathom::counted_block_test {
 namespace {
@@ -47,6 +49,47 @@ TEST(CausalScorer, HasItsDerivative) {
   testing::expect_gradients(
       scores, {at::rand({12}, at::kDouble) + 0.5, at::randn({10, 12}, at::kDouble) / 3,
                at::randn({10}, at::kDouble), at::randn({5}, at::kDouble), at::randn({1}, at::kDouble)});
+}
+
+/// Lends a place to every parameter once.
+class LentOnce : public GradientRooms {
+ public:
+  at::Tensor take(const at::Tensor& parameter) override {
+    at::Tensor& room = rooms_[parameter.unsafeGetTensorImpl()];
+    if (room.defined()) return {};
+    room = at::full_like(parameter.detach(), 7);
+    return room.view(room.sizes());
+  }
+  size_t count() const { return rooms_.size(); }
+  const void* place_of(const at::Tensor& parameter) {
+    return rooms_[parameter.unsafeGetTensorImpl()].data_ptr();
+  }
+
+ private:
+  std::map<const at::TensorImpl*, at::Tensor> rooms_;
+};
+
+TEST(CountedBlock, WritesGradientsOfWeightsWhereTheyAreToLie) {
+  Block block = block_of(0);
+  const auto x = at::randn({kBatch, kTokens, kDim});
+  const auto learned_with = [&](GradientRooms* rooms) {
+    const ForwardContext context{.training = true, .rooms = rooms, .sample_share = 0.25};
+    block->counted(x, view_of(x), context).square().sum().backward();
+    std::map<std::string, at::Tensor> gradients;
+    for (auto& item : block->named_parameters()) {
+      gradients[item.key()] = item.value().grad();
+      item.value().mutable_grad() = at::Tensor();
+    }
+    return gradients;
+  };
+  LentOnce rooms;
+  auto expected = learned_with(nullptr), got = learned_with(&rooms);
+  ASSERT_EQ(rooms.count(), 5u);
+  for (auto& item : block->named_parameters()) {
+    EXPECT_TRUE(at::equal(got[item.key()], expected[item.key()])) << item.key();
+    if (item.value().dim() != 2) continue;
+    EXPECT_EQ(got[item.key()].data_ptr(), rooms.place_of(item.value())) << item.key();
+  }
 }
 
 class CudaGatedBlock : public ::testing::Test {
