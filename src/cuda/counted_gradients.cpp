@@ -65,7 +65,8 @@ bool takes_products(const at::Tensor& grad, const at::Tensor& other, int64_t in,
          is_aligned16(grad.const_data_ptr()) && is_aligned16(other.const_data_ptr());
 }
 
-at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start) {
+at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start,
+                      int64_t expected) {
   const c10::cuda::CUDAGuard guard(grad.device());
   const int64_t rows = grad.size(0), out = weight.size(0), in = weight.size(1);
   FATHOM_CHECK(grad.size(1) == out, "[counted_input_grad] expected gradients of {}, got {}", out,
@@ -77,13 +78,15 @@ at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at
                                      .grad_x = grad_x.mutable_data_ptr(),
                                      .count = count_of(start),
                                      .rows = rows,
+                                     .expected = expected_of(expected, rows),
                                      .in_dim = in,
                                      .out_dim = out};
   C10_CUDA_CHECK(launch_counted_input_grad(element_type_of(grad, "counted_input_grad"), args, stream()));
   return grad_x;
 }
 
-void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start, at::Tensor& result) {
+void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start, at::Tensor& result,
+                 int64_t expected_in) {
   const c10::cuda::CUDAGuard guard(grad.device());
   const int64_t rows = grad.size(0), out = grad.size(1), in = x.size(1);
   const auto type = result.scalar_type();
@@ -93,13 +96,15 @@ void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& 
     result.copy_(at::matmul(grad.masked_fill(free, 0).t(), x.masked_fill(free, 0)));
     return;
   }
-  const int64_t bytes = counted_weight_grad_workspace_bytes(rows, in, out);
+  const int64_t expected = expected_of(expected_in, rows),
+                bytes = counted_weight_grad_workspace_bytes(expected, in, out);
   const auto workspace = at::empty({bytes}, grad.options().dtype(at::kByte));
   const CountedWeightGradArgs args = {.grad = grad.const_data_ptr(),
                                       .x = x.const_data_ptr(),
                                       .grad_weight = result.mutable_data_ptr(),
                                       .count = count_of(start),
                                       .rows = rows,
+                                      .expected = expected,
                                       .in_dim = in,
                                       .out_dim = out,
                                       .grad_weight_type = element_type_of(result, "counted_weight_grad"),

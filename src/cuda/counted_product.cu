@@ -161,8 +161,8 @@ cudaError_t launch_counted_input_grad(ElementType type, const CountedInputGradAr
   });
 }
 
-int64_t counted_weight_grad_workspace_bytes(int64_t rows, int64_t in_dim, int64_t out_dim) {
-  const int splits = splits_of(rows, in_dim, out_dim);
+int64_t counted_weight_grad_workspace_bytes(int64_t expected, int64_t in_dim, int64_t out_dim) {
+  const int splits = splits_of(expected, in_dim, out_dim);
   return splits == 1 ? 0 : in_dim * out_dim * splits * static_cast<int64_t>(sizeof(float));
 }
 
@@ -175,7 +175,7 @@ cudaError_t launch_counted_weight_grad(ElementType type, const CountedWeightGrad
     if (args.rows == 0)
       return cudaMemsetAsync(args.grad_weight, 0,
                              static_cast<size_t>(args.in_dim * args.out_dim) * (is_float ? 4 : 2), stream);
-    const int splits = splits_of(args.rows, args.in_dim, args.out_dim);
+    const int splits = splits_of(args.expected, args.in_dim, args.out_dim);
     if (splits > 1 && args.workspace == nullptr) return cudaErrorInvalidValue;
     const cudaError_t error = CountedGemm<T>::weight_grad(args, splits, stream);
     if (error != cudaSuccess || splits == 1) return error;

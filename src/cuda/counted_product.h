@@ -12,9 +12,9 @@ namespace fathom::cuda {
 // All matrices are row-major and contiguous, begin at multiples of 16 bytes and do not overlap. `rows` is the
 // room in x and y, which the host knows; `count` is read by the kernel, so the host never waits for it:
 // min(max(*count, 0), rows) rows are taken, all if it is nullptr. The time is proportional to the rows taken,
-// up to whole waves of tiles. Rows after them may hold anything, NaN as well; in an output they are written
-// with anything or left. Sums are made in float32 and in an order that depends on the sizes and the count
-// alone.
+// up to whole waves of tiles. `expected` rows, from 1 to `rows`, are what the kernel is chosen for. Rows
+// after them may hold anything, NaN as well; in an output they are written with anything or left. Sums are
+// made in float32 and in an order that depends on the sizes, the expected rows and the count alone.
 
 /// y = x weightᵀ. `x`: [rows, in_dim]; `weight`: [out_dim, in_dim]; `y`: [rows, out_dim]; all of one type.
 struct CountedProductArgs {
@@ -23,6 +23,7 @@ struct CountedProductArgs {
   void* y;
   const int32_t* count;
   int64_t rows;
+  int64_t expected;
   int64_t in_dim;
   int64_t out_dim;
 };
@@ -34,6 +35,7 @@ struct CountedInputGradArgs {
   void* grad_x;
   const int32_t* count;
   int64_t rows;
+  int64_t expected;
   int64_t in_dim;
   int64_t out_dim;
 };
@@ -47,6 +49,7 @@ struct CountedWeightGradArgs {
   void* grad_weight;
   const int32_t* count;
   int64_t rows;
+  int64_t expected;
   int64_t in_dim;
   int64_t out_dim;
   ElementType grad_weight_type;
@@ -57,7 +60,7 @@ struct CountedWeightGradArgs {
 /// bytes), and no size beyond 2^30. They need a card of compute capability 9.0 (Hopper).
 bool counted_product_fits(ElementType type, int64_t rows, int64_t in_dim, int64_t out_dim);
 /// A long reduction for a small matrix is divided among blocks, whose sums are kept in the workspace.
-int64_t counted_weight_grad_workspace_bytes(int64_t rows, int64_t in_dim, int64_t out_dim);
+int64_t counted_weight_grad_workspace_bytes(int64_t expected, int64_t in_dim, int64_t out_dim);
 // What does not fit is answered with cudaErrorInvalidValue. With no rows nothing is launched, except that
 // grad_weight is cleared.
 cudaError_t launch_counted_product(ElementType type, const CountedProductArgs& args, cudaStream_t stream);

@@ -121,7 +121,8 @@ Two added_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& w
 }
 
 /// On other cards than Hopper's, and for odd widths, rows that are not in use are multiplied too.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Tensor& start) {
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Tensor& start,
+                  int64_t expected) {
   const c10::cuda::CUDAGuard guard(x.device());
   const auto weight = weight_in.contiguous();
   const ElementType type = element_type_of(x, "counted_linear");
@@ -136,6 +137,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Te
                                    .y = y.mutable_data_ptr(),
                                    .count = count_of(start),
                                    .rows = rows,
+                                   .expected = expected_of(expected, rows),
                                    .in_dim = in,
                                    .out_dim = out};
   C10_CUDA_CHECK(launch_counted_product(type, args, stream()));

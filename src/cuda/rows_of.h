@@ -3,6 +3,8 @@
 
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
+
 #include "cuda/counted_rows.h"
 #include "cuda/element_type_of.h"
 
@@ -15,6 +17,11 @@ inline cudaStream_t stream() {
 /// Where the number of rows is read.
 inline const int32_t* count_of(const at::Tensor& start) {
   return start.const_data_ptr<int32_t>() + start.numel() - 1;
+}
+
+/// Of as many rows as there is room for, where the host expects none in particular.
+inline int64_t expected_of(int64_t expected, int64_t rows) {
+  return expected > 0 ? std::min(expected, rows) : rows;
 }
 
 inline RowsArgs rows_of(const at::Tensor& place, const at::Tensor& start) {

@@ -43,20 +43,22 @@ std::pair<at::Tensor, at::Tensor> merged_rows_backward(const at::Tensor& grad_BT
 }
 
 at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const CountedRows& rows) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
-      "fathom::counted_input_grad");
-  return op.call(grad, weight, rows.start_S1);
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t)>(
+          "fathom::counted_input_grad");
+  return op.call(grad, weight, rows.start_S1, rows.expected);
 }
 
 void counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, const CountedRows& rows,
                          at::Tensor& result) {
-  static const auto op = find_op<void(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&)>(
-      "fathom::counted_weight_grad");
+  static const auto op =
+      find_op<void(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, int64_t)>(
+          "fathom::counted_weight_grad");
   FATHOM_CHECK(grad.size(0) == x.size(0) && result.is_contiguous() &&
                    result.sizes() == at::IntArrayRef({grad.size(1), x.size(1)}),
                "[counted_weight_grad] expected as many rows, got {} and {}, and dense room for {} × {}",
                grad.size(0), x.size(0), grad.size(1), x.size(1));
-  op.call(grad, x, rows.start_S1, result);
+  op.call(grad, x, rows.start_S1, result, rows.expected);
 }
 
 at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
@@ -126,8 +128,9 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "merged_rows_backward(Tensor grad, Tensor part, Tensor y, Tensor? score, Tensor? multiplier, float "
       "share, float explore, Tensor slot, Tensor start) -> (Tensor, Tensor)");
-  library.def("counted_input_grad(Tensor grad, Tensor weight, Tensor start) -> Tensor");
-  library.def("counted_weight_grad(Tensor grad, Tensor x, Tensor start, Tensor(a!) result) -> ()");
+  library.def("counted_input_grad(Tensor grad, Tensor weight, Tensor start, int expected) -> Tensor");
+  library.def(
+      "counted_weight_grad(Tensor grad, Tensor x, Tensor start, Tensor(a!) result, int expected) -> ()");
   library.def("counted_swiglu_backward(Tensor grad, Tensor gate_up, Tensor start) -> Tensor");
   library.def(
       "counted_rms_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor? "

@@ -53,12 +53,13 @@ Two merged_rows_backward(const at::Tensor& grad_BTD, const at::Tensor& part, con
   return {grad_rows, gain_N.view_as(p) * p * (1 - p)};
 }
 
-at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start_S1) {
+at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start_S1,
+                              int64_t /*expected*/) {
   return with_room(at::matmul(first(grad, start_S1), weight), grad.size(0));
 }
 
 void counted_weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& start_S1,
-                         at::Tensor& result) {
+                         at::Tensor& result, int64_t /*expected*/) {
   result.copy_(at::matmul(first(grad, start_S1).t(), first(x, start_S1)));
 }
 

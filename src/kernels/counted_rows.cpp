@@ -77,11 +77,12 @@ std::pair<at::Tensor, at::Tensor> added_rms_norm(const at::Tensor& x_BTD, const 
 
 at::Tensor counted_linear(const at::Tensor& x, const at::Tensor& weight, const CountedRows& rows) {
   static const auto op =
-      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>("fathom::counted_linear");
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t)>(
+          "fathom::counted_linear");
   check_rows(x, rows, "counted_linear");
   FATHOM_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1) && weight.scalar_type() == x.scalar_type(),
                "[counted_linear] expected weights for {} features, of the rows' type", x.size(1));
-  return op.call(x, weight, rows.all());
+  return op.call(x, weight, rows.all(), rows.expected);
 }
 
 at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows) {
@@ -141,7 +142,7 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "added_rms_norm(Tensor x, Tensor y, Tensor weight, float eps, Tensor place, Tensor start) -> (Tensor, "
       "Tensor)");
-  library.def("counted_linear(Tensor x, Tensor weight, Tensor start) -> Tensor");
+  library.def("counted_linear(Tensor x, Tensor weight, Tensor start, int expected) -> Tensor");
   library.def("counted_swiglu(Tensor gate_up, Tensor start) -> Tensor");
   library.def(
       "counted_rope_(Tensor(a!) qkv, Tensor cos, Tensor sin, int heads, int kv_heads, Tensor place, Tensor "

@@ -24,6 +24,8 @@ struct CountedRows {
   /// Of the same shape: the last is the number of all rows, and no other is for an operation to read.
   /// Undefined: none are explored.
   at::Tensor used_S1;
+  /// How many rows the host expects: what kernels are chosen for, whatever the device counts; 0: N.
+  int64_t expected = 0;
 
   /// What says in its last element how many rows there are. The others are borders of sequences only where
   /// none are explored.

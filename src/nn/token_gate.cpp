@@ -101,7 +101,9 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
                                        const ForwardContext& context) {
   if (options_.config.kind != GateKind::kCausal) {
     const auto active_BT = forward(x_BTD, view, context).active_BT;
-    return {kernels::chosen_rows({.active_BT = active_BT}).first, {}};
+    kernels::CountedRows rows = kernels::chosen_rows({.active_BT = active_BT}).first;
+    rows.expected = expected_rows(active_BT.numel(), 0);
+    return {std::move(rows), {}};
   }
   const auto score_BT = scorer_->counted(x_BTD, view.cache, context);
   kernels::RowChoice choice{.score_BT = score_BT.detach()};
@@ -118,6 +120,7 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
   const bool counts = !context.training || context.sample_share > 0;
   auto [rows, active_BT] = kernels::chosen_rows(choice, counts ? &counts_on(x_BTD.device()) : nullptr);
   if (context.gate_trace != nullptr) context.gate_trace->active_BT[options_.layer] = active_BT;
+  rows.expected = expected_rows(score_BT.numel(), choice.explore);
   CountedDecision decision{.rows = std::move(rows)};
   if (learns)
     decision.score = {.score_BT = score_BT,
@@ -126,6 +129,13 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
                       .share = context.sample_share / static_cast<double>(x_BTD.size(1)),
                       .values = context.score_values};
   return decision;
+}
+
+/// Of so many tokens, when the gate is on its target.
+int64_t TokenGateImpl::expected_rows(int64_t tokens, double explore) const {
+  const bool whole = dense_ || options_.config.kind == GateKind::kAlternate;
+  const double share = whole ? 1 : options_.config.density_of(options_.index);
+  return static_cast<int64_t>(std::ceil(static_cast<double>(tokens) * (share + (1 - share) * explore)));
 }
 
 /// What becomes of a gate's own choice.

@@ -87,6 +87,7 @@ class TokenGateImpl : public torch::nn::Module {
   const TokenGateOptions& options() const { return options_; }
 
  private:
+  int64_t expected_rows(int64_t tokens, double explore) const;
   at::Tensor chosen(const at::Tensor& own_BT, const at::Tensor& present_BT,
                     const ForwardContext& context) const;
   GateDecision learned(const at::Tensor& score_BT, const at::Tensor& present_BT,

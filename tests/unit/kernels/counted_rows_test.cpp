@@ -5,6 +5,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
@@ -14,6 +16,7 @@
 #include <gtest/gtest.h>
 
 #include "gradcheck.h"
+#include "kernels/counted_gradients.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 #include "tensor/random_keys.h"
@@ -182,6 +185,39 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       EXPECT_LT(testing::relative_error(got.dropped, expected.dropped), 2 * bound);
       EXPECT_LT(testing::relative_error(got.merged, expected.merged), 2 * bound);
     }
+}
+
+/// Widths and numbers of rows that take small tiles and large ones, with one sum of a gradient or several.
+TEST_F(CudaCountedRows, ProductsAreRightWhateverIsExpected) {
+  constexpr int64_t kRoom = 2048, kIn = 256;
+  const auto type = at::TensorOptions(device_).dtype(at::kBFloat16);
+  for (const int64_t out : {264, 3072})
+    for (const int64_t count : {0, 1, 130, 881, 2048})
+      for (const int64_t expected : {0, 1, 881, 2048}) {
+        auto border = at::tensor({int64_t{0}, count}, at::kInt).to(device_);
+        const CountedRows rows = {.place_N = at::arange(kRoom, at::kInt).to(device_),
+                                  .slot_N = at::arange(kRoom, at::kInt).to(device_),
+                                  .start_S1 = border,
+                                  .expected = expected};
+        const at::Tensor weight = at::randn({out, kIn}, type) / 16, x = at::randn({kRoom, kIn}, type),
+                         grad = at::randn({kRoom, out}, type);
+        x.narrow(0, count, kRoom - count).fill_(NAN);
+        grad.narrow(0, count, kRoom - count).fill_(NAN);
+        const auto used = [&](const at::Tensor& of) { return of.narrow(0, 0, count).to(at::kFloat); };
+        auto grad_weight = at::full({out, kIn}, NAN, type.dtype(at::kFloat));
+        kernels::counted_weight_grad(grad, x, rows, grad_weight);
+        EXPECT_LT(testing::relative_error(grad_weight.cpu(), at::matmul(used(grad).t(), used(x)).cpu()), 1e-3)
+            << count << " of " << expected;
+        if (count == 0) continue;
+        EXPECT_LT(testing::relative_error(used(kernels::counted_linear(x, weight, rows)).cpu(),
+                                          at::matmul(used(x), weight.to(at::kFloat).t()).cpu()),
+                  1e-2)
+            << count << " of " << expected;
+        EXPECT_LT(testing::relative_error(used(kernels::counted_input_grad(grad, weight, rows)).cpu(),
+                                          at::matmul(used(grad), weight.to(at::kFloat)).cpu()),
+                  1e-2)
+            << count << " of " << expected;
+      }
 }
 
 }  // namespace
