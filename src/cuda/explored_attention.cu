@@ -1,5 +1,5 @@
 // Attention of explored rows: a few rows, each with a view of its own, so a block takes a row's head, its
-// warps share the keys, and their sums meet at the end.
+// warps share the keys, and their sums meet at the end. Loops ask for several keys and values at a time.
 #include <algorithm>
 
 #include "cuda/counted_rows.h"
@@ -36,6 +36,7 @@ template <typename T>
 __device__ float dot(const float* query, const T* key, int size) {
   using Vector = Vector16<T>;
   float sum = 0;
+#pragma unroll 4
   for (int v = 0; v < size / Vector::kWidth; ++v) {
     const Vector vector = reinterpret_cast<const Vector*>(key)[v];
 #pragma unroll
@@ -77,6 +78,7 @@ __global__ void __launch_bounds__(kThreads) explored_kernel(ExploredAttentionArg
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) sum[i] *= kept;
       const int count = min(32, before + 1 - base);
+#pragma unroll 4
       for (int other = 0; other < count; ++other) {
         const float weight = __shfl_sync(0xffffffff, p, other);
         const T* value = values + __shfl_sync(0xffffffff, key_row, other) * stride;

@@ -1,4 +1,5 @@
-// Scores of a causal gate, and the rows of the tokens that are chosen: small work, so latency is what counts.
+// Scores of a causal gate, and the rows of the tokens that are chosen: small work, so latency is what counts,
+// and loops ask for many elements before they use the first.
 #include <type_traits>
 
 #include "cuda/token_choice.h"
@@ -17,7 +18,7 @@ __device__ float gelu(float x) {
 
 /// Sums of each chunk's second halves. A thread a column.
 template <typename T>
-__global__ void chunk_sum_kernel(CausalScoreArgs args) {
+__global__ void __launch_bounds__(kMaxInner) chunk_sum_kernel(CausalScoreArgs args) {
   const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(args.inner);
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
   const float* other = args.both + ((sequence * args.tokens + first) * 2 + 1) * inner + column;
@@ -30,7 +31,7 @@ __global__ void chunk_sum_kernel(CausalScoreArgs args) {
 }
 
 template <typename T>
-__global__ void score_kernel(CausalScoreArgs args) {
+__global__ void __launch_bounds__(kMaxInner) score_kernel(CausalScoreArgs args) {
   __shared__ float shared[kScoreChunk][kMaxInner / 32];
   const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(args.inner);
   const int warps = inner / 32;
@@ -38,12 +39,13 @@ __global__ void score_kernel(CausalScoreArgs args) {
   const int count = static_cast<int>(min(int64_t{kScoreChunk}, args.tokens - first));
   float sum = 0;
   const float* partial = args.partial + sequence * gridDim.x * inner + column;
+#pragma unroll 16
   for (unsigned chunk = 0; chunk < blockIdx.x; ++chunk) sum += partial[int64_t{chunk} * inner];
   const float* both = args.both + (sequence * args.tokens + first) * 2 * inner + column;
   const auto* shift = static_cast<const T*>(args.shift) + column;
   const float own_shift = to_float(shift[0]), other_shift = to_float(shift[inner]);
   const float out = to_float(static_cast<const T*>(args.out)[column]);
-#pragma unroll 4
+#pragma unroll 8
   for (int t = 0; t < count; ++t) {
     const float own = both[int64_t{t} * 2 * inner] + own_shift;
     sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
@@ -159,7 +161,7 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs a
 /// Gradients of what is behind the GELU, token by token, and each chunk's sums of what these pass back
 /// through their means. A thread a column.
 template <typename T>
-__global__ void hidden_grad_kernel(CausalScoreGradArgs args) {
+__global__ void __launch_bounds__(kMaxInner) hidden_grad_kernel(CausalScoreGradArgs args) {
   const CausalScoreArgs& forward = args.forward;
   const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(forward.inner);
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
@@ -167,6 +169,7 @@ __global__ void hidden_grad_kernel(CausalScoreGradArgs args) {
   const int count = static_cast<int>(min(int64_t{kScoreChunk}, forward.tokens - first));
   float sum = 0;
   const float* partial = forward.partial + sequence * gridDim.x * inner + column;
+#pragma unroll 16
   for (unsigned before = 0; before < blockIdx.x; ++before) sum += partial[int64_t{before} * inner];
   const int64_t token = sequence * forward.tokens + first;
   const float* both = forward.both + token * 2 * inner + column;
@@ -174,7 +177,7 @@ __global__ void hidden_grad_kernel(CausalScoreGradArgs args) {
   const float own_shift = to_float(shift[0]), other_shift = to_float(shift[inner]);
   const float out = to_float(static_cast<const T*>(forward.out)[column]);
   float tail = 0, out_sum = 0;
-#pragma unroll 4
+#pragma unroll 8
   for (int t = 0; t < count; ++t) {
     sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
     const float places = static_cast<float>(first + t + 1);
@@ -192,17 +195,18 @@ __global__ void hidden_grad_kernel(CausalScoreGradArgs args) {
 
 /// A token's part of the mean is in its own and all later ones.
 template <typename T>
-__global__ void other_grad_kernel(CausalScoreGradArgs args) {
+__global__ void __launch_bounds__(kMaxInner) other_grad_kernel(CausalScoreGradArgs args) {
   const CausalScoreArgs& forward = args.forward;
   const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(forward.inner);
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
   const int64_t chunk = sequence * gridDim.x + blockIdx.x, token = sequence * forward.tokens + first;
   const int count = static_cast<int>(min(int64_t{kScoreChunk}, forward.tokens - first));
   float later = 0, own_sum = 0, other_sum = 0;
-  for (int64_t behind = gridDim.x - 1; behind > blockIdx.x; --behind)
+#pragma unroll 16
+  for (int behind = static_cast<int>(gridDim.x) - 1; behind > static_cast<int>(blockIdx.x); --behind)
     later += args.tail[(sequence * gridDim.x + behind) * inner + column];
   auto* grad_both = static_cast<T*>(args.grad_both) + token * 2 * inner + column;
-#pragma unroll 4
+#pragma unroll 8
   for (int t = count - 1; t >= 0; --t) {
     const float own = args.own[(token + t) * inner + column];
     later += own / static_cast<float>(first + t + 1);
