@@ -1,5 +1,6 @@
 #include "distributed/data_parallel.h"
 
+#include <ATen/ops/_foreach_copy.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -17,6 +18,18 @@ at::ScalarType gradient_dtype(const at::Tensor& parameter, GradientType type) {
 }
 
 constexpr int64_t kLearnEverySteps = 100;
+/// Gradients of at most so many elements are brought to their places together, where nobody waits for one.
+constexpr int64_t kSmallGradient = 1 << 16;
+
+/// Copies that are made by one launch.
+struct CopiesTogether {
+  std::vector<at::Tensor> to, from;
+
+  void run() const {
+    const at::NoGradGuard no_grad;
+    if (!to.empty()) at::_foreach_copy_(to, from);
+  }
+};
 
 /// Elements of a bucket that a gradient has: whole vectors of 16 bytes, so that the next begins where kernels
 /// read and products write at full speed.
@@ -79,7 +92,7 @@ struct GradientReducer::State {
       : collective(group), config(settings) {}
 
   void make_buckets();
-  void bind(ReducedParameter& parameter) const;
+  void bind(ReducedParameter& parameter, CopiesTogether* later = nullptr) const;
   void receive(size_t index);
   void send_complete_buckets();
   void send_next();
@@ -209,8 +222,9 @@ at::Tensor GradientReducer::take(const at::Tensor& parameter) {
   return owner.gradient.view(owner.gradient.sizes());
 }
 
-/// Brings what the parameter has for a gradient to its place in the bucket; nothing is zeros.
-void GradientReducer::State::bind(ReducedParameter& parameter) const {
+/// Brings what the parameter has for a gradient to its place in the bucket, with `later` when that runs;
+/// nothing is zeros.
+void GradientReducer::State::bind(ReducedParameter& parameter, CopiesTogether* later) const {
   const at::Tensor found = parameter.value.grad();
   if (!found.is_same(parameter.gradient)) {
     const bool lies_there = found.defined() && found.const_data_ptr() == parameter.gradient.const_data_ptr();
@@ -220,6 +234,8 @@ void GradientReducer::State::bind(ReducedParameter& parameter) const {
     const at::NoGradGuard no_grad;
     if (!found.defined())
       parameter.gradient.zero_();
+    else if (!lies_there && later != nullptr)
+      later->to.push_back(parameter.gradient), later->from.push_back(found);
     else if (!lies_there)
       parameter.gradient.copy_(found);
     parameter.value.mutable_grad() = parameter.gradient;
@@ -236,6 +252,7 @@ void GradientReducer::expect_last_backward() {
 
 void GradientReducer::State::receive(size_t index) {
   ReducedParameter& parameter = parameters[index];
+  if (collective.size() == 1 && parameter.value.numel() <= kSmallGradient) return;  // until `finish`
   bind(parameter);
   if (!armed || collective.size() == 1) return;
   ++parameter.num_received;
@@ -283,7 +300,9 @@ void GradientReducer::finish() {
   State& state = *state_;
   FATHOM_CHECK(state.armed, "[data_parallel] finish() without expect_last_backward()");
   state.armed = false;
-  for (ReducedParameter& parameter : state.parameters) state.bind(parameter);
+  CopiesTogether copies;
+  for (ReducedParameter& parameter : state.parameters) state.bind(parameter, &copies);
+  copies.run();
   if (state.collective.size() == 1) return;
   state.num_overlapped = static_cast<int64_t>(state.num_sent);
   while (state.num_sent < state.buckets.size()) state.send_next();

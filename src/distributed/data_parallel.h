@@ -26,8 +26,9 @@ struct DataParallelConfig {
 
 /// Sums gradients over all ranks. Gradients are views into flat buckets: a step's first contribution to one
 /// is copied there as it comes, or is written there (`take`), further ones are added; nothing is copied
-/// before or after the exchange. A bucket is sent as soon as its last gradient is complete, always in the
-/// same order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
+/// before or after the exchange. In a group of one, which exchanges nothing, small ones are copied by
+/// `finish`, all together. A bucket is sent as soon as its last gradient is complete, always in the same
+/// order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
 /// without sending.
 ///
 /// Gradients are SUMMED: each rank's loss must be its share of the mean over the global batch (sum over its
