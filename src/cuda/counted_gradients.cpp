@@ -23,6 +23,7 @@ namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
 Two merged_rows_backward(const at::Tensor& grad, const at::Tensor& part, const at::Tensor& added,
@@ -207,8 +208,8 @@ at::Tensor rope_backward(const at::Tensor& grad_q_in, const at::Tensor& grad_k_i
   return grad_qkv;
 }
 
-Three causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, const at::Tensor& shift,
-                             const at::Tensor& out, at::ScalarType grad_type) {
+Four causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, const at::Tensor& shift,
+                            const at::Tensor& out, at::ScalarType grad_type) {
   const c10::cuda::CUDAGuard guard(both.device());
   const int64_t inner = out.numel(), sequences = both.size(0), tokens = both.size(1);
   const int64_t chunks = (tokens + kScoreChunk - 1) / kScoreChunk;
@@ -219,7 +220,7 @@ Three causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, con
                inner);
   const auto scratch = [&](at::IntArrayRef sizes) { return at::empty(sizes, both.options()); };
   auto partial = scratch({sequences, chunks, inner}), tail = at::empty_like(partial),
-       own = scratch({sequences, tokens, inner}), parameters = scratch({sequences * chunks, 3 * inner}),
+       own = scratch({sequences, tokens, inner}), parameters = scratch({sequences * chunks, 3 * inner + 1}),
        grad_both = at::empty(both.sizes(), both.options().dtype(grad_type));
   const CausalScoreGradArgs args = {.forward = {.both = both.const_data_ptr<float>(),
                                                 .shift = shift.const_data_ptr(),
@@ -240,7 +241,8 @@ Three causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, con
                                                element_type_of(grad_both, "causal_scores_backward"), args,
                                                stream()));
   const auto sums = at::sum(parameters, {0});
-  return {grad_both, sums.narrow(0, 0, 2 * inner), sums.narrow(0, 2 * inner, inner)};
+  return {grad_both, sums.narrow(0, 0, 2 * inner), sums.narrow(0, 2 * inner, inner),
+          sums.narrow(0, 3 * inner, 1)};
 }
 
 }  // namespace

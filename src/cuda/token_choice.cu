@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kMaxInner) hidden_grad_kernel(CausalScoreGradA
   const auto* shift = static_cast<const T*>(forward.shift) + column;
   const float own_shift = to_float(shift[0]), other_shift = to_float(shift[inner]);
   const float out = to_float(static_cast<const T*>(forward.out)[column]);
-  float tail = 0, out_sum = 0;
+  float tail = 0, out_sum = 0, grad_sum = 0;
 #pragma unroll 8
   for (int t = 0; t < count; ++t) {
     sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
@@ -186,11 +186,14 @@ __global__ void __launch_bounds__(kMaxInner) hidden_grad_kernel(CausalScoreGradA
     const float density = 0.39894228f * expf(-0.5f * hidden * hidden);
     const float grad = args.grad[token + t], passed = grad * out * (below + hidden * density);
     out_sum += grad * hidden * below;
+    grad_sum += grad;
     tail += passed / places;
     args.own[(token + t) * inner + column] = passed;
   }
   args.tail[chunk * inner + column] = tail;
-  args.parameter_partial[(chunk * 3 + 2) * inner + column] = out_sum;
+  float* parameters = args.parameter_partial + chunk * (3 * inner + 1);
+  parameters[2 * inner + column] = out_sum;
+  if (column == 0) parameters[3 * inner] = grad_sum;
 }
 
 /// A token's part of the mean is in its own and all later ones.
@@ -215,8 +218,9 @@ __global__ void __launch_bounds__(kMaxInner) other_grad_kernel(CausalScoreGradAr
     grad_both[int64_t{t} * 2 * inner] = from_float<T>(own);
     grad_both[(int64_t{t} * 2 + 1) * inner] = from_float<T>(later);
   }
-  args.parameter_partial[chunk * 3 * inner + column] = own_sum;
-  args.parameter_partial[(chunk * 3 + 1) * inner + column] = other_sum;
+  float* parameters = args.parameter_partial + chunk * (3 * inner + 1);
+  parameters[column] = own_sum;
+  parameters[inner + column] = other_sum;
 }
 
 }  // namespace

@@ -25,8 +25,8 @@ struct CausalScoreArgs {
   int64_t inner;
 };
 
-/// Its gradient. `parameter_partial` [sequences, chunks, 3 · inner], to be summed: gradients of shift and
-/// out.
+/// Its gradient. `parameter_partial` [sequences, chunks, 3 · inner + 1], to be summed: gradients of shift,
+/// out and bias.
 struct CausalScoreGradArgs {
   CausalScoreArgs forward;  ///< both, shift, out, partial (as there), and the sizes
   const float* grad;        ///< [sequences, tokens]

@@ -183,8 +183,7 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     const auto normed = kept[3].flatten(0, 1), grad_BT = above[0].contiguous();
     // The type of products, as in the layers.
     const auto type = x.is_cuda() ? x.scalar_type() : both.scalar_type();
-    const auto [grad_both, grad_shift, grad_out] =
-        causal_scores_backward(grad_BT, both, {kept[6], kept[7], kept[8]}, type);
+    const auto [grad_both, behind] = causal_scores_backward(grad_BT, both, {kept[6], kept[7], kept[8]}, type);
     const auto rows = grad_both.flatten(0, 1);
     const auto grad_normed = at::mm(rows, project.to(type)).to(x.scalar_type()).view_as(x);
     const auto holder = context->saved_data["project"].toCapsule();
@@ -192,9 +191,9 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     return {at::Tensor(),
             std::get<1>(norm_backward.call(grad_normed, x, norm_weight, scale)),
             weight_gradient(rows, normed.to(type), of.weight, of.rooms),
-            grad_shift,
-            grad_out,
-            grad_BT.sum().view({1}),
+            behind.shift,
+            behind.out,
+            behind.bias,
             at::Tensor(),
             at::Tensor()};
   }

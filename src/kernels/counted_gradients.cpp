@@ -12,6 +12,7 @@ namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
 Two norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, double eps,
@@ -117,11 +118,13 @@ at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, con
   return gain_N.view_as(p) * p * (1 - p);
 }
 
-Three causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const ScorerWeights& weights,
-                             at::ScalarType type) {
-  static const auto op = find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                       const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
-  return op.call(grad_BT, both, weights.shift, weights.out, type);
+std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both,
+                                                            const ScorerWeights& weights,
+                                                            at::ScalarType type) {
+  static const auto op = find_op<Four(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                      const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
+  auto [grad_both, shift, out, bias] = op.call(grad_BT, both, weights.shift, weights.out, type);
+  return {grad_both, {shift, out, bias}};
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
@@ -143,7 +146,7 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "place, Tensor start) -> Tensor");
   library.def(
       "causal_scores_backward(Tensor grad, Tensor both, Tensor shift, Tensor out, ScalarType type) -> "
-      "(Tensor, Tensor, Tensor)");
+      "(Tensor, Tensor, Tensor, Tensor)");
 }
 
 }  // namespace fathom::kernels

@@ -28,6 +28,7 @@ namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
 at::Tensor first(const at::Tensor& x, const at::Tensor& start_S1) {
@@ -132,8 +133,8 @@ at::Tensor counted_rope_backward(const at::Tensor& grad_q, const at::Tensor& gra
   return with_room(grad.view({place_n.numel(), heads * grad_q.size(2)}), place_N.numel());
 }
 
-Three causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const at::Tensor& shift,
-                             const at::Tensor& out_I, at::ScalarType grad_type) {
+Four causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const at::Tensor& shift,
+                            const at::Tensor& out_I, at::ScalarType grad_type) {
   const auto type = both.scalar_type();
   const int64_t inner = out_I.numel(), tokens = both.size(1);
   const auto shifted = both + shift.to(type);
@@ -145,7 +146,7 @@ Three causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, 
   const auto grad_other = grad_mean.flip(1).cumsum(1).flip(1);
   const auto grad_both = at::cat({grad_own, grad_other}, 2);
   return {grad_both.to(grad_type), grad_both.flatten(0, 1).sum(0),
-          (grad_BT1 * at::gelu(hidden)).flatten(0, 1).sum(0)};
+          (grad_BT1 * at::gelu(hidden)).flatten(0, 1).sum(0), grad_BT.sum().view({1})};
 }
 
 }  // namespace
