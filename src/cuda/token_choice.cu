@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kMaxInner = 1024;
 constexpr int kChooseThreads = 1024;
+constexpr int kChoosePlaces = 4;  ///< neighbours of a thread: turns cost a meeting of the block each
 
 __device__ float gelu(float x) {
   return 0.5f * x * (1 + erff(x * 0.70710678f));
@@ -94,20 +95,27 @@ __device__ int scan(int value, int* warp_sums, int* total) {
 }
 
 /// Rows for the places that `takes` says, from row `begun` on, in turns of neighbouring places; `begins`
-/// hears of a sequence's first row. Returns the row after the last.
+/// hears of each place and the row that is next there. Returns the row after the last.
 template <typename Takes, typename Begins>
 __device__ int number_rows(const ChooseRowsArgs& args, int begun, const Takes& takes, const Begins& begins) {
   __shared__ int warp_sums[32];
   const int64_t places = args.sequences * args.tokens;
-  for (int64_t base = 0; base < places; base += kChooseThreads) {
-    const int64_t place = base + threadIdx.x;
-    const bool taken = place < places && takes(place);
+  for (int64_t base = 0; base < places; base += kChooseThreads * kChoosePlaces) {
+    const int64_t first = base + int64_t{threadIdx.x} * kChoosePlaces;
+    const int count = static_cast<int>(max(min(places - first, int64_t{kChoosePlaces}), int64_t{0}));
+    unsigned taken = 0;  // a bit a place
+#pragma unroll
+    for (int i = 0; i < kChoosePlaces; ++i)
+      if (i < count && takes(first + i)) taken |= 1u << i;
     int total = 0;
-    const int row = begun + scan(taken, warp_sums, &total);
-    if (place < places) begins(place, row);
-    if (taken) {
-      args.slot[place] = row;
-      args.place[row] = static_cast<int32_t>(place);
+    int row = begun + scan(__popc(taken), warp_sums, &total);
+#pragma unroll
+    for (int i = 0; i < kChoosePlaces; ++i) {
+      if (i >= count) continue;
+      begins(first + i, row);
+      if ((taken >> i & 1) == 0) continue;
+      args.slot[first + i] = row;
+      args.place[row++] = static_cast<int32_t>(first + i);
     }
     begun += total;
   }
