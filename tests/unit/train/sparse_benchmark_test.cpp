@@ -6,6 +6,7 @@
 
 #include "models/language/model.h"
 #include "nn/init.h"
+#include "tensor/device_runtime.h"
 #include "train/stand_in_prompt.h"
 
 namespace fathom::sparse_benchmark_test {
@@ -28,6 +29,24 @@ TEST(SparseBenchmark, DecodingReadsBlocksOnceAndKeysBySequence) {
   EXPECT_EQ(decode_bytes(model, at::kBFloat16, {}), 2 * head);
   EXPECT_EQ(decode_bytes(model, at::kFloat, {.blocks = 2.5, .visits = 6, .keys = 10}),
             4 * (2.5 * block + head + 6 * 10 * 2 * 16));
+}
+
+TEST(SparseBenchmark, TimesEveryKindOfWork) {
+  const auto runtime = make_device_runtime(at::kCPU);
+  SparseBenchmarkConfig config{.model = decoder(),
+                               .type = at::kBFloat16,
+                               .prefill_batch = 1,
+                               .prefill_tokens = 8,
+                               .training_tokens = 8,
+                               .decode_contexts = {4},
+                               .decode_tokens = 2,
+                               .rounds = 1};
+  const SparseBenchmarkReport report = run_sparse_benchmark(config, *runtime);
+  EXPECT_NEAR(report.activated_share, 0.25, 1e-9);
+  EXPECT_EQ(report.training.share, 0.25);
+  ASSERT_EQ(report.decode.size(), 1u);
+  for (const SparseTiming& timing : {report.prefill, report.training, report.decode[0].timing})
+    for (const double ms : {timing.dense_ms, timing.gated_ms, timing.rest_ms}) EXPECT_GT(ms, 0);
 }
 
 TEST(StandInPrompt, LeavesTheCacheAsAPromptOfItsLengthDoes) {
