@@ -209,15 +209,17 @@ at::Tensor rope_backward(const at::Tensor& grad_q_in, const at::Tensor& grad_k_i
 }
 
 Four causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, const at::Tensor& shift,
-                            const at::Tensor& out, at::ScalarType grad_type) {
+                            const at::Tensor& out, const at::Tensor& scale, at::ScalarType grad_type) {
   const c10::cuda::CUDAGuard guard(both.device());
   const int64_t inner = out.numel(), sequences = both.size(0), tokens = both.size(1);
   const int64_t chunks = (tokens + kScoreChunk - 1) / kScoreChunk;
-  FATHOM_CHECK(grad.is_contiguous() && both.is_contiguous() && grad.scalar_type() == at::kFloat &&
-                   both.scalar_type() == at::kFloat && causal_scores_fit(inner) && sequences < 65536 &&
-                   shift.scalar_type() == out.scalar_type() && shift.is_contiguous() && out.is_contiguous(),
-               "[causal_scores_backward] expected dense float32 rows of a bottleneck of 32 to 1024, got {}",
-               inner);
+  FATHOM_CHECK(
+      grad.is_contiguous() && both.is_contiguous() && grad.scalar_type() == at::kFloat &&
+          both.scalar_type() == at::kFloat && causal_scores_fit(inner) && sequences < 65536 &&
+          shift.scalar_type() == out.scalar_type() && shift.is_contiguous() && out.is_contiguous() &&
+          scale.is_contiguous() && scale.scalar_type() == at::kFloat && scale.numel() == sequences * tokens,
+      "[causal_scores_backward] expected dense float32 rows and scales of a bottleneck of 32 to 1024, got {}",
+      inner);
   const auto scratch = [&](at::IntArrayRef sizes) { return at::empty(sizes, both.options()); };
   auto partial = scratch({sequences, chunks, inner}), tail = at::empty_like(partial),
        own = scratch({sequences, tokens, inner}), parameters = scratch({sequences * chunks, 3 * inner + 1}),
@@ -233,6 +235,7 @@ Four causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, cons
                                                 .tokens = tokens,
                                                 .inner = inner},
                                     .grad = grad.const_data_ptr<float>(),
+                                    .scale = scale.const_data_ptr<float>(),
                                     .own = own.mutable_data_ptr<float>(),
                                     .tail = tail.mutable_data_ptr<float>(),
                                     .grad_both = grad_both.mutable_data_ptr(),

@@ -223,8 +223,9 @@ __global__ void __launch_bounds__(kMaxInner) other_grad_kernel(CausalScoreGradAr
     later += own / static_cast<float>(first + t + 1);
     own_sum += own;
     other_sum += later;
-    grad_both[int64_t{t} * 2 * inner] = from_float<T>(own);
-    grad_both[(int64_t{t} * 2 + 1) * inner] = from_float<T>(later);
+    const float scale = args.scale[token + t];
+    grad_both[int64_t{t} * 2 * inner] = from_float<T>(own * scale);
+    grad_both[(int64_t{t} * 2 + 1) * inner] = from_float<T>(later * scale);
   }
   float* parameters = args.parameter_partial + chunk * (3 * inner + 1);
   parameters[column] = own_sum;

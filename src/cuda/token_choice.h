@@ -30,6 +30,7 @@ struct CausalScoreArgs {
 struct CausalScoreGradArgs {
   CausalScoreArgs forward;  ///< both, shift, out, partial (as there), and the sizes
   const float* grad;        ///< [sequences, tokens]
+  const float* scale;       ///< [sequences, tokens], which grad_both is multiplied with
   float* own;               ///< [sequences, tokens, inner]
   float* tail;              ///< [sequences, chunks, inner]
   void* grad_both;          ///< [sequences, tokens, 2 · inner]

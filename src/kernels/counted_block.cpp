@@ -2,7 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sum.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
@@ -146,6 +147,12 @@ using Two = std::tuple<at::Tensor, at::Tensor>;
 /// Of the scorer's product. The room's owner outlives the pass.
 struct ProjectHolder : torch::CustomClassHolder {
   ProjectHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
+
+  /// Where a gradient of `type` is to lie, or undefined.
+  at::Tensor room(at::ScalarType type) const {
+    return rooms != nullptr && weight.scalar_type() == type ? rooms->take(weight) : at::Tensor();
+  }
+
   at::Tensor weight;
   GradientRooms* rooms;
 };
@@ -160,13 +167,13 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     const auto type = x_BTD.scalar_type();
     const auto norm_weight = narrowed_weight(inputs[kNorm], type, types.copies),
                project = narrowed_weight(inputs[kProject], type, types.copies);
-    const auto [normed_BTD, scale] = norm.call(x_BTD, norm_weight, eps);
+    const auto [normed_BTD, scale_BT1] = norm.call(x_BTD, norm_weight, eps);
     const auto both = wide_product(normed_BTD.flatten(0, 1), project.t())
                           .view({x_BTD.size(0), x_BTD.size(1), project.size(0)});
     auto sum_B1I = at::empty({x_BTD.size(0), 1, project.size(0) / 2}, both.options());
     const auto score_BT = causal_scores(both, {inputs[kShift], inputs[kOut], inputs[kBias]}, sum_B1I);
     context->save_for_backward(
-        {x_BTD, norm_weight, scale, normed_BTD, project, both, inputs[kShift], inputs[kOut], inputs[kBias]});
+        {x_BTD, norm_weight, scale_BT1, project, both, inputs[kShift], inputs[kOut], inputs[kBias]});
     context->saved_data["project"] =
         c10::IValue::make_capsule(c10::make_intrusive<ProjectHolder>(inputs[kProject], types.rooms));
     context->mark_non_differentiable({sum_B1I});
@@ -174,28 +181,25 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& above) {
-    static const auto norm_backward =
-        find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
-            "fathom::rms_norm_backward");
     const auto kept = context->get_saved_variables();
-    const at::Tensor &x = kept[0], &norm_weight = kept[1], &scale = kept[2], &project = kept[4],
-                     &both = kept[5];
-    const auto normed = kept[3].flatten(0, 1), grad_BT = above[0].contiguous();
+    const at::Tensor &x = kept[0], &norm_weight = kept[1], &project = kept[3], &both = kept[4];
     // The type of products, as in the layers.
     const auto type = x.is_cuda() ? x.scalar_type() : both.scalar_type();
-    const auto [grad_both, behind] = causal_scores_backward(grad_BT, both, {kept[6], kept[7], kept[8]}, type);
-    const auto rows = grad_both.flatten(0, 1);
-    const auto grad_normed = at::mm(rows, project.to(type)).to(x.scalar_type()).view_as(x);
+    const auto [grad_both, behind] =
+        causal_scores_backward(above[0].contiguous(), both, {kept[5], kept[6], kept[7]}, kept[2], type);
+    // Of the projection with the norm's weight in it, which multiplies rows that are normed alone: nothing
+    // flows on to these, so that is all that both need.
+    const auto joint = wide_product(grad_both.flatten(0, 1).t(), x.flatten(0, 1));
     const auto holder = context->saved_data["project"].toCapsule();
-    const auto& of = *static_cast<ProjectHolder*>(holder.get());
-    return {at::Tensor(),
-            std::get<1>(norm_backward.call(grad_normed, x, norm_weight, scale)),
-            weight_gradient(rows, normed.to(type), of.weight, of.rooms),
-            behind.shift,
-            behind.out,
-            behind.bias,
-            at::Tensor(),
-            at::Tensor()};
+    at::Tensor grad_project = static_cast<ProjectHolder*>(holder.get())->room(joint.scalar_type());
+    if (grad_project.defined())
+      at::mul_outf(joint, norm_weight, grad_project);
+    else
+      grad_project = joint * norm_weight;
+    return {at::Tensor(), at::sum(joint * project, {0}),
+            grad_project, behind.shift,
+            behind.out,   behind.bias,
+            at::Tensor(), at::Tensor()};
   }
 };
 

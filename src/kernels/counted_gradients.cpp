@@ -120,10 +120,14 @@ at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, con
 
 std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both,
                                                             const ScorerWeights& weights,
+                                                            const at::Tensor& scale_BT1,
                                                             at::ScalarType type) {
-  static const auto op = find_op<Four(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                      const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
-  auto [grad_both, shift, out, bias] = op.call(grad_BT, both, weights.shift, weights.out, type);
+  static const auto op =
+      find_op<Four(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                   const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
+  FATHOM_CHECK(scale_BT1.numel() == grad_BT.numel(), "[causal_scores_backward] expected {} scales, got {}",
+               grad_BT.numel(), scale_BT1.numel());
+  auto [grad_both, shift, out, bias] = op.call(grad_BT, both, weights.shift, weights.out, scale_BT1, type);
   return {grad_both, {shift, out, bias}};
 }
 
@@ -145,7 +149,8 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "counted_rope_backward(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor cos, Tensor sin, Tensor "
       "place, Tensor start) -> Tensor");
   library.def(
-      "causal_scores_backward(Tensor grad, Tensor both, Tensor shift, Tensor out, ScalarType type) -> "
+      "causal_scores_backward(Tensor grad, Tensor both, Tensor shift, Tensor out, Tensor scale, ScalarType "
+      "type) -> "
       "(Tensor, Tensor, Tensor, Tensor)");
 }
 

@@ -57,9 +57,10 @@ at::Tensor counted_rope_backward(const HeadGradients& turned, const at::Tensor& 
 /// the sigmoid times ⟨grad_v, v⟩, 0 where a token is not active. `grad_v`: [N, K, E]; as `score_BT`.
 at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, const at::Tensor& score_BT,
                             const CountedRows& rows);
-/// Gradients of `both` (of `type`), and of the weights, of `causal_scores`.
+/// Gradients of `both` (of `type`), each token's times its `scale` (float32, or the type of `both`), and of
+/// the weights, of `causal_scores`.
 std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both,
                                                             const ScorerWeights& weights,
-                                                            at::ScalarType type);
+                                                            const at::Tensor& scale_BT1, at::ScalarType type);
 
 }  // namespace fathom::kernels

@@ -24,6 +24,19 @@ struct WeightHolder : torch::CustomClassHolder {
   GradientRooms* rooms;
 };
 
+/// From a product's gradient and its rows, in the weight's type. On a GPU float32 is written at once.
+at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, const WeightHolder& of) {
+  const auto type = of.weight.scalar_type();
+  const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
+  at::Tensor room = of.rooms != nullptr ? of.rooms->take(of.weight) : at::Tensor();
+  if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
+  if (is_wide)
+    write_wide_product(room, grad.t(), rows);
+  else
+    room.copy_(at::mm(grad.t(), rows));
+  return room;
+}
+
 /// LibTorch's, but for weights of another type, whose cast may be a copy and whose gradient needs none on a
 /// GPU, and for the bias's gradient: LibTorch's sum of columns takes several times as long as reading them.
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -52,8 +65,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(shape);
     if (context->needs_input_grad(1)) {
       const auto holder = context->saved_data["weight"].toCapsule();
-      const auto& of = *static_cast<WeightHolder*>(holder.get());
-      grad_weight = weight_gradient(grad, rows, of.weight, of.rooms);
+      grad_weight = weight_gradient(grad, rows, *static_cast<WeightHolder*>(holder.get()));
     }
     if (context->saved_data["biased"].toBool() && context->needs_input_grad(2)) grad_bias = column_sum(grad);
     return {grad_x, grad_weight, grad_bias, at::Tensor()};
@@ -97,19 +109,6 @@ at::Tensor column_sum_ref(const at::Tensor& x) {
 }
 
 }  // namespace
-
-at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, const at::Tensor& weight,
-                           GradientRooms* rooms) {
-  const auto type = weight.scalar_type();
-  const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
-  at::Tensor room = rooms != nullptr ? rooms->take(weight) : at::Tensor();
-  if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
-  if (is_wide)
-    write_wide_product(room, grad.t(), rows);
-  else
-    room.copy_(at::mm(grad.t(), rows));
-  return room;
-}
 
 at::Tensor column_sum(const at::Tensor& x) {
   static const auto op = find_op<at::Tensor(const at::Tensor&)>("fathom::column_sum");

@@ -27,11 +27,6 @@ struct LinearTypes {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {},
                   const LinearTypes& types = {});
 
-/// gradᵀ rows, in the type of `weight`, whose gradient it is, and in its place where `rooms` (or null) has
-/// one. On a GPU float32 is written at once. No gradient.
-at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, const at::Tensor& weight,
-                           GradientRooms* rooms);
-
 /// The sum over all dimensions but the last: the gradient of a bias. Of x's type, summed in float32. No
 /// gradient.
 at::Tensor column_sum(const at::Tensor& x);
