@@ -26,10 +26,9 @@ struct DataParallelConfig {
 
 /// Sums gradients over all ranks. Gradients are views into flat buckets: a step's first contribution to one
 /// is copied there as it comes, or is written there (`take`), further ones are added; nothing is copied
-/// before or after the exchange. In a group of one, which exchanges nothing, small ones are copied by
-/// `finish`, all together. A bucket is sent as soon as its last gradient is complete, always in the same
-/// order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
-/// without sending.
+/// before or after the exchange. A bucket is sent as soon as its last gradient is complete, always in the
+/// same order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
+/// without sending, and copies small ones together in `finish`.
 ///
 /// Gradients are SUMMED: each rank's loss must be its share of the mean over the global batch (sum over its
 /// samples divided by the global count), so that the sum over ranks is the gradient of the global mean.

@@ -7,7 +7,7 @@ namespace fathom {
 
 /// Memory in which gradients of parameters end up in any case. A backward pass that writes a gradient there,
 /// and gives autograd what it wrote, spares the passes that clear the memory and bring the gradient to it.
-/// One thread at a time.
+/// One thread, and one backward pass of a parameter, at a time.
 class GradientRooms {
  public:
   virtual ~GradientRooms() = default;

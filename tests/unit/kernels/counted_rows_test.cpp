@@ -15,10 +15,9 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "kernels/counted_gradients.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 #include "tensor/random_keys.h"
 
 namespace fathom::counted_rows_test {
@@ -138,16 +137,7 @@ TEST(CountedRows, NoTokenAtAll) {
   EXPECT_TRUE(at::equal(out.merged, inputs.x));
 }
 
-class CudaCountedRows : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    ASSERT_EQ(make_device_runtime(device_)->missing_kernels(), "");
-  }
-  at::Device device_ = at::kCPU;
-};
+class CudaCountedRows : public cuda_test::CudaKernels {};
 
 TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
   const Inputs inputs;

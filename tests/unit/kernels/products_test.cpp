@@ -15,11 +15,10 @@
 #include <cmath>
 #include <limits>
 
+#include "cuda_fixture.h"
 #include "kernels/attention.h"
 #include "kernels/linear.h"
 #include "kernels/window_attention.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 
 namespace fathom::products_test {
 namespace {
@@ -169,16 +168,7 @@ TEST(HalfAttention, OnACpuIsThatInFloat32) {
   EXPECT_TRUE(at::equal(half, exact.to(at::kHalf)));
 }
 
-class CudaHalfProducts : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    make_device_runtime(device_);
-  }
-  at::Device device_ = at::kCPU;
-};
+class CudaHalfProducts : public cuda_test::CudaKernels {};
 
 TEST_F(CudaHalfProducts, LinearIsThatOfACpu) {
   const Layer layer;

@@ -10,9 +10,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "cuda_fixture.h"
 #include "gradcheck.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 
 namespace fathom::softmax_cross_entropy_test {
 namespace {
@@ -123,16 +122,7 @@ TEST(SoftmaxCrossEntropy, RefusesRoomThatDoesNotFit) {
   EXPECT_THROW(softmax_cross_entropy(logits_NV, at::zeros({3}, at::kLong)), Error);
 }
 
-class CudaCrossEntropy : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    ASSERT_EQ(make_device_runtime(device_)->missing_kernels(), "");
-  }
-  at::Device device_ = at::kCPU;
-};
+class CudaCrossEntropy : public cuda_test::CudaKernels {};
 
 TEST_F(CudaCrossEntropy, EqualsLibTorchsLoss) {
   expect_all_shapes(device_);

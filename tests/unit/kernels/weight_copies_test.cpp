@@ -9,11 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "kernels/adamw_step.h"
 #include "kernels/linear.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 
 namespace fathom::weight_copies_test {
 namespace {
@@ -231,16 +230,7 @@ TEST(GradientRooms, AreWhereLinearLayersWriteGradientsOfWeights) {
   expect_written_into_a_room(at::kCPU);
 }
 
-class CudaWeightCopies : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    ASSERT_EQ(make_device_runtime(device_)->missing_kernels(), "");
-  }
-  at::Device device_ = at::kCPU;
-};
+class CudaWeightCopies : public cuda_test::CudaKernels {};
 
 TEST_F(CudaWeightCopies, AreWrittenByTheOptimizersPass) {
   expect_written_by_a_step(device_);
