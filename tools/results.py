@@ -64,6 +64,7 @@ def both_gates(*settings):
 
 
 FUSIONS = {name: [f"model.fusion={name}"] for name in ("progressive", "concat_pooled", "concat_tokens", "question_only")}
+PUBLISHED_SWIN = ["model.vision.local_mixing=0", "model.vision.mlp_mixing=0", "model.vision.convolution_stem=false"]
 FLICKR_PICTURES = [f"model.vision.{setting}" for setting in (
     "image_size=160", "patch_size=4", "dim=96", "depths=[2,2,6,2]", "heads=[3,6,12,24]", "window=5")]
 GUESSES = ("concat_pooled", "question_only")
@@ -74,7 +75,7 @@ TABLES = {
     "flickr8k": Table("flickr8k", [way.replace(".", "_") for way in BOTH_WAYS], file="flickr8k", trained=True),
     "flickr8k-parts": Table(  # hard negatives and the masked start beside late interaction; attention in its place
         "flickr8k", ["mean"] + BOTH_WAYS,
-        {name: ["training.epochs=60", *settings] for name, settings in (lambda late, hard: {
+        {name: ["training.epochs=60", *PUBLISHED_SWIN, *settings] for name, settings in (lambda late, hard: {
             "global": [],
             "late interaction": late,
             "hard negatives": late + hard,
@@ -85,6 +86,7 @@ TABLES = {
             "soft": ["contrastive.soft_targets=0.2"],
             "mixing": ["model.vision.local_mixing=3"],
             "mixing wide": ["model.vision.local_mixing=7"],
+            "all convolutions": ["model.vision.local_mixing=3", "model.vision.mlp_mixing=3", "model.vision.convolution_stem=true"],
             "masked start": late + hard + ['init=[{{from="{start}",as="vision.*"}}]'],
         })(["model.region=late"], ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=4"]).items()},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),
@@ -107,7 +109,7 @@ TABLES = {
         "daquar", ["accuracy", "blind_accuracy"],
         {name: settings + ([*FLICKR_PICTURES, 'init=[{{from="{start}",take="vision.*"}}]', 'optimizer.freeze=["vision.*"]']
                            if name != "question_only" else []) for name, settings in FUSIONS.items()},
-        file="daquar", folds=list(fifths()), start=("flickr8k", "flickr8k", ["training.epochs=60"]), one_start=True, baselines=GUESSES),
+        file="daquar", folds=list(fifths()), start=("flickr8k", "flickr8k", ["training.epochs=60", *PUBLISHED_SWIN]), one_start=True, baselines=GUESSES),
     "scenes-vqa": Table(
         "scenes-vqa", ["accuracy", "groups.unseen=true.accuracy", "blind_accuracy"],
         {name: settings + (['init=[{{from="{start}",take="vision.*"}}]'] if name != "question_only" else [])
@@ -116,13 +118,13 @@ TABLES = {
         start=("scenes-vision", "captions.jsonl", []), baselines=("concat_pooled", "concat_tokens", "question_only")),
     "missing": Table(  # a caption as one more modality: what is left when one is missing
         "scenes-vqa", ["accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"],
-        {name: ["model.captions=true", "data.question.captions={world}/captions.jsonl",
+        {name: ["model.vision.local_mixing=0", "model.captions=true", "data.question.captions={world}/captions.jsonl",
                 'init=[{{from="{start}",take="vision.*"}}]', *settings]
          for name, settings in {"neither": [], "modality dropout": ["answering.modality_dropout=0.5"],
                                 "consistency": ["answering.consistency=0.3"],
                                 "both": ["answering.modality_dropout=0.5", "answering.consistency=0.3"]}.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
-        start=("scenes-vision", "captions.jsonl", []), baselines=("neither",)),
+        start=("scenes-vision", "captions.jsonl", ["model.vision.local_mixing=0"]), baselines=("neither",)),
     "modalities": Table(
         "demo", BOTH_WAYS + ["1:accuracy"],
         {name: ["training.epochs=9", "evaluation.every=0", "schedule.warmup_steps=50", *settings]

@@ -81,7 +81,8 @@ bool belongs_to_gate(const std::string& parameter) {
 }
 
 bool is_addition(const std::string& parameter) {
-  return belongs_to_gate(parameter) || parameter.find("local_mixing.") != std::string::npos;
+  return belongs_to_gate(parameter) || parameter.find("local_mixing.") != std::string::npos ||
+         parameter.find("convolution_stem.") != std::string::npos;
 }
 
 WeightMap identity_map(const torch::nn::Module& module) {

@@ -21,13 +21,16 @@ at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& con
 
 GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
   up_ = register_module("up", Linear(LinearOptions{.in = options.dim, .out = options.inner}));
+  if (options.local_mixing > 0)
+    local_mixing_ = register_module("local_mixing", LocalMixing(options.inner, options.local_mixing));
   down_ = register_module(
       "down", Linear(LinearOptions{
                   .in = options.inner, .out = options.dim, .init_deviation = options.output_deviation}));
 }
 
 at::Tensor GeluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  return down_(at::gelu(up_(x, context)), context);
+  const auto inner = at::gelu(up_(x, context));
+  return down_(local_mixing_.is_empty() ? inner : local_mixing_(inner), context);
 }
 
 }  // namespace fathom

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "nn/linear.h"
+#include "nn/local_mixing.h"
 
 namespace fathom {
 
@@ -14,6 +15,7 @@ struct MlpOptions {
   int64_t dim = 0;
   int64_t inner = 0;
   double output_deviation = 0.02;  ///< initial deviation of the second projection
+  int64_t local_mixing = 0;        ///< GeluMlp on a map: side of the neighbourhood, 0: none
 };
 
 /// down(silu(gate(x)) · up(x)), without biases; gate and up are one product (kernels/swiglu.h).
@@ -32,14 +34,16 @@ class SwigluMlpImpl : public torch::nn::Module {
 };
 TORCH_MODULE(SwigluMlp);
 
-/// down(GELU(up(x))) with biases and the exact GELU.
+/// down(GELU(up(x))) with biases and the exact GELU. With `local_mixing` neighbours are mixed between the two
+/// (Li et al., "LocalViT", 2021), and x is [B, height, width, D].
 class GeluMlpImpl : public torch::nn::Module {
  public:
   explicit GeluMlpImpl(const MlpOptions& options);
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
 
  private:
-  Linear up_{nullptr};    ///< [M, D]
+  Linear up_{nullptr};  ///< [M, D]
+  LocalMixing local_mixing_{nullptr};
   Linear down_{nullptr};  ///< [D, M]
 };
 TORCH_MODULE(GeluMlp);

@@ -11,6 +11,9 @@ PatchEmbedImpl::PatchEmbedImpl(const PatchEmbedOptions& options) : options_(opti
   weight_ =
       register_parameter("weight", at::empty({options.dim, options.channels, options.patch, options.patch}));
   bias_ = register_parameter("bias", at::empty({options.dim}));
+  if (options.convolutions)
+    convolution_stem_ =
+        register_module("convolution_stem", ConvolutionStem(options.channels, options.dim, options.patch));
   norm_ = register_module("norm", LayerNorm(options.dim, options.norm_eps));
 }
 
@@ -25,7 +28,9 @@ at::Tensor PatchEmbedImpl::forward(const at::Tensor& image_BCHW, const ForwardCo
   const auto patches = image_BCHW.reshape({batch, options_.channels, rows, patch, columns, patch})
                            .permute({0, 2, 4, 1, 3, 5})
                            .reshape({batch, rows, columns, -1});
-  return norm_(kernels::linear(patches, weight_.flatten(1), bias_, context.linear_types(patches)));
+  const auto embedded = kernels::linear(patches, weight_.flatten(1), bias_, context.linear_types(patches));
+  if (convolution_stem_.is_empty()) return norm_(embedded);
+  return norm_(embedded + convolution_stem_(image_BCHW).to(embedded.scalar_type()));
 }
 
 void PatchEmbedImpl::initialise(ParameterInit& init) const {

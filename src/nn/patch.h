@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "nn/convolution_stem.h"
 #include "nn/init.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
@@ -17,10 +18,12 @@ struct PatchEmbedOptions {
   int64_t channels = 3;
   int64_t patch = 4;
   int64_t dim = 96;
+  bool convolutions = false;  ///< `patch` must be a power of two
   double norm_eps = 1e-5;
 };
 
-/// norm(W · patch + b): a convolution whose stride is its size, done as one matrix product.
+/// norm(W · patch + b): a convolution whose stride is its size, done as one matrix product; with
+/// `convolutions` norm(W · patch + b + ConvolutionStem(image)).
 class PatchEmbedImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit PatchEmbedImpl(const PatchEmbedOptions& options);
@@ -33,6 +36,7 @@ class PatchEmbedImpl : public torch::nn::Module, public HasInitialValues {
   PatchEmbedOptions options_;
   at::Tensor weight_;  ///< [D, C, patch, patch]
   at::Tensor bias_;
+  ConvolutionStem convolution_stem_{nullptr};
   LayerNorm norm_{nullptr};
 };
 TORCH_MODULE(PatchEmbed);

@@ -100,7 +100,8 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
   attention_ = register_module("attention", WindowAttention(options));
   mlp_norm_ = register_module("mlp_norm", LayerNorm(options.dim, options.norm_eps));
   const auto inner = static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio);
-  mlp_ = register_module("mlp", GeluMlp(MlpOptions{.dim = options.dim, .inner = inner}));
+  mlp_ = register_module(
+      "mlp", GeluMlp(MlpOptions{.dim = options.dim, .inner = inner, .local_mixing = options.mlp_mixing}));
   const auto gate = [&](int64_t weights, int64_t layer, int64_t side) {
     return TokenGate(TokenGateOptions{.config = options.gate,
                                       .dim = options.dim,

@@ -25,7 +25,8 @@ struct SwinBlockOptions {
   int64_t window = 7;
   bool shifted = false;
   double mlp_ratio = 4.0;
-  int64_t local_mixing = 0;  ///< side of the neighbourhood, 0: none
+  int64_t local_mixing = 0;  ///< side of the neighbourhood before the block, 0: none
+  int64_t mlp_mixing = 0;    ///< … inside its feed-forward layer
   bool qkv_bias = true;
   double norm_eps = 1e-5;
   double dropout = 0.0;

@@ -22,6 +22,8 @@ void DualTowerConfig::fields(Fields& f) {
     "width of the bottleneck of a residual adapter on each tower's output, before the projections; 0 for "
     "none",
     {.low = 0, .high = 1 << 14});
+  f("mirrored", mirrored,
+    "in evaluation and service take the mean of a picture's features and those of its mirror image");
   f("centred", centred,
     "take each modality's median, measured on training data, off its embeddings when the model is evaluated "
     "and "

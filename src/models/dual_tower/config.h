@@ -22,7 +22,8 @@ struct DualTowerConfig {
   double initial_bias = -10.0;
   RegionScore region = RegionScore::kNone;  ///< scores by tokens and regions, beside the global one
   int64_t adapters = 0;                     ///< width of the bottleneck before the projections; 0: none
-  bool centred = false;                     ///< each modality's own mean is taken off its embeddings
+  bool mirrored = false;  ///< what is not trained sees a picture and its mirror image, and takes their mean
+  bool centred = false;   ///< each modality's own mean is taken off its embeddings
 
   void fields(Fields& f);
   void validate() const;

@@ -70,8 +70,17 @@ DualTowerImpl::DualTowerImpl(const DualTowerConfig& config) : config_(config) {
                                                        .initial_bias = config.initial_bias}));
 }
 
+at::Tensor DualTowerImpl::region_features(const at::Tensor& image_BCHW, const ForwardContext& context) {
+  const at::Tensor region_BPD = vision_->features(image_BCHW, context);
+  if (!config_.mirrored || context.training) return region_BPD;
+  const at::Tensor mirrored_BPD = vision_->features(image_BCHW.flip(3), context);
+  const int64_t columns = config_.vision.stage_side(config_.vision.num_stages() - 1, image_BCHW.size(3));
+  const at::Tensor back_BPD = mirrored_BPD.unflatten(1, {-1, columns}).flip(2).flatten(1, 2);
+  return (region_BPD + back_BPD) / 2;
+}
+
 at::Tensor DualTowerImpl::embed_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  return project_image(vision_->forward(image_BCHW, context), context);
+  return project_image(region_features(image_BCHW, context).mean(1), context);
 }
 
 at::Tensor DualTowerImpl::project_image(const at::Tensor& pooled_BD, const ForwardContext& context) const {
@@ -90,7 +99,7 @@ at::Tensor DualTowerImpl::project_text(const at::Tensor& pooled_BD, const Forwar
 }
 
 PairSide DualTowerImpl::encode_image(const at::Tensor& image_BCHW, const ForwardContext& context) {
-  return encode_regions(vision_->features(image_BCHW, context), context);
+  return encode_regions(region_features(image_BCHW, context), context);
 }
 
 PairSide DualTowerImpl::encode_regions(const at::Tensor& region_BPD, const ForwardContext& context) const {

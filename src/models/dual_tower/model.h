@@ -63,6 +63,9 @@ class DualTowerImpl : public torch::nn::Module, public HasInitialValues {
   AudioEncoder audio() const { return audio_; }  ///< empty without a third tower
 
  private:
+  /// [B, P, D]; of a picture and its mirror image where the configuration says so.
+  at::Tensor region_features(const at::Tensor& image_BCHW, const ForwardContext& context);
+
   at::Tensor project_text(const at::Tensor& pooled_BD, const ForwardContext& context) const;
 
   DualTowerConfig config_;

@@ -1,8 +1,11 @@
 #include "models/swin/config.h"
 
+#include <bit>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
+#include "nn/convolution_stem.h"
 
 namespace fathom {
 
@@ -19,8 +22,8 @@ void ImagePreprocessing::validate() const {
     if (!(value > 0)) fail(ErrorKind::kConfig, "a deviation of {}, expected more than 0", value);
 }
 
-int64_t SwinConfig::stage_side(int64_t stage) const {
-  int64_t side = image_size / patch_size;
+int64_t SwinConfig::stage_side(int64_t stage, int64_t image_side) const {
+  int64_t side = image_side / patch_size;
   for (int64_t i = 0; i < stage; ++i) side = (side + 1) / 2;
   return side;
 }
@@ -48,6 +51,11 @@ void SwinConfig::fields(Fields& f) {
   f("local_mixing", local_mixing,
     "side of a depthwise convolution over each block's input, odd; 0: none, as published",
     {.low = 0, .high = 31});
+  f("mlp_mixing", mlp_mixing,
+    "side of a depthwise convolution inside each feed-forward layer, odd; 0: none, as published",
+    {.low = 0, .high = 31});
+  f("convolution_stem", convolution_stem,
+    "add convolutions of 3 x 3 that overlap to the projection of patches");
   f("qkv_bias", qkv_bias, "biases on query, key and value");
   f("norm_eps", norm_eps, "added to the variance in norms", {.low = 0, .high = 0.1});
   f("dropout", dropout, "share of elements dropped on residual branches", {.low = 0, .high = 0.95});
@@ -66,8 +74,14 @@ void SwinConfig::validate() const {
     if (stage_dim(stage) % heads[static_cast<size_t>(stage)] != 0)
       fail(ErrorKind::kConfig, "stage {} has width {}, which {} heads do not divide", stage, stage_dim(stage),
            heads[static_cast<size_t>(stage)]);
-  if (local_mixing > 0 && local_mixing % 2 == 0)
-    fail(ErrorKind::kConfig, "local_mixing = {}, expected 0 or an odd side", local_mixing);
+  for (const auto& [name, side] : {std::pair("local_mixing", local_mixing), {"mlp_mixing", mlp_mixing}})
+    if (side > 0 && side % 2 == 0) fail(ErrorKind::kConfig, "{} = {}, expected 0 or an odd side", name, side);
+  if (convolution_stem && (patch_size < 2 || !std::has_single_bit(static_cast<uint64_t>(patch_size))))
+    fail(ErrorKind::kConfig, "convolution_stem halves sides, so patch_size = {} must be a power of two",
+         patch_size);
+  if (mlp_mixing > 0 && gate.kind != GateKind::kNone && gate.part != GatedPart::kAttention)
+    fail(ErrorKind::kConfig,
+         "mlp_mixing needs every token of a map: gate.part = \"attention\" is what gates can do beside it");
   if (gate.is_causal() && gate.has_weights())
     fail(ErrorKind::kConfig,
          "gate.kind = \"{}\" is for tokens in order; for pictures take \"token\" or \"pooled\"",
@@ -96,15 +110,33 @@ int64_t mlp_width(const SwinConfig& config, int64_t dim) {
   return static_cast<int64_t>(static_cast<double>(dim) * config.mlp_ratio);
 }
 
-/// A channel's, in front of one block.
-int64_t mixing_weights(const SwinConfig& config) {
-  return config.local_mixing > 0 ? config.local_mixing * config.local_mixing + 1 : 0;
+/// Of a depthwise convolution, a channel.
+int64_t mixing_weights(int64_t side) {
+  return side > 0 ? side * side + 1 : 0;
 }
 
 int64_t block_parameters(const SwinConfig& config, int64_t dim, int64_t heads) {
   const int64_t inner = mlp_width(config, dim), span = 2 * config.window - 1;
   return 4 * dim + dim * 3 * dim + (config.qkv_bias ? 3 * dim : 0) + dim * dim + dim + span * span * heads +
-         2 * dim * inner + inner + dim + mixing_weights(config) * dim;
+         2 * dim * inner + inner + dim + mixing_weights(config.local_mixing) * dim +
+         mixing_weights(config.mlp_mixing) * inner;
+}
+
+struct StemSize {
+  int64_t weights = 0;
+  int64_t products = 0;  ///< multiply-adds an image
+};
+
+StemSize stem_size(const SwinConfig& config) {
+  StemSize size;
+  int64_t in = 3, side = config.image_size;
+  for (const int64_t out : ConvolutionStemImpl::widths(config.dim, config.patch_size)) {
+    side /= 2;
+    size.weights += 9 * in * out + out;
+    size.products += side * side * 9 * in * out;
+    in = out;
+  }
+  return size;
 }
 
 /// Of one block's gates.
@@ -120,6 +152,7 @@ int64_t gate_parameters(const SwinConfig& config, int64_t stage, int64_t block) 
 
 int64_t parameter_count(const SwinConfig& config) {
   int64_t count = 3 * config.patch_size * config.patch_size * config.dim + config.dim + 2 * config.dim;
+  if (config.convolution_stem) count += stem_size(config).weights;
   int64_t index = 0;
   for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
     const int64_t dim = config.stage_dim(stage);
@@ -135,6 +168,7 @@ int64_t parameter_count(const SwinConfig& config) {
 int64_t forward_flops(const SwinConfig& config, int64_t images) {
   const int64_t patches = config.stage_side(0) * config.stage_side(0);
   auto products = static_cast<double>(patches * 3 * config.patch_size * config.patch_size * config.dim);
+  if (config.convolution_stem) products += static_cast<double>(stem_size(config).products);
   int64_t index = 0;
   for (int64_t stage = 0; stage < config.num_stages(); ++stage) {
     const int64_t dim = config.stage_dim(stage), side = config.stage_side(stage);
@@ -142,7 +176,9 @@ int64_t forward_flops(const SwinConfig& config, int64_t images) {
     const int64_t padded = windows * windows * window * window;  // attention runs over padding too
     const auto attention = static_cast<double>(padded * (4 * dim * dim + 2 * dim * window * window));
     const auto mlp = static_cast<double>(side * side * 2 * dim * mlp_width(config, dim));
-    const auto mixing = static_cast<double>(side * side * dim * config.local_mixing * config.local_mixing);
+    const auto mixing = static_cast<double>(side * side *
+                                            (dim * config.local_mixing * config.local_mixing +
+                                             mlp_width(config, dim) * config.mlp_mixing * config.mlp_mixing));
     const int64_t scored = (config.gate.part == GatedPart::kMlp ? 0 : windows * windows) +
                            (config.gate.part == GatedPart::kAttention ? 0 : side * side);
     for (int64_t block = 0; block < config.depths[static_cast<size_t>(stage)]; ++block, ++index)

@@ -30,6 +30,8 @@ struct SwinConfig {
   int64_t window = 7;  ///< side of a window; stages whose map is not larger use one window without shift
   double mlp_ratio = 4.0;
   int64_t local_mixing = 0;  ///< side of the depthwise convolution before each block; 0: none, as published
+  int64_t mlp_mixing = 0;    ///< … of one inside each feed-forward layer
+  bool convolution_stem = false;  ///< convolutions that overlap, beside the projection of patches
   bool qkv_bias = true;
   double norm_eps = 1e-5;
   double dropout = 0.0;
@@ -38,14 +40,17 @@ struct SwinConfig {
   ImagePreprocessing preprocessing;
 
   /// Whether it has parameters that published models lack.
-  bool has_additions() const { return local_mixing > 0 || gate.adds_weights(); }
+  bool has_additions() const {
+    return local_mixing > 0 || mlp_mixing > 0 || convolution_stem || gate.adds_weights();
+  }
   /// Whether the windows of a stage's block are shifted.
   static bool shifts(int64_t block) { return block % 2 == 1; }
   int64_t num_stages() const { return static_cast<int64_t>(depths.size()); }
   int64_t stage_dim(int64_t stage) const { return dim << stage; }
   int64_t output_dim() const { return stage_dim(num_stages() - 1); }
   /// Side of the feature map of a stage for an image of `image_size`.
-  int64_t stage_side(int64_t stage) const;
+  int64_t stage_side(int64_t stage) const { return stage_side(stage, image_size); }
+  int64_t stage_side(int64_t stage, int64_t image_side) const;
   /// P: number of regions that `features` gives.
   int64_t num_regions() const;
 

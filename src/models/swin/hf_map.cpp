@@ -83,6 +83,8 @@ SwinConfig read_sizes(const HfConfig& hf, const std::string& source) {
   if (json == nullptr || !json->is_object()) return config;
   const HfConfig own(*json, source);
   config.local_mixing = own.integer("local_mixing", 0);
+  config.mlp_mixing = own.integer("mlp_mixing", 0);
+  config.convolution_stem = own.flag("convolution_stem", false);
   if (const Json* gate = own.present("gate"))
     config.gate = with_error_kind(
         ErrorKind::kCheckpoint, [&] { return read_config<GateConfig>({.values = *gate, .source = source}); });
@@ -122,6 +124,8 @@ Json swin_config_to_hf(const SwinConfig& config) {
   json["attention_probs_dropout_prob"] = 0.0;
   json["drop_path_rate"] = config.drop_path;
   if (config.local_mixing > 0) json["fathom"]["local_mixing"] = config.local_mixing;
+  if (config.mlp_mixing > 0) json["fathom"]["mlp_mixing"] = config.mlp_mixing;
+  if (config.convolution_stem) json["fathom"]["convolution_stem"] = true;
   if (config.gate.kind != GateKind::kNone) json["fathom"]["gate"] = config_to_json(config.gate);
   json["layer_norm_eps"] = config.norm_eps;
   json["use_absolute_embeddings"] = false;

@@ -24,6 +24,7 @@ std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t st
                       .shifted = SwinConfig::shifts(block),
                       .mlp_ratio = config.mlp_ratio,
                       .local_mixing = config.local_mixing,
+                      .mlp_mixing = config.mlp_mixing,
                       .qkv_bias = config.qkv_bias,
                       .norm_eps = config.norm_eps,
                       .dropout = config.dropout,
@@ -39,9 +40,11 @@ std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t st
 
 SwinImpl::SwinImpl(const SwinConfig& config) : config_(config) {
   config.validate();
-  patch_embed_ = register_module(
-      "patch_embed", PatchEmbed(PatchEmbedOptions{
-                         .patch = config.patch_size, .dim = config.dim, .norm_eps = config.norm_eps}));
+  patch_embed_ =
+      register_module("patch_embed", PatchEmbed(PatchEmbedOptions{.patch = config.patch_size,
+                                                                  .dim = config.dim,
+                                                                  .convolutions = config.convolution_stem,
+                                                                  .norm_eps = config.norm_eps}));
   stages_ = register_module("stages", torch::nn::ModuleList());
   int64_t layer = 0;
   for (int64_t stage = 0; stage < config.num_stages(); ++stage) {

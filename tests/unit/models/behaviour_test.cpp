@@ -258,6 +258,23 @@ TEST(DualTowerTest, EncodesWhatItEmbeds) {
   EXPECT_EQ(model->encode_image(image).key_NSD.sizes(), (at::IntArrayRef{3, 16, 12}));
 }
 
+TEST(DualTowerTest, MirroredSeesNoDifferenceBetweenAPictureAndItsMirrorImage) {
+  DualTowerConfig config = small_dual_tower();
+  const auto image = formula_image({2, 3, 32, 32});
+  for (const bool mirrored : {false, true}) {
+    config.mirrored = mirrored;
+    DualTower model(config);
+    fill_by_formula(model);
+    const at::NoGradGuard no_grad;
+    const auto differs = [&](const ForwardContext& context) {
+      return !at::allclose(model->embed_image(image, context), model->embed_image(image.flip(3), context), 0,
+                           1e-5);
+    };
+    EXPECT_EQ(differs({}), !mirrored);
+    EXPECT_TRUE(differs({.training = true, .key_B = at::arange(2)}));
+  }
+}
+
 TEST(Swin, TakesImagesOfOtherSizes) {
   Swin model(small_swin());
   init_parameters(*model, 6);

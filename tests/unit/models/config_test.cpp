@@ -27,6 +27,10 @@ TEST(Counts, AreThoseOfTheModels) {
   EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
   swin.local_mixing = 5;
   EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
+  swin.mlp_mixing = 3;
+  EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
+  swin.convolution_stem = true;
+  EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
   for (const RegionScore region : {RegionScore::kNone, RegionScore::kAttention, RegionScore::kLate})
     for (const int64_t adapters : {0, 3}) {
       DualTowerConfig tower = small_dual_tower();

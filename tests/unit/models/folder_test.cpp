@@ -66,17 +66,19 @@ TEST(ModelFolder, GivesADualTowerBackAndItsTowersAlone) {
   EXPECT_FALSE(fs::exists(folder / "model.tmp"));
 }
 
-TEST(ModelFolder, KeepsAConvolutionBeforeEachBlock) {
+TEST(ModelFolder, KeepsConvolutionsThatPublishedModelsLack) {
   const TemporaryFolder folder;
   DualTowerConfig config = small_dual_tower();
   config.vision.local_mixing = 3;
+  config.vision.mlp_mixing = 5;
+  config.vision.convolution_stem = true;
   DualTower model(config);
   fill_by_formula(model);
   save_model_folder(folder / "model", model);
   const auto loaded = load_model_folder(folder / "model");
   expect_same_parameters(model, loaded.dual_tower);
   expect_same_parameters(model->vision(), load_model_folder(folder / "model/vision").vision);
-  EXPECT_EQ(loaded.dual_tower->config().vision.local_mixing, 3);
+  EXPECT_EQ(config_to_json(loaded.dual_tower->config()), config_to_json(config));
   fs::remove(folder / "model/vision/fathom.safetensors");
   EXPECT_THAT(load_error(folder / "model"), HasSubstr("fathom.safetensors"));
 }

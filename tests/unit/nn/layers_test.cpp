@@ -351,15 +351,29 @@ TEST(LocalMixing, AddsEachChannelsNeighboursByWeight) {
   EXPECT_LT(relative_error(mixing->forward(x), expected), 1e-12);
 }
 
+TEST(ConvolutionStem, OverlapsWherePatchesDoNot) {
+  for (const bool convolutions : {false, true}) {
+    PatchEmbed embed(PatchEmbedOptions{.patch = 4, .dim = 8, .convolutions = convolutions});
+    init_parameters(*embed, 5);
+    auto image = at::randn({1, 3, 16, 12});
+    const auto before = embed->forward(image);
+    EXPECT_EQ(before.sizes().vec(), (std::vector<int64_t>{1, 4, 3, 8}));
+    image.select(2, 3).add_(1);  // the last row of the first patches
+    EXPECT_EQ(at::equal(before.select(1, 1), embed->forward(image).select(1, 1)), !convolutions);
+  }
+}
+
 TEST(LocalMixing, ReachesABlocksOutputBeyondItsWindows) {
-  SwinBlockOptions options = {.dim = 8, .heads = 2, .window = 2, .local_mixing = 3};
-  for (const int64_t side : {0, 3}) {
-    options.local_mixing = side;
+  SwinBlockOptions options = {.dim = 8, .heads = 2, .window = 2};
+  for (const auto& [before_block, in_mlp] : {std::pair(0, 0), {3, 0}, {0, 3}}) {
+    options.local_mixing = before_block;
+    options.mlp_mixing = in_mlp;
+    const int64_t side = before_block + in_mlp;
     SwinBlock block(options);
     init_parameters(*block, 5);
     auto x = at::randn({1, 4, 4, 8});
     const auto before = block->forward(x, {});
-    x.select(1, 2).select(1, 1).add_(1);  // the window below
+    x.select(1, 2).select(1, 1).add_(at::randn({8}));  // the window below
     EXPECT_EQ(at::equal(before.narrow(1, 0, 2), block->forward(x, {}).narrow(1, 0, 2)), side == 0);
   }
 }
