@@ -1,106 +1,51 @@
-// What a warp of shifted window attention works with: matrix products on tensor cores, their operands
-// straight from a feature map, and where a window's places lie in it.
+// What a warp of shifted window attention works with: where its window lies in the map, rows of places as
+// operands of products, and the bias with the mask of the seams as products take it.
 //
-// The products are mma.m16n8k16 (rows g = lane / 4, column pairs t = lane % 4). The order of a sum's terms
-// and of a result's columns is free, so operands are laid out for 16-byte accesses: in products over the head
-// size lane t holds elements 8t … 8t+7; in products over places the columns of a result are 4g + tile.
+// The order of a sum's terms and of a result's columns is free, so rows move in pieces of 16 bytes: lane
+// 4g + t holds elements 8t … 8t+7 of places 8n + g, in both operands of products over the head size, in a
+// right operand of products over places (which is such a piece transposed) and in results.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <cstdint>
+#include <algorithm>
+#include <type_traits>
 
 #include "cuda/shifted_window_attention.h"
+#include "cuda/warp_products.cuh"
+#include "kernels/window_seam.h"
 
 namespace fathom::cuda {
 
-constexpr unsigned kAll = 0xffffffffu;
+constexpr int kWindowHeadSize = kShiftedWindowHeadSize;
+constexpr float kNoPlaceScore = -1e30f;  // where a window has no such key
+constexpr float kLog2OfE = 1.4426950408889634f;
 
-template <typename T>
-__device__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <>
-__device__ inline void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                   uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-template <>
-__device__ inline void multiply_add<__half>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
+/// A window's places in eights (`kTiles`), as rows of results in sixteens, of whose last the upper half may
+/// be missing.
+template <int kTiles>
+struct WindowTiles {
+  static constexpr int kStrips = (kTiles + 1) / 2;
+  static constexpr int kFragments = kStrips * kTiles * 32;  ///< of four scores each
+  static constexpr __host__ __device__ int halves(int strip) { return 2 * strip + 1 < kTiles ? 2 : 1; }
+};
 
-/// Two elements in one register, the first in the low half.
-template <typename T>
-__device__ uint32_t pack(float low, float high);
-template <>
-__device__ inline uint32_t pack<__nv_bfloat16>(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-template <>
-__device__ inline uint32_t pack<__half>(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
+/// The same for all lanes.
+struct WindowInMap {
+  int64_t first;  ///< pixel of the batch
+  int wrap_rows, wrap_columns;
+  int seams;  ///< which of its sides the shift joined: bit 0: rows, bit 1: columns
 
-/// Transposes a matrix of 8 × 8 elements that the warp holds, a pair of a row's columns a lane.
-__device__ inline uint32_t transposed(uint32_t x) {
-  uint32_t y;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
-  return y;
-}
-
-__device__ inline float sum_of_four(float x) {  // over the lanes that share a row
-  x += __shfl_xor_sync(kAll, x, 1);
-  return x + __shfl_xor_sync(kAll, x, 2);
-}
-__device__ inline float max_of_four(float x) {
-  x = fmaxf(x, __shfl_xor_sync(kAll, x, 1));
-  return fmaxf(x, __shfl_xor_sync(kAll, x, 2));
-}
-
-/// Where a window's places lie in the map, and which of them the shift brought together.
-template <int kTiles>  // of 16 places
-struct Places {
-  int position[kTiles <= 2 ? 1 : 2];  ///< in pixels of the batch, of places `lane` and `lane` + 32; −1: none
-  bool last_row, last_column;         ///< of windows, where the shift joined what was apart
-
-  __device__ Places(const ShiftedWindowArgs& args, int64_t window, int lane) {
-    const int rows = args.height / args.side, columns = args.width / args.side;
-    const int64_t image = window / (rows * columns);
-    const int inside = static_cast<int>(window - image * rows * columns);
-    const int row = inside / columns, column = inside % columns;
-#pragma unroll
-    for (int i = 0; i < (kTiles <= 2 ? 1 : 2); ++i) {
-      const int place = lane + 32 * i;
-      int y = row * args.side + place / args.side + args.shift,
-          x = column * args.side + place % args.side + args.shift;
-      if (y >= args.height) y -= args.height;
-      if (x >= args.width) x -= args.width;
-      const bool real = place < args.side * args.side;
-      position[i] = real ? static_cast<int>((image * args.height + y) * args.width + x) : -1;
-    }
-    last_row = args.shift > 0 && row == rows - 1;
-    last_column = args.shift > 0 && column == columns - 1;
-  }
-
-  /// All lanes must call.
-  __device__ int of(int place) const {
-    if constexpr (kTiles <= 2) {
-      return __shfl_sync(kAll, position[0], place);
-    } else {
-      const int low = __shfl_sync(kAll, position[0], place & 31),
-                high = __shfl_sync(kAll, position[1], place & 31);
-      return place < 32 ? low : high;
-    }
+  __device__ WindowInMap(const ShiftedWindowArgs& args, unsigned window) {
+    const unsigned columns = static_cast<unsigned>(args.width / args.side),
+                   rows = static_cast<unsigned>(args.height / args.side);
+    const unsigned band = window / columns, image = band / rows;
+    const unsigned column = window - band * columns, row = band - image * rows;
+    first = (int64_t{image} * args.height + row * args.side + args.shift) * args.width + column * args.side +
+            args.shift;
+    const bool last_row = args.shift > 0 && row == rows - 1,
+               last_column = args.shift > 0 && column == columns - 1;
+    wrap_rows = last_row ? args.height * args.width : 0;
+    wrap_columns = last_column ? args.width : 0;
+    seams = (last_row ? 1 : 0) | (last_column ? 2 : 0);
   }
 };
 
@@ -110,67 +55,179 @@ __device__ inline int seam_of(const ShiftedWindowArgs& args, int place) {
          (place % args.side >= args.side - args.shift ? 2 : 0);
 }
 
+/// Of one lane: places 8n + g.
+template <int kTiles>
+struct LanePlaces {
+  int offset[kTiles];  ///< in pixels, from the window's first
+  unsigned seams = 0;  ///< two bits each
+  bool last_is_real;   ///< the others are
+
+  __device__ LanePlaces(const ShiftedWindowArgs& args, int g) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const int place = 8 * n + g;
+      offset[n] = place / args.side * args.width + place % args.side;
+      seams |= static_cast<unsigned>(seam_of(args, place)) << (2 * n);
+    }
+    last_is_real = 8 * (kTiles - 1) + g < args.side * args.side;
+  }
+  __device__ bool is_real(int n) const {
+    return n < kTiles - 1 || last_is_real;
+  }
+  /// In this window, whose places may lie on both sides of the map.
+  __device__ int in(const WindowInMap& window, int n) const {
+    return offset[n] - ((seams >> (2 * n) & 1) != 0 ? window.wrap_rows : 0) -
+           ((seams >> (2 * n) & 2) != 0 ? window.wrap_columns : 0);
+  }
+};
+
 template <typename T>
-__device__ uint4 load8(const T* row, int position, int64_t stride, int t) {
-  if (position < 0) return make_uint4(0, 0, 0, 0);
-  return *reinterpret_cast<const uint4*>(row + position * stride + 8 * t);
+__device__ uint4 load16(const T* row) {
+  return __ldg(reinterpret_cast<const uint4*>(row));
 }
-template <typename T>
-__device__ uint2 load4(const T* row, int position, int64_t stride, int g) {
-  if (position < 0) return make_uint2(0, 0);
-  return *reinterpret_cast<const uint2*>(row + position * stride + 4 * g);
+__device__ inline uint4 transposed(const uint4& x) {
+  return make_uint4(transposed(x.x), transposed(x.y), transposed(x.z), transposed(x.w));
 }
 
-/// Rows of sixteen places as the left operand of a product over the head size.
+/// Sixteen places as the left operand of a product over the head size.
 template <typename T>
 struct RowOperand {
   uint32_t a[2][4];
 
-  __device__ RowOperand(const T* base, int low, int high, int64_t stride, int t) {
-    const uint4 x = load8(base, low, stride, t), y = load8(base, high, stride, t);
-    a[0][0] = x.x, a[0][1] = y.x, a[0][2] = x.y, a[0][3] = y.y;
-    a[1][0] = x.z, a[1][1] = y.z, a[1][2] = x.w, a[1][3] = y.w;
-  }
-  /// c += rows · (row of eight places)ᵀ
+  __device__ RowOperand(const uint4& low, const uint4& high)
+      : a{{low.x, high.x, low.y, high.y}, {low.z, high.z, low.w, high.w}} {}
+  /// c += rows · (eight places)ᵀ
   __device__ void times(float (&c)[4], const uint4& b) const {
     multiply_add<T>(c, a[0], b.x, b.y);
     multiply_add<T>(c, a[1], b.z, b.w);
   }
 };
 
-/// Sixteen places as the right operand of a product over places: four tiles of eight columns.
-struct PlaceOperand {
-  uint32_t b[4][2];
-
-  template <typename T>
-  __device__ PlaceOperand(const T* base, const int (&position)[4], int64_t stride, int g) {
-    const uint2 r0 = load4(base, position[0], stride, g), r1 = load4(base, position[1], stride, g),
-                r2 = load4(base, position[2], stride, g), r3 = load4(base, position[3], stride, g);
-    b[0][0] = __byte_perm(r0.x, r1.x, 0x5410), b[0][1] = __byte_perm(r2.x, r3.x, 0x5410);
-    b[1][0] = __byte_perm(r0.x, r1.x, 0x7632), b[1][1] = __byte_perm(r2.x, r3.x, 0x7632);
-    b[2][0] = __byte_perm(r0.y, r1.y, 0x5410), b[2][1] = __byte_perm(r2.y, r3.y, 0x5410);
-    b[3][0] = __byte_perm(r0.y, r1.y, 0x7632), b[3][1] = __byte_perm(r2.y, r3.y, 0x7632);
-  }
-};
-
-/// c[tile] += a · operand
+/// c += a · (sixteen places), whose pieces `low` and `high` are transposed; c[i]: columns 8t + 2i, 8t + 2i
+/// + 1.
 template <typename T>
-__device__ void multiply_places(float (&c)[4][4], const uint32_t (&a)[4], const PlaceOperand& operand) {
-#pragma unroll
-  for (int tile = 0; tile < 4; ++tile) multiply_add<T>(c[tile], a, operand.b[tile][0], operand.b[tile][1]);
+__device__ void multiply_places(float (&c)[4][4], const uint32_t (&a)[4], const uint4& low,
+                                const uint4& high) {
+  multiply_add<T>(c[0], a, low.x, high.x);
+  multiply_add<T>(c[1], a, low.y, high.y);
+  multiply_add<T>(c[2], a, low.z, high.z);
+  multiply_add<T>(c[3], a, low.w, high.w);
+}
+/// The same of eight places; `low`, `high`: rows g and g + 8 of a.
+template <typename T>
+__device__ void multiply_places8(float (&c)[4][4], uint32_t low, uint32_t high, const uint4& places) {
+  multiply_add8<T>(c[0], low, high, places.x);
+  multiply_add8<T>(c[1], low, high, places.y);
+  multiply_add8<T>(c[2], low, high, places.z);
+  multiply_add8<T>(c[3], low, high, places.w);
 }
 
-/// Rows g and g + 8 of a result, whose lane t holds columns 8t … 8t+7.
+/// Row g (`half` 0) or g + 8 (`half` 1) of a result.
 template <typename T>
-__device__ void store_rows(T* base, const float (&c)[4][4], int low, int high, int64_t stride, int t,
-                           float low_factor, float high_factor) {
-  const auto row = [&](int first, float f) {
-    return make_uint4(pack<T>(c[0][first] * f, c[1][first] * f), pack<T>(c[2][first] * f, c[3][first] * f),
-                      pack<T>(c[0][first + 1] * f, c[1][first + 1] * f),
-                      pack<T>(c[2][first + 1] * f, c[3][first + 1] * f));
+__device__ void store16(T* row, const float (&c)[4][4], int half, float factor) {
+  const int j = 2 * half;
+  *reinterpret_cast<uint4*>(row) = make_uint4(
+      pack<T>(c[0][j] * factor, c[0][j + 1] * factor), pack<T>(c[1][j] * factor, c[1][j + 1] * factor),
+      pack<T>(c[2][j] * factor, c[2][j + 1] * factor), pack<T>(c[3][j] * factor, c[3][j + 1] * factor));
+}
+
+/// The four copies of a head's bias: with the mask of no seam, of rows, of columns, of both.
+__host__ __device__ inline int bias_copies(const ShiftedWindowArgs& args) {
+  return args.shift > 0 ? 4 : 1;
+}
+
+/// The bias as products of queries and keys begin their sums with it, divided by the scale that scores get
+/// afterwards: [copies, strips, tiles, 32 lanes]. All threads of the block call.
+template <int kTiles>
+__device__ void write_bias(const ShiftedWindowArgs& args, int head, float4* fragments) {
+  __shared__ int seam[kShiftedWindowMaxPlaces];
+  if (threadIdx.x < kShiftedWindowMaxPlaces) seam[threadIdx.x] = seam_of(args, static_cast<int>(threadIdx.x));
+  __syncthreads();
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, places = args.side * args.side;
+  const float* bias = args.bias + int64_t{head} * places * places;
+  const float unscaled = 1.0f / args.scale;
+  for (int i = threadIdx.x / 32; i < WindowTiles<kTiles>::kStrips * kTiles; i += blockDim.x / 32) {
+    float score[4];
+    int apart[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int query = 16 * (i / kTiles) + g + j / 2 * 8, key = 8 * (i % kTiles) + 2 * t + j % 2;
+      const bool is_real = query < places && key < places;
+      score[j] = is_real ? bias[query * places + key] * unscaled : key < places ? 0.0f : kNoPlaceScore;
+      apart[j] = seam[query] ^ seam[key];
+    }
+    for (int copy = 0; copy < bias_copies(args); ++copy) {
+      const auto masked = [&](int j) {
+        return score[j] + ((apart[j] & copy) != 0 ? kernels::kSeamScore * unscaled : 0.0f);
+      };
+      fragments[copy * WindowTiles<kTiles>::kFragments + 32 * i + lane] =
+          make_float4(masked(0), masked(1), masked(2), masked(3));
+    }
+  }
+  __syncthreads();
+}
+
+/// Rows g and, with `kHalves` 2, g + 8 of scores, in units before `scale_log2` (which brings them to powers
+/// of two): become probabilities before division.
+template <int kTiles, int kHalves>
+__device__ void exponentiate(float (&s)[kTiles][4], float scale_log2) {
+#pragma unroll
+  for (int half = 0; half < kHalves; ++half) {
+    float top = s[0][2 * half];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+    top = max_of_four(top) * scale_log2;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (int j = 2 * half; j < 2 * half + 2; ++j) s[n][j] = power_of_two(fmaf(s[n][j], scale_log2, -top));
+  }
+}
+
+/// Scores' tile `n` as the left operand of products over keys: rows g and g + 8.
+template <typename T, int kHalves>
+__device__ void pack_rows(const float (&s)[4], uint32_t& low, uint32_t& high) {
+  low = pack<T>(s[0], s[1]);
+  high = kHalves == 2 ? pack<T>(s[2], s[3]) : 0;
+}
+
+inline int64_t windows_of(const ShiftedWindowArgs& args) {
+  return args.images * (args.height / args.side) * (args.width / args.side);
+}
+
+/// Blocks a head, each of so many warps that take a window at a time: as many as the GPU holds at once.
+inline int64_t blocks_a_head(const ShiftedWindowArgs& args, int warps, int blocks_at_once) {
+  const int64_t most = (windows_of(args) + warps - 1) / warps;
+  return std::clamp<int64_t>(int64_t{kMultiprocessors} * blocks_at_once / args.heads, 1,
+                             std::max<int64_t>(1, most));
+}
+
+/// Calls `run` with the element type's tag and the places in eights as compile-time numbers.
+template <typename Run>
+cudaError_t with_type_and_tiles(ElementType type, int side, const Run& run) {
+  const auto with_tiles = [&](auto tag) {
+    switch (side) {
+      case 1:
+      case 2:
+        return run(tag, std::integral_constant<int, 1>());
+      case 3:
+      case 4:
+        return run(tag, std::integral_constant<int, 2>());
+      case 5:
+        return run(tag, std::integral_constant<int, 4>());
+      case 6:
+        return run(tag, std::integral_constant<int, 5>());
+      case 7:
+        return run(tag, std::integral_constant<int, 7>());
+      case 8:
+        return run(tag, std::integral_constant<int, 8>());
+      default:
+        return cudaErrorInvalidValue;
+    }
   };
-  if (low >= 0) *reinterpret_cast<uint4*>(base + low * stride + 8 * t) = row(0, low_factor);
-  if (high >= 0) *reinterpret_cast<uint4*>(base + high * stride + 8 * t) = row(2, high_factor);
+  if (type == ElementType::kBFloat16) return with_tiles(__nv_bfloat16());
+  if (type == ElementType::kHalf) return with_tiles(__half());
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace fathom::cuda

@@ -6,6 +6,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ne.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 
@@ -54,18 +55,30 @@ TEST_F(CudaKernels, WindowAttentionAndItsGradients) {
     EXPECT_TRUE(at::allclose(got[i], expected[i], 1e-6, 1e-9)) << i;
 }
 
+struct ShiftedWindowCase {
+  int64_t images;
+  int64_t heads;
+  kernels::WindowShape shape;
+};
+
+/// Every number of places that has a kernel of its own; one window across, and more windows than warps; as
+/// many heads as leave a head a few blocks.
 TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
   for (const auto type : {at::kBFloat16, at::kHalf})
-    for (const kernels::WindowShape& shape :
-         {kernels::WindowShape{2, 2, 2, 0}, kernels::WindowShape{10, 15, 5, 2},
-          kernels::WindowShape{5, 10, 5, 0}, kernels::WindowShape{14, 14, 7, 3},
-          kernels::WindowShape{6, 12, 6, 3}, kernels::WindowShape{16, 8, 8, 4},
-          kernels::WindowShape{40, 40, 5, 2}}) {
-      const int64_t heads = 3, places = shape.side * shape.side;
-      const std::string where = c10::toString(type) + std::string(" side ") + std::to_string(shape.side);
-      const at::Tensor qkv = at::randn({3, shape.height, shape.width, 3 * heads * 32}).to(type),
+    for (const auto& [images, heads, shape] :
+         {ShiftedWindowCase{3, 3, {2, 2, 2, 0}}, ShiftedWindowCase{1, 1, {6, 9, 3, 1}},
+          ShiftedWindowCase{1, 1, {8, 12, 4, 2}}, ShiftedWindowCase{3, 3, {10, 15, 5, 2}},
+          ShiftedWindowCase{3, 3, {5, 10, 5, 0}}, ShiftedWindowCase{3, 3, {40, 40, 5, 2}},
+          ShiftedWindowCase{3, 3, {6, 12, 6, 3}}, ShiftedWindowCase{3, 3, {14, 14, 7, 3}},
+          ShiftedWindowCase{1, 1, {7, 7, 7, 0}}, ShiftedWindowCase{1, 1, {21, 14, 7, 6}},
+          ShiftedWindowCase{5, 24, {28, 28, 7, 3}}, ShiftedWindowCase{3, 3, {16, 8, 8, 4}},
+          ShiftedWindowCase{2, 24, {48, 48, 8, 3}}, ShiftedWindowCase{1, 24, {40, 40, 2, 1}}}) {
+      const int64_t places = shape.side * shape.side;
+      const std::string where = c10::toString(type) + std::string(" side ") + std::to_string(shape.side) +
+                                ", " + std::to_string(heads) + " heads";
+      const at::Tensor qkv = at::randn({images, shape.height, shape.width, 3 * heads * 32}).to(type),
                        bias = at::randn({heads, places, places}),
-                       grad = at::randn({3, shape.height, shape.width, heads * 32}).to(type);
+                       grad = at::randn({images, shape.height, shape.width, heads * 32}).to(type);
       ASSERT_TRUE(kernels::has_shifted_window_attention(qkv.to(device_), shape, 32)) << where;
       const at::Tensor x = qkv.to(device_).requires_grad_(), b = bias.to(device_).requires_grad_();
       const at::Tensor y = kernels::shifted_window_attention(x, b, shape);
@@ -83,6 +96,24 @@ TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
             << where << ", part " << part;
       EXPECT_LT(testing::relative_error(b.grad(), grad_bias), tolerance) << where;
     }
+  EXPECT_FALSE(kernels::has_shifted_window_attention(
+      at::empty({1, 8, 7, 96}, at::TensorOptions(device_).dtype(at::kHalf)), {8, 7, 7, 3}, 32))
+      << "windows that do not divide the map";
+}
+
+/// Scores far beyond what sixteen bits hold after an exponential, and a seam in every window.
+TEST_F(CudaKernels, ShiftedWindowAttentionOfLargeScoresStaysFinite) {
+  const kernels::WindowShape shape = {7, 7, 7, 3};
+  const auto half = at::TensorOptions(device_).dtype(at::kHalf);
+  const at::Tensor x = (at::randn({2, 7, 7, 3 * 64}, half) * 20).requires_grad_(),
+                   b = at::randn({2, 49, 49}, half.dtype(at::kFloat)).requires_grad_();
+  const at::Tensor y = kernels::shifted_window_attention(x, b, shape);
+  y.backward(at::ones_like(y));
+  const at::Tensor expected = kernels::shifted_window_attention_ref::forward(
+      x.detach().cpu().to(at::kDouble), b.detach().cpu().to(at::kDouble), shape.side, shape.shift);
+  EXPECT_LT(testing::relative_error(y.detach(), expected), 4e-3);
+  for (const at::Tensor& gradient : {x.grad(), b.grad()})
+    EXPECT_TRUE(gradient.isfinite().all().item<bool>());
 }
 
 TEST_F(CudaKernels, LayerNormAndItsGradients) {
