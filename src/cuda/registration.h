@@ -19,6 +19,7 @@ void register_shifted_window_attention(torch::Library& library);
 void register_column_sum(torch::Library& library);
 void register_counted_rows(torch::Library& library);
 void register_counted_gradients(torch::Library& library);
+void register_fp8_tiles(torch::Library& library);
 void register_decode_layers(torch::Library& library);
 void register_softmax_cross_entropy(torch::Library& library);
 
