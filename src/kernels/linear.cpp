@@ -123,6 +123,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   const auto result = types.result.value_or(x.scalar_type());
   if (types.products.narrow(x))
     return HalfLinearFunction::apply(x, weight, optional(bias), types.products, result);
+  if (types.fp8 != nullptr && multiplies_in_fp8(x, weight, *types.fp8))
+    return fp8_linear(x, weight, bias.defined() ? bias.to(x.scalar_type()) : bias, *types.fp8, types.rooms)
+        .to(result);
   const auto type = product_type(x);
   const auto b = bias.defined() ? bias.to(type) : bias;
   if (weight.scalar_type() != type || (x.is_cuda() && b.defined()))

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "kernels/fp8_linear.h"
 #include "kernels/product_type.h"
 #include "kernels/weight_copies.h"
 #include "tensor/gradient_rooms.h"
@@ -16,6 +17,7 @@ struct LinearTypes {
   std::optional<at::ScalarType> result = std::nullopt;  ///< without one, x's
   WeightCopies* copies = nullptr;                       ///< may have the weight in the products' type
   GradientRooms* rooms = nullptr;                       ///< may have a place for the weight's gradient
+  const Fp8Products* fp8 = nullptr;                     ///< multiplies what fits in FP8 (`fp8_linear`)
 };
 
 /// `x`: [..., in]; `weight`: [out, in]; `bias`: [out] or undefined. Parameters of another type are cast, or

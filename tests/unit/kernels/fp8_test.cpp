@@ -1,0 +1,426 @@
+// Operands in FP8 with a scale for each tile: what they are rounded to, what does not fit, their products,
+// and what gradients come through.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "cuda_fixture.h"
+#include "gradcheck.h"
+#include "kernels/linear.h"
+
+namespace fathom::fp8_test {
+namespace {
+
+using kernels::Fp8Matrix;
+using kernels::Fp8Pair;
+using kernels::Fp8Products;
+using kernels::TileScales;
+using kernels::fp8_tiles_ref::exact;
+using testing::relative_error;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+const at::ScalarType kTypes[] = {at::kFloat8_e4m3fn, at::kFloat8_e5m2};
+/// Whole tiles, tiles that are cut off at either end, and several of them.
+const std::vector<std::vector<int64_t>> kShapes = {{128, 128}, {16, 16},   {144, 272},
+                                                   {32, 640},  {400, 128}, {1040, 48}};
+
+at::Tensor count_on(at::Device device = at::kCPU) {
+  return at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device));
+}
+
+/// Random, of another size in each tile, so that no scale can stand for its neighbour's.
+at::Tensor uneven(int64_t rows, int64_t columns) {
+  const auto tiles_of = [](int64_t size) { return (size + 127) / 128; };
+  const at::Tensor size = at::randint(-3, 4, {tiles_of(rows), tiles_of(columns)}).exp2();
+  return at::randn({rows, columns}) *
+         size.repeat_interleave(128, 0).narrow(0, 0, rows).repeat_interleave(128, 1).narrow(1, 0, columns);
+}
+
+Fp8Pair both(const at::Tensor& x, at::ScalarType type = at::kFloat8_e4m3fn, const at::Tensor& beyond = {}) {
+  return kernels::fp8_tiles(x, {.type = type, .plain = TileScales::kByRow, .turned = TileScales::kByTile},
+                            beyond);
+}
+
+/// What `x` becomes, float32.
+at::Tensor rounded(const at::Tensor& x, at::ScalarType type = at::kFloat8_e4m3fn) {
+  return exact(both(x, type).plain, TileScales::kByRow);
+}
+
+TEST(Fp8Tiles, BothFormsHoldTheSameNumbersNearTheMatrix) {
+  for (const auto& shape : kShapes)
+    for (const auto type : kTypes) {
+      const at::Tensor x = at::randn(shape).to(at::kBFloat16);
+      const Fp8Pair pair = both(x, type);
+      const at::Tensor found = exact(pair.plain, TileScales::kByRow);
+      EXPECT_TRUE(at::equal(exact(pair.turned, TileScales::kByTile), found.t()));
+      const double half_step = type == at::kFloat8_e4m3fn ? 1.0 / 16 : 1.0 / 8;
+      const at::Tensor allowed = x.to(at::kFloat).abs() * half_step + 1e-4;
+      EXPECT_TRUE((found - x.to(at::kFloat)).abs().le(allowed).all().item<bool>()) << c10::toString(type);
+      EXPECT_FALSE(at::equal(found, x.to(at::kFloat))) << "nothing was rounded";
+      EXPECT_TRUE(at::equal(found.to(at::kBFloat16).to(at::kFloat), found)) << "exact in BF16";
+    }
+}
+
+TEST(Fp8Tiles, ScalesArePowersOfTwoThatFillTheRange) {
+  const at::Tensor x = at::randn({256, 384});
+  for (const auto type : kTypes) {
+    const Fp8Pair pair = both(x, type);
+    const at::Tensor bits = pair.turned.scales.slice(1, 0, 2).contiguous().view(at::kInt);
+    EXPECT_TRUE(bits.bitwise_and(0x7fffff).eq(0).all().item<bool>());
+    const at::Tensor largest = pair.plain.values_RK.to(at::kFloat).abs().view({2, 128, 3, 128}).amax({1, 3});
+    const double end = type == at::kFloat8_e4m3fn ? 448 : 57344;
+    EXPECT_LE(largest.max().item<double>(), end);
+    EXPECT_GE(largest.min().item<double>(), end / 2.2);
+  }
+}
+
+TEST(Fp8Tiles, ANumberAtTheEndOfTheRangeKeepsIt) {
+  at::Tensor x = at::zeros({16, 16});
+  x[0][0] = 448 * 8;
+  x[0][1] = -448 * 8;
+  EXPECT_TRUE(at::equal(rounded(x), x));
+  x[0][0] = 450 * 8;  // twice the scale
+  EXPECT_EQ(rounded(x)[0][0].item<float>(), 448 * 8);
+  EXPECT_EQ(both(x).plain.scales[0][0].item<float>(), 16);
+}
+
+TEST(Fp8Tiles, AnOutlierHurtsItsOwnTileAlone) {
+  const at::Tensor x = at::randn({256, 256}) * 1e-3;
+  at::Tensor with = x.clone();
+  with[3][5] = 1e6;
+  const at::Tensor found = rounded(with), before = rounded(x);
+  EXPECT_TRUE(at::equal(found.slice(0, 128), before.slice(0, 128)));
+  EXPECT_TRUE(at::equal(found.slice(1, 128), before.slice(1, 128)));
+  EXPECT_EQ(found[4][5].item<float>(), 0) << "too far below the largest";
+  EXPECT_NEAR(found[3][5].item<double>(), 1e6, 1e6 / 16);
+}
+
+TEST(Fp8Tiles, ZerosAndDenormalsHaveScales) {
+  at::Tensor x = at::zeros({128, 256}, at::kBFloat16);
+  EXPECT_TRUE(at::equal(rounded(x), at::zeros({128, 256})));
+  x[0][0] = 1e-40;
+  x[1][0] = -1e-20;
+  x[0][200] = 3e38;
+  const Fp8Pair pair = both(x);
+  EXPECT_TRUE(pair.plain.scales.isfinite().all().item<bool>());
+  EXPECT_GT(pair.plain.scales.min().item<double>(), 0);
+  const at::Tensor found = exact(pair.plain, TileScales::kByRow);
+  EXPECT_TRUE(found.isfinite().all().item<bool>());
+  EXPECT_NEAR(found[1][0].item<double>(), -1e-20, 1e-21);
+  EXPECT_NEAR(found[0][200].item<double>(), 3e38, 3e37);
+  const at::Tensor tiny = at::full({16, 16}, 1e-40);
+  EXPECT_TRUE(at::equal(rounded(tiny), at::zeros({16, 16}))) << "below the least scale";
+}
+
+TEST(Fp8Tiles, WhatIsNoFiniteNumberHasNoScaleAndIsCounted) {
+  for (const double planted : {kInfinity, -kInfinity, std::numeric_limits<double>::quiet_NaN()}) {
+    at::Tensor x = at::randn({256, 256});
+    x[200][7] = planted;
+    x[201][7] = planted;
+    const at::Tensor beyond = count_on();
+    const Fp8Pair pair = both(x, at::kFloat8_e4m3fn, beyond);
+    EXPECT_EQ(beyond.item<int64_t>(), 2);
+    const at::Tensor found = exact(pair.plain, TileScales::kByRow);
+    EXPECT_TRUE(found.slice(0, 128).slice(1, 0, 128).isnan().all().item<bool>());
+    EXPECT_TRUE(found.slice(0, 0, 128).isfinite().all().item<bool>());
+    EXPECT_TRUE(found.slice(1, 128).isfinite().all().item<bool>());
+    EXPECT_TRUE(pair.turned.scales[0][1].isnan().item<bool>());
+  }
+}
+
+TEST(Fp8Tiles, MakesWhatIsWishedAlone) {
+  const at::Tensor x = at::randn({32, 48});
+  const Fp8Pair plain = kernels::fp8_tiles(x, {.plain = TileScales::kByTile});
+  EXPECT_FALSE(plain.turned.values_RK.defined());
+  EXPECT_EQ(plain.plain.scales.sizes(), (std::vector<int64_t>{1, 4})) << "rounded up to four";
+  const Fp8Pair turned = kernels::fp8_tiles(x, {.turned = TileScales::kByRow});
+  EXPECT_FALSE(turned.plain.values_RK.defined());
+  EXPECT_EQ(turned.turned.values_RK.sizes(), (std::vector<int64_t>{48, 32}));
+  EXPECT_EQ(turned.turned.scales.sizes(), (std::vector<int64_t>{1, 48}));
+}
+
+/// Of random factors, and of what they were rounded to.
+struct Product {
+  Fp8Matrix left, right;
+  at::Tensor expected;
+};
+
+Product random_product(int64_t rows, int64_t inner, int64_t columns, at::ScalarType left_type) {
+  const at::Tensor a = uneven(rows, inner), b = uneven(columns, inner);
+  const Fp8Pair left = kernels::fp8_tiles(a, {.type = left_type, .plain = TileScales::kByRow}),
+                right = kernels::fp8_tiles(b, {.plain = TileScales::kByTile});
+  return {left.plain, right.plain,
+          rounded(a, left_type).to(at::kDouble).matmul(rounded(b).to(at::kDouble).t())};
+}
+
+TEST(Fp8Product, IsThatOfTheRoundedNumbers) {
+  const at::Tensor bias = at::randn({80}).to(at::kBFloat16);
+  for (const auto type : kTypes) {
+    const Product product = random_product(144, 272, 80, type);
+    at::Tensor wide = at::zeros({144, 80}), narrow = at::zeros({144, 80}, at::kBFloat16);
+    kernels::fp8_product(product.left, product.right, {}, wide);
+    EXPECT_LT(relative_error(wide, product.expected), 1e-6);
+    kernels::fp8_product(product.left, product.right, bias, narrow);
+    EXPECT_LT(relative_error(narrow, product.expected + bias), 5e-3);
+  }
+}
+
+/// A place for one gradient.
+struct OneRoom : GradientRooms {
+  at::Tensor room;
+  at::Tensor take(const at::Tensor&) override { return room; }
+};
+
+struct LinearResult {
+  at::Tensor y, grad_x, grad_weight, grad_bias;
+};
+
+/// One random layer, large enough for several tiles, on a device.
+struct Layer {
+  at::Tensor x = uneven(144, 272).view({3, 48, 272}).to(at::kBFloat16), weight = uneven(144, 272) * 0.1,
+             bias = at::randn({144}), slope = uneven(144, 144).view({3, 48, 144}).to(at::kBFloat16);
+
+  LinearResult run(const Fp8Products* fp8, at::Device device = at::kCPU,
+                   GradientRooms* rooms = nullptr) const {
+    const auto there = [&](const at::Tensor& t) {
+      return t.to(t.options().device(device), /*non_blocking=*/false, /*copy=*/true).requires_grad_();
+    };
+    const at::Tensor inputs = there(x), factor = there(weight), shift = there(bias);
+    LinearResult found{.y = kernels::linear(inputs, factor, shift, {.rooms = rooms, .fp8 = fp8})};
+    found.y.backward(slope.to(device));
+    found.grad_x = inputs.grad();
+    found.grad_weight = factor.grad();
+    found.grad_bias = shift.grad();
+    return found;
+  }
+  /// By double products of what operands are rounded to.
+  LinearResult expected(at::ScalarType gradients = at::kFloat8_e4m3fn) const {
+    const auto wide = [](const at::Tensor& t) { return t.to(at::kDouble); };
+    const at::Tensor rows = wide(rounded(x.view({144, 272}))), factor = wide(rounded(weight)),
+                     grad = wide(rounded(slope.view({144, 144}), gradients));
+    return {(rows.matmul(factor.t()) + wide(bias)).view({3, 48, 144}), grad.matmul(factor).view(x.sizes()),
+            grad.t().matmul(rows), wide(slope).view({144, 144}).sum(0)};
+  }
+};
+
+Fp8Products every_product() {
+  return {.least_intensity = 0};
+}
+
+void expect_near(const LinearResult& found, const LinearResult& expected, double wide, double narrow) {
+  EXPECT_LT(relative_error(found.y, expected.y), narrow);
+  EXPECT_LT(relative_error(found.grad_x, expected.grad_x), narrow);
+  EXPECT_LT(relative_error(found.grad_weight, expected.grad_weight), wide);
+  EXPECT_LT(relative_error(found.grad_bias, expected.grad_bias), narrow);
+}
+
+TEST(Fp8Linear, MultipliesRoundedOperandsBothWays) {
+  const Layer layer;
+  for (const auto type : kTypes) {
+    Fp8Products products = every_product();
+    products.gradients = type;
+    const LinearResult found = layer.run(&products);
+    expect_near(found, layer.expected(type), 1e-5, 6e-3);
+    EXPECT_EQ(found.y.scalar_type(), at::kBFloat16);
+    EXPECT_EQ(found.grad_weight.scalar_type(), at::kFloat);
+  }
+  const LinearResult plain = layer.run(nullptr);
+  EXPECT_GT(relative_error(plain.y, layer.expected().y), 1e-2) << "FP8 was not used";
+}
+
+TEST(Fp8Linear, WritesTheWeightsGradientWhereItIsToLie) {
+  const Layer layer;
+  const Fp8Products products = every_product();
+  OneRoom rooms;
+  rooms.room = at::full({144, 272}, 7.0);
+  const LinearResult found = layer.run(&products, at::kCPU, &rooms);
+  EXPECT_EQ(found.grad_weight.const_data_ptr(), rooms.room.const_data_ptr());
+  EXPECT_TRUE(at::equal(rooms.room, layer.run(&products).grad_weight));
+}
+
+TEST(Fp8Linear, WhatDoesNotFitStaysAsItWas) {
+  const Fp8Products products = every_product();
+  Layer layer;
+  layer.x = layer.x.slice(1, 0, 47);
+  layer.slope = layer.slope.slice(1, 0, 47);
+  EXPECT_TRUE(at::equal(layer.run(&products).y, layer.run(nullptr).y)) << "rows are no multiple of 16";
+  const Layer fits;
+  const Fp8Products large_alone = {.least_intensity = 60};  // it is 57
+  EXPECT_TRUE(at::equal(fits.run(&large_alone).y, fits.run(nullptr).y));
+  const Fp8Products small_too = {.least_intensity = 55};
+  EXPECT_FALSE(at::equal(fits.run(&small_too).y, fits.run(nullptr).y));
+  EXPECT_FALSE(kernels::multiplies_in_fp8(fits.x.to(at::kFloat), fits.weight, products));
+  EXPECT_FALSE(kernels::multiplies_in_fp8(fits.x, fits.weight.to(at::kBFloat16), products));
+}
+
+TEST(Fp8Linear, AFrozenWeightHasNoGradient) {
+  const Layer layer;
+  const Fp8Products products = every_product();
+  const at::Tensor x = layer.x.clone().requires_grad_();
+  kernels::linear(x, layer.weight, {}, {.fp8 = &products}).backward(layer.slope);
+  EXPECT_LT(relative_error(x.grad(), layer.expected().grad_x), 6e-3);
+  const at::NoGradGuard no_grad;
+  EXPECT_FALSE(kernels::linear(x, layer.weight, {}, {.fp8 = &products}).requires_grad());
+}
+
+TEST(Fp8Linear, InfinityOnEitherWayIsSeen) {
+  const at::Tensor beyond = count_on();
+  Fp8Products products = every_product();
+  products.beyond = beyond;
+  Layer forward;
+  forward.x[0][0][0] = kInfinity;
+  EXPECT_TRUE(forward.run(&products).y[0][0].isnan().all().item<bool>());
+  EXPECT_EQ(beyond.item<int64_t>(), 1);
+  Layer backward;
+  backward.slope[0][0][0] = kInfinity;
+  const LinearResult found = backward.run(&products);
+  EXPECT_TRUE(found.y.isfinite().all().item<bool>());
+  EXPECT_FALSE(found.grad_weight.sum().isfinite().item<bool>());
+  EXPECT_FALSE(found.grad_x.to(at::kFloat).sum().isfinite().item<bool>());
+  EXPECT_EQ(beyond.item<int64_t>(), 2);
+}
+
+TEST(Fp8Weights, AreMadeOnceUntilTheyAreForgottenOrChange) {
+  kernels::Fp8Weights weights;
+  const at::Tensor weight = at::randn({32, 48});
+  const void* const first = weights.of(weight, {}).plain.values_RK.const_data_ptr();
+  EXPECT_EQ(weights.of(weight, {}).plain.values_RK.const_data_ptr(), first);
+  EXPECT_EQ(weights.size(), 1);
+  weight.mul_(3);
+  const at::Tensor found = exact(weights.of(weight, {}).plain, TileScales::kByTile);
+  EXPECT_LT(relative_error(found, weight), 0.05);
+  weights.forget();
+  EXPECT_EQ(weights.size(), 0);
+  const Layer layer;
+  Fp8Products products = every_product();
+  const LinearResult without = layer.run(&products);
+  products.weights = &weights;
+  EXPECT_TRUE(at::equal(layer.run(&products).grad_x, without.grad_x));
+}
+
+class CudaFp8 : public cuda_test::CudaKernels {
+ protected:
+  void SetUp() override {
+    CudaKernels::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    if (!kernels::has_fp8_products(device_)) GTEST_SKIP() << "this GPU has no products in FP8";
+  }
+};
+
+void expect_same_matrix(const Fp8Matrix& got, const Fp8Matrix& expected, const std::string& where) {
+  EXPECT_EQ(got.values_RK.scalar_type(), expected.values_RK.scalar_type()) << where;
+  EXPECT_TRUE(at::equal(got.values_RK.cpu().view(at::kByte), expected.values_RK.view(at::kByte))) << where;
+  EXPECT_TRUE(at::equal(got.scales.cpu(), expected.scales)) << where;
+}
+
+TEST_F(CudaFp8, TilesAreThoseOfTheReference) {
+  for (const auto& shape : kShapes)
+    for (const auto from : {at::kFloat, at::kBFloat16})
+      for (const auto type : kTypes)
+        for (const auto layout : {TileScales::kByRow, TileScales::kByTile}) {
+          const std::string where = std::to_string(shape[0]) + " x " + std::to_string(shape[1]) + " " +
+                                    c10::toString(from) + " " + c10::toString(type);
+          at::Tensor x = at::randn(shape).pow(5).to(from);
+          x[0][0] = 1e-40;
+          x[1].zero_();
+          const kernels::Fp8Wish wish{.type = type, .plain = layout, .turned = layout};
+          const Fp8Pair expected = kernels::fp8_tiles(x, wish), got = kernels::fp8_tiles(x.to(device_), wish);
+          expect_same_matrix(got.plain, expected.plain, where);
+          expect_same_matrix(got.turned, expected.turned, where + " turned");
+        }
+}
+
+TEST_F(CudaFp8, TilesOfZerosAndTheLargestNumbers) {
+  at::Tensor x = at::zeros({144, 400});
+  x[3][200] = 3.3e38;
+  x[3][390] = 448 * 4.0;
+  x[3][391] = 449 * 4.0;
+  const Fp8Pair expected = both(x), got = both(x.to(device_));
+  expect_same_matrix(got.plain, expected.plain, "plain");
+  expect_same_matrix(got.turned, expected.turned, "turned");
+}
+
+TEST_F(CudaFp8, InfinityHasNoScaleAndIsCounted) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    at::Tensor x = at::randn({256, 272}).to(type);
+    x[200][7] = kInfinity;
+    x[255][127] = std::numeric_limits<double>::quiet_NaN();
+    const at::Tensor beyond = count_on(device_);
+    const Fp8Pair got = both(x.to(device_), at::kFloat8_e4m3fn, beyond), expected = both(x);
+    EXPECT_EQ(beyond.item<int64_t>(), 2);
+    EXPECT_TRUE(at::equal(got.plain.scales.cpu().isnan(), expected.plain.scales.isnan()));
+    EXPECT_TRUE(at::equal(got.turned.scales.cpu().isnan(), expected.turned.scales.isnan()));
+    EXPECT_EQ(got.turned.scales.isnan().sum().item<int64_t>(), 1);
+  }
+}
+
+TEST_F(CudaFp8, ProductsAreThoseOfTheReference) {
+  for (const auto type : kTypes)
+    for (const auto& [rows, inner, columns] : {std::tuple<int64_t, int64_t, int64_t>{128, 128, 128},
+                                               {144, 272, 80},
+                                               {1024, 2816, 1024},
+                                               {16, 1040, 512},
+                                               {2048, 48, 16}}) {
+      const Product product = random_product(rows, inner, columns, type);
+      const auto there = [&](const Fp8Matrix& matrix) {
+        return Fp8Matrix{matrix.values_RK.to(device_), matrix.scales.to(device_)};
+      };
+      const std::string where = std::to_string(rows) + " x " + std::to_string(inner) + " x " +
+                                std::to_string(columns) + " " + c10::toString(type);
+      const auto on_device = at::TensorOptions().device(device_);
+      at::Tensor wide = at::zeros({rows, columns}, on_device.dtype(at::kFloat)),
+                 narrow = at::zeros({rows, columns}, on_device.dtype(at::kBFloat16));
+      const at::Tensor bias = at::randn({columns}).to(at::kBFloat16);
+      kernels::fp8_product(there(product.left), there(product.right), {}, wide);
+      EXPECT_LT(relative_error(wide, product.expected), 5e-3) << where;
+      kernels::fp8_product(there(product.left), there(product.right), bias.to(device_), narrow);
+      EXPECT_LT(relative_error(narrow, product.expected + bias), 1e-2) << where;
+    }
+}
+
+/// As in a bucket of gradients.
+TEST_F(CudaFp8, AResultMayBeginAtAnyVector) {
+  const Product product = random_product(64, 256, 48, at::kFloat8_e4m3fn);
+  const at::Tensor bucket = at::full({4 + 64 * 48 + 4}, 7.0, at::TensorOptions().device(device_));
+  at::Tensor result = bucket.narrow(0, 4, 64 * 48).view({64, 48});
+  kernels::fp8_product({product.left.values_RK.to(device_), product.left.scales.to(device_)},
+                       {product.right.values_RK.to(device_), product.right.scales.to(device_)}, {}, result);
+  EXPECT_LT(relative_error(result, product.expected), 5e-3);
+  EXPECT_EQ(bucket[3].item<float>(), 7);
+  EXPECT_EQ(bucket[4 + 64 * 48].item<float>(), 7);
+}
+
+TEST_F(CudaFp8, LinearIsThatOfACpu) {
+  const Layer layer;
+  for (const auto type : kTypes) {
+    Fp8Products products = every_product();
+    products.gradients = type;
+    const LinearResult found = layer.run(&products, device_);
+    expect_near(found, layer.expected(type), 5e-3, 1e-2);
+    EXPECT_EQ(found.grad_weight.scalar_type(), at::kFloat);
+  }
+}
+
+TEST_F(CudaFp8, InfinityComesThroughProducts) {
+  Fp8Products products = every_product();
+  Layer forward;
+  forward.x[0][0][0] = kInfinity;
+  EXPECT_TRUE(forward.run(&products, device_).y[0][0].isnan().all().item<bool>());
+  Layer backward;
+  backward.slope[0][0][0] = kInfinity;
+  const LinearResult found = backward.run(&products, device_);
+  EXPECT_TRUE(found.y.isfinite().all().item<bool>());
+  EXPECT_FALSE(found.grad_weight.sum().isfinite().item<bool>());
+  EXPECT_FALSE(found.grad_x.to(at::kFloat).sum().isfinite().item<bool>());
+}
+
+}  // namespace
+}  // namespace fathom::fp8_test
