@@ -76,11 +76,14 @@ void separate_segments(AttentionView& view, const at::Tensor& segment_BT) {
 AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options) {
   const int64_t width = options.heads * options.head_dim, kv_width = options.kv_heads * options.head_dim;
   qkv_ = register_module(
-      "qkv", Linear(LinearOptions{.in = options.dim, .out = width + 2 * kv_width, .bias = options.qkv_bias}));
-  output_ = register_module(
-      "output",
+      "qkv",
       Linear(LinearOptions{
-          .in = width, .out = options.dim, .bias = false, .init_deviation = options.output_deviation}));
+          .in = options.dim, .out = width + 2 * kv_width, .bias = options.qkv_bias, .in_block = true}));
+  output_ = register_module("output", Linear(LinearOptions{.in = width,
+                                                           .out = options.dim,
+                                                           .bias = false,
+                                                           .init_deviation = options.output_deviation,
+                                                           .in_block = true}));
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,

@@ -22,7 +22,8 @@ at::Tensor mean_shares(const at::Tensor& q_BHTE, const at::Tensor& k_BHSE, const
 CrossAttentionImpl::CrossAttentionImpl(const CrossAttentionOptions& options) : options_(options) {
   const int64_t width = options.heads * options.head_dim;
   const auto make = [](int64_t in, int64_t out, double deviation) {
-    return Linear(LinearOptions{.in = in, .out = out, .bias = false, .init_deviation = deviation});
+    return Linear(
+        LinearOptions{.in = in, .out = out, .bias = false, .init_deviation = deviation, .in_block = true});
   };
   query_ = register_module("query", make(options.dim, width, 0.02));
   key_value_ = register_module("key_value", make(options.dim, 2 * width, 0.02));

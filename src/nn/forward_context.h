@@ -35,6 +35,8 @@ struct ForwardContext {
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
   /// Of products under a `compute_dtype` of 16 bits, where they have a type of their own.
   kernels::Products products = {};
+  /// For layers of blocks that take part, of those of 16 bits; null: none multiplies in FP8.
+  const kernels::Fp8Products* fp8 = nullptr;
   /// Weights in `compute_dtype`, where somebody keeps them; null: they are cast.
   kernels::WeightCopies* copies = nullptr;
   /// Where gradients of weights are to lie; null: anywhere.

@@ -20,6 +20,8 @@ at::Tensor spread(const at::Tensor& value, const at::Tensor& y) {
 GatedRows::GatedRows(const GateDecision& decision, const AttentionView& view, const ForwardContext& context)
     : decision_(decision), tokens_(computed_tokens(decision, view)), context_(context), whole_(context) {
   if (context.waited != nullptr) *context.waited = true;
+  // Whether a product fits would depend on how many tokens a gate let through.
+  context_.fp8 = nullptr;
   // What is drawn for a token may not depend on how full the batch is that it came in.
   packed_ = !tokens_.is_all || tokens_.layout.key_N.defined() || tokens_.value_weight_N.defined() ||
             view.cache != nullptr || context.drops();

@@ -13,7 +13,9 @@ LinearImpl::LinearImpl(const LinearOptions& options) : options_(options) {
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& x, const ForwardContext& context, Feeds feeds) const {
-  at::Tensor y = kernels::linear(x, weight_, bias_, context.linear_types(x, feeds));
+  kernels::LinearTypes types = context.linear_types(x, feeds);
+  if (options_.in_block) types.fp8 = context.fp8;
+  at::Tensor y = kernels::linear(x, weight_, bias_, types);
   for (const auto& [name, adapter] : adapters_)
     if (adapter->weight() != 0) y = y + adapter->forward(x, context, feeds);
   return y;

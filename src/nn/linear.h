@@ -20,6 +20,7 @@ struct LinearOptions {
   int64_t out = 0;
   bool bias = true;
   double init_deviation = 0.02;  ///< of the normal distribution that weights begin with; biases begin with 0
+  bool in_block = false;         ///< takes part where a context multiplies in FP8 (`ForwardContext::fp8`)
 };
 
 /// y = x Wᵀ + b, in x's type unless the context has products in one of their own: parameters of another type

@@ -8,11 +8,13 @@ namespace fathom {
 
 SwigluMlpImpl::SwigluMlpImpl(const MlpOptions& options) {
   gate_up_ = register_module(
-      "gate_up", Linear(LinearOptions{.in = options.dim, .out = 2 * options.inner, .bias = false}));
+      "gate_up",
+      Linear(LinearOptions{.in = options.dim, .out = 2 * options.inner, .bias = false, .in_block = true}));
   down_ = register_module("down", Linear(LinearOptions{.in = options.inner,
                                                        .out = options.dim,
                                                        .bias = false,
-                                                       .init_deviation = options.output_deviation}));
+                                                       .init_deviation = options.output_deviation,
+                                                       .in_block = true}));
 }
 
 at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
@@ -20,12 +22,14 @@ at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& con
 }
 
 GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
-  up_ = register_module("up", Linear(LinearOptions{.in = options.dim, .out = options.inner}));
+  up_ =
+      register_module("up", Linear(LinearOptions{.in = options.dim, .out = options.inner, .in_block = true}));
   if (options.local_mixing > 0)
     local_mixing_ = register_module("local_mixing", LocalMixing(options.inner, options.local_mixing));
-  down_ = register_module(
-      "down", Linear(LinearOptions{
-                  .in = options.inner, .out = options.dim, .init_deviation = options.output_deviation}));
+  down_ = register_module("down", Linear(LinearOptions{.in = options.inner,
+                                                       .out = options.dim,
+                                                       .init_deviation = options.output_deviation,
+                                                       .in_block = true}));
 }
 
 at::Tensor GeluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {

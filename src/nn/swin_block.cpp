@@ -46,8 +46,10 @@ WindowAttentionImpl::WindowAttentionImpl(const SwinBlockOptions& options) : opti
   const int64_t span = 2 * options.window - 1;
   position_bias_ = register_parameter("position_bias", at::empty({span * span, options.heads}));
   qkv_ = register_module(
-      "qkv", Linear(LinearOptions{.in = options.dim, .out = 3 * options.dim, .bias = options.qkv_bias}));
-  output_ = register_module("output", Linear(LinearOptions{.in = options.dim, .out = options.dim}));
+      "qkv", Linear(LinearOptions{
+                 .in = options.dim, .out = 3 * options.dim, .bias = options.qkv_bias, .in_block = true}));
+  output_ = register_module("output",
+                            Linear(LinearOptions{.in = options.dim, .out = options.dim, .in_block = true}));
 }
 
 const WindowAttentionImpl::Plan& WindowAttentionImpl::plan_for(const at::Tensor& x) {
