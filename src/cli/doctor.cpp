@@ -4,10 +4,12 @@
 #include <torch/version.h>
 
 #include <filesystem>
+#include <vector>
 
 #include "base/version.h"
 #include "cli/options.h"
 #include "cli/verbs.h"
+#include "kernels/fp8_tiles.h"
 #include "tensor/cpu_runtime.h"
 #include "tensor/cuda_plugin.h"
 #include "tensor/device.h"
@@ -40,6 +42,17 @@ Json describe_devices(const CudaAvailability& cuda) {
   return devices;
 }
 
+/// GPUs without products in FP8.
+std::vector<at::Device> lacks_fp8(const CudaAvailability& cuda) {
+  std::vector<at::Device> found;
+  for (int64_t i = 0; i < cuda.num_devices; ++i) {
+    const at::Device card(at::kCUDA, static_cast<c10::DeviceIndex>(i));
+    const auto runtime = make_device_runtime(card);  // registers kernels
+    if (!kernels::has_fp8_products(card)) found.push_back(card);
+  }
+  return found;
+}
+
 Json describe_features(const CudaAvailability& cuda) {
   return Json::Object{{"avx2", static_cast<bool>(__builtin_cpu_supports("avx2"))},
                       {"avx512", static_cast<bool>(__builtin_cpu_supports("avx512f"))},
@@ -47,6 +60,7 @@ Json describe_features(const CudaAvailability& cuda) {
                       {"bf16", make_device_runtime(at::kCPU)->is_fast(at::kBFloat16)},
                       {"cuda_plugin", find_cuda_plugin().plugin != nullptr},
                       {"cuda", cuda.num_devices > 0},
+                      {"fp8", cuda.num_devices > 0 && lacks_fp8(cuda).empty()},
                       {"nccl", cuda.num_devices > 0},
                       {"gloo", true}};
 }
@@ -74,6 +88,11 @@ Json describe_missing(const CudaAvailability& cuda, const Json& features) {
       missing.push_back(
           fmt::format("kernels of ours on {}: {}; LibTorch's run, more slowly", card.str(), reason));
   }
+  for (const at::Device& card : lacks_fp8(cuda))
+    missing.push_back(
+        fmt::format("FP8 on {}: no products with scales for tiles (Hopper has them); precision "
+                    "= \"fp8\" computes in BF16 there",
+                    card.str()));
   if (!features.at("avx2").as_bool())
     missing.push_back("AVX2: this processor lacks it; images are decoded more slowly");
   if (!features.at("bf16").as_bool()) {

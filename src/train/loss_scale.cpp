@@ -13,7 +13,7 @@ constexpr double kLargestLossScale = 0x1p40;
 }  // namespace
 
 void LossScaleConfig::fields(Fields& f) {
-  f("initial", initial, "under fp16_bf16: what the loss is multiplied with at first",
+  f("initial", initial, "under fp16_bf16 and fp8: what the loss is multiplied with at first",
     {.low = 1, .high = kLargestLossScale});
   f("growth_interval", growth_interval,
     "steps without overflow after which it doubles; each overflow halves it", {.low = 1});

@@ -128,7 +128,10 @@ void RecipeConfig::fields(Fields& f) {
   f.group("lora", lora, "low-rank adapters on a model that stays as it is");
   f.group("training", training, "length and size of the run");
   f.group("optimizer", optimizer, "AdamW");
-  f.group("loss_scale", loss_scale, "how gradients keep clear of the ends of FP16 under fp16_bf16");
+  f.group("fp8", fp8, "products in 8 bits under fp8");
+  f.group("loss_scale", loss_scale,
+          "how gradients keep clear of the ends of FP16 under fp16_bf16; under fp8, how often a step may be "
+          "skipped");
   f.group("schedule", schedule, "learning rate over the run");
   f.group("checkpoint", checkpoint, "what is saved, and when");
   f.group("gating", gating, "how gates (model.gate) are held at their density");

@@ -112,6 +112,7 @@ struct RecipeConfig {
   LoraConfig lora;
   TrainingConfig training;
   OptimizerConfig optimizer;
+  Fp8Config fp8;
   LossScaleConfig loss_scale;
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;

@@ -15,6 +15,7 @@ Json MixShare::to_json() const {
 TrainerConfig Session::trainer_config(const std::string& run_folder) const {
   return {.seed = recipe.seed,
           .precision = recipe.precision,
+          .fp8 = recipe.fp8,
           .training = recipe.training,
           .optimizer = recipe.optimizer,
           .loss_scale = recipe.loss_scale,
@@ -29,6 +30,18 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
 }
 
 namespace {
+
+/// Where a device does not compute as the recipe says.
+void warn_of_precision(Precision precision, at::Device device) {
+  if (is_reference(precision, device))
+    log::warning(
+        "precision = \"{0}\" on a CPU is a reference to compare with: operands are rounded to {1} and "
+        "multiplied in float32, which is slower than \"fp32\"",
+        precision == Precision::kFp8 ? "fp8" : "fp16_bf16", precision == Precision::kFp8 ? "FP8" : "FP16");
+  if (precision == Precision::kFp8 && !device.is_cpu() && !kernels::has_fp8_products(device))
+    log::warning("precision = \"fp8\": {} has no products in FP8, which stay in BF16, as under \"bf16\"",
+                 device.str());
+}
 
 /// What the trainer does with names, to parameters that nobody trains.
 void check_names(const Session& session) {
@@ -46,10 +59,7 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   if (place.collective.rank() == 0)
     for (const std::string& setting : idle_gate_settings(session.recipe))
       log::warning("without effect: {}", setting);
-  if (place.collective.rank() == 0 && is_reference(recipe.precision, place.runtime.device()))
-    log::warning(
-        "precision = \"fp16_bf16\" on a CPU is a reference to compare with: operands are rounded to FP16 and "
-        "multiplied in float32, which is slower than \"fp32\"");
+  if (place.collective.rank() == 0) warn_of_precision(recipe.precision, place.runtime.device());
   switch (session.recipe.task) {
     case TaskKind::kContrastive:
       open_contrastive(session, place);

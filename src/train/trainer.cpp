@@ -61,6 +61,8 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       total_steps_(num_steps(config.training, parts.loader.batches_per_epoch())),
       gates_(parts.task.gates(), config.gating),
       products_(products_of(config.precision, parts.runtime.device())),
+      fp8_(fp8_products_of(config.precision, config.fp8, parts.runtime.device())),
+      saturated_(fp8_ ? fp8_->beyond : products_.saturated),
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
                                    parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
   freeze_parameters(parameters_, config.optimizer.freeze);
@@ -69,7 +71,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
   average_.join(*optimizer_);
   keep_copies();
-  if (products_.type) loss_scale_.emplace(config.loss_scale, parts.runtime.device());
+  if (saturated_.defined()) loss_scale_.emplace(config.loss_scale, parts.runtime.device());
 }
 
 /// Of all weights, frozen ones too: products take those as well.
@@ -144,6 +146,7 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
   const at::Device device = parts_.runtime.device();
   const Batch pinned = device.is_cpu() ? batch : pin(batch, parts_.runtime);
   std::vector<MicroBatch> micro_batches;
+  if (fp8_) fp8_->weights = &fp8_weights_;
   for (int64_t start = 0; start < batch.size(); start += most) {
     Batch part = slice_batch(pinned, start, std::min(most, batch.size() - start));
     const at::Tensor key_B = make_sample_keys(part.index_B, config_.seed, step_);
@@ -152,6 +155,7 @@ std::vector<MicroBatch> Trainer::prepare(const Batch& batch, int64_t global_samp
                                             .key_B = key_B.to(device, /*non_blocking=*/true),
                                             .compute_dtype = compute_type(config_.precision),
                                             .products = products_,
+                                            .fp8 = fp8_ ? &*fp8_ : nullptr,
                                             .copies = copies_ ? &*copies_ : nullptr,
                                             .rooms = reducer_.get(),
                                             .loss_scale = loss_scale_ ? loss_scale_->scale() : at::Tensor(),
@@ -206,7 +210,8 @@ void Trainer::train_step() {
       [&](std::span<const MicroBatch> inputs) {
         parts_.task.before_step(inputs, context);
         reducer_->zero();
-        if (products_.type) products_.saturated.zero_();
+        if (saturated_.defined()) saturated_.zero_();
+        fp8_weights_.forget();
         const at::Tensor loss = parts_.task.forward_backward(inputs, context);
         reducer_->finish();
         std::vector<at::Tensor> found = apply_gradients();
@@ -229,7 +234,7 @@ std::vector<at::Tensor> Trainer::apply_gradients() {
   optimizer_->step({.norm = norm, .divisor = scale});
   if (!loss_scale_) return {norm};
   const at::Tensor overflow = norm.isfinite().logical_not().to(at::kFloat);
-  return {norm, loss_scale_->update(overflow), products_.saturated.to(at::kFloat).view({1})};
+  return {norm, loss_scale_->update(overflow), saturated_.to(at::kFloat).view({1})};
 }
 
 /// `figures`: this rank's share of the loss, what `apply_gradients` found, and what gates did, if there are

@@ -111,6 +111,9 @@ class Trainer {
   int64_t total_steps_ = 0;
   GateController gates_;
   kernels::Products products_;
+  kernels::Fp8Weights fp8_weights_;
+  std::optional<kernels::Fp8Products> fp8_;
+  at::Tensor saturated_;                 ///< of either; undefined without them
   std::optional<LossScale> loss_scale_;  ///< where products have a type of their own
   StepRecorder recorder_;
   bool waited_ = false;  ///< a gate has asked the device for a count

@@ -58,6 +58,7 @@ struct EvaluationConfig {
 struct TrainerConfig {
   int64_t seed = 0;
   Precision precision = Precision::kFp32;
+  Fp8Config fp8;
   TrainingConfig training;
   OptimizerConfig optimizer;
   LossScaleConfig loss_scale;

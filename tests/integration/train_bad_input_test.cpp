@@ -71,8 +71,9 @@ TEST_F(BadInput, RecipesThatCannotBeMeant) {
   expect_refused("training=3", {"training: expected a table, got integer 3"});
   expect_refused("optimizer.learning_rate=nan", {"optimizer.learning_rate: expected a finite number"});
   expect_refused("schedule.shape=zigzag", {"schedule.shape: expected one of \"cosine\", \"linear\""});
-  expect_refused("precision=int4",
-                 {"precision: expected one of \"fp32\", \"bf16\", \"fp16_bf16\", \"fp64\", got \"int4\""});
+  expect_refused(
+      "precision=int4",
+      {"precision: expected one of \"fp32\", \"bf16\", \"fp16_bf16\", \"fp8\", \"fp64\", got \"int4\""});
   expect_refused("device=tpu", {"tpu"});
   expect_refused("optimizer.freeze=[\"visoin.*\"]", {"optimizer.freeze: no parameter fits \"visoin.*\""});
   expect_refused("evaluation.metric=recal",
