@@ -21,6 +21,7 @@
 
 #include "base/error.h"
 #include "kernels/attention.h"
+#include "kernels/fp8_linear.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
@@ -60,6 +61,7 @@ struct Kernel {
   std::function<std::vector<at::Tensor>()> forward;
   Cost forward_cost;
   Cost backward_cost = {};  ///< zero: no backward pass
+  double rate = 1;          ///< of products, in rates of the type that is measured
 };
 
 /// Makes the operands of all operations.
@@ -195,6 +197,36 @@ Kernel window_kernel(const Operands& make) {
           {7 * n, 2 * flops}};
 }
 
+/// Activations in FP8, as they are and turned: half the bytes of a number each.
+Kernel fp8_tiles_kernel(const Operands& make) {
+  const at::Tensor x = make.random({make.rows / 16 * 16, make.dim}).detach();
+  const kernels::Fp8Wish wish{.plain = kernels::TileScales::kByRow, .turned = kernels::TileScales::kByTile};
+  const auto forward = [=] {
+    const kernels::Fp8Pair pair = kernels::fp8_tiles(x, wish);
+    return std::vector{pair.plain.values_RK, pair.turned.values_RK};
+  };
+  return {"fp8_tiles", {x}, forward, {2 * static_cast<double>(x.numel())}};
+}
+
+/// Forward x is turned into FP8, and in training the gradient; the weight is each time.
+Kernel fp8_linear_kernel(const Operands& make) {
+  const int64_t rows = make.rows / 16 * 16;
+  const at::Tensor x = make.random({rows, make.dim});
+  const at::Tensor weight =
+      at::randn({4 * make.dim, make.dim}, make.options.dtype(at::kFloat)).requires_grad_();
+  const auto forward = [=] {
+    return std::vector{kernels::fp8_linear(x, weight, {}, {.least_intensity = 0}, nullptr)};
+  };
+  const double n = static_cast<double>(rows * make.dim), flops = 8 * n * static_cast<double>(make.dim);
+  return {"fp8_linear", {x, weight}, forward, {5 * n, flops}, {10 * n, 2 * flops}, 2};
+}
+
+/// What this device multiplies in FP8, where it does.
+std::vector<Kernel> fp8_kernels(const Operands& make) {
+  if (make.options.dtype() != at::kBFloat16 || !kernels::has_fp8_products(make.options.device())) return {};
+  return {fp8_tiles_kernel(make), fp8_linear_kernel(make)};
+}
+
 std::vector<Kernel> all_kernels(const Operands& make) {
   return {norm_kernel(make, true), residual_norm_kernel(make), norm_kernel(make, false),  rope_kernel(make),
           swiglu_kernel(make),     dropout_kernel(make),       column_sum_kernel(make),   window_kernel(make),
@@ -220,7 +252,9 @@ class KernelBench {
   void run() {
     const Operands make{at::TensorOptions().device(runtime_.device()).dtype(type_named(options_.precision)),
                         options_.rows, options_.dim};
-    for (const Kernel& kernel : all_kernels(make)) {
+    std::vector<Kernel> every = all_kernels(make);
+    for (Kernel& kernel : fp8_kernels(make)) every.push_back(std::move(kernel));
+    for (const Kernel& kernel : every) {
       print(kernel, "forward", forward_ms(kernel, runtime_), kernel.forward_cost);
       if (kernel.backward_cost.numbers == 0) continue;
       print(kernel, "training", training_ms(kernel, runtime_),
@@ -243,7 +277,7 @@ class KernelBench {
     line["bandwidth_share"] = bytes / (1e-3 * ms) / roofline_.bandwidth();
     if (cost.flops > 0) {
       line["flops"] = cost.flops;
-      line["gemm_share"] = cost.flops / (1e-3 * ms) / roofline_.gemm_rate();
+      line["gemm_share"] = cost.flops / (1e-3 * ms) / (kernel.rate * roofline_.gemm_rate());
     }
     line["gigabytes_per_second"] = 1e-9 * roofline_.bandwidth();
     line["gemm_tflop_per_second"] = 1e-12 * roofline_.gemm_rate();

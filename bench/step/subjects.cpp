@@ -62,7 +62,7 @@ Subject training_subject(std::unique_ptr<Task> task, Batch batch, const Question
   least.add(optimizer_work(parameters, question.type()));
   subject.least = std::move(least);
   subject.sizes["parameters"] = parameters;
-  subject.run = training_step(std::move(task), std::move(batch), question.type());
+  subject.run = training_step(std::move(task), std::move(batch), question);
   return subject;
 }
 

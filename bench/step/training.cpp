@@ -7,10 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "distributed/collective.h"
 #include "distributed/data_parallel.h"
 #include "kernels/weight_copies.h"
 #include "train/optimizer.h"
+#include "train/precision.h"
 
 namespace fathom::bench {
 namespace {
@@ -23,6 +25,8 @@ struct Training {
   std::unique_ptr<GradientReducer> reducer;
   std::unique_ptr<AdamW> optimizer;
   std::optional<kernels::WeightCopies> copies;
+  kernels::Fp8Weights fp8_weights;
+  std::optional<kernels::Fp8Products> fp8;
 
   /// Weights of products in `type`, written by the optimizer.
   void keep_copies(at::ScalarType type) {
@@ -33,6 +37,15 @@ struct Training {
     for (MicroBatch& micro_batch : batch) micro_batch.forward.copies = &*copies;
   }
 
+  /// Errors (kUsage): the device has none.
+  void multiply_in_fp8(at::Device device) {
+    fp8 = fp8_products_of(Precision::kFp8, {}, device);
+    if (device.is_cpu() || !fp8)
+      fail(ErrorKind::kUsage, "--precision fp8: no such products on {}", device.str());
+    fp8->weights = &fp8_weights;
+    for (MicroBatch& micro_batch : batch) micro_batch.forward.fp8 = &*fp8;
+  }
+
   void step() {
     const StepContext context{.total_steps = 1,
                               .global_samples = batch[0].batch.size(),
@@ -40,6 +53,7 @@ struct Training {
                               .expect_last_backward = [this] { reducer->expect_last_backward(); }};
     task->before_step(batch, context);
     reducer->zero();
+    fp8_weights.forget();
     task->forward_backward(batch, context);
     reducer->finish();
     optimizer->step({.norm = optimizer->gradient_norm()});
@@ -48,7 +62,9 @@ struct Training {
 
 }  // namespace
 
-std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at::ScalarType type) {
+std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, const Question& question) {
+  const at::ScalarType type = question.type();
+  const at::Device device = batch.index_B.device();
   const auto training = std::make_shared<Training>();
   training->task = std::move(task);
   ForwardContext context{.training = true, .key_B = batch.index_B.clone()};
@@ -58,6 +74,7 @@ std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at:
   training->optimizer =
       std::make_unique<AdamW>(group_parameters(training->task->parameters(), {}), OptimizerConfig{});
   if (type == at::kBFloat16) training->keep_copies(type);
+  if (question.precision == "fp8") training->multiply_in_fp8(device);
   for (MicroBatch& micro_batch : training->batch) micro_batch.forward.rooms = training->reducer.get();
   return [training] { training->step(); };
 }

@@ -13,8 +13,9 @@
 namespace fathom::bench {
 
 /// Forward, backward, norm of the gradients, clipping and AdamW of `task` on one batch that stays on the
-/// device. Products in `type`, parameters in float32.
-std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, at::ScalarType type);
+/// device, in the question's precision; parameters in float32. Errors (kUsage): the device has no products in
+/// FP8.
+std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, const Question& question);
 
 /// The transformer of a question, whose shape is layers, width, tokens, batch: heads of 64, feed-forward
 /// layers of 11/4 of the width, no dropout.
