@@ -24,7 +24,7 @@ constexpr const char* kAdamW = "adamw_step";
 /// Whether four elements may be read at once; a half of 16 bytes does for those of 16 bits.
 bool takes_vectors(std::initializer_list<at::Tensor> tensors) {
   return std::all_of(tensors.begin(), tensors.end(),
-                     [](const at::Tensor& x) { return !x.defined() || is_aligned16(x.const_data_ptr()); });
+                     [](const at::Tensor& x) { return !x.defined() || are_aligned16({x.const_data_ptr()}); });
 }
 
 AdamWTensor describe(const kernels::AdamWLists& lists, size_t i) {

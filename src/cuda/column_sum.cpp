@@ -8,8 +8,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "cuda/element_type_of.h"
 #include "cuda/registration.h"
+#include "cuda/sum_of_parts.h"
 
 namespace fathom::cuda {
 namespace {
@@ -20,7 +20,8 @@ at::Tensor column_sum(const at::Tensor& x_in) {
   const auto x = x_in.contiguous();
   const ElementType type = element_type_of(x, "column_sum");
   const int64_t dim = x.size(-1), width = 16 / static_cast<int64_t>(x.element_size());
-  if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 || !is_aligned16(x.const_data_ptr()))
+  if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 ||
+      !are_aligned16({x.const_data_ptr()}))
     return at::sum(x.view({-1, dim}), {0});
   const int64_t rows = x.numel() / dim, blocks = column_sum_blocks(type, rows, dim);
   auto partial = at::empty({blocks, dim}, x.options().dtype(at::kFloat));
@@ -30,7 +31,7 @@ at::Tensor column_sum(const at::Tensor& x_in) {
                               .dim = dim,
                               .blocks = blocks};
   C10_CUDA_CHECK(launch_column_sum(type, args, c10::cuda::getCurrentCUDAStream()));
-  return at::sum(partial, {0}).to(x.scalar_type());
+  return sum_of_parts(partial, x.scalar_type());
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/sum.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
@@ -16,6 +15,7 @@
 #include "cuda/counted_product.h"
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
+#include "cuda/sum_of_parts.h"
 #include "cuda/token_choice.h"
 
 namespace fathom::cuda {
@@ -63,7 +63,7 @@ bool takes_products(const at::Tensor& grad, const at::Tensor& other, int64_t in,
   return at::cuda::getCurrentDeviceProperties()->major == 9 && grad.is_contiguous() &&
          other.is_contiguous() && grad.scalar_type() == other.scalar_type() &&
          counted_product_fits(element_type_of(grad, "counted_products"), grad.size(0), in, out) &&
-         is_aligned16(grad.const_data_ptr()) && is_aligned16(other.const_data_ptr());
+         are_aligned16({grad.const_data_ptr(), other.const_data_ptr()});
 }
 
 at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start,
@@ -91,7 +91,7 @@ void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& 
   const c10::cuda::CUDAGuard guard(grad.device());
   const int64_t rows = grad.size(0), out = grad.size(1), in = x.size(1);
   const auto type = result.scalar_type();
-  if (!takes_products(grad, x, in, out) || !is_aligned16(result.const_data_ptr()) ||
+  if (!takes_products(grad, x, in, out) || !are_aligned16({result.const_data_ptr()}) ||
       (type != grad.scalar_type() && type != at::kFloat)) {
     const auto free = at::arange(rows, start.options()).ge(start[-1]).unsqueeze(1);
     result.copy_(at::matmul(grad.masked_fill(free, 0).t(), x.masked_fill(free, 0)));
@@ -159,7 +159,7 @@ Two rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Ten
                                 .blocks = blocks,
                                 .eps = static_cast<float>(eps)};
   C10_CUDA_CHECK(launch_row_norm_grad(type, args, stream()));
-  return {grad_x, at::sum(partial, {0})};
+  return {grad_x, sum_of_parts(partial, at::kFloat)};
 }
 
 /// LibTorch's, which takes the sequences' borders from the device.
@@ -243,7 +243,7 @@ Four causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, cons
   C10_CUDA_CHECK(launch_causal_scores_backward(element_type_of(out, "causal_scores_backward"),
                                                element_type_of(grad_both, "causal_scores_backward"), args,
                                                stream()));
-  const auto sums = at::sum(parameters, {0});
+  const auto sums = sum_of_parts(parameters, at::kFloat);
   return {grad_both, sums.narrow(0, 0, 2 * inner), sums.narrow(0, 2 * inner, inner),
           sums.narrow(0, 3 * inner, 1)};
 }

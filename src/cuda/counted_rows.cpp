@@ -128,8 +128,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Te
   const ElementType type = element_type_of(x, "counted_linear");
   const int64_t rows = x.size(0), in = x.size(1), out = weight.size(0);
   const bool fits = at::cuda::getCurrentDeviceProperties()->major == 9 && x.is_contiguous() &&
-                    counted_product_fits(type, rows, in, out) && is_aligned16(x.const_data_ptr()) &&
-                    is_aligned16(weight.const_data_ptr()) && weight.scalar_type() == x.scalar_type();
+                    counted_product_fits(type, rows, in, out) &&
+                    are_aligned16({x.const_data_ptr(), weight.const_data_ptr()}) &&
+                    weight.scalar_type() == x.scalar_type();
   if (!fits) return at::matmul(x, weight.t());
   auto y = at::empty({rows, out}, x.options());
   const CountedProductArgs args = {.x = x.const_data_ptr(),

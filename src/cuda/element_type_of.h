@@ -3,8 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
-
 #include "base/error.h"
 #include "cuda/element_type.h"
 
@@ -24,11 +22,6 @@ inline ElementType element_type_of(const at::Tensor& x, const char* op) {
     default:
       fail(ErrorKind::kInternal, "[{}] expected a floating type, got {}", op, c10::toString(x.scalar_type()));
   }
-}
-
-/// Whether 16-byte accesses may begin at `pointer`.
-inline bool is_aligned16(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
 }  // namespace fathom::cuda

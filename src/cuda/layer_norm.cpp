@@ -5,14 +5,14 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
-#include <ATen/ops/sum.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "cuda/element_type_of.h"
+#include "cuda/norm_tensors.h"
 #include "cuda/registration.h"
+#include "cuda/sum_of_parts.h"
 
 namespace fathom::cuda {
 namespace {
@@ -33,14 +33,11 @@ Three forward(const at::Tensor& x_in, const at::Tensor& weight, const at::Tensor
   const auto x = x_in.contiguous();
   const ElementType type = element_type_of(x, "layer_norm");
   const int64_t dim = x.size(-1);
-  if (!layer_norm_fits(type, dim) || !is_aligned16(x.const_data_ptr()))
+  if (!norm_rows_fit(x, {x}, "layer_norm"))
     return at::native_layer_norm(x, {dim}, weight.to(x.scalar_type()), bias.to(x.scalar_type()), eps);
-  auto shape = x.sizes().vec();
-  shape.back() = 1;
-  auto y = at::empty_like(x), mean = at::empty(shape, x.options().dtype(at::kFloat)),
-       scale = at::empty_like(mean);
+  auto y = at::empty_like(x), mean = empty_row_figures(x), scale = at::empty_like(mean);
   if (x.numel() == 0) return {y, mean, scale};
-  const auto w = weight.to(at::kFloat).contiguous(), b = bias.to(at::kFloat).contiguous();
+  const auto w = wide_parameters(weight), b = wide_parameters(bias);
   const LayerNormForwardArgs args = {.x = x.const_data_ptr(),
                                      .weight = w.const_data_ptr<float>(),
                                      .bias = b.const_data_ptr<float>(),
@@ -65,16 +62,15 @@ Three backward(const at::Tensor& grad_in, const at::Tensor& x_in, const at::Tens
   const auto x = x_in.contiguous(), grad = grad_in.contiguous();
   const ElementType type = element_type_of(x, "layer_norm");
   const int64_t dim = x.size(-1), rows = x.numel() / dim;
-  if (!layer_norm_fits(type, dim) || !is_aligned16(x.const_data_ptr()) ||
-      !is_aligned16(grad.const_data_ptr()) || rows == 0) {
+  if (!norm_rows_fit(x, {x, grad}, "layer_norm") || rows == 0) {
     const auto w = weight.to(x.scalar_type()), b = bias.to(x.scalar_type());
     auto [grad_x, grad_weight, grad_bias] =
         at::native_layer_norm_backward(grad, x, {dim}, mean, scale, w, b, {true, true, true});
     return {grad_x, grad_weight.to(weight.scalar_type()), grad_bias.to(bias.scalar_type())};
   }
-  const auto w = weight.to(at::kFloat).contiguous();
+  const auto w = wide_parameters(weight);
   auto grad_x = at::empty_like(x);
-  const int64_t blocks = layer_norm_blocks(type, rows, dim);
+  const int64_t blocks = norm_row_blocks(type, rows, dim);
   auto partial = at::empty({blocks, 2, dim}, x.options().dtype(at::kFloat));
   const LayerNormBackwardArgs args = {.grad = grad.const_data_ptr(),
                                       .x = x.const_data_ptr(),
@@ -87,8 +83,8 @@ Three backward(const at::Tensor& grad_in, const at::Tensor& x_in, const at::Tens
                                       .dim = dim,
                                       .blocks = blocks};
   C10_CUDA_CHECK(launch_layer_norm_backward(type, args, c10::cuda::getCurrentCUDAStream()));
-  const auto sums = at::sum(partial, {0});
-  return {grad_x, sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
+  const auto sums = sum_of_parts(partial, weight.scalar_type());
+  return {grad_x, sums.select(0, 0), sums.select(0, 1).to(bias.scalar_type())};
 }
 
 }  // namespace

@@ -36,10 +36,8 @@ struct LayerNormBackwardArgs {
   int64_t blocks;
 };
 
-/// Whether a row's vectors fit the registers of a warp.
-bool layer_norm_fits(ElementType type, int64_t dim);
-/// Blocks of the backward pass: the same for the same sizes, so that sums do not change from run to run.
-int64_t layer_norm_blocks(ElementType type, int64_t rows, int64_t dim);
+/// Of rows that fit (norm_shape.h). Pointers have to lie at multiples of 16 bytes, those of weight and bias
+/// as well.
 cudaError_t launch_layer_norm(ElementType type, const LayerNormForwardArgs& args, cudaStream_t stream);
 cudaError_t launch_layer_norm_backward(ElementType type, const LayerNormBackwardArgs& args,
                                        cudaStream_t stream);

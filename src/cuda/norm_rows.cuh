@@ -2,42 +2,13 @@
 // bytes, so each element is read once and written once.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda/norm_shape.h"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
-
-constexpr int kNormRowThreads = 128;
-constexpr int kNormRowWarps = kNormRowThreads / 32;
-constexpr int kMaxNormVectors = 8;  ///< of a lane
-
-/// Lanes that share a row: the fewest that hold it in three or four vectors each.
-inline int norm_lanes(int64_t vectors) {
-  int lanes = 1;
-  while (lanes < 32 && vectors > int64_t{lanes} * 4) lanes *= 2;
-  return lanes;
-}
-
-/// Of a row; 0 where they do not fill it.
-inline int64_t norm_vectors(ElementType type, int64_t dim) {
-  const int64_t width = type == ElementType::kFloat ? 4 : 8;
-  return dim % width == 0 ? dim / width : 0;
-}
-
-/// Whether a row's vectors fit the registers of a warp.
-inline bool norm_row_fits(ElementType type, int64_t dim) {
-  const int64_t vectors = norm_vectors(type, dim);
-  return type != ElementType::kDouble && vectors > 0 && vectors <= 32 * kMaxNormVectors;
-}
-
-/// Blocks of a backward pass: the same for the same sizes, so that sums do not change from run to run.
-inline int64_t norm_row_blocks(ElementType type, int64_t rows, int64_t dim) {
-  const int64_t groups = kNormRowThreads / norm_lanes(norm_vectors(type, dim));
-  return std::max<int64_t>(1, std::min<int64_t>((rows + groups - 1) / groups, int64_t{kMultiprocessors} * 4));
-}
 
 /// Calls `run` with lanes and vectors as compile-time numbers.
 template <typename Run>
@@ -58,6 +29,30 @@ cudaError_t with_norm_shape(int64_t vectors, const Run& run) {
                  ? run(std::integral_constant<int, 32>(), std::integral_constant<int, 4>())
                  : run(std::integral_constant<int, 32>(), std::integral_constant<int, kMaxNormVectors>());
   }
+}
+
+/// Of a kernel's blocks that are to share a multiprocessor: what registers are given out for.
+constexpr int norm_row_residents(int vectors) {
+  return vectors <= 4 ? 4 : 2;
+}
+
+/// The parameters of one vector of a row.
+template <int kWidth>
+__device__ Elements<float, kWidth> parameters_at(const float* parameters, int place) {
+  return reinterpret_cast<const Elements<float, kWidth>*>(parameters)[place];
+}
+
+/// Calls `run` with an element, lanes and vectors.
+template <typename Run>
+cudaError_t with_norm_row(ElementType type, int64_t dim, const Run& run) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    if constexpr (std::is_same_v<T, double>)
+      return cudaErrorInvalidValue;
+    else
+      return with_norm_shape(dim / Vector16<T>::kWidth,
+                             [&](auto lanes, auto vectors) { return run(element, lanes, vectors); });
+  });
 }
 
 template <int kLanes>

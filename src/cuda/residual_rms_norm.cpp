@@ -4,15 +4,15 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "cuda/element_type_of.h"
+#include "cuda/norm_tensors.h"
 #include "cuda/registration.h"
+#include "cuda/sum_of_parts.h"
 #include "kernels/residual_rms_norm_parts.h"
 
 namespace fathom::cuda {
@@ -20,12 +20,6 @@ namespace {
 
 using kernels::residual_rms_norm_parts::Pair;
 using kernels::residual_rms_norm_parts::Three;
-
-/// In float32, where vectors of 16 bytes may begin.
-at::Tensor wide_weight(const at::Tensor& weight) {
-  const auto wide = weight.to(at::kFloat).contiguous();
-  return is_aligned16(wide.const_data_ptr()) ? wide : wide.clone();
-}
 
 Three forward(const at::Tensor& x_in, const at::Tensor& branch_in, const at::Tensor& weight, double eps) {
   const c10::cuda::CUDAGuard guard(x_in.device());
@@ -36,15 +30,11 @@ Three forward(const at::Tensor& x_in, const at::Tensor& branch_in, const at::Ten
                    x.size(-1) == dim && branch.device() == x.device() && weight.device() == x.device(),
                "[residual_rms_norm] expected a branch like the input and a weight of its width on {}",
                x.device().str());
-  if (!residual_norm_fits(type, dim) || !is_aligned16(x.const_data_ptr()) ||
-      !is_aligned16(branch.const_data_ptr()))
+  if (!norm_rows_fit(x, {x, branch}, "residual_rms_norm"))
     return kernels::residual_rms_norm_parts::forward(x, branch, weight, eps);
-  auto shape = x.sizes().vec();
-  shape.back() = 1;
-  auto sum = at::empty_like(x), y = at::empty_like(x),
-       scale = at::empty(shape, x.options().dtype(at::kFloat));
+  auto sum = at::empty_like(x), y = at::empty_like(x), scale = empty_row_figures(x);
   if (x.numel() == 0) return {sum, y, scale};
-  const auto wide = wide_weight(weight);
+  const auto wide = wide_parameters(weight);
   const ResidualNormArgs args = {.x = x.const_data_ptr(),
                                  .branch = branch.const_data_ptr(),
                                  .weight = wide.const_data_ptr<float>(),
@@ -73,12 +63,10 @@ Pair backward(const std::optional<at::Tensor>& grad_sum_in, const at::Tensor& gr
                "[residual_rms_norm] expected gradients like the sum and a figure of each of its rows");
   if (sum.numel() == 0) return {at::empty_like(sum), at::zeros_like(weight)};
   const ElementType type = element_type_of(sum, "residual_rms_norm");
-  const bool are_aligned = is_aligned16(grad.const_data_ptr()) && is_aligned16(sum.const_data_ptr()) &&
-                           (!beside.defined() || is_aligned16(beside.const_data_ptr()));
-  if (!residual_norm_fits(type, dim) || !are_aligned)
+  if (!norm_rows_fit(sum, {grad, sum, beside}, "residual_rms_norm"))
     return kernels::residual_rms_norm_parts::backward(grad_sum_in, grad, sum, weight, scale);
-  const int64_t rows = sum.numel() / dim, blocks = residual_norm_blocks(type, rows, dim);
-  const auto wide = wide_weight(weight);
+  const int64_t rows = sum.numel() / dim, blocks = norm_row_blocks(type, rows, dim);
+  const auto wide = wide_parameters(weight);
   auto grad_x = at::empty_like(sum), partial = at::empty({blocks, dim}, scale.options());
   const ResidualNormGradArgs args = {.grad_sum = beside.defined() ? beside.const_data_ptr() : nullptr,
                                      .grad = grad.const_data_ptr(),
@@ -91,7 +79,7 @@ Pair backward(const std::optional<at::Tensor>& grad_sum_in, const at::Tensor& gr
                                      .dim = dim,
                                      .blocks = blocks};
   C10_CUDA_CHECK(launch_residual_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
-  return {grad_x, at::sum(partial, {0}).to(weight.scalar_type())};
+  return {grad_x, sum_of_parts(partial, weight.scalar_type())};
 }
 
 }  // namespace

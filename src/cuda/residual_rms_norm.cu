@@ -9,7 +9,7 @@ namespace {
 /// `kWidth` weights as they are in type T.
 template <typename T, int kWidth>
 __device__ Elements<float, kWidth> rounded_weights(const float* weight, int place) {
-  auto result = reinterpret_cast<const Elements<float, kWidth>*>(weight)[place];
+  auto result = parameters_at<kWidth>(weight, place);
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) result.values[i] = to_float(from_float<T>(result.values[i]));
   return result;
@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualNormAr
 
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
 template <typename T, int kLanes, int kVectors>
-__global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualNormGradArgs args) {
+__global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
+    backward_kernel(ResidualNormGradArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   extern __shared__ float shared[];  // [kNormRowWarps, dim]
@@ -123,31 +124,10 @@ __global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualNormG
   add_columns<kLanes>(weight_sum, args.dim, shared, args.partial + blockIdx.x * args.dim);
 }
 
-/// Calls `run` with an element, lanes and vectors.
-template <typename Run>
-cudaError_t with_row(ElementType type, int64_t dim, const Run& run) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    if constexpr (std::is_same_v<T, double>)
-      return cudaErrorInvalidValue;
-    else
-      return with_norm_shape(dim / Vector16<T>::kWidth,
-                             [&](auto lanes, auto vectors) { return run(element, lanes, vectors); });
-  });
-}
-
 }  // namespace
 
-bool residual_norm_fits(ElementType type, int64_t dim) {
-  return norm_row_fits(type, dim);
-}
-
-int64_t residual_norm_blocks(ElementType type, int64_t rows, int64_t dim) {
-  return norm_row_blocks(type, rows, dim);
-}
-
 cudaError_t launch_residual_norm(ElementType type, const ResidualNormArgs& args, cudaStream_t stream) {
-  return with_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     forward_kernel<decltype(element), kLanes, kVectors>
         <<<item_blocks(args.rows * kLanes, kNormRowThreads), kNormRowThreads, 0, stream>>>(args);
@@ -157,7 +137,7 @@ cudaError_t launch_residual_norm(ElementType type, const ResidualNormArgs& args,
 
 cudaError_t launch_residual_norm_grad(ElementType type, const ResidualNormGradArgs& args,
                                       cudaStream_t stream) {
-  return with_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);
     backward_kernel<decltype(element), kLanes, kVectors>

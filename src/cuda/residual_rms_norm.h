@@ -38,10 +38,7 @@ struct ResidualNormGradArgs {
   int64_t blocks;
 };
 
-/// Whether a row's vectors fit the registers of a warp. Pointers have to lie at multiples of 16 bytes.
-bool residual_norm_fits(ElementType type, int64_t dim);
-/// Blocks of the backward pass: the same for the same sizes, so that sums do not change from run to run.
-int64_t residual_norm_blocks(ElementType type, int64_t rows, int64_t dim);
+/// Of rows that fit (norm_shape.h). Pointers have to lie at multiples of 16 bytes.
 cudaError_t launch_residual_norm(ElementType type, const ResidualNormArgs& args, cudaStream_t stream);
 cudaError_t launch_residual_norm_grad(ElementType type, const ResidualNormGradArgs& args,
                                       cudaStream_t stream);

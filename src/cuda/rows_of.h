@@ -37,7 +37,7 @@ inline RowsArgs rows_of(const at::Tensor& place, const at::Tensor& start) {
 inline ElementType check_dense(const at::Tensor& x, const char* op) {
   const ElementType type = element_type_of(x, op);
   FATHOM_CHECK((type == ElementType::kHalf || type == ElementType::kBFloat16) && x.is_contiguous() &&
-                   x.size(-1) % 8 == 0 && is_aligned16(x.const_data_ptr()),
+                   x.size(-1) % 8 == 0 && are_aligned16({x.const_data_ptr()}),
                "[{}] expected dense rows of 16-bit elements in vectors of 8", op);
   return type;
 }

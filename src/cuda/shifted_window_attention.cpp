@@ -23,7 +23,7 @@ constexpr const char* kOp = "shifted_window_attention";
 /// Contiguous, at an address that 16-byte accesses may begin at.
 at::Tensor aligned(const at::Tensor& x) {
   const auto dense = x.contiguous();
-  return is_aligned16(dense.const_data_ptr()) ? dense : dense.clone();
+  return are_aligned16({dense.const_data_ptr()}) ? dense : dense.clone();
 }
 
 /// `out` is left empty.

@@ -6,7 +6,6 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <type_traits>
 
 #include "cuda/element_type.h"
@@ -82,13 +81,6 @@ __device__ inline RowItem row_item(unsigned width) {
 /// Blocks of such a grid.
 inline unsigned item_blocks(int64_t items, int threads) {
   return static_cast<unsigned>((items + threads - 1) / threads);
-}
-
-/// Whether vectors of 16 bytes may begin at all of them.
-inline bool are_aligned16(std::initializer_list<const void*> pointers) {
-  for (const void* pointer : pointers)
-    if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;
-  return true;
 }
 
 /// Calls `run` with a value of the C++ type of `type`.

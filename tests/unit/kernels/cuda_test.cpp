@@ -121,8 +121,12 @@ TEST_F(CudaKernels, LayerNormAndItsGradients) {
     for (const auto& [rows, dim] : {std::pair<int64_t, int64_t>{1, 8},
                                     {5, 24},
                                     {1000, 96},
+                                    {1000, 100},
                                     {40001, 192},
+                                    {130, 384},
                                     {77, 768},
+                                    {77, 1000},
+                                    {5001, 1024},
                                     {33, 1536},
                                     {9, 2048},
                                     {6, 4096},
@@ -146,6 +150,29 @@ TEST_F(CudaKernels, LayerNormAndItsGradients) {
       for (size_t i = 0; i < got.size(); ++i)
         EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
     }
+}
+
+TEST_F(CudaKernels, LayerNormOfTensorsThatBeginAnywhere) {
+  constexpr int64_t kRows = 37, kDim = 96;
+  const auto moved = [&](const at::Tensor& x, int64_t by) {
+    const auto room = at::empty({x.numel() + by}, x.options().device(device_));
+    return room.narrow(0, by, x.numel()).view(x.sizes()).copy_(x);
+  };
+  const at::Tensor x = at::randn({kRows, kDim}), weight = at::randn({kDim}), bias = at::randn({kDim});
+  const auto run = [&](int64_t rows_by, int64_t parameters_by) {
+    const at::Tensor a = moved(x, rows_by).requires_grad_(),
+                     w = moved(weight, parameters_by).requires_grad_(),
+                     b = moved(bias, parameters_by).requires_grad_();
+    const at::Tensor y = kernels::layer_norm(a, w, b, 1e-5);
+    y.square().sum().backward();
+    return std::vector<at::Tensor>{y.detach().cpu(), a.grad().cpu(), w.grad().cpu(), b.grad().cpu()};
+  };
+  const auto expected = run(0, 0);
+  for (const auto& [rows_by, parameters_by] : {std::pair<int64_t, int64_t>{1, 0}, {0, 1}, {3, 2}}) {
+    const auto got = run(rows_by, parameters_by);
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_LT(testing::relative_error(got[i], expected[i]), 1e-5) << i;
+  }
 }
 
 TEST_F(CudaKernels, SumsAreTheSameInEveryRunAndForAnyLayout) {
