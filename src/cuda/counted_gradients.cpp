@@ -16,14 +16,12 @@
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
 #include "cuda/sum_of_parts.h"
-#include "cuda/token_choice.h"
 
 namespace fathom::cuda {
 namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
 Two merged_rows_backward(const at::Tensor& grad, const at::Tensor& part, const at::Tensor& added,
@@ -208,46 +206,6 @@ at::Tensor rope_backward(const at::Tensor& grad_q_in, const at::Tensor& grad_k_i
   return grad_qkv;
 }
 
-Four causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, const at::Tensor& shift,
-                            const at::Tensor& out, const at::Tensor& scale, at::ScalarType grad_type) {
-  const c10::cuda::CUDAGuard guard(both.device());
-  const int64_t inner = out.numel(), sequences = both.size(0), tokens = both.size(1);
-  const int64_t chunks = (tokens + kScoreChunk - 1) / kScoreChunk;
-  FATHOM_CHECK(
-      grad.is_contiguous() && both.is_contiguous() && grad.scalar_type() == at::kFloat &&
-          both.scalar_type() == at::kFloat && causal_scores_fit(inner) && sequences < 65536 &&
-          shift.scalar_type() == out.scalar_type() && shift.is_contiguous() && out.is_contiguous() &&
-          scale.is_contiguous() && scale.scalar_type() == at::kFloat && scale.numel() == sequences * tokens,
-      "[causal_scores_backward] expected dense float32 rows and scales of a bottleneck of 32 to 1024, got {}",
-      inner);
-  const auto scratch = [&](at::IntArrayRef sizes) { return at::empty(sizes, both.options()); };
-  auto partial = scratch({sequences, chunks, inner}), tail = at::empty_like(partial),
-       own = scratch({sequences, tokens, inner}), parameters = scratch({sequences * chunks, 3 * inner + 1}),
-       grad_both = at::empty(both.sizes(), both.options().dtype(grad_type));
-  const CausalScoreGradArgs args = {.forward = {.both = both.const_data_ptr<float>(),
-                                                .shift = shift.const_data_ptr(),
-                                                .out = out.const_data_ptr(),
-                                                .bias = nullptr,
-                                                .partial = partial.mutable_data_ptr<float>(),
-                                                .sum = nullptr,
-                                                .score = nullptr,
-                                                .sequences = sequences,
-                                                .tokens = tokens,
-                                                .inner = inner},
-                                    .grad = grad.const_data_ptr<float>(),
-                                    .scale = scale.const_data_ptr<float>(),
-                                    .own = own.mutable_data_ptr<float>(),
-                                    .tail = tail.mutable_data_ptr<float>(),
-                                    .grad_both = grad_both.mutable_data_ptr(),
-                                    .parameter_partial = parameters.mutable_data_ptr<float>()};
-  C10_CUDA_CHECK(launch_causal_scores_backward(element_type_of(out, "causal_scores_backward"),
-                                               element_type_of(grad_both, "causal_scores_backward"), args,
-                                               stream()));
-  const auto sums = sum_of_parts(parameters, at::kFloat);
-  return {grad_both, sums.narrow(0, 0, 2 * inner), sums.narrow(0, 2 * inner, inner),
-          sums.narrow(0, 3 * inner, 1)};
-}
-
 }  // namespace
 
 void register_counted_gradients(torch::Library& library) {
@@ -258,7 +216,6 @@ void register_counted_gradients(torch::Library& library) {
   library.impl("counted_rms_norm_backward", rms_norm_backward);
   library.impl("counted_attention_backward", attention_backward);
   library.impl("counted_rope_backward", rope_backward);
-  library.impl("causal_scores_backward", causal_scores_backward);
 }
 
 }  // namespace fathom::cuda

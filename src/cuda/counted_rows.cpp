@@ -15,76 +15,12 @@
 #include "cuda/counted_product.h"
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
-#include "cuda/token_choice.h"
 
 namespace fathom::cuda {
 namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
-using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
-
-at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const at::Tensor& out,
-                         const at::Tensor& bias, at::Tensor& sum) {
-  const c10::cuda::CUDAGuard guard(both.device());
-  const int64_t inner = out.numel(), sequences = both.size(0), tokens = both.size(1);
-  const int64_t chunks = (tokens + kScoreChunk - 1) / kScoreChunk;
-  const ElementType type = element_type_of(out, "causal_scores");
-  FATHOM_CHECK(both.is_contiguous() && causal_scores_fit(inner) && sequences < 65536 &&
-                   type != ElementType::kDouble && shift.scalar_type() == out.scalar_type() &&
-                   bias.scalar_type() == out.scalar_type() && shift.is_contiguous() && out.is_contiguous() &&
-                   both.scalar_type() == at::kFloat && sum.is_contiguous() &&
-                   sum.numel() == sequences * inner,
-               "[causal_scores] expected dense rows of a bottleneck of 32 to 1024, got {}", inner);
-  auto score = at::empty({sequences, tokens}, both.options());
-  if (score.numel() == 0) return score;
-  auto partial = at::empty({sequences, chunks, inner}, both.options());
-  const CausalScoreArgs args = {.both = both.const_data_ptr<float>(),
-                                .shift = shift.const_data_ptr(),
-                                .out = out.const_data_ptr(),
-                                .bias = bias.const_data_ptr(),
-                                .partial = partial.mutable_data_ptr<float>(),
-                                .sum = sum.mutable_data_ptr<float>(),
-                                .score = score.mutable_data_ptr<float>(),
-                                .sequences = sequences,
-                                .tokens = tokens,
-                                .inner = inner};
-  C10_CUDA_CHECK(launch_causal_scores(type, args, stream()));
-  return score;
-}
-
-Four choose_rows(const Optional& score, const Optional& decided, const Optional& counts, const Optional& key,
-                 int64_t draws, double explore) {
-  const at::Tensor& given = decided ? *decided : *score;
-  const c10::cuda::CUDAGuard guard(given.device());
-  const int64_t sequences = given.size(0), tokens = given.size(1);
-  FATHOM_CHECK(given.numel() > 0 && given.numel() < (int64_t{1} << 31) &&
-                   (!score || (score->is_contiguous() && score->scalar_type() == at::kFloat)) &&
-                   (!counts || (counts->numel() == 3 && counts->scalar_type() == at::kDouble)) &&
-                   (!key || (key->numel() == sequences && key->scalar_type() == at::kLong &&
-                             key->is_contiguous() && key->device() == given.device())),
-               "[choose_rows] expected dense float32 scores of some tokens, three float64 counts and a key a "
-               "sequence");
-  const auto options = given.options().dtype(at::kInt);
-  auto place = at::empty({sequences * tokens}, options), slot = at::empty_like(place),
-       border = at::empty({sequences + 2}, options);
-  const auto active =
-      decided ? decided->contiguous() : at::empty_like(given, given.options().dtype(at::kBool));
-  const ChooseRowsArgs args = {.score = score ? score->const_data_ptr<float>() : nullptr,
-                               .decided = decided ? active.const_data_ptr<bool>() : nullptr,
-                               .active = decided ? nullptr : active.mutable_data_ptr<bool>(),
-                               .counts = counts ? counts->mutable_data_ptr<double>() : nullptr,
-                               .key = key ? key->const_data_ptr<int64_t>() : nullptr,
-                               .stream = draws,
-                               .explore = static_cast<float>(explore),
-                               .place = place.mutable_data_ptr<int32_t>(),
-                               .slot = slot.mutable_data_ptr<int32_t>(),
-                               .border = border.mutable_data_ptr<int32_t>(),
-                               .sequences = sequences,
-                               .tokens = tokens};
-  C10_CUDA_CHECK(launch_choose_rows(args, stream()));
-  return {place, slot, border, active};
-}
 
 Two norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps,
          const at::Tensor& place, const at::Tensor& start) {
@@ -267,8 +203,6 @@ at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Te
 }  // namespace
 
 void register_counted_rows(torch::Library& library) {
-  library.impl("causal_scores", causal_scores);
-  library.impl("choose_rows", choose_rows);
   library.impl("gathered_rms_norm", gathered_rms_norm);
   library.impl("added_rms_norm", added_rms_norm);
   library.impl("counted_linear", linear);

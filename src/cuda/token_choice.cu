@@ -18,17 +18,25 @@ __device__ float gelu(float x) {
 }
 
 /// Sums of each chunk's second halves. A thread a column.
-template <typename T>
 __global__ void __launch_bounds__(kMaxInner) chunk_sum_kernel(CausalScoreArgs args) {
   const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(args.inner);
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
   const float* other = args.both + ((sequence * args.tokens + first) * 2 + 1) * inner + column;
   const int count = static_cast<int>(min(int64_t{kScoreChunk}, args.tokens - first));
-  const float shift = to_float(static_cast<const T*>(args.shift)[inner + column]);
   float sum = 0;
 #pragma unroll 8
-  for (int t = 0; t < count; ++t) sum += other[int64_t{t} * 2 * inner] + shift;
+  for (int t = 0; t < count; ++t) sum += other[int64_t{t} * 2 * inner];
   args.partial[(sequence * gridDim.x + blockIdx.x) * inner + column] = sum;
+}
+
+/// The sum of a column's second half, with its shift, over all tokens before this block's chunk.
+__device__ float sum_before(const CausalScoreArgs& args, int column, float shift) {
+  const int inner = static_cast<int>(args.inner);
+  const float* partial = args.partial + int64_t{blockIdx.y} * gridDim.x * inner + column;
+  float sum = 0;
+#pragma unroll 16
+  for (unsigned chunk = 0; chunk < blockIdx.x; ++chunk) sum += partial[int64_t{chunk} * inner];
+  return sum + static_cast<float>(int64_t{blockIdx.x} * kScoreChunk) * shift;
 }
 
 template <typename T>
@@ -38,14 +46,11 @@ __global__ void __launch_bounds__(kMaxInner) score_kernel(CausalScoreArgs args) 
   const int warps = inner / 32;
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
   const int count = static_cast<int>(min(int64_t{kScoreChunk}, args.tokens - first));
-  float sum = 0;
-  const float* partial = args.partial + sequence * gridDim.x * inner + column;
-#pragma unroll 16
-  for (unsigned chunk = 0; chunk < blockIdx.x; ++chunk) sum += partial[int64_t{chunk} * inner];
   const float* both = args.both + (sequence * args.tokens + first) * 2 * inner + column;
   const auto* shift = static_cast<const T*>(args.shift) + column;
   const float own_shift = to_float(shift[0]), other_shift = to_float(shift[inner]);
   const float out = to_float(static_cast<const T*>(args.out)[column]);
+  float sum = sum_before(args, column, other_shift);
 #pragma unroll 8
   for (int t = 0; t < count; ++t) {
     const float own = both[int64_t{t} * 2 * inner] + own_shift;
@@ -160,10 +165,9 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs a
   entropy = warp_sum(entropy);
   if (threadIdx.x % 32 == 0) entropies[threadIdx.x / 32] = entropy;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  double sum = 0;
-  for (const float part : entropies) sum += part;
-  args.counts[2] += sum;
+  if (threadIdx.x >= 32) return;
+  const float sum = warp_sum(entropies[threadIdx.x]);
+  if (threadIdx.x == 0) args.counts[2] += static_cast<double>(sum);
 }
 
 /// Gradients of what is behind the GELU, token by token, and each chunk's sums of what these pass back
@@ -175,16 +179,12 @@ __global__ void __launch_bounds__(kMaxInner) hidden_grad_kernel(CausalScoreGradA
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
   const int64_t chunk = sequence * gridDim.x + blockIdx.x;
   const int count = static_cast<int>(min(int64_t{kScoreChunk}, forward.tokens - first));
-  float sum = 0;
-  const float* partial = forward.partial + sequence * gridDim.x * inner + column;
-#pragma unroll 16
-  for (unsigned before = 0; before < blockIdx.x; ++before) sum += partial[int64_t{before} * inner];
   const int64_t token = sequence * forward.tokens + first;
   const float* both = forward.both + token * 2 * inner + column;
   const auto* shift = static_cast<const T*>(forward.shift) + column;
   const float own_shift = to_float(shift[0]), other_shift = to_float(shift[inner]);
   const float out = to_float(static_cast<const T*>(forward.out)[column]);
-  float tail = 0, out_sum = 0, grad_sum = 0;
+  float sum = sum_before(forward, column, other_shift), tail = 0, out_sum = 0, grad_sum = 0;
 #pragma unroll 8
   for (int t = 0; t < count; ++t) {
     sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
@@ -247,19 +247,14 @@ dim3 chunks_of(const CausalScoreArgs& args) {
 
 template <typename T>
 cudaError_t causal_scores(const CausalScoreArgs& args, cudaStream_t stream) {
-  const dim3 grid = chunks_of(args);
-  const auto threads = static_cast<unsigned>(args.inner);
-  chunk_sum_kernel<T><<<grid, threads, 0, stream>>>(args);
-  score_kernel<T><<<grid, threads, 0, stream>>>(args);
+  score_kernel<T><<<chunks_of(args), static_cast<unsigned>(args.inner), 0, stream>>>(args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t hidden_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
-  const dim3 grid = chunks_of(args.forward);
-  const auto threads = static_cast<unsigned>(args.forward.inner);
-  chunk_sum_kernel<T><<<grid, threads, 0, stream>>>(args.forward);
-  hidden_grad_kernel<T><<<grid, threads, 0, stream>>>(args);
+  hidden_grad_kernel<T>
+      <<<chunks_of(args.forward), static_cast<unsigned>(args.forward.inner), 0, stream>>>(args);
   return cudaGetLastError();
 }
 
@@ -287,6 +282,12 @@ cudaError_t with_type(ElementType type, const Run& run) {
 }
 
 }  // namespace
+
+cudaError_t launch_chunk_sums(const CausalScoreArgs& args, cudaStream_t stream) {
+  if (!causal_scores_fit(args.inner)) return cudaErrorInvalidValue;
+  chunk_sum_kernel<<<chunks_of(args), static_cast<unsigned>(args.inner), 0, stream>>>(args);
+  return cudaGetLastError();
+}
 
 cudaError_t launch_causal_scores(ElementType type, const CausalScoreArgs& args, cudaStream_t stream) {
   if (!causal_scores_fit(args.inner)) return cudaErrorInvalidValue;

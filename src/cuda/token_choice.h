@@ -17,9 +17,9 @@ struct CausalScoreArgs {
   const void* shift;  ///< [2 · inner]
   const void* out;    ///< [inner]
   const void* bias;   ///< [1]
-  float* partial;     ///< [sequences, chunks, inner], chunks = ⌈tokens / kScoreChunk⌉
-  float* sum;         ///< [sequences, inner]
-  float* score;       ///< [sequences, tokens]
+  float* partial;  ///< [sequences, chunks, inner], chunks = ⌈tokens / kScoreChunk⌉: their sums of other
+  float* sum;      ///< [sequences, inner]
+  float* score;    ///< [sequences, tokens]
   int64_t sequences;
   int64_t tokens;
   int64_t inner;
@@ -54,6 +54,8 @@ struct ChooseRowsArgs {
 
 /// `inner` at most 1,024 and a multiple of 32.
 bool causal_scores_fit(int64_t inner);
+/// Writes `partial`, of `both`: what the others read.
+cudaError_t launch_chunk_sums(const CausalScoreArgs& args, cudaStream_t stream);
 /// `type`: of shift, out and bias; not kDouble.
 cudaError_t launch_causal_scores(ElementType type, const CausalScoreArgs& args, cudaStream_t stream);
 /// `grad_type`: of grad_both.

@@ -106,4 +106,59 @@ __device__ inline void read_ahead(const void* source) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(source));
 }
 
+/// Both elements of a register times those of another.
+template <typename T>
+__device__ uint32_t multiplied_pair(uint32_t x, uint32_t y);
+template <>
+__device__ inline uint32_t multiplied_pair<__nv_bfloat16>(uint32_t x, uint32_t y) {
+  const __nv_bfloat162 product =
+      __hmul2(reinterpret_cast<const __nv_bfloat162&>(x), reinterpret_cast<const __nv_bfloat162&>(y));
+  return reinterpret_cast<const uint32_t&>(product);
+}
+template <>
+__device__ inline uint32_t multiplied_pair<__half>(uint32_t x, uint32_t y) {
+  const __half2 product = __hmul2(reinterpret_cast<const __half2&>(x), reinterpret_cast<const __half2&>(y));
+  return reinterpret_cast<const uint32_t&>(product);
+}
+
+template <typename T>
+__device__ float2 widened_pair(uint32_t x);
+template <>
+__device__ inline float2 widened_pair<__nv_bfloat16>(uint32_t x) {
+  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(x));
+}
+template <>
+__device__ inline float2 widened_pair<__half>(uint32_t x) {
+  return __half22float2(reinterpret_cast<const __half2&>(x));
+}
+
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+/// Four matrices of 8 × 8 elements; lanes 8i … 8i + 7 say where the rows of matrix i lie, of 16 bytes each.
+/// A lane gets the pair 2 · (lane % 4) of row lane / 4 of each.
+__device__ inline void load_matrices(uint32_t (&x)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(address)
+               : "memory");
+}
+
+/// Asks for 16 bytes, past the first cache; zeros where they are not `real`, and nothing is read.
+__device__ inline void copy_piece(uint32_t to, const void* from, bool real) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(real ? 16 : 0)
+               : "memory");
+}
+/// What was asked for since the last call is one group.
+__device__ inline void close_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/// Until all groups but the last `kGroups` are there.
+template <int kGroups>
+__device__ void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
 }  // namespace fathom::cuda

@@ -2,12 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/sum.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
-#include "kernels/call.h"
 #include "kernels/product_type.h"
 
 namespace fathom::kernels {
@@ -142,8 +140,6 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
   }
 };
 
-using Two = std::tuple<at::Tensor, at::Tensor>;
-
 /// Of the scorer's product. The room's owner outlives the pass.
 struct ProjectHolder : torch::CustomClassHolder {
   ProjectHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
@@ -157,49 +153,57 @@ struct ProjectHolder : torch::CustomClassHolder {
   GradientRooms* rooms;
 };
 
-struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
-  enum : size_t { kNorm, kProject, kShift, kOut, kBias, kInputs };
+/// The scorer's inputs beside x.
+enum : size_t { kNorm, kProject, kShift, kOut, kBias };
 
+/// Scores and sums. `kept`, or null, takes what the backward pass wants beside the inputs.
+struct ScorerKept {
+  ScorerProduct product;
+  at::Tensor norm, project;  ///< in the states' type
+};
+variable_list scored(const at::Tensor& x_BTD, at::TensorList inputs, double eps, const LinearTypes& types,
+                     ScorerKept* kept) {
+  const at::AutoDispatchBelowADInplaceOrView below;
+  const auto type = x_BTD.scalar_type();
+  const auto norm = narrowed_weight(inputs[kNorm], type, types.copies),
+             project = narrowed_weight(inputs[kProject], type, types.copies);
+  const ScorerProduct product = scorer_product(x_BTD, norm, project, eps);
+  auto sum_B1I = at::empty({x_BTD.size(0), 1, project.size(0) / 2}, product.both.options());
+  const auto score_BT = causal_scores(product, {inputs[kShift], inputs[kOut], inputs[kBias]}, sum_B1I);
+  if (kept != nullptr) *kept = {product, norm, project};
+  return {score_BT, sum_B1I};
+}
+
+struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& x_BTD, at::TensorList inputs,
                                double eps, const LinearTypes& types) {
-    static const auto norm = find_op<Two(const at::Tensor&, const at::Tensor&, double)>("fathom::rms_norm");
-    at::AutoDispatchBelowADInplaceOrView below;
-    const auto type = x_BTD.scalar_type();
-    const auto norm_weight = narrowed_weight(inputs[kNorm], type, types.copies),
-               project = narrowed_weight(inputs[kProject], type, types.copies);
-    const auto [normed_BTD, scale_BT1] = norm.call(x_BTD, norm_weight, eps);
-    const auto both = wide_product(normed_BTD.flatten(0, 1), project.t())
-                          .view({x_BTD.size(0), x_BTD.size(1), project.size(0)});
-    auto sum_B1I = at::empty({x_BTD.size(0), 1, project.size(0) / 2}, both.options());
-    const auto score_BT = causal_scores(both, {inputs[kShift], inputs[kOut], inputs[kBias]}, sum_B1I);
-    context->save_for_backward(
-        {x_BTD, norm_weight, scale_BT1, project, both, inputs[kShift], inputs[kOut], inputs[kBias]});
+    ScorerKept kept;
+    auto result = scored(x_BTD, inputs, eps, types, &kept);
+    context->save_for_backward({x_BTD, kept.norm, kept.project, kept.product.both, kept.product.scale_BT1,
+                                kept.product.chunk_sums, inputs[kShift], inputs[kOut], inputs[kBias]});
     context->saved_data["project"] =
         c10::IValue::make_capsule(c10::make_intrusive<ProjectHolder>(inputs[kProject], types.rooms));
-    context->mark_non_differentiable({sum_B1I});
-    return {score_BT, sum_B1I};
+    context->mark_non_differentiable({result[1]});
+    return result;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& above) {
     const auto kept = context->get_saved_variables();
-    const at::Tensor &x = kept[0], &norm_weight = kept[1], &project = kept[3], &both = kept[4];
+    const at::Tensor &x = kept[0], &norm = kept[1], &project = kept[2];
+    const ScorerProduct product = {.both = kept[3], .scale_BT1 = kept[4], .chunk_sums = kept[5]};
     // The type of products, as in the layers.
-    const auto type = x.is_cuda() ? x.scalar_type() : both.scalar_type();
+    const auto type = x.is_cuda() ? x.scalar_type() : product.both.scalar_type();
     const auto [grad_both, behind] =
-        causal_scores_backward(above[0].contiguous(), both, {kept[5], kept[6], kept[7]}, kept[2], type);
+        causal_scores_backward(above[0].contiguous(), product, {kept[6], kept[7], kept[8]}, type);
     // Of the projection with the norm's weight in it, which multiplies rows that are normed alone: nothing
     // flows on to these, so that is all that both need.
     const auto joint = wide_product(grad_both.flatten(0, 1).t(), x.flatten(0, 1));
     const auto holder = context->saved_data["project"].toCapsule();
     at::Tensor grad_project = static_cast<ProjectHolder*>(holder.get())->room(joint.scalar_type());
-    if (grad_project.defined())
-      at::mul_outf(joint, norm_weight, grad_project);
-    else
-      grad_project = joint * norm_weight;
-    return {at::Tensor(), at::sum(joint * project, {0}),
-            grad_project, behind.shift,
-            behind.out,   behind.bias,
-            at::Tensor(), at::Tensor()};
+    if (!grad_project.defined()) grad_project = at::empty_like(joint);
+    const auto grad_norm = scorer_weight_grad(joint, norm, project, grad_project);
+    return {at::Tensor(), grad_norm,   grad_project, behind.shift,
+            behind.out,   behind.bias, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -220,7 +224,9 @@ std::pair<at::Tensor, at::Tensor> causal_scorer(const at::Tensor& x_BTD, const C
                                                 double eps, const LinearTypes& types) {
   const variable_list inputs = {weights.norm, weights.project, weights.behind.shift, weights.behind.out,
                                 weights.behind.bias};
-  const auto found = ScorerFunction::apply(x_BTD.detach().contiguous(), at::TensorList(inputs), eps, types);
+  const auto x = x_BTD.detach().contiguous();
+  const auto found = at::GradMode::is_enabled() ? ScorerFunction::apply(x, at::TensorList(inputs), eps, types)
+                                                : scored(x, inputs, eps, types, nullptr);
   return {found[0], found[1]};
 }
 

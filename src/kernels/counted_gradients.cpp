@@ -118,17 +118,27 @@ at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, con
   return gain_N.view_as(p) * p * (1 - p);
 }
 
-std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both,
+std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT,
+                                                            const ScorerProduct& product,
                                                             const ScorerWeights& weights,
-                                                            const at::Tensor& scale_BT1,
                                                             at::ScalarType type) {
   static const auto op =
-      find_op<Four(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                   const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
+      find_op<Four(const at::Tensor&, const at::Tensor&, const Optional&, const at::Tensor&,
+                   const at::Tensor&, const at::Tensor&, at::ScalarType)>("fathom::causal_scores_backward");
+  const at::Tensor& scale_BT1 = product.scale_BT1;
   FATHOM_CHECK(scale_BT1.numel() == grad_BT.numel(), "[causal_scores_backward] expected {} scales, got {}",
                grad_BT.numel(), scale_BT1.numel());
-  auto [grad_both, shift, out, bias] = op.call(grad_BT, both, weights.shift, weights.out, scale_BT1, type);
+  auto [grad_both, shift, out, bias] =
+      op.call(grad_BT, product.both, known_sums(product), weights.shift, weights.out, scale_BT1, type);
   return {grad_both, {shift, out, bias}};
+}
+
+at::Tensor scorer_weight_grad(const at::Tensor& joint, const at::Tensor& norm, const at::Tensor& project,
+                              at::Tensor& grad_project) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&)>(
+          "fathom::scorer_weight_grad");
+  return op.call(joint, norm, project, grad_project);
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
@@ -149,9 +159,10 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "counted_rope_backward(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor cos, Tensor sin, Tensor "
       "place, Tensor start) -> Tensor");
   library.def(
-      "causal_scores_backward(Tensor grad, Tensor both, Tensor shift, Tensor out, Tensor scale, ScalarType "
-      "type) -> "
-      "(Tensor, Tensor, Tensor, Tensor)");
+      "causal_scores_backward(Tensor grad, Tensor both, Tensor? chunk_sums, Tensor shift, Tensor out, Tensor "
+      "scale, ScalarType type) -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "scorer_weight_grad(Tensor joint, Tensor norm, Tensor project, Tensor(a!) grad_project) -> Tensor");
 }
 
 }  // namespace fathom::kernels

@@ -57,10 +57,16 @@ at::Tensor counted_rope_backward(const HeadGradients& turned, const at::Tensor& 
 /// the sigmoid times ⟨grad_v, v⟩, 0 where a token is not active. `grad_v`: [N, K, E]; as `score_BT`.
 at::Tensor value_score_grad(const at::Tensor& grad_v, const at::Tensor& qkv, const at::Tensor& score_BT,
                             const CountedRows& rows);
-/// Gradients of `both` (of `type`), each token's times its `scale` (float32, or the type of `both`), and of
-/// the weights, of `causal_scores`.
-std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both,
+/// Gradients of `product.both` (of `type`), each token's times its `scale_BT1`, and of the weights, of
+/// `causal_scores`.
+std::pair<at::Tensor, ScorerWeights> causal_scores_backward(const at::Tensor& grad_BT,
+                                                            const ScorerProduct& product,
                                                             const ScorerWeights& weights,
-                                                            const at::Tensor& scale_BT1, at::ScalarType type);
+                                                            at::ScalarType type);
+/// Of `joint` [2I, D], the gradient of the projection times the norm's weight, as `scorer_product` knows
+/// them: that of the norm's weight, and in `grad_project`, dense and of the type of `joint`, the
+/// projection's.
+at::Tensor scorer_weight_grad(const at::Tensor& joint, const at::Tensor& norm, const at::Tensor& project,
+                              at::Tensor& grad_project);
 
 }  // namespace fathom::kernels

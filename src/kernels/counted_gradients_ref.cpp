@@ -9,9 +9,11 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/remainder.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/sum.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -133,8 +135,9 @@ at::Tensor counted_rope_backward(const at::Tensor& grad_q, const at::Tensor& gra
   return with_room(grad.view({place_n.numel(), heads * grad_q.size(2)}), place_N.numel());
 }
 
-Four causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const at::Tensor& shift,
-                            const at::Tensor& out_I, const at::Tensor& scale, at::ScalarType grad_type) {
+Four causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, const Optional& /*chunk_sums*/,
+                            const at::Tensor& shift, const at::Tensor& out_I, const at::Tensor& scale,
+                            at::ScalarType grad_type) {
   const auto type = both.scalar_type();
   const int64_t inner = out_I.numel(), tokens = both.size(1);
   const auto shifted = both + shift.to(type);
@@ -149,6 +152,12 @@ Four causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, c
           (grad_BT1 * at::gelu(hidden)).flatten(0, 1).sum(0), grad_BT.sum().view({1})};
 }
 
+at::Tensor scorer_weight_grad(const at::Tensor& joint, const at::Tensor& norm, const at::Tensor& project,
+                              at::Tensor& grad_project) {
+  at::mul_outf(joint, norm, grad_project);
+  return at::sum(joint * project, {0});
+}
+
 }  // namespace
 }  // namespace counted_rows_ref
 
@@ -161,6 +170,7 @@ TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("counted_attention_backward", counted_rows_ref::counted_attention_backward);
   library.impl("counted_rope_backward", counted_rows_ref::counted_rope_backward);
   library.impl("causal_scores_backward", counted_rows_ref::causal_scores_backward);
+  library.impl("scorer_weight_grad", counted_rows_ref::scorer_weight_grad);
 }
 
 }  // namespace fathom::kernels

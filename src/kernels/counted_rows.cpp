@@ -9,6 +9,7 @@ namespace fathom::kernels {
 namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
@@ -20,6 +21,11 @@ void check_rows(const at::Tensor& x, const CountedRows& rows, const char* op) {
 
 }  // namespace
 
+std::optional<at::Tensor> known_sums(const ScorerProduct& product) {
+  const at::Tensor& sums = product.chunk_sums;
+  return sums.defined() && sums.numel() > 0 ? std::make_optional(sums) : std::nullopt;
+}
+
 bool has_counted_rows(const at::Tensor& x_BTD, int64_t head_size) {
   const bool half = x_BTD.scalar_type() == at::kBFloat16 || x_BTD.scalar_type() == at::kHalf;
   const int64_t dim = x_BTD.size(-1);
@@ -30,14 +36,27 @@ bool has_counted_rows(const at::Tensor& x_BTD, int64_t head_size) {
       .hasKernelForDispatchKey(c10::DispatchKey::CUDA);
 }
 
-at::Tensor causal_scores(const at::Tensor& both, const ScorerWeights& weights, at::Tensor& sum_BI) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&, at::Tensor&)>("fathom::causal_scores");
+ScorerProduct scorer_product(const at::Tensor& x_BTD, const at::Tensor& norm, const at::Tensor& project,
+                             double eps) {
+  static const auto op = find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>(
+      "fathom::scorer_product");
+  FATHOM_CHECK(x_BTD.dim() == 3 && project.dim() == 2 && project.size(1) == x_BTD.size(2) &&
+                   norm.numel() == x_BTD.size(2),
+               "[scorer_product] expected weights of the states' width");
+  auto [both, scale_BT1, chunk_sums] = op.call(x_BTD, norm, project, eps);
+  return {both, scale_BT1, chunk_sums};
+}
+
+at::Tensor causal_scores(const ScorerProduct& product, const ScorerWeights& weights, at::Tensor& sum_BI) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const Optional&, const at::Tensor&, const at::Tensor&,
+                         const at::Tensor&, at::Tensor&)>("fathom::causal_scores");
+  const at::Tensor& both = product.both;
   const int64_t inner = weights.out.numel();
   FATHOM_CHECK(both.dim() == 3 && both.size(2) == 2 * inner && weights.shift.numel() == 2 * inner &&
                    weights.bias.numel() == 1 && sum_BI.scalar_type() == both.scalar_type(),
                "[causal_scores] expected [B, T, {}] and sums of its type", 2 * inner);
-  return op.call(both, weights.shift, weights.out, weights.bias, sum_BI);
+  return op.call(both, known_sums(product), weights.shift, weights.out, weights.bias, sum_BI);
 }
 
 std::pair<CountedRows, at::Tensor> chosen_rows(const RowChoice& choice, at::Tensor* counts) {
@@ -133,7 +152,10 @@ at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::T
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
-  library.def("causal_scores(Tensor both, Tensor shift, Tensor out, Tensor bias, Tensor(a!) sum) -> Tensor");
+  library.def("scorer_product(Tensor x, Tensor norm, Tensor project, float eps) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "causal_scores(Tensor both, Tensor? chunk_sums, Tensor shift, Tensor out, Tensor bias, Tensor(a!) sum) "
+      "-> Tensor");
   library.def(
       "choose_rows(Tensor? score, Tensor? active, Tensor(a!)? counts, Tensor? key, int stream, float "
       "explore) "

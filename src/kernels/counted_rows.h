@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "kernels/rope_heads.h"
@@ -43,10 +44,22 @@ struct ScorerWeights {
   at::Tensor bias;   ///< [1]
 };
 
+/// What a causal gate's scorer multiplies: float32, or wider where its operands are.
+struct ScorerProduct {
+  at::Tensor both;             ///< norm(x) projectᵀ, [B, T, 2I]
+  at::Tensor scale_BT1 = {};   ///< 1 / root mean square of x
+  at::Tensor chunk_sums = {};  ///< what kernels want of `both` beside; undefined or empty: they make it
+};
+/// Of `x_BTD` in one pass where there is a kernel. `norm`: [D]; `project`: [2I, D]; both of x's type.
+ScorerProduct scorer_product(const at::Tensor& x_BTD, const at::Tensor& norm, const at::Tensor& project,
+                             double eps);
+/// What an operation is told of `chunk_sums`.
+std::optional<at::Tensor> known_sums(const ScorerProduct& product);
+
 /// What a causal gate thinks of each token (nn/token_scorer.h): outᵀ GELU(own + running mean of other) +
-/// bias, own and other being the halves of `both` (float32 [B, T, 2I]) + shift. `sum_BI`, float32, takes the
-/// sum of other over all tokens. Float32 [B, T].
-at::Tensor causal_scores(const at::Tensor& both, const ScorerWeights& weights, at::Tensor& sum_BI);
+/// bias, own and other being the halves of `product.both` + shift. `sum_BI`, of its type, takes the sum of
+/// other over all tokens. Float32 [B, T].
+at::Tensor causal_scores(const ScorerProduct& product, const ScorerWeights& weights, at::Tensor& sum_BI);
 
 /// How tokens are chosen.
 struct RowChoice {

@@ -18,8 +18,10 @@
 #include <cmath>
 
 #include "kernels/attention.h"
+#include "kernels/call.h"
 #include "kernels/counted_rows_ref.h"
 #include "kernels/keyed_dropout.h"
+#include "kernels/product_type.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope_heads.h"
 #include "kernels/swiglu.h"
@@ -55,11 +57,20 @@ at::Tensor rows_seen(const at::Tensor& place_n, int64_t active, int64_t tokens) 
 namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
-at::Tensor causal_scores(const at::Tensor& both, const at::Tensor& shift, const at::Tensor& out_I,
-                         const at::Tensor& bias, at::Tensor& sum_BI) {
+Three scorer_product(const at::Tensor& x_BTD, const at::Tensor& norm, const at::Tensor& project, double eps) {
+  static const auto normed = find_op<Two(const at::Tensor&, const at::Tensor&, double)>("fathom::rms_norm");
+  const auto [y_BTD, scale_BT1] = normed.call(x_BTD, norm, eps);
+  const auto both = wide_product(y_BTD.flatten(0, 1), project.t());
+  return {both.view({x_BTD.size(0), x_BTD.size(1), project.size(0)}), scale_BT1,
+          at::empty({0}, both.options())};
+}
+
+at::Tensor causal_scores(const at::Tensor& both, const Optional& /*chunk_sums*/, const at::Tensor& shift,
+                         const at::Tensor& out_I, const at::Tensor& bias, at::Tensor& sum_BI) {
   const int64_t inner = out_I.numel(), tokens = both.size(1);
   const auto type = both.scalar_type();
   const auto shifted = both + shift.to(type);
@@ -175,6 +186,7 @@ at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::T
 }  // namespace counted_rows_ref
 
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
+  library.impl("scorer_product", counted_rows_ref::scorer_product);
   library.impl("causal_scores", counted_rows_ref::causal_scores);
   library.impl("choose_rows", counted_rows_ref::choose_rows);
   library.impl("gathered_rms_norm", counted_rows_ref::gathered_rms_norm);

@@ -4,8 +4,10 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/rand.h>
@@ -58,7 +60,7 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
   const at::Tensor x = moved(inputs.x), weight = moved(inputs.weight);
   auto sum = at::empty({kSequences, 1, kInner}, x.options().dtype(at::kFloat));
   auto counts = at::zeros({3}, x.options().dtype(at::kDouble));
-  out.score = kernels::causal_scores(inputs.both.to(device),
+  out.score = kernels::causal_scores({.both = inputs.both.to(device)},
                                      {moved(inputs.shift), moved(inputs.out), moved(inputs.bias)}, sum);
   const kernels::RowChoice choice = {.score_BT = active.defined() ? at::Tensor() : out.score,
                                      .active_BT = active.defined() ? active.to(device) : active,
@@ -137,6 +139,27 @@ TEST(CountedRows, NoTokenAtAll) {
   EXPECT_TRUE(at::equal(out.merged, inputs.x));
 }
 
+/// Of rows that a device multiplies as they come, norms and sums.
+struct ScorerShape {
+  int64_t sequences, tokens, dim, inner;
+};
+struct ScorerOperands {
+  at::Tensor x_BTD, norm, project;
+};
+ScorerOperands scorer_operands(const ScorerShape& shape, at::ScalarType type) {
+  return {(at::randn({shape.sequences, shape.tokens, shape.dim}) * 3).to(type),
+          (at::rand({shape.dim}) + 0.5).to(type), (at::randn({2 * shape.inner, shape.dim}) / 8).to(type)};
+}
+
+TEST(CountedRows, AScorersWeightsLearnFromTheirProduct) {
+  const auto [x_BTD, norm, project] = scorer_operands({2, 5, 12, 4}, at::kDouble);
+  const auto joint = at::randn({8, 12}, at::kDouble);
+  auto grad_project = at::full_like(joint, NAN);
+  const auto grad_norm = kernels::scorer_weight_grad(joint, norm, project, grad_project);
+  EXPECT_LT(testing::relative_error(grad_project, joint * norm), 1e-12);
+  EXPECT_LT(testing::relative_error(grad_norm, (joint * project).sum(0)), 1e-12);
+}
+
 class CudaCountedRows : public cuda_test::CudaKernels {};
 
 TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
@@ -175,6 +198,59 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       EXPECT_LT(testing::relative_error(got.dropped, expected.dropped), 2 * bound);
       EXPECT_LT(testing::relative_error(got.merged, expected.merged), 2 * bound);
     }
+}
+
+/// Tiles of both sizes, whole and not, and a width that no kernel takes.
+TEST_F(CudaCountedRows, AScorersProductIsThatOfNormedRows) {
+  for (const auto type : {at::kBFloat16, at::kHalf})
+    for (const ScorerShape& shape :
+         {ScorerShape{1, 1, 64, 32}, ScorerShape{3, 70, 96, 32}, ScorerShape{2, 129, 1000, 96},
+          ScorerShape{1, 2048, 1024, 128}, ScorerShape{4, 2040, 1024, 128}, ScorerShape{2, 33, 100, 32}}) {
+      const auto [x_BTD, norm, project] = scorer_operands(shape, type);
+      const auto expected =
+          kernels::scorer_product(x_BTD.to(at::kFloat), norm.to(at::kFloat), project.to(at::kFloat), 1e-5);
+      const auto got =
+          kernels::scorer_product(x_BTD.to(device_), norm.to(device_), project.to(device_), 1e-5);
+      EXPECT_LT(testing::relative_error(got.both.cpu(), expected.both), type == at::kHalf ? 2e-3 : 1e-2)
+          << shape.dim;
+      EXPECT_LT(testing::relative_error(got.scale_BT1.cpu(), expected.scale_BT1), 1e-5) << shape.dim;
+      ASSERT_EQ(got.chunk_sums.numel() > 0, shape.dim % 8 == 0) << shape.dim;
+      const kernels::ScorerWeights behind = {at::randn({2 * shape.inner}).to(device_),
+                                             at::randn({shape.inner}).to(device_),
+                                             at::randn({1}).to(device_)};
+      auto sum = at::empty({shape.sequences, 1, shape.inner}, got.both.options()), sum_anew = sum.clone();
+      const auto score = kernels::causal_scores(got, behind, sum),
+                 anew = kernels::causal_scores({.both = got.both}, behind, sum_anew);
+      EXPECT_LT(testing::relative_error(score.cpu(), anew.cpu()), 1e-5) << shape.dim;
+      EXPECT_LT(testing::relative_error(sum.cpu(), sum_anew.cpu()), 1e-5) << shape.dim;
+    }
+}
+
+TEST_F(CudaCountedRows, AScorersProductOfRowsThatBeginAnywhere) {
+  const auto [x_BTD, norm, project] = scorer_operands({2, 40, 64, 32}, at::kBFloat16);
+  const auto moved = [&](const at::Tensor& x) {
+    const auto room = at::empty({x.numel() + 1}, x.options().device(device_));
+    return room.narrow(0, 1, x.numel()).view(x.sizes()).copy_(x);
+  };
+  const auto expected =
+      kernels::scorer_product(x_BTD.to(at::kFloat), norm.to(at::kFloat), project.to(at::kFloat), 1e-5);
+  const auto got = kernels::scorer_product(moved(x_BTD), moved(norm), moved(project), 1e-5);
+  EXPECT_LT(testing::relative_error(got.both.cpu(), expected.both), 1e-2);
+  EXPECT_LT(testing::relative_error(got.scale_BT1.cpu(), expected.scale_BT1), 1e-5);
+}
+
+TEST_F(CudaCountedRows, AScorersWeightsLearnFromTheirProduct) {
+  for (const int64_t dim : {96, 100, 1000, 1024}) {
+    const auto [x_BTD, norm, project] = scorer_operands({1, 1, dim, 64}, at::kBFloat16);
+    const auto joint = at::randn({128, dim});
+    auto expected = at::empty_like(joint), got = at::full_like(joint.to(device_), NAN);
+    const auto expected_norm =
+        kernels::scorer_weight_grad(joint, norm.to(at::kFloat), project.to(at::kFloat), expected);
+    const auto got_norm =
+        kernels::scorer_weight_grad(joint.to(device_), norm.to(device_), project.to(device_), got);
+    EXPECT_LT(testing::relative_error(got.cpu(), expected), 1e-6) << dim;
+    EXPECT_LT(testing::relative_error(got_norm.cpu(), expected_norm), 1e-5) << dim;
+  }
 }
 
 /// Widths and numbers of rows that take small tiles and large ones, with one sum of a gradient or several.
