@@ -177,17 +177,15 @@ at::Tensor dropout(const at::Tensor& x, const at::Tensor& key_in, const at::Tens
   return y;
 }
 
-at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Tensor& added,
-                       const at::Tensor& slot, const at::Tensor& start) {
-  const c10::cuda::CUDAGuard guard(x_in.device());
-  const auto x = x_in.contiguous();
+void merge_into(at::Tensor& y, const at::Tensor& x, const at::Tensor& h, const at::Tensor& added,
+                const at::Tensor& slot, const at::Tensor& start) {
+  const c10::cuda::CUDAGuard guard(x.device());
   const ElementType type = check_dense(x, "merged_rows");
   const int64_t dim = x.size(-1);
   FATHOM_CHECK(check_dense(h, "merged_rows") == type && check_dense(added, "merged_rows") == type &&
                    h.size(1) == dim && added.sizes() == h.sizes() && slot.numel() * dim == x.numel() &&
                    slot.scalar_type() == at::kInt && slot.is_contiguous(),
                "[merged_rows] expected rows of {} elements", dim);
-  auto y = at::empty_like(x);
   const MergeRowsArgs args = {.slot = slot.const_data_ptr<int32_t>(),
                               .count = count_of(start),
                               .x = x.const_data_ptr(),
@@ -197,7 +195,19 @@ at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Te
                               .places = slot.numel(),
                               .dim = dim};
   C10_CUDA_CHECK(launch_merge_rows(type, args, stream()));
+}
+
+at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Tensor& added,
+                       const at::Tensor& slot, const at::Tensor& start) {
+  const auto x = x_in.contiguous();
+  auto y = at::empty_like(x);
+  merge_into(y, x, h, added, slot, start);
   return y;
+}
+
+void merge_rows(at::Tensor& x, const at::Tensor& h, const at::Tensor& added, const at::Tensor& slot,
+                const at::Tensor& start) {
+  merge_into(x, x, h, added, slot, start);
 }
 
 }  // namespace
@@ -211,6 +221,7 @@ void register_counted_rows(torch::Library& library) {
   library.impl("counted_attention", attention);
   library.impl("counted_dropout", dropout);
   library.impl("merged_rows", merged_rows);
+  library.impl("merge_rows_", merge_rows);
 }
 
 }  // namespace fathom::cuda

@@ -146,6 +146,7 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(MergeRowsArgs args) {
     const int slot = args.slot[item / vectors];
     Vector y;
     if (slot < 0 || slot >= count) {
+      if (args.y == args.x) continue;
       y = static_cast<const Vector*>(args.x)[item];
     } else {
       const int64_t source = slot * vectors + item % vectors;

@@ -74,6 +74,7 @@ struct ExploredAttentionArgs {
   int64_t head_size;  ///< at most 256
 };
 
+/// `y` may be `x`.
 struct MergeRowsArgs {
   const int32_t* slot;
   const int32_t* count;

@@ -89,7 +89,10 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
   y = keep(kUp, counted_linear(keep(kHNormed, y), weight(kGateUp), rows));
   y = keep(kGated, counted_swiglu(y, rows));
   y = keep(kAdded, dropped(counted_linear(y, weight(kDown), rows), block, 1, rows.all()));
-  return merged_rows(x, keep(kH, h), y, rows);
+  if (kept != nullptr || !block.overwrites) return merged_rows(x, keep(kH, h), y, rows);
+  at::Tensor result = x;
+  merge_rows(result, h, y, rows);
+  return result;
 }
 
 /// One function for all: its gradients meet in the kernels, not in sums over all tokens.

@@ -33,6 +33,7 @@ struct CountedBlock {
   at::Tensor keys, values;  ///< [B, K, capacity, E], or undefined: see `counted_rope`
   CountedRows rows;
   ScoreGradient score;
+  bool overwrites = false;  ///< nobody else wants the states: without gradients their memory holds the result
   WeightCopies* copies = nullptr;  ///< may have the weights in the states' type
   GradientRooms* rooms = nullptr;  ///< may have places for gradients of products' weights
 };

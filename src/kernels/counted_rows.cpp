@@ -151,6 +151,16 @@ at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::T
   return op.call(x_BTD, h, y, rows.slot_N, rows.start_S1);
 }
 
+void merge_rows(at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y, const CountedRows& rows) {
+  static const auto op =
+      find_op<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "fathom::merge_rows_");
+  check_rows(h, rows, "merge_rows");
+  check_rows(y, rows, "merge_rows");
+  FATHOM_CHECK(x_BTD.is_contiguous(), "[merge_rows] expected dense states");
+  op.call(x_BTD, h, y, rows.slot_N, rows.start_S1);
+}
+
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def("scorer_product(Tensor x, Tensor norm, Tensor project, float eps) -> (Tensor, Tensor, Tensor)");
   library.def(
@@ -176,6 +186,7 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "counted_dropout(Tensor y, Tensor key, Tensor place, Tensor start, float dropout, float drop_path, int "
       "stream) -> Tensor");
   library.def("merged_rows(Tensor x, Tensor h, Tensor y, Tensor slot, Tensor start) -> Tensor");
+  library.def("merge_rows_(Tensor(a!) x, Tensor h, Tensor y, Tensor slot, Tensor start) -> ()");
 }
 
 }  // namespace fathom::kernels

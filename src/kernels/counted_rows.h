@@ -109,5 +109,7 @@ at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const R
 /// h + y where a token is active, otherwise x: [B, T, D]. `h`, `y`: [N, D].
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
                        const CountedRows& rows);
+/// The same into `x_BTD`, dense, of which nothing else is touched.
+void merge_rows(at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y, const CountedRows& rows);
 
 }  // namespace fathom::kernels

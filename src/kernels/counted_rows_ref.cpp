@@ -173,13 +173,18 @@ at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const a
   return with_room(kept, y.size(0));
 }
 
-at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
-                       const at::Tensor& slot_N, const at::Tensor& start_S1) {
+void merge_rows(at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y, const at::Tensor& slot_N,
+                const at::Tensor& start_S1) {
   const auto place_n = slots_in_use(slot_N, start_S1);
   const int64_t used = place_n.numel();
-  return x_BTD.flatten(0, 1)
-      .index_copy(0, place_n, h.narrow(0, 0, used) + y.narrow(0, 0, used))
-      .view_as(x_BTD);
+  x_BTD.flatten(0, 1).index_copy_(0, place_n, h.narrow(0, 0, used) + y.narrow(0, 0, used));
+}
+
+at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
+                       const at::Tensor& slot_N, const at::Tensor& start_S1) {
+  auto merged = x_BTD.clone(at::MemoryFormat::Contiguous);
+  merge_rows(merged, h, y, slot_N, start_S1);
+  return merged;
 }
 
 }  // namespace
@@ -197,6 +202,7 @@ TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("counted_attention", counted_rows_ref::counted_attention);
   library.impl("counted_dropout", counted_rows_ref::counted_dropout);
   library.impl("merged_rows", counted_rows_ref::merged_rows);
+  library.impl("merge_rows_", counted_rows_ref::merge_rows);
 }
 
 }  // namespace fathom::kernels

@@ -40,9 +40,11 @@ Residual BlockImpl::forward_stream(const Residual& stream, const AttentionView& 
   if (gate_.is_empty() || gate_->bypassed()) return dense(stream, view, context, GatedPart::kBlock);
   const auto x_BTD = stream.sum();
   switch (options_.gate.config.part) {
-    case GatedPart::kBlock:
-      return {counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context)
-                                                : gated(x_BTD, view, context)};
+    case GatedPart::kBlock: {
+      if (!counts_rows(x_BTD, view, context)) return {gated(x_BTD, view, context)};
+      const bool is_spare = stream.is_spare || stream.branch.defined(), learns = at::GradMode::is_enabled();
+      return {.x = counted(x_BTD, view, context, is_spare), .is_spare = !learns};
+    }
     case GatedPart::kAttention:
       return dense({gated(x_BTD, view, context)}, view, context, GatedPart::kMlp);
     case GatedPart::kMlp:
@@ -92,7 +94,7 @@ bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
 }
 
 at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
-                              const ForwardContext& context) {
+                              const ForwardContext& context, bool overwrites) {
   CountedDecision decision = gate_->counted(x_BTD, view, context);
   kernels::CountedBlock block{.heads = {options_.attention.heads, options_.attention.kv_heads},
                               .eps = options_.norm_eps,
@@ -102,6 +104,7 @@ at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view
                               .sin_TF = view.angles.sin_TF,
                               .rows = std::move(decision.rows),
                               .score = std::move(decision.score),
+                              .overwrites = overwrites,
                               .copies = context.copies,
                               .rooms = context.rooms};
   if (view.cache != nullptr) {

@@ -40,8 +40,9 @@ class BlockImpl : public torch::nn::Module {
   Residual forward_stream(const Residual& stream, const AttentionView& view, const ForwardContext& context);
 
   /// `forward` by kernels/counted_block.h, which waits for nothing. REQUIRES unpadded texts that begin here,
-  /// a causal gate for whole blocks, and what TokenGate's `counted` does.
-  at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
+  /// a causal gate for whole blocks, and what TokenGate's `counted` does. `overwrites`: nobody else wants x.
+  at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
+                     bool overwrites = false);
 
   /// Null for a block without one.
   TokenGate gate() const { return gate_; }

@@ -32,6 +32,7 @@ at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const Branc
 struct Residual {
   at::Tensor x;
   at::Tensor branch = {};  ///< undefined: `x` is the sum
+  bool is_spare = false;   ///< nobody else reads `x`: who takes the stream may write over it
 
   at::Tensor sum() const;
 };

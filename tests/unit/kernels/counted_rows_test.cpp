@@ -34,7 +34,7 @@ constexpr HeadLayout kLayout = {4, 2};
 /// Everything a layer with a gate does to its rows, one operation after the other.
 struct Pass {
   at::Tensor score, sum, counts, place, slot, start, all, normed, qkv, keys, values, attended, added, product,
-      gated, dropped, merged;
+      gated, dropped, merged, merged_over;
 };
 
 struct Inputs {
@@ -97,6 +97,8 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
       kernels::counted_dropout(product, at::arange(kSequences).to(device), {0.3, 0.4, 9}, rows, rows.all());
   out.dropped = used(product, rows);
   out.merged = kernels::merged_rows(x, h, product, rows);
+  out.merged_over = x.clone();
+  kernels::merge_rows(out.merged_over, h, product, rows);
   return out;
 }
 
@@ -117,6 +119,7 @@ TEST(CountedRows, TokensWithoutARowPassAsTheyAre) {
   const Pass out = pass(inputs, at::kCPU, at::kFloat, active);
   const auto changed = out.merged.ne(inputs.x).any(2);
   EXPECT_TRUE(at::equal(changed, active));
+  EXPECT_TRUE(at::equal(out.merged_over, out.merged));
 }
 
 TEST(CountedRows, ExploredTokensStandBehindTheActiveOnes) {
@@ -197,6 +200,7 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       EXPECT_TRUE(at::equal(got.dropped.ne(0), expected.dropped.ne(0)));
       EXPECT_LT(testing::relative_error(got.dropped, expected.dropped), 2 * bound);
       EXPECT_LT(testing::relative_error(got.merged, expected.merged), 2 * bound);
+      EXPECT_TRUE(at::equal(got.merged_over, got.merged));
     }
 }
 

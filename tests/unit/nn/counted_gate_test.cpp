@@ -203,6 +203,24 @@ TEST(GatedBlock, FreesWhatItHasUsedWhereNothingIsLearned) {
   EXPECT_LT(most_bytes(false), 0.6 * most_bytes(true));
 }
 
+TEST(GatedBlock, WritesOverStatesThatNobodyElseWants) {
+  Block block = block_of({.kind = GateKind::kCausal});
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  const GateTrace some = {{{1, decisions_of_all_sorts(kTokens).front()}}};
+  const ForwardContext context = {.forced_gates = &some};
+  const auto before = x.clone();
+  const auto expected = block->counted(x, view, context).detach();  // with gradients nothing is written over
+  EXPECT_TRUE(at::equal(block->counted(x, view, context, /*overwrites=*/true), expected));
+  EXPECT_TRUE(at::equal(x, before));
+  const torch::NoGradGuard no_grad;
+  EXPECT_TRUE(at::equal(block->counted(x, view, context), expected));
+  EXPECT_TRUE(at::equal(x, before));
+  const auto got = block->counted(x, view, context, /*overwrites=*/true);
+  EXPECT_TRUE(at::equal(got, expected));
+  EXPECT_EQ(got.data_ptr(), x.data_ptr());
+}
+
 TEST(GatedBlock, WaitsForTheRowsThatTheHostCountsAlone) {
   const auto x = states();
   const auto view = view_of(x, /*causal=*/true);
