@@ -63,6 +63,8 @@ void print_sparse(const SparseBenchmarkReport& report) {
   fmt::print("{:<22}{:>10}{:>10}{:>10}{:>10}{:>11}\n", "milliseconds", "dense", "gated", "faster", "limit",
              "of limit");
   print_timing("prefill", report.prefill, report.prefill.limit());
+  if (report.prefill_recorded)
+    print_timing("prefill, recorded", *report.prefill_recorded, report.prefill_recorded->limit());
   print_timing("training step", report.training, report.training.limit());
   for (const DecodeTiming& decode : report.decode)
     print_timing(fmt::format("decode, {} × {}", decode.batch, decode.context), decode.timing, decode.limit());

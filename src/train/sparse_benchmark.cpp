@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -142,7 +143,7 @@ class Benchmark {
       model->to(config_.type);
     }
     for (auto [name, gate] : gates_of(*gated_)) gate->reset_counts();
-    report.prefill = prefill();
+    prefill(report);
     report.activated_share = activated_share(*gated_).value();
     report.executed_flop_share = flop_share();
     for (const int64_t context : config_.decode_contexts)
@@ -227,24 +228,63 @@ class Benchmark {
     model->logits(model->hidden(tokens_BT, {}, context, &cache).select(1, -1));
   }
 
-  SparseTiming prefill() {
+  /// A model's way through the prompt: launched, or as a graph that is recorded once.
+  class PromptPass {
+   public:
+    PromptPass(Benchmark& benchmark, LanguageModel model, bool dense, const GateTrace* forced)
+        : benchmark_(benchmark),
+          model_(std::move(model)),
+          cache_(model_->make_cache(benchmark.config_.prefill_batch, benchmark.config_.prefill_tokens)),
+          dense_(dense),
+          forced_(forced) {}
+
+    double milliseconds_of_one() {
+      if (graph_) return milliseconds(benchmark_.runtime_, [this] { graph_->replay(); });
+      prepare();
+      return milliseconds(benchmark_.runtime_, [this] { run(); });
+    }
+    /// From now on replays are timed. False where the device has no graphs. REQUIRES that it has run.
+    bool record() {
+      auto graph = benchmark_.runtime_.make_graph();
+      if (!graph) return false;
+      prepare();
+      graph->capture([this] { run(); });
+      graph_ = std::move(graph);
+      return true;
+    }
+
+   private:
+    void prepare() {
+      benchmark_.run_dense(dense_);
+      cache_.reset();
+    }
+    void run() { benchmark_.pass(model_, benchmark_.prompt_BT_, forced_, cache_); }
+
+    Benchmark& benchmark_;
+    LanguageModel model_;
+    KeyValueCache cache_;
+    bool dense_;
+    const GateTrace* forced_;
+    std::unique_ptr<DeviceGraph> graph_;
+  };
+
+  void prefill(SparseBenchmarkReport& report) {
     prompt_BT_ = random_tokens(config_.prefill_batch, config_.prefill_tokens);
     forced_ = decisions(config_.prefill_batch, config_.prefill_tokens);
-    KeyValueCache cache = gated_->make_cache(config_.prefill_batch, config_.prefill_tokens);
-    KeyValueCache rest_cache = rest_->make_cache(config_.prefill_batch, config_.prefill_tokens);
-    const auto timed = [&](LanguageModel model, KeyValueCache& room, const GateTrace* forced) {
-      room.reset();
-      return milliseconds(runtime_, [&] { pass(model, prompt_BT_, forced, room); });
+    PromptPass dense(*this, gated_, /*dense=*/true, nullptr), gated(*this, gated_, /*dense=*/false, &forced_),
+        rest(*this, rest_, /*dense=*/false, nullptr);
+    const auto timed = [&] {
+      Rounds rounds;
+      for (int64_t round = -1; round < config_.rounds; ++round) {
+        const double dense_ms = dense.milliseconds_of_one(), gated_ms = gated.milliseconds_of_one(),
+                     rest_ms = rest.milliseconds_of_one();
+        if (round >= 0) add(rounds, dense_ms, gated_ms, rest_ms);
+      }
+      return rounds.medians(share_of(config_.prefill_tokens));
     };
-    Rounds rounds;
-    for (int64_t round = -1; round < config_.rounds; ++round) {
-      run_dense(true);
-      const double dense = timed(gated_, cache, nullptr);
-      run_dense(false);
-      const double gated = timed(gated_, cache, &forced_), rest = timed(rest_, rest_cache, nullptr);
-      if (round >= 0) add(rounds, dense, gated, rest);
-    }
-    return rounds.medians(share_of(config_.prefill_tokens));
+    report.prefill = timed();
+    if (dense.record() && gated.record() && rest.record()) report.prefill_recorded = timed();
+    run_dense(false);
   }
 
   double flop_share() {
@@ -378,6 +418,7 @@ Json SparseBenchmarkReport::to_json() const {
   json["activated_share"] = activated_share;
   json["executed_flop_share"] = executed_flop_share;
   json["prefill"] = prefill.to_json();
+  if (prefill_recorded) json["prefill_recorded"] = prefill_recorded->to_json();
   json["training"] = training.to_json();
   for (const DecodeTiming& timing : decode) json["decode"].push_back(timing.to_json());
   return json;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/json.h"
@@ -67,11 +68,12 @@ struct DecodeTiming {
 };
 
 struct SparseBenchmarkReport {
-  SparseTiming prefill;              ///< logits of each last position
-  SparseTiming training;             ///< the trainer's step, recorded where it would be
-  std::vector<DecodeTiming> decode;  ///< each context with all batches
-  double activated_share = 0;        ///< of the prefill's tokens, over all layers
-  double executed_flop_share = 0;    ///< products executed ÷ those of the dense model, in the prefill
+  SparseTiming prefill;  ///< logits of each last position, launched one operation after the other
+  std::optional<SparseTiming> prefill_recorded;  ///< the same as one graph, where the device has these
+  SparseTiming training;                         ///< the trainer's step, recorded where it would be
+  std::vector<DecodeTiming> decode;              ///< each context with all batches
+  double activated_share = 0;                    ///< of the prefill's tokens, over all layers
+  double executed_flop_share = 0;  ///< products executed ÷ those of the dense model, in the prefill
 
   /// "inference_speedup" is the prefill's, "training_speedup" the training step's.
   Json to_json() const;
