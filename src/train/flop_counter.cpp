@@ -56,6 +56,8 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
     return attention_flops(inputs);
   if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
     return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
+  if (name == "fathom::scorer_product" && inputs[0].toTensor().is_cuda())  // the reference calls aten::mm
+    return 2 * last_sizes(inputs[0].toTensor(), 3) * static_cast<double>(inputs[2].toTensor().size(0));
   if (name == "fathom::counted_linear" || name == "fathom::counted_input_grad")
     return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
   if (name == "fathom::counted_weight_grad")
