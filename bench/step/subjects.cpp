@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "kernels/weight_copies.h"
 #include "models/dual_tower/model.h"
 #include "models/language/model.h"
 #include "models/swin/model.h"
@@ -66,12 +67,19 @@ Subject training_subject(std::unique_ptr<Task> task, Batch batch, const Question
   return subject;
 }
 
+/// As `fathom embed` computes: parameters in float32, and copies of them in the type of products.
 Subject swin_pass(Swin model, const at::Tensor& image_BCHW, const Question& question, LeastWork least) {
   model->eval();
-  model->to(question.type());
-  const auto run = [model, image = image_BCHW.to(question.type())]() mutable {
+  ForwardContext context{.settled = true};
+  std::shared_ptr<kernels::WeightCopies> copies;
+  if (question.type() != at::kFloat) {
+    copies = std::make_shared<kernels::WeightCopies>(model->parameters(), question.type());
+    context.compute_dtype = question.type();
+    context.copies = copies.get();
+  }
+  const auto run = [model, copies, context, image = image_BCHW.to(question.type())]() mutable {
     const at::NoGradGuard no_grad;
-    model(image);
+    model(image, context);
   };
   return {.run = run,
           .flops = static_cast<double>(forward_flops(model->config(), image_BCHW.size(0))),

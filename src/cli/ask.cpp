@@ -92,7 +92,7 @@ std::vector<Answered> answer_all(const AskOptions& options, const OpenedModel& m
   const TextEncoding encoding(model.require_tokenizer(), model.inputs.text);
   warn_of_cuts(options.questions, encoding);
   const Batch batch = make_batch(options, model, encoding);
-  const ForwardContext context{.compute_dtype = model.evaluate.compute_dtype};
+  const ForwardContext context = model.evaluate.context();
   std::vector<Answered> all;
   for (const std::string& question : options.questions) all.push_back({.question = question});
   if (config.answer == AnswerKind::kClasses) {

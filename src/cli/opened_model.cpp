@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "kernels/weight_copies.h"
 #include "models/lora.h"
 #include "nn/token_gate.h"
 #include "tensor/device.h"
@@ -57,6 +58,14 @@ void run_dense(OpenedModel& model) {
   log::warning("{}: this model was trained to skip tokens; with --dense it computes all of them",
                model.folder);
   for (auto [name, gate] : gates) gate->set_bypassed(true);
+}
+
+/// The weights stay as they are from here on: what a pass makes of them alone is made once.
+void settle(OpenedModel& model) {
+  model.evaluate.settled = true;
+  if (model.evaluate.compute_dtype)
+    model.evaluate.copies = std::make_shared<kernels::WeightCopies>(model.loaded.module().parameters(),
+                                                                    *model.evaluate.compute_dtype);
 }
 
 /// What training left in the folder's record, else a hundred.
@@ -135,6 +144,7 @@ OpenedModel open_model(const ModelOptions& options) {
   model.loaded = load_model_folder(model.folder, {.device = model.evaluate.device});
   add_adapters(model.loaded, options.adapters);
   if (options.dense) run_dense(model);
+  settle(model);
   model.tokenizer = model_tokenizer(model.loaded, model.folder);
   model.inputs = model_inputs(model.loaded, model.tokenizer.get(), model.folder);
   model.evaluate.rerank = options.rerank >= 0 ? options.rerank : recorded_rerank(model);

@@ -8,13 +8,16 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <optional>
+
+#include "cuda/element_type_of.h"
 #include "cuda/registration.h"
 #include "cuda/sum_of_parts.h"
 
 namespace fathom::cuda {
 namespace {
 
-at::Tensor column_sum(const at::Tensor& x_in) {
+at::Tensor column_sum(const at::Tensor& x_in, std::optional<at::ScalarType> asked) {
   const c10::cuda::CUDAGuard guard(x_in.device());
   FATHOM_CHECK(x_in.dim() > 0, "[column_sum] expected rows, got a number");
   const auto x = x_in.contiguous();
@@ -22,7 +25,7 @@ at::Tensor column_sum(const at::Tensor& x_in) {
   const int64_t dim = x.size(-1), width = 16 / static_cast<int64_t>(x.element_size());
   if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 ||
       !are_aligned16({x.const_data_ptr()}))
-    return at::sum(x.view({-1, dim}), {0});
+    return at::sum(x.view({-1, dim}), {0}, /*keepdim=*/false, asked);
   const int64_t rows = x.numel() / dim, blocks = column_sum_blocks(type, rows, dim);
   auto partial = at::empty({blocks, dim}, x.options().dtype(at::kFloat));
   const ColumnSumArgs args = {.x = x.const_data_ptr(),
@@ -31,7 +34,7 @@ at::Tensor column_sum(const at::Tensor& x_in) {
                               .dim = dim,
                               .blocks = blocks};
   C10_CUDA_CHECK(launch_column_sum(type, args, c10::cuda::getCurrentCUDAStream()));
-  return sum_of_parts(partial, x.scalar_type());
+  return sum_of_parts(partial, asked.value_or(x.scalar_type()));
 }
 
 }  // namespace

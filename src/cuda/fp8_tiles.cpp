@@ -44,7 +44,7 @@ kernels::fp8_tiles_ref::FourTensors fp8_tiles(const at::Tensor& x_in, at::Scalar
   const c10::cuda::CUDAGuard guard(x_in.device());
   const auto x = x_in.contiguous();
   FATHOM_CHECK(x.dim() == 2 && x.size(0) % kernels::kFp8Multiple == 0 &&
-                   x.size(1) % kernels::kFp8Multiple == 0 && is_aligned16(x.const_data_ptr()) &&
+                   x.size(1) % kernels::kFp8Multiple == 0 && are_aligned16({x.const_data_ptr()}) &&
                    x.size(0) <= kMostTileRows * kernels::kFp8Tile &&
                    (!beyond || (beyond->scalar_type() == at::kLong && beyond->device() == x.device())),
                "[fp8_tiles] expected an aligned matrix of multiples of {}, got {} dimensions",

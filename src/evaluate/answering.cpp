@@ -150,9 +150,7 @@ Tally ask_all(Fusion& model, const AnswerData& data, const EvaluateOptions& opti
     if (asked == Asked::kBlind)
       batch.image_BCHW = at::zeros_like(batch.image_BCHW);  // the mean of all pictures
     FusionTrace trace;
-    Situation seen{.question = asked_texts(batch).question,
-                   .context = {.compute_dtype = options.compute_dtype},
-                   .trace = &trace};
+    Situation seen{.question = asked_texts(batch).question, .context = options.context(), .trace = &trace};
     seen.percept = perceive(model, batch, seen.context);
     if (asked == Asked::kByImage) seen.percept.caption = {};
     if (asked == Asked::kByCaption) seen.percept.image = {};

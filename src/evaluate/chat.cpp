@@ -34,7 +34,8 @@ ChatReport evaluate_chat(LanguageModel model, std::shared_ptr<const ChatSource> 
   while (auto loaded = loader.next()) {
     require_known_tokens(loaded->tokens_BT, model->config().vocab_size);
     const Batch batch = to_device(std::move(*loaded), options.device);
-    const ForwardContext context{.compute_dtype = options.compute_dtype, .segment_BT = batch.segment_BT};
+    ForwardContext context = options.context();
+    context.segment_BT = batch.segment_BT;
     const at::Tensor hidden_BTD = model->hidden(
         batch.tokens_BT.slice(1, 0, -1), batch.length_B.clamp_max(batch.tokens_BT.size(1) - 1), context);
     const at::Tensor learned_BT = batch.target_BT.ge(0);

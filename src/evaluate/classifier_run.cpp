@@ -100,7 +100,7 @@ ClassificationReport evaluate_classifier(Classifier model, const ClassifierData&
     done += batch->size();
     if (batch->tokens_BT.defined()) require_known_tokens(batch->tokens_BT, model->config().text.vocab_size);
     const Batch placed = to_device(std::move(*batch), options.device, classifier_pixels(model->config()));
-    logits.push_back(classify(model, placed, {.compute_dtype = options.compute_dtype}));
+    logits.push_back(classify(model, placed, options.context()));
     labels.push_back(placed.label_B);
     if (progress) progress->update(done);
   }

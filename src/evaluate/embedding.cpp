@@ -33,7 +33,7 @@ void visit_all(const Pass& pass, const EvaluateOptions& options, const VisitBatc
   Loader loader(std::move(setup));
   std::optional<Progress> progress;
   if (options.show_progress) progress.emplace(pass.label, pass.source->size());
-  const ForwardContext context{.compute_dtype = options.compute_dtype};
+  const ForwardContext context = options.context();
   int64_t done = 0;
   while (auto batch = loader.next()) {
     done += batch->size();

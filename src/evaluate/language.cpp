@@ -132,7 +132,7 @@ LanguageReport evaluate_language(LanguageModel model, std::shared_ptr<const Toke
   Loader loader(one_pass(windows, options.batch_size, options.workers));
   std::optional<Progress> progress;
   if (options.show_progress) progress.emplace("windows", windows->size());
-  const ForwardContext context{.compute_dtype = options.compute_dtype};
+  const ForwardContext context = options.context();
   for (auto [name, gate] : gates_of(*model)) gate->reset_counts();
   int64_t done = 0;
   while (auto loaded = loader.next()) {

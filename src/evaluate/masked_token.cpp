@@ -41,8 +41,7 @@ MaskedTokenReport evaluate_masked_tokens(LanguageModel model, std::shared_ptr<co
     const at::Tensor key_B = make_sample_keys(loaded->index_B, 0, 0).to(options.device);
     const Batch batch = to_device(std::move(*loaded), options.device);
     const MaskedTokens masked = mask_tokens(key_B, batch.tokens_BT, batch.length_B, config, vocabulary);
-    const at::Tensor hidden_BTD =
-        model->hidden(masked.input_BT, batch.length_B, {.compute_dtype = options.compute_dtype});
+    const at::Tensor hidden_BTD = model->hidden(masked.input_BT, batch.length_B, options.context());
     const at::Tensor row_B1 = at::arange(masked.place_BK.size(0), masked.place_BK.options()).unsqueeze(1);
     const at::Tensor chosen_BK = masked.target_BK.ge(0);
     const at::Tensor hidden_ND = hidden_BTD.index({row_B1, masked.place_BK}).index({chosen_BK}),

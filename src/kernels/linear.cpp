@@ -37,6 +37,18 @@ at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, const
   return room;
 }
 
+/// For a backward pass.
+void keep_bias_type(torch::autograd::AutogradContext& context, const std::optional<at::Tensor>& bias) {
+  if (bias) context.saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
+}
+
+/// Of the gradient of a bias, the third input; nothing where none is asked for.
+std::optional<at::ScalarType> bias_type(torch::autograd::AutogradContext& context) {
+  const auto found = context.saved_data.find("bias_type");
+  if (found == context.saved_data.end() || !context.needs_input_grad(2)) return std::nullopt;
+  return static_cast<at::ScalarType>(found->second.toInt());
+}
+
 /// LibTorch's, but for weights of another type, whose cast may be a copy and whose gradient needs none on a
 /// GPU, and for the bias's gradient: LibTorch's sum of columns takes several times as long as reading them.
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -44,15 +56,17 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
                             const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                             const LinearTypes& types) {
     const auto operand = narrowed_weight(weight, x.scalar_type(), types.copies);
+    std::optional<at::Tensor> added;
+    if (bias) added = narrowed_weight(*bias, x.scalar_type(), types.copies);
     at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = x.reshape({-1, x.size(-1)});
     context->save_for_backward({rows, operand});
     context->saved_data["weight"] =
         c10::IValue::make_capsule(c10::make_intrusive<WeightHolder>(weight, types.rooms));
-    context->saved_data["biased"] = bias.has_value();
+    keep_bias_type(*context, bias);
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
-    return at::linear(rows, operand, bias).view(shape);
+    return at::linear(rows, operand, added).view(shape);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
@@ -67,7 +81,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
       const auto holder = context->saved_data["weight"].toCapsule();
       grad_weight = weight_gradient(grad, rows, *static_cast<WeightHolder*>(holder.get()));
     }
-    if (context->saved_data["biased"].toBool() && context->needs_input_grad(2)) grad_bias = column_sum(grad);
+    if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor()};
   }
 };
@@ -81,7 +95,7 @@ struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
     const auto rows = saturated_half(x, products).reshape({-1, x.size(-1)});
     const auto half_weight = saturated_half(weight, products);
     context->save_for_backward({rows, half_weight});
-    context->saved_data["biased"] = bias.has_value();
+    keep_bias_type(*context, bias);
     auto y = wide_product(rows, half_weight.t());
     if (bias) y.add_(*bias);
     std::vector<int64_t> shape = x.sizes().vec();
@@ -98,21 +112,21 @@ struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
     at::Tensor grad_x, grad_weight, grad_bias;
     if (context->needs_input_grad(0)) grad_x = wide_product(half_grad, weight).view(shape);
     if (context->needs_input_grad(1)) grad_weight = wide_product(half_grad.t(), rows);
-    if (context->saved_data["biased"].toBool() && context->needs_input_grad(2))
-      grad_bias = column_sum(wide(grad).contiguous());
+    if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor()};
   }
 };
 
-at::Tensor column_sum_ref(const at::Tensor& x) {
-  return at::sum(x.reshape({-1, x.size(-1)}), {0});
+at::Tensor column_sum_ref(const at::Tensor& x, std::optional<at::ScalarType> type) {
+  return at::sum(x.reshape({-1, x.size(-1)}), {0}, /*keepdim=*/false, type);
 }
 
 }  // namespace
 
-at::Tensor column_sum(const at::Tensor& x) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&)>("fathom::column_sum");
-  return op.call(x);
+at::Tensor column_sum(const at::Tensor& x, std::optional<at::ScalarType> type) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, std::optional<at::ScalarType>)>("fathom::column_sum");
+  return op.call(x, type);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -127,14 +141,13 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     return fp8_linear(x, weight, bias.defined() ? bias.to(x.scalar_type()) : bias, *types.fp8, types.rooms)
         .to(result);
   const auto type = product_type(x);
-  const auto b = bias.defined() ? bias.to(type) : bias;
-  if (weight.scalar_type() != type || (x.is_cuda() && b.defined()))
-    return LinearFunction::apply(x.to(type), weight, optional(b), types).to(result);
-  return at::linear(x.to(type), weight, b).to(result);
+  if (weight.scalar_type() != type || (x.is_cuda() && bias.defined()))
+    return LinearFunction::apply(x.to(type), weight, optional(bias), types).to(result);
+  return at::linear(x.to(type), weight, bias.defined() ? bias.to(type) : bias).to(result);
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
-  library.def("column_sum(Tensor x) -> Tensor");
+  library.def("column_sum(Tensor x, ScalarType? type=None) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("column_sum", column_sum_ref);

@@ -7,6 +7,14 @@
 
 namespace fathom::kernels {
 
+TensorContent TensorContent::of(const at::Tensor& x) {
+  return {static_cast<int64_t>(x._version()), x.const_data_ptr(), x.storage()};
+}
+
+bool TensorContent::is_of(const at::Tensor& x) const {
+  return version == static_cast<int64_t>(x._version()) && place == x.const_data_ptr();
+}
+
 WeightCopies::WeightCopies(const std::vector<at::Tensor>& weights, at::ScalarType type) : type_(type) {
   FATHOM_CHECK(type == at::kHalf || type == at::kBFloat16,
                "[weight_copies] expected a type of 16 bits, got {}", c10::toString(type));
@@ -15,17 +23,8 @@ WeightCopies::WeightCopies(const std::vector<at::Tensor>& weights, at::ScalarTyp
       entries_.emplace(weight.unsafeGetTensorImpl(), Entry{.weight = weight});
 }
 
-WeightCopies::Content WeightCopies::content_of(const at::Tensor& weight) {
-  return {weight._version(), weight.const_data_ptr(), weight.storage()};
-}
-
-bool WeightCopies::is_fresh(const Entry& entry) {
-  return entry.copied.version == entry.weight._version() &&
-         entry.copied.place == entry.weight.const_data_ptr();
-}
-
 void WeightCopies::refresh(Entry& entry) {
-  if (is_fresh(entry)) return;
+  if (entry.copied.is_of(entry.weight)) return;
   const at::AutoDispatchBelowADInplaceOrView below;
   if (!entry.copy.defined()) ++size_;
   if (!entry.copy.defined() || entry.copy.device() != entry.weight.device())
@@ -33,7 +32,7 @@ void WeightCopies::refresh(Entry& entry) {
   entry.copy.copy_(entry.weight);
   // Autograd then notices where a backward pass wants the former content.
   entry.copy.unsafeGetTensorImpl()->bump_version();
-  entry.copied = content_of(entry.weight);
+  entry.copied = TensorContent::of(entry.weight);
 }
 
 at::Tensor WeightCopies::of(const at::Tensor& weight, at::ScalarType type) {
@@ -55,11 +54,13 @@ at::Tensor WeightCopies::kept(const at::Tensor& weight) const {
 
 void WeightCopies::follow(const at::Tensor& weight) {
   const auto found = entries_.find(weight.unsafeGetTensorImpl());
-  if (found != entries_.end() && found->second.copy.defined()) found->second.copied = content_of(weight);
+  if (found != entries_.end() && found->second.copy.defined())
+    found->second.copied = TensorContent::of(weight);
 }
 
 at::Tensor narrowed_weight(const at::Tensor& weight, at::ScalarType type, WeightCopies* copies) {
-  const at::Tensor copy = copies != nullptr ? copies->of(weight, type) : at::Tensor();
+  const bool asks = copies != nullptr && weight.scalar_type() != type;
+  const at::Tensor copy = asks ? copies->of(weight, type) : at::Tensor();
   const at::AutoDispatchBelowADInplaceOrView below;
   return copy.defined() ? copy : weight.to(type);
 }

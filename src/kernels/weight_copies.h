@@ -1,4 +1,5 @@
-// Weights in the 16-bit type of products, made once a step instead of in every pass.
+// Weights and biases in the 16-bit type of products, made once a step (where nothing learns: once) instead of
+// in every pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,6 +9,16 @@
 #include <vector>
 
 namespace fathom::kernels {
+
+/// What tells one content of a tensor from another: every change through LibTorch raises the version.
+struct TensorContent {
+  int64_t version = -1;
+  const void* place = nullptr;
+  c10::Storage storage = {};  ///< keeps the place from being given to another content
+
+  static TensorContent of(const at::Tensor& x);
+  bool is_of(const at::Tensor& x) const;
+};
 
 /// Copies of float32 weights that equal a cast of what the weights hold. A copy is made when it is first
 /// asked for, keeps its place in memory, and is cast anew, before anyone gets it, where its weight has
@@ -39,20 +50,12 @@ class WeightCopies {
   int64_t size() const { return size_; }
 
  private:
-  /// What tells one content of a weight from another.
-  struct Content {
-    int64_t version = -1;
-    const void* place = nullptr;
-    c10::Storage storage = {};  ///< keeps the place from being given to another content
-  };
   struct Entry {
     at::Tensor weight;  ///< keeps the key from being given to another tensor
     at::Tensor copy;    ///< undefined until asked for
-    Content copied;
+    TensorContent copied;
   };
 
-  static Content content_of(const at::Tensor& weight);
-  static bool is_fresh(const Entry& entry);
   void refresh(Entry& entry);
 
   std::unordered_map<const at::TensorImpl*, Entry> entries_;

@@ -12,11 +12,18 @@ namespace {
 
 constexpr int64_t kWidth = 3;
 
-at::Tensor convolve(const at::Tensor& x_BCS, const at::Tensor& weight, const at::Tensor& bias, int64_t stride,
-                    int64_t groups) {
+struct Convolution {
+  const at::Tensor& weight;
+  const at::Tensor& bias;
+  int64_t stride;
+  int64_t groups;
+};
+
+at::Tensor convolve(const at::Tensor& x_BCS, const Convolution& with, const ForwardContext& context) {
   const auto type = kernels::product_type(x_BCS);
-  return at::gelu(
-             at::conv1d(x_BCS.to(type), weight.to(type), bias.to(type), {stride}, {kWidth / 2}, {1}, groups))
+  const auto weight = context.narrowed(with.weight, type).to(type),
+             bias = context.narrowed(with.bias, type).to(type);
+  return at::gelu(at::conv1d(x_BCS.to(type), weight, bias, {with.stride}, {kWidth / 2}, {1}, with.groups))
       .to(x_BCS.scalar_type());
 }
 
@@ -40,9 +47,12 @@ ConvStemImpl::ConvStemImpl(const ConvStemOptions& options) : options_(options) {
   second_bias_ = register_parameter("second_bias", at::empty({out}));
 }
 
-at::Tensor ConvStemImpl::forward(const at::Tensor& x_BFS, const at::Tensor& frames_B) const {
-  auto y = convolve(silence_padding(x_BFS, frames_B), first_weight_, first_bias_, 1, options_.groups);
-  y = convolve(silence_padding(y, frames_B), second_weight_, second_bias_, options_.stride, options_.groups);
+at::Tensor ConvStemImpl::forward(const at::Tensor& x_BFS, const at::Tensor& frames_B,
+                                 const ForwardContext& context) const {
+  auto y =
+      convolve(silence_padding(x_BFS, frames_B), {first_weight_, first_bias_, 1, options_.groups}, context);
+  y = convolve(silence_padding(y, frames_B), {second_weight_, second_bias_, options_.stride, options_.groups},
+               context);
   return y.view({y.size(0), options_.groups, options_.dim, y.size(2)}).transpose(2, 3);
 }
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "nn/forward_context.h"
 #include "nn/init.h"
 
 namespace fathom {
@@ -25,7 +26,8 @@ class ConvStemImpl : public torch::nn::Module, public HasInitialValues {
  public:
   explicit ConvStemImpl(const ConvStemOptions& options);
   /// [B, F, S] → [B, G, T, D], T = ⌈S ÷ stride⌉. `frames_B`: frames of each clip, or undefined: all.
-  at::Tensor forward(const at::Tensor& x_BFS, const at::Tensor& frames_B) const;
+  at::Tensor forward(const at::Tensor& x_BFS, const at::Tensor& frames_B,
+                     const ForwardContext& context = {}) const;
   /// ⌈frames ÷ stride⌉.
   int64_t num_tokens(int64_t frames) const;
   at::Tensor num_tokens(const at::Tensor& frames_B) const;

@@ -25,12 +25,13 @@ ConvolutionStemImpl::ConvolutionStemImpl(int64_t channels, int64_t dim, int64_t 
   }
 }
 
-at::Tensor ConvolutionStemImpl::forward(const at::Tensor& image_BCHW) const {
+at::Tensor ConvolutionStemImpl::forward(const at::Tensor& image_BCHW, const ForwardContext& context) const {
   const auto type = kernels::product_type(image_BCHW);
   at::Tensor x = image_BCHW.to(type).contiguous(at::MemoryFormat::ChannelsLast);
   for (size_t i = 0; i < weight_.size(); ++i) {
     if (i > 0) x = at::gelu(x);
-    x = at::conv2d(x, weight_[i].to(type), bias_[i].to(type), /*stride=*/2, /*padding=*/1);
+    x = at::conv2d(x, context.narrowed(weight_[i], type).to(type), context.narrowed(bias_[i], type).to(type),
+                   /*stride=*/2, /*padding=*/1);
   }
   return x.permute({0, 2, 3, 1});
 }

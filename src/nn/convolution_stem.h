@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "nn/forward_context.h"
 #include "nn/init.h"
 
 namespace fathom {
@@ -18,7 +19,7 @@ class ConvolutionStemImpl : public torch::nn::Module, public HasInitialValues {
   /// `patch`: what the sides are divided by, a power of two above 1.
   ConvolutionStemImpl(int64_t channels, int64_t dim, int64_t patch);
   /// [B, C, height, width] → [B, height/patch, width/patch, D].
-  at::Tensor forward(const at::Tensor& image_BCHW) const;
+  at::Tensor forward(const at::Tensor& image_BCHW, const ForwardContext& context = {}) const;
   void initialise(ParameterInit& init) const override;
 
   /// Widths of the convolutions: they double up to `dim`.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
@@ -37,8 +38,11 @@ struct ForwardContext {
   kernels::Products products = {};
   /// For layers of blocks that take part, of those of 16 bits; null: none multiplies in FP8.
   const kernels::Fp8Products* fp8 = nullptr;
-  /// Weights in `compute_dtype`, where somebody keeps them; null: they are cast.
+  /// Weights and biases in `compute_dtype`, where somebody keeps them; null: they are cast.
   kernels::WeightCopies* copies = nullptr;
+  /// Parameters rest, or change by what raises their versions (no recorded step does), so that what layers
+  /// make of them alone may be kept from pass to pass where no gradient is asked for.
+  bool settled = false;
   /// Where gradients of weights are to lie; null: anywhere.
   GradientRooms* rooms = nullptr;
   /// Float32 scalar on the device that the objective is multiplied with before its backward pass, so that
@@ -68,6 +72,15 @@ struct ForwardContext {
     return {products, feeds == Feeds::kProduct ? *products.type : compute_dtype.value_or(at::kBFloat16),
             copies, rooms};
   }
+
+  /// For what reshapes or casts `weight` before it multiplies: its copy in `type`, where one is kept and no
+  /// gradient asked for, else the weight.
+  at::Tensor narrowed(const at::Tensor& weight, at::ScalarType type) const {
+    const bool asks = copies != nullptr && !products.type && !c10::GradMode::is_enabled();
+    return asks ? kernels::narrowed_weight(weight, type, copies) : weight;
+  }
+  /// Whether a layer may keep what it has made of parameters alone.
+  bool keeps() const { return settled && !c10::GradMode::is_enabled(); }
 
   bool drops() const { return training && key_B.defined(); }
   /// The objective, or a gradient that enters beside it, as the backward pass takes it.

@@ -13,10 +13,11 @@ LocalMixingImpl::LocalMixingImpl(int64_t dim, int64_t side) : side_(side) {
   bias_ = register_parameter("bias", at::empty({dim}));
 }
 
-at::Tensor LocalMixingImpl::forward(const at::Tensor& x) const {
+at::Tensor LocalMixingImpl::forward(const at::Tensor& x, const ForwardContext& context) const {
   const auto type = kernels::product_type(x);
   const auto x_BDHW = x.to(type).permute({0, 3, 1, 2});
-  const auto mixed = at::conv2d(x_BDHW, weight_.to(type), bias_.to(type), /*stride=*/1, side_ / 2,
+  const auto mixed = at::conv2d(x_BDHW, context.narrowed(weight_, type).to(type),
+                                context.narrowed(bias_, type).to(type), /*stride=*/1, side_ / 2,
                                 /*dilation=*/1, /*groups=*/x.size(3));
   return x + mixed.permute({0, 2, 3, 1}).to(x.scalar_type());
 }

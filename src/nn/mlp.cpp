@@ -34,7 +34,7 @@ GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
 
 at::Tensor GeluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   const auto inner = at::gelu(up_(x, context));
-  return down_(local_mixing_.is_empty() ? inner : local_mixing_(inner), context);
+  return down_(local_mixing_.is_empty() ? inner : local_mixing_(inner, context), context);
 }
 
 }  // namespace fathom

@@ -63,7 +63,15 @@ const WindowAttentionImpl::Plan& WindowAttentionImpl::plan_for(const at::Tensor&
   return plan_;
 }
 
-at::Tensor WindowAttentionImpl::bias_HTT() const {
+at::Tensor WindowAttentionImpl::bias_HTT(const ForwardContext& context) {
+  if (!context.keeps()) return gathered_bias();
+  const bool fits =
+      kept_.bias_HTT.defined() && kept_.index.is_same(plan_.index) && kept_.content.is_of(position_bias_);
+  if (!fits) kept_ = {gathered_bias(), plan_.index, kernels::TensorContent::of(position_bias_)};
+  return kept_.bias_HTT;
+}
+
+at::Tensor WindowAttentionImpl::gathered_bias() const {
   const int64_t places = plan_.shape.side * plan_.shape.side;
   return at::index_select(position_bias_, 0, plan_.index)
       .view({places, places, options_.heads})
@@ -74,14 +82,14 @@ at::Tensor WindowAttentionImpl::bias_HTT() const {
 at::Tensor WindowAttentionImpl::forward_windows(const at::Tensor& x_NTD, const at::Tensor& window_N,
                                                 const ForwardContext& context) {
   const auto mask_NTT = plan_.mask_WTT.defined() ? plan_.mask_WTT.index_select(0, window_N) : at::Tensor();
-  const auto attended =
-      kernels::window_attention(qkv_(x_NTD, context, Feeds::kProduct).unsqueeze(0), bias_HTT(), mask_NTT);
+  const auto attended = kernels::window_attention(qkv_(x_NTD, context, Feeds::kProduct).unsqueeze(0),
+                                                  bias_HTT(context), mask_NTT);
   return output_(attended.squeeze(0), context);
 }
 
 at::Tensor WindowAttentionImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   const Plan& plan = plan_for(x);
-  const auto bias_HTT = this->bias_HTT();
+  const auto bias_HTT = this->bias_HTT(context);
   if (kernels::has_shifted_window_attention(x, plan.shape, options_.dim / options_.heads))
     return output_(kernels::shifted_window_attention(qkv_(x, context, Feeds::kProduct), bias_HTT, plan.shape),
                    context);
@@ -126,7 +134,7 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  const auto mixed = local_mixing_.is_empty() ? x : local_mixing_(x);
+  const auto mixed = local_mixing_.is_empty() ? x : local_mixing_(x, context);
   return feed_forward(attend(mixed, context), context);
 }
 

@@ -58,13 +58,21 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
     at::Tensor mask_WTT;  ///< undefined without a shift
   };
   const Plan& plan_for(const at::Tensor& x);
-  at::Tensor bias_HTT() const;
+  /// What a settled pass keeps of the gathered bias, and of which content of the parameter.
+  struct KeptBias {
+    at::Tensor bias_HTT;
+    at::Tensor index;  ///< the plan's
+    kernels::TensorContent content;
+  };
+  at::Tensor bias_HTT(const ForwardContext& context);
+  at::Tensor gathered_bias() const;
 
   SwinBlockOptions options_;
   at::Tensor position_bias_;  ///< [(2·window − 1)², H]
   Linear qkv_{nullptr};
   Linear output_{nullptr};
   Plan plan_;
+  KeptBias kept_;
 };
 TORCH_MODULE(WindowAttention);
 

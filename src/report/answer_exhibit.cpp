@@ -66,7 +66,7 @@ std::vector<AnswerExhibit> exhibit_answers(Fusion model, const AnswerData& data,
                                 evaluate.device, pixel_statistics(model->config().vision.preprocessing));
   const torch::NoGradGuard no_grad;
   model->eval();
-  const ForwardContext context{.compute_dtype = evaluate.compute_dtype};
+  const ForwardContext context = evaluate.context();
   const Percept percept = perceive(model, batch, context);
   FusionTrace trace{.with_attention = true};
   model->hidden(percept, asked_texts(batch).question, context, &trace);

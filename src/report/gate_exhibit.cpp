@@ -99,7 +99,7 @@ GateExhibit exhibit_of(GatedEncoders& model, const Sample& sample, const Tokeniz
       model.vision.is_empty() ? PixelStatistics{} : pixel_statistics(model.vision->config().preprocessing);
   const Batch batch = to_device(collate(std::span(&sample, 1)), evaluate.device, pixels);
   GateTrace trace;
-  const ForwardContext context{.compute_dtype = evaluate.compute_dtype, .gate_trace = &trace};
+  const ForwardContext context = evaluate.context(&trace);
   GateExhibit exhibit;
   if (!model.vision.is_empty() && batch.image_BCHW.defined()) {
     model.vision->eval();
@@ -139,10 +139,9 @@ GateExhibit exhibit_of(Fusion model, const Sample& sample, const TextEncoding& e
                                 evaluate.device, pixel_statistics(vision.preprocessing));
   // A caption is read by the same layers as the question.
   GateTrace seen, asked;
-  const Percept percept =
-      perceive(model, batch, {.compute_dtype = evaluate.compute_dtype, .gate_trace = &seen});
+  const Percept percept = perceive(model, batch, evaluate.context(&seen));
   const PromptedTokens question = asked_texts(batch).question;
-  model->hidden(percept, question, {.compute_dtype = evaluate.compute_dtype, .gate_trace = &asked});
+  model->hidden(percept, question, evaluate.context(&asked));
   GateExhibit exhibit;
   if (model->vision())
     add_picture(exhibit, "image encoder", vision, sample.images.front(), choices_of(*model->vision(), seen));

@@ -114,8 +114,7 @@ std::vector<SoundExhibit> exhibit_classified_sounds(Classifier model, const Clas
     const std::vector<Sample> samples{data.source->load(chosen, 0)};
     SoundExhibit& exhibit = exhibits.emplace_back(shown(samples.front()));
     const Batch batch = to_device(collate(samples, data.collate), evaluate.device);
-    const at::Tensor share_K =
-        classify(model, batch, {.compute_dtype = evaluate.compute_dtype}).softmax(1)[0].to(at::kCPU);
+    const at::Tensor share_K = classify(model, batch, evaluate.context()).softmax(1)[0].to(at::kCPU);
     const int64_t guess = share_K.argmax().item<int64_t>();
     exhibit.guess = model->config().classes[static_cast<size_t>(guess)];
     exhibit.probability = share_K[guess].item<double>();

@@ -14,8 +14,7 @@ std::optional<double> GateAgreement::measure(LanguageModel model, const Evaluate
   const torch::NoGradGuard no_grad;
   GateTrace trace;
   model->eval();
-  model->hidden(tokens_1T_.to(options.device), {},
-                {.compute_dtype = options.compute_dtype, .gate_trace = &trace});
+  model->hidden(tokens_1T_.to(options.device), {}, options.context(&trace));
   for (auto& [layer, active_1T] : trace.active_BT) active_1T = active_1T.to(at::kCPU);
   const GateTrace before = std::exchange(former_, trace);
   if (before.active_BT.empty()) return std::nullopt;

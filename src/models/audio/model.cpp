@@ -54,7 +54,7 @@ AudioEncoderImpl::AudioEncoderImpl(const AudioEncoderConfig& config) : config_(c
 at::Tensor AudioEncoderImpl::embed(const at::Tensor& mel_BFS, const at::Tensor& frames_B,
                                    const ForwardContext& context) const {
   const auto own_dtype = norm_->parameters().front().scalar_type();
-  auto x = stem_->forward(mel_BFS.to(context.compute_dtype.value_or(own_dtype)), frames_B);
+  auto x = stem_->forward(mel_BFS.to(context.compute_dtype.value_or(own_dtype)), frames_B, context);
   if (sub_band_GD_.defined()) x = x + sub_band_GD_.unsqueeze(1).to(x.scalar_type());
   return dropout(x.flatten(1, 2), config_.dropout, 2 * (kFirstStream + config_.layers), context);
 }

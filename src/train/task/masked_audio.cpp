@@ -103,9 +103,7 @@ double masked_audio_error(MaskedAudioModel model, const MaskedAudioConfig& confi
     const at::Tensor key_B = make_sample_keys(batch->index_B, 0, 0).to(options.device);
     const Batch here = to_device(std::move(*batch), options.device);
     const at::Tensor mask_BS = draw_spans(key_B, here.frames_B, here.mel_BFS.size(2), config);
-    sum += model->hidden_error(here.mel_BFS, here.frames_B, mask_BS, {.compute_dtype = options.compute_dtype})
-               .sum()
-               .item<double>();
+    sum += model->hidden_error(here.mel_BFS, here.frames_B, mask_BS, options.context()).sum().item<double>();
   }
   return sum / static_cast<double>(source->size());
 }

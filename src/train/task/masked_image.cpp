@@ -112,9 +112,7 @@ double masked_image_error(MaskedImageModel model, const MaskedImageConfig& confi
   while (auto batch = loader.next()) {
     const at::Tensor key_B = make_sample_keys(batch->index_B, 0, 0).to(options.device);
     const Batch here = to_device(std::move(*batch), options.device, pixel_statistics(vision.preprocessing));
-    sum += model
-               ->hidden_error(here.image_BCHW, draw_mask(key_B, config, vision),
-                              {.compute_dtype = options.compute_dtype})
+    sum += model->hidden_error(here.image_BCHW, draw_mask(key_B, config, vision), options.context())
                .item<double>();
   }
   return sum / (hidden_values(config, vision) * static_cast<double>(source->size()));

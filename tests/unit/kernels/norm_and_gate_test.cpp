@@ -124,6 +124,8 @@ TEST(LayerNorm, GradientsByFiniteDifferences) {
 TEST(ColumnSum, SumsAllButTheLastDimension) {
   const auto x = at::arange(24, at::kFloat).view({2, 3, 4});
   EXPECT_TRUE(at::equal(kernels::column_sum(x), x.view({6, 4}).sum(0)));
+  const auto wide = kernels::column_sum(at::ones({1001, 4}, at::kBFloat16), at::kFloat);
+  EXPECT_TRUE(at::equal(wide, at::full({4}, 1001.F))) << "BF16 has no 1001";
 }
 
 TEST(RmsNorm, WeightGradientDoesNotDependOnThreads) {

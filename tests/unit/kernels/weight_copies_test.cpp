@@ -188,6 +188,32 @@ void expect_taken_by_linear(at::Device device) {
   EXPECT_EQ(passed(x, weight, at::zeros_like(bias), &copies).y.abs().max().item<float>(), 0);
 }
 
+/// A bias of another type is cast as weights are, but its gradient keeps what the sum in float32 has.
+void expect_biases_taken(at::Device device) {
+  const at::Tensor weight = weight_of({24, 40}, device), bias = weight_of({24}, device),
+                   x = at::randn({300, 40}, at::TensorOptions(device)).to(at::kBFloat16);
+  WeightCopies copies({weight, bias}, at::kBFloat16);
+  const at::Tensor y = kernels::linear(x, weight, bias, {.copies = &copies});
+  EXPECT_EQ(copies.size(), 2);
+  EXPECT_TRUE(at::equal(y, kernels::linear(x, weight, bias)));
+  const at::Tensor slope = at::randn({300, 24}, at::TensorOptions(device)).to(at::kBFloat16);
+  y.backward(slope);
+  EXPECT_EQ(bias.grad().scalar_type(), at::kFloat);
+  EXPECT_LT(relative_error(bias.grad(), slope.to(at::kDouble).sum(0)), 1e-5);
+  {
+    const at::AutoDispatchBelowADInplaceOrView unseen;
+    copies.kept(weight).zero_();
+    copies.kept(bias).fill_(3);
+  }
+  EXPECT_TRUE(kernels::linear(x, weight, bias, {.copies = &copies}).eq(3).all().item<bool>());
+}
+
+TEST(WeightCopies, AreTakenOfBiasesToo) {
+  if (kernels::product_type(at::zeros({1}, at::kBFloat16)) != at::kBFloat16)
+    GTEST_SKIP() << "no BF16 products here";
+  expect_biases_taken(at::kCPU);
+}
+
 TEST(WeightCopies, AreWhatLinearLayersMultiplyWith) {
   if (kernels::product_type(at::zeros({1}, at::kBFloat16)) != at::kBFloat16)
     GTEST_SKIP() << "no BF16 products here";
@@ -238,6 +264,10 @@ TEST_F(CudaWeightCopies, AreWrittenByTheOptimizersPass) {
 
 TEST_F(CudaWeightCopies, AreWhatLinearLayersMultiplyWith) {
   expect_taken_by_linear(device_);
+}
+
+TEST_F(CudaWeightCopies, AreTakenOfBiasesToo) {
+  expect_biases_taken(device_);
 }
 
 TEST_F(CudaWeightCopies, GradientsAreWrittenWhereTheyAreToLie) {

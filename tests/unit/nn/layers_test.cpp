@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "gradcheck.h"
 #include "kernels/shifted_window_attention.h"
+#include "kernels/weight_copies.h"
 #include "kernels/window_attention.h"
 #include "kernels/window_seam.h"
 #include "nn/attention.h"
@@ -302,6 +303,61 @@ TEST(SwinBlock, ShiftLetsNeighbouringWindowsSeeEachOther) {
   };
   EXPECT_FALSE(reaches(false));
   EXPECT_TRUE(reaches(true));
+}
+
+/// Nothing that a settled pass keeps outlives the parameters that it was made of, and none of it is learned
+/// with.
+TEST(SwinBlock, KeepsWhatItMakesOfParametersAsLongAsTheyStay) {
+  at::manual_seed(41);
+  SwinBlock block(SwinBlockOptions{.dim = 4, .heads = 2, .window = 2, .shifted = true, .local_mixing = 3});
+  init_parameters(*block, 11);
+  const ForwardContext settled{.settled = true};
+  at::Tensor table = block->named_parameters()["attention.position_bias"];
+  const auto x = at::randn({1, 4, 4, 4}), larger = at::randn({1, 6, 8, 4});
+  const auto expect_same = [&](const at::Tensor& input) {
+    const at::NoGradGuard no_grad;
+    const auto expected = block(input, ForwardContext{});
+    for (int pass = 0; pass < 2; ++pass) EXPECT_TRUE(at::equal(block(input, settled), expected));
+  };
+  expect_same(x);
+  {
+    const at::NoGradGuard no_grad;
+    table.normal_();
+  }
+  expect_same(x);
+  expect_same(larger);
+  {
+    const at::NoGradGuard no_grad;
+    const auto kept = block(x, settled);
+    {
+      const at::AutoDispatchBelowADInplaceOrView unseen;  // as a recorded step writes
+      table.mul_(3);
+    }
+    EXPECT_TRUE(at::equal(block(x, settled), kept)) << "gathered once";
+    EXPECT_FALSE(at::equal(block(x, ForwardContext{}), kept)) << "the table counts";
+  }
+  block(x, settled).sum().backward();
+  EXPECT_GT(table.grad().abs().max().item<float>(), 0) << "learns where gradients are asked for";
+}
+
+/// What is computed with copies is what casts give, in every layer that has parameters.
+TEST(Context, CopiesOfWeightsChangeNoNumber) {
+  at::manual_seed(42);
+  SwinBlock block(SwinBlockOptions{.dim = 8, .heads = 2, .window = 2, .local_mixing = 3});
+  PatchEmbed embed(PatchEmbedOptions{.patch = 2, .dim = 8});
+  init_parameters(*block, 12);
+  init_parameters(*embed, 13);
+  std::vector<at::Tensor> weights = block->parameters();
+  for (const auto& parameter : embed->parameters()) weights.push_back(parameter);
+  kernels::WeightCopies copies(weights, at::kBFloat16);
+  const auto image = at::randn({2, 3, 8, 8}).to(at::kBFloat16);
+  const at::NoGradGuard no_grad;
+  const auto run = [&](const ForwardContext& context) { return block(embed(image, context), context); };
+  const auto expected = run({.compute_dtype = at::kBFloat16});
+  EXPECT_TRUE(at::equal(run({.compute_dtype = at::kBFloat16, .copies = &copies, .settled = true}), expected));
+  if (kernels::product_type(image) == at::kBFloat16) {
+    EXPECT_EQ(copies.size(), 2 + 2 + 4 * 2) << "patches, mixing, four products";
+  }
 }
 
 TEST(KeyValueCacheTest, AppendsAndRefusesOverflow) {
