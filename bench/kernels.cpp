@@ -25,6 +25,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope_heads.h"
@@ -96,9 +97,21 @@ Kernel norm_kernel(const Operands& make, bool is_rms) {
           {3 * n}};
 }
 
-Kernel residual_norm_kernel(const Operands& make) {
+Kernel residual_norm_kernel(const Operands& make, bool is_rms) {
   const std::vector<int64_t> sizes = {make.batch() * make.tokens(), make.dim};
   const at::Tensor x = make.random(sizes), branch = make.random(sizes), weight = make.random({make.dim});
+  if (!is_rms) {
+    const at::Tensor bias = make.random({make.dim});
+    const auto forward = [=] {
+      const auto both = kernels::residual_layer_norm(x, branch, weight, bias, 1e-5);
+      return std::vector{both.sum, both.y};
+    };
+    return {"residual_layer_norm",
+            {x, branch, weight, bias},
+            forward,
+            {4 * make.numbers()},
+            {4 * make.numbers()}};
+  }
   const auto forward = [=] {
     const auto both = kernels::residual_rms_norm(x, branch, weight, 1e-5);
     return std::vector{both.sum, both.y};
@@ -228,9 +241,12 @@ std::vector<Kernel> fp8_kernels(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true), residual_norm_kernel(make), norm_kernel(make, false),  rope_kernel(make),
-          swiglu_kernel(make),     dropout_kernel(make),       column_sum_kernel(make),   window_kernel(make),
-          attention_kernel(make),  linear_kernel(make),        cross_entropy_kernel(make)};
+  return {norm_kernel(make, true),  residual_norm_kernel(make, true),
+          norm_kernel(make, false), residual_norm_kernel(make, false),
+          rope_kernel(make),        swiglu_kernel(make),
+          dropout_kernel(make),     column_sum_kernel(make),
+          window_kernel(make),      attention_kernel(make),
+          linear_kernel(make),      cross_entropy_kernel(make)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {

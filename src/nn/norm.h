@@ -33,6 +33,10 @@ class LayerNormImpl : public torch::nn::Module, public HasInitialValues {
   at::Tensor forward(const at::Tensor& x) const;
   void initialise(ParameterInit& init) const override;
 
+  const at::Tensor& weight() const { return weight_; }
+  const at::Tensor& bias() const { return bias_; }
+  double eps() const { return eps_; }
+
  private:
   double eps_;
   at::Tensor weight_;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "kernels/keyed_dropout.h"
+#include "kernels/residual_layer_norm.h"
 
 namespace fathom {
 namespace {
@@ -37,10 +38,20 @@ Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const Branch
   return drops ? Residual{add_branch(x, branch, drop, context)} : Residual{x, branch};
 }
 
+bool Residual::is_open() const {
+  return branch.defined() && branch.scalar_type() == x.scalar_type() && branch.sizes() == x.sizes();
+}
+
 kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm) {
-  const at::Tensor &x = stream.x, &branch = stream.branch;
-  if (branch.defined() && branch.scalar_type() == x.scalar_type() && branch.sizes() == x.sizes())
-    return kernels::residual_rms_norm(x, branch, norm->weight(), norm->eps());
+  if (stream.is_open())
+    return kernels::residual_rms_norm(stream.x, stream.branch, norm->weight(), norm->eps());
+  const auto sum = stream.sum();
+  return {sum, norm->forward(sum)};
+}
+
+kernels::NormedSum normed_sum(const Residual& stream, const LayerNorm& norm) {
+  if (stream.is_open())
+    return kernels::residual_layer_norm(stream.x, stream.branch, norm->weight(), norm->bias(), norm->eps());
   const auto sum = stream.sum();
   return {sum, norm->forward(sum)};
 }

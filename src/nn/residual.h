@@ -35,6 +35,8 @@ struct Residual {
   bool is_spare = false;   ///< nobody else reads `x`: who takes the stream may write over it
 
   at::Tensor sum() const;
+  /// Whether a norm may take the sum in its own pass.
+  bool is_open() const;
 };
 
 /// `add_branch`, later: at once only where the context drops some of the branch.
@@ -43,6 +45,7 @@ Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const Branch
 
 /// The stream's sum, and its norm.
 kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm);
+kernels::NormedSum normed_sum(const Residual& stream, const LayerNorm& norm);
 
 /// What stochastic depth multiplies each sample's branch with: [B], or undefined where it drops none.
 at::Tensor branch_scale(const at::TensorOptions& options, const BranchDrop& drop,

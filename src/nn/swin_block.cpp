@@ -40,6 +40,13 @@ at::Tensor padded_places(const at::Tensor& x, const kernels::WindowShape& shape,
   return places_on_map(shape, x.device()).index_select(0, place_N).lt(0.5);
 }
 
+/// Of a block that is checkpointed nothing but the sum that enters it is kept.
+Residual through_block(SwinBlockImpl& block, const Residual& stream, const ForwardContext& context) {
+  if (!context.checkpoint_blocks) return block.forward_stream(stream, context);
+  const auto run = [&block, context](const at::Tensor& x) { return block.forward(x, context); };
+  return {checkpoint(block, run, stream.sum())};
+}
+
 }  // namespace
 
 WindowAttentionImpl::WindowAttentionImpl(const SwinBlockOptions& options) : options_(options) {
@@ -134,14 +141,31 @@ SwinBlockImpl::SwinBlockImpl(const SwinBlockOptions& options) : options_(options
 }
 
 at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  const auto mixed = local_mixing_.is_empty() ? x : local_mixing_(x, context);
+  return forward_stream({x}, context).sum();
+}
+
+Residual SwinBlockImpl::forward_stream(const Residual& stream, const ForwardContext& context) {
+  const Residual mixed = local_mixing_.is_empty() ? stream : Residual{local_mixing_(stream.sum(), context)};
   return feed_forward(attend(mixed, context), context);
 }
 
-at::Tensor SwinBlockImpl::attend(const at::Tensor& x, const ForwardContext& context) {
+Residual SwinBlockImpl::attend(const Residual& stream, const ForwardContext& context) {
+  if (!attention_gate_.is_empty() && !attention_gate_->bypassed())
+    return {attend_gated(stream.sum(), context)};
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
-  if (attention_gate_.is_empty() || attention_gate_->bypassed())
-    return add_branch(x, attention_(attention_norm_(x), context), drop, context);
+  const auto [x, y] = normed_sum(stream, attention_norm_);
+  return with_branch(x, attention_(y, context), drop, context);
+}
+
+Residual SwinBlockImpl::feed_forward(const Residual& stream, const ForwardContext& context) {
+  if (!mlp_gate_.is_empty() && !mlp_gate_->bypassed()) return {feed_forward_gated(stream.sum(), context)};
+  const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer + 1};
+  const auto [x, y] = normed_sum(stream, mlp_norm_);
+  return with_branch(x, mlp_(y, context), drop, context);
+}
+
+at::Tensor SwinBlockImpl::attend_gated(const at::Tensor& x, const ForwardContext& context) {
+  const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
   const kernels::WindowShape shape = attention_->windows_of(x);
   const auto window_BWTD = kernels::window_partition(x, shape);
   const GateDecision decision =
@@ -158,10 +182,8 @@ at::Tensor SwinBlockImpl::attend(const at::Tensor& x, const ForwardContext& cont
   return kernels::window_merge(rows.added(window_BWTD, branch), shape);
 }
 
-at::Tensor SwinBlockImpl::feed_forward(const at::Tensor& x, const ForwardContext& context) {
+at::Tensor SwinBlockImpl::feed_forward_gated(const at::Tensor& x, const ForwardContext& context) {
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer + 1};
-  if (mlp_gate_.is_empty() || mlp_gate_->bypassed())
-    return add_branch(x, mlp_(mlp_norm_(x), context), drop, context);
   const auto x_BTD = x.flatten(1, 2);
   const GateDecision decision = mlp_gate_(x_BTD, AttentionView{.map_rows = x.size(1)}, context);
   const GatedRows rows(decision, {}, context);
@@ -177,14 +199,10 @@ SwinStageImpl::SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool m
   if (merge) merge_ = register_module("merge", PatchMerging(blocks.front().dim, blocks.front().norm_eps));
 }
 
-at::Tensor SwinStageImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  auto y = x;
-  for (const auto& module : *blocks_) {
-    auto* block = module->as<SwinBlock>();
-    const auto run = [block, context](const at::Tensor& input) { return block->forward(input, context); };
-    y = context.checkpoint_blocks ? checkpoint(*block, run, y) : run(y);
-  }
-  return merge_.is_empty() ? y : merge_(y, context);
+Residual SwinStageImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  Residual stream = {x};
+  for (const auto& module : *blocks_) stream = through_block(*module->as<SwinBlock>(), stream, context);
+  return merge_.is_empty() ? stream : Residual{merge_(stream.sum(), context)};
 }
 
 }  // namespace fathom

@@ -15,6 +15,7 @@
 #include "nn/mlp.h"
 #include "nn/norm.h"
 #include "nn/patch.h"
+#include "nn/residual.h"
 #include "nn/token_gate.h"
 
 namespace fathom {
@@ -84,10 +85,14 @@ class SwinBlockImpl : public torch::nn::Module {
   explicit SwinBlockImpl(const SwinBlockOptions& options);
   /// [B, height, width, D] → the same.
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context);
+  /// The same with the stream's sums left to the norms that follow them, here and behind this block.
+  Residual forward_stream(const Residual& stream, const ForwardContext& context);
 
  private:
-  at::Tensor attend(const at::Tensor& x, const ForwardContext& context);
-  at::Tensor feed_forward(const at::Tensor& x, const ForwardContext& context);
+  Residual attend(const Residual& stream, const ForwardContext& context);
+  Residual feed_forward(const Residual& stream, const ForwardContext& context);
+  at::Tensor attend_gated(const at::Tensor& x, const ForwardContext& context);
+  at::Tensor feed_forward_gated(const at::Tensor& x, const ForwardContext& context);
 
   SwinBlockOptions options_;
   LocalMixing local_mixing_{nullptr};
@@ -104,7 +109,9 @@ TORCH_MODULE(SwinBlock);
 class SwinStageImpl : public torch::nn::Module {
  public:
   SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool merge);
-  at::Tensor forward(const at::Tensor& x, const ForwardContext& context);
+  /// [B, height, width, D] → [B, ⌈height/2⌉, ⌈width/2⌉, 2D], or in the last stage the same; there the last
+  /// sum is left to the norm behind it.
+  Residual forward(const at::Tensor& x, const ForwardContext& context);
 
  private:
   torch::nn::ModuleList blocks_;

@@ -59,9 +59,10 @@ at::Tensor SwinImpl::embed_patches(const at::Tensor& image_BCHW, const ForwardCo
   return patch_embed_(image_BCHW.to(context.compute_dtype.value_or(own_dtype)), context);
 }
 
-at::Tensor SwinImpl::run_stages(at::Tensor x, const ForwardContext& context) {
-  for (const auto& module : *stages_) x = module->as<SwinStage>()->forward(x, context);
-  return norm_(x).flatten(1, 2);
+at::Tensor SwinImpl::run_stages(const at::Tensor& x, const ForwardContext& context) {
+  Residual stream = {x};
+  for (const auto& module : *stages_) stream = module->as<SwinStage>()->forward(stream.sum(), context);
+  return normed_sum(stream, norm_).y.flatten(1, 2);
 }
 
 at::Tensor SwinImpl::features(const at::Tensor& image_BCHW, const ForwardContext& context) {

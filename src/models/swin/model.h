@@ -33,7 +33,7 @@ class SwinImpl : public torch::nn::Module {
 
  private:
   at::Tensor embed_patches(const at::Tensor& image_BCHW, const ForwardContext& context);
-  at::Tensor run_stages(at::Tensor x, const ForwardContext& context);
+  at::Tensor run_stages(const at::Tensor& x, const ForwardContext& context);
 
   SwinConfig config_;
   PatchEmbed patch_embed_{nullptr};

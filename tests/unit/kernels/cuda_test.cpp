@@ -19,6 +19,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/residual_layer_norm.h"
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
 
@@ -173,6 +174,49 @@ TEST_F(CudaKernels, LayerNormOfTensorsThatBeginAnywhere) {
     for (size_t i = 0; i < got.size(); ++i)
       EXPECT_LT(testing::relative_error(got[i], expected[i]), 1e-5) << i;
   }
+}
+
+TEST_F(CudaKernels, ResidualLayerNormAndItsGradients) {
+  for (const auto type : {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble})
+    for (const auto& [rows, dim] : {std::pair<int64_t, int64_t>{1, 8},
+                                    {5, 24},
+                                    {1000, 96},
+                                    {40001, 192},
+                                    {77, 768},
+                                    {33, 1536},
+                                    {9, 2048},
+                                    {6, 4096},
+                                    {6, 33}})
+      for (const bool narrow : {false, true}) {
+        const std::string where = c10::toString(type) + std::string(" width ") + std::to_string(dim);
+        const at::Tensor x = (at::randn({rows, dim}) + 0.5).to(type),
+                         branch = at::randn({rows, dim}).to(type), grad_sum = at::randn({rows, dim}).to(type),
+                         grad_y = at::randn({rows, dim}).to(type), weight = at::randn({dim}).to(type),
+                         bias = at::randn({dim}).to(type);
+        const auto run = [&](at::Device device, at::ScalarType precision, bool with_sum) {
+          const auto options = at::TensorOptions(device).dtype(precision);
+          const auto leaf = [&](const at::Tensor& t, at::ScalarType as) {
+            return t.to(options.dtype(as)).clone().requires_grad_();
+          };
+          const at::Tensor a = leaf(x, precision), b = leaf(branch, precision);
+          const auto parameters = precision == at::kDouble || narrow ? precision : at::kFloat;
+          const at::Tensor w = leaf(weight, parameters), c = leaf(bias, parameters);
+          const auto [sum, y] = kernels::residual_layer_norm(a, b, w, c, 1e-5);
+          const at::Tensor slope = grad_y.to(options);
+          if (with_sum)
+            ((sum * grad_sum.to(options)).sum() + (y * slope).sum()).backward();
+          else
+            y.backward(slope);
+          EXPECT_TRUE(at::equal(a.grad(), b.grad())) << where;
+          return std::vector<at::Tensor>{sum.detach(), y.detach(), a.grad(), w.grad(), c.grad()};
+        };
+        const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
+        for (const bool with_sum : {true, false}) {
+          const auto got = run(device_, type, with_sum), expected = run(at::kCPU, at::kDouble, with_sum);
+          for (size_t i = 0; i < got.size(); ++i)
+            EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
+        }
+      }
 }
 
 TEST_F(CudaKernels, SumsAreTheSameInEveryRunAndForAnyLayout) {

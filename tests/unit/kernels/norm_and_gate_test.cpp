@@ -6,6 +6,7 @@
 #include "gradcheck.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
@@ -119,6 +120,55 @@ TEST(LayerNorm, GradientsByFiniteDifferences) {
   expect_gradients(
       [](const auto& in) { return kernels::layer_norm(in[0], in[1], in[2], 1e-5); },
       {at::randn({3, 5}, at::kDouble), at::randn({5}, at::kDouble), at::randn({5}, at::kDouble)});
+}
+
+TEST(ResidualLayerNorm, IsTheNormOfTheRoundedSumForwardAndBackward) {
+  for (const auto type : kNormTypes)
+    for (const auto& shape : kShapes)
+      for (const auto parameters : {type, type == at::kDouble ? at::kDouble : at::kFloat}) {
+        at::manual_seed(23);
+        const auto x = random_tensor(shape, type).requires_grad_(),
+                   branch = random_tensor(shape, type).requires_grad_(),
+                   weight = random_tensor({shape.back()}, parameters).requires_grad_(),
+                   bias = random_tensor({shape.back()}, parameters).requires_grad_();
+        const auto grad_sum = random_tensor(shape, type), grad_y = random_tensor(shape, type);
+        const auto both = kernels::residual_layer_norm(x, branch, weight, bias, 1e-5);
+        const auto grads =
+            torch::autograd::grad({both.sum, both.y}, {x, branch, weight, bias}, {grad_sum, grad_y});
+        const auto sum = x.detach() + branch.detach();
+        const auto [y, mean, scale] = kernels::layer_norm_ref::forward(sum, weight, bias, 1e-5);
+        const auto [grad_x, grad_weight, grad_bias] =
+            kernels::layer_norm_ref::backward(grad_y, sum, weight, bias, mean, scale);
+        EXPECT_TRUE(at::equal(both.sum, sum));
+        EXPECT_LT(relative_error(both.y, y), tolerance_of(type)) << c10::toString(type);
+        EXPECT_LT(relative_error(grads[0], grad_sum + grad_x), 4 * tolerance_of(type));
+        EXPECT_TRUE(at::equal(grads[0], grads[1]));
+        EXPECT_LT(relative_error(grads[2], grad_weight), 4 * tolerance_of(type));
+        EXPECT_LT(relative_error(grads[3], grad_bias), 4 * tolerance_of(type));
+        EXPECT_EQ(grads[2].scalar_type(), parameters);
+      }
+}
+
+TEST(ResidualLayerNorm, GradientsByFiniteDifferences) {
+  at::manual_seed(24);
+  const std::vector<at::Tensor> inputs = {at::randn({3, 5}, at::kDouble), at::randn({3, 5}, at::kDouble),
+                                          at::randn({5}, at::kDouble), at::randn({5}, at::kDouble)};
+  const auto outputs = [](const auto& in) {
+    return kernels::residual_layer_norm(in[0], in[1], in[2], in[3], 1e-5);
+  };
+  expect_gradients([&](const auto& in) { return outputs(in).y; }, inputs);
+  expect_gradients([&](const auto& in) { return outputs(in).sum * outputs(in).y; }, inputs);
+  expect_gradients(
+      [&](const auto& in) {
+        return kernels::residual_layer_norm(in[0], in[1], inputs[2], inputs[3], 1e-5).sum.square();
+      },
+      {inputs[0], inputs[1]});
+  const auto refuses = [&](const at::Tensor& branch, const at::Tensor& bias) {
+    EXPECT_THROW(kernels::residual_layer_norm(inputs[0], branch, inputs[2], bias, 1e-5), Error);
+  };
+  refuses(at::ones({3, 4}, at::kDouble), inputs[3]);
+  refuses(at::ones({3, 5}), inputs[3]);
+  refuses(inputs[1], at::ones({4}, at::kDouble));
 }
 
 TEST(ColumnSum, SumsAllButTheLastDimension) {

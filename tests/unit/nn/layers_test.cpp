@@ -167,6 +167,49 @@ TEST(Block, LeavesItsLastSumToTheNextOneAndChangesNothing) {
   }
 }
 
+TEST(SwinBlock, LeavesItsLastSumToTheNextOneAndChangesNothing) {
+  at::manual_seed(32);
+  for (const double drop : {0.0, 0.3}) {
+    const auto options = [&](bool shifted, double dropped) {
+      return SwinBlockOptions{.dim = 8,
+                              .heads = 2,
+                              .window = 2,
+                              .shifted = shifted,
+                              .local_mixing = shifted ? 0 : 3,
+                              .dropout = dropped,
+                              .drop_path = drop,
+                              .layer = shifted};
+    };
+    SwinBlock first(options(false, drop)), second(options(true, 0));
+    init_parameters(*first, 7);
+    init_parameters(*second, 8);
+    LayerNorm norm(8, 1e-5);
+    init_parameters(*norm, 9);
+    const auto input = at::randn({4, 4, 4, 8});
+    const auto run = [&](bool as_stream) {
+      const auto x = input.clone().requires_grad_(true);
+      std::vector<at::Tensor> wanted = first->parameters();
+      for (const auto& parameter : second->parameters()) wanted.push_back(parameter);
+      wanted.push_back(x);
+      at::Tensor y;
+      if (as_stream) {
+        auto stream = first->forward_stream({x}, training(4));
+        EXPECT_EQ(stream.branch.defined(), drop == 0.0);
+        stream = second->forward_stream(stream, training(4));
+        y = normed_sum(stream, norm).y;
+      } else {
+        y = norm(second(first(x, training(4)), training(4)));
+      }
+      auto result = torch::autograd::grad({y.sin().sum()}, wanted);
+      result.push_back(y);
+      return result;
+    };
+    const auto apart = run(false), together = run(true);
+    for (size_t i = 0; i < apart.size(); ++i) EXPECT_TRUE(at::equal(apart[i], together[i])) << drop << i;
+    EXPECT_GT(apart[0].abs().max().item<float>(), 0);
+  }
+}
+
 TEST(Checkpointing, RunsTheInsideAgainAndGivesTheSameGradientsBitForBit) {
   at::manual_seed(3);
   Block block(small_block(0.3, 0.3));

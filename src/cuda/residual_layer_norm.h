@@ -1,0 +1,55 @@
+// What the registration of residual_layer_norm hands to its kernels: raw pointers and a stream.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "cuda/element_type.h"
+
+namespace fathom::cuda {
+
+/// `x`, `branch`, `sum`, `y`: [rows, dim]; `mean`, `scale`: float32 [rows]; `weight`, `bias`: [dim] in
+/// float32, or with `narrow` in the type of x.
+struct ResidualLayerNormArgs {
+  const void* x;
+  const void* branch;
+  const void* weight;
+  const void* bias;
+  void* sum;
+  void* y;
+  float* mean;
+  float* scale;
+  int64_t rows;
+  int64_t dim;
+  float eps;
+  bool narrow;
+};
+
+/// `grad_sum`: that of the sum beside the norm's, or null; `grad_x`: of the sum as a whole; `partial`:
+/// float32 [blocks, 2, dim], the sums of a block's rows for weight and bias.
+struct ResidualLayerNormGradArgs {
+  const void* grad_sum;
+  const void* grad;
+  const void* sum;
+  const void* weight;
+  const float* mean;
+  const float* scale;
+  void* grad_x;
+  float* partial;
+  int64_t rows;
+  int64_t dim;
+  int64_t blocks;
+  bool narrow;
+};
+
+/// Whether a row's vectors fit the registers of a warp. Pointers have to lie at multiples of 16 bytes.
+bool residual_layer_norm_fits(ElementType type, int64_t dim);
+/// Blocks of the backward pass: the same for the same sizes, so that sums do not change from run to run.
+int64_t residual_layer_norm_blocks(ElementType type, int64_t rows, int64_t dim);
+cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNormArgs& args,
+                                       cudaStream_t stream);
+cudaError_t launch_residual_layer_norm_grad(ElementType type, const ResidualLayerNormGradArgs& args,
+                                            cudaStream_t stream);
+
+}  // namespace fathom::cuda
