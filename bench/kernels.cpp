@@ -25,6 +25,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/linear_gelu.h"
 #include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
@@ -179,6 +180,21 @@ Kernel linear_kernel(const Operands& make) {
           {2 * numbers, 2 * flops}};
 }
 
+/// The first half of a feed-forward layer; its training pass keeps the product's result, which GELU and its
+/// backward pass read.
+Kernel linear_gelu_kernel(const Operands& make) {
+  const int64_t rows = make.batch() * make.tokens(), dim = make.dim;
+  const at::Tensor x = make.random({rows, dim}), weight = make.random({4 * dim, dim}),
+                   bias = make.random({4 * dim});
+  const double flops = 8 * make.numbers() * static_cast<double>(dim);
+  const double numbers = 5 * make.numbers() + 4 * static_cast<double>(dim * dim);
+  return {"linear_gelu",
+          {x, weight, bias},
+          [=] { return std::vector{kernels::linear_gelu(x, weight, bias)}; },
+          {numbers, flops},
+          {2 * numbers + 12 * make.numbers(), 2 * flops}};
+}
+
 Kernel attention_kernel(const Operands& make) {
   const std::vector<int64_t> sizes = {make.batch(), make.heads(), make.tokens(), make.dim / make.heads()};
   const at::Tensor q = make.random(sizes), k = make.random(sizes), v = make.random(sizes);
@@ -241,12 +257,13 @@ std::vector<Kernel> fp8_kernels(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true),  residual_norm_kernel(make, true),
-          norm_kernel(make, false), residual_norm_kernel(make, false),
-          rope_kernel(make),        swiglu_kernel(make),
-          dropout_kernel(make),     column_sum_kernel(make),
-          window_kernel(make),      attention_kernel(make),
-          linear_kernel(make),      cross_entropy_kernel(make)};
+  return {norm_kernel(make, true),   residual_norm_kernel(make, true),
+          norm_kernel(make, false),  residual_norm_kernel(make, false),
+          rope_kernel(make),         swiglu_kernel(make),
+          dropout_kernel(make),      column_sum_kernel(make),
+          window_kernel(make),       attention_kernel(make),
+          linear_kernel(make),       linear_gelu_kernel(make),
+          cross_entropy_kernel(make)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {

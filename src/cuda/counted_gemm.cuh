@@ -33,8 +33,16 @@ using LargeShape = GemmShape<cute::Shape<cute::_128, cute::_256, cute::_64>,
 /// Its multiplications take half as long as its own loads from the second cache would.
 using SmallShape = GemmShape<cute::Shape<cute::_64, cute::_128, cute::_64>,
                              cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
-using ReductionShape = GemmShape<cute::Shape<cute::_128, cute::_128, cute::_64>,
-                                 cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
+using SquareShape = GemmShape<cute::Shape<cute::_128, cute::_128, cute::_64>,
+                              cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
+
+/// What becomes of a tile's sums on their way out.
+template <typename Out>
+using PlainEpilogue = cutlass::epilogue::fusion::LinearCombination<Out, float, void, float>;
+/// GELU(sum + bias) with the exact GELU, in float32; the bias is of Out's type.
+template <typename Out>
+using BiasGeluEpilogue = cutlass::epilogue::fusion::LinCombPerColBiasEltAct<cutlass::epilogue::thread::GELU,
+                                                                            Out, float, Out, void>;
 
 /// out [m, n] = a bᵀ, of a [m, k] and b [n, k]. With `splits`, parts of k go to an output each: [splits, m,
 /// n].
@@ -47,6 +55,7 @@ struct GemmArgs {
   int n;
   int k;
   int splits = 1;
+  const void* bias = nullptr;  ///< [n], for an epilogue that takes one
 };
 
 /// What the count shortens: m or k.
@@ -55,7 +64,7 @@ enum class Counted { kRows, kReduction };
 /// `LayoutA`: RowMajor if a is stored as [m, k], ColumnMajor as [k, m]; `LayoutB`: ColumnMajor if b is stored
 /// as [n, k], RowMajor as [k, n] (the words are those of BLAS, where b is [k, n]).
 template <typename Element, typename Out, typename LayoutA, typename LayoutB, typename Shape,
-          Counted kCounted>
+          Counted kCounted, typename Fusion = PlainEpilogue<Out>>
 class Gemm {
   static constexpr int kAlignment = 16 / sizeof(Element), kOutAlignment = 16 / sizeof(Out);
   static constexpr bool kReduction = kCounted == Counted::kReduction;
@@ -63,7 +72,8 @@ class Gemm {
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, typename Shape::Tile, typename Shape::Cluster,
       cutlass::epilogue::collective::EpilogueTileAuto, float, float, void, cutlass::layout::RowMajor,
-      kOutAlignment, Out, cutlass::layout::RowMajor, kOutAlignment, typename Shape::Epilogue>::CollectiveOp;
+      kOutAlignment, Out, cutlass::layout::RowMajor, kOutAlignment, typename Shape::Epilogue,
+      Fusion>::CollectiveOp;
   using MainLoop = typename cutlass::gemm::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Element, LayoutA, kAlignment, Element, LayoutB,
       kAlignment, float, typename Shape::Tile, typename Shape::Cluster,
@@ -100,6 +110,8 @@ class Gemm {
     arguments.mainloop.dB = stride_of<typename Kernel::StrideB>(args.n, args.k);
     arguments.epilogue.thread.alpha = 1.0f;
     arguments.epilogue.thread.beta = 0.0f;
+    if constexpr (!std::is_same_v<Fusion, PlainEpilogue<Out>>)
+      arguments.epilogue.thread.bias_ptr = static_cast<const Out*>(args.bias);
     arguments.epilogue.ptr_D = static_cast<Out*>(args.out);
     arguments.epilogue.dD = stride_of<typename Kernel::StrideD>(args.m, args.n);
     arguments.hw_info = {device, multiprocessors};
@@ -143,15 +155,17 @@ using CutlassType = std::conditional_t<std::is_same_v<T, __half>, cutlass::half_
 using RowMajor = cutlass::layout::RowMajor;
 using ColumnMajor = cutlass::layout::ColumnMajor;
 
-/// The tiles that are through first: pairs of blocks take them in turns, of which one with a large tile takes
-/// as long as three with a small one (four times the products, half as many bytes to each).
+/// In which pairs of blocks take all tiles.
+inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int64_t tile_columns) {
+  const int64_t pairs =
+      (rows + 2 * tile_rows - 1) / (2 * tile_rows) * ((columns + tile_columns - 1) / tile_columns);
+  return (pairs + kMultiprocessors / 2 - 1) / (kMultiprocessors / 2);
+}
+
+/// The tiles that are through first: a turn with a large tile takes as long as three with a small one (four
+/// times the products, half as many bytes to each).
 inline bool takes_large_tiles(int64_t rows, int64_t columns) {
-  const auto turns = [&](int64_t tile_rows, int64_t tile_columns) {
-    const int64_t pairs =
-        (rows + 2 * tile_rows - 1) / (2 * tile_rows) * ((columns + tile_columns - 1) / tile_columns);
-    return (pairs + kMultiprocessors / 2 - 1) / (kMultiprocessors / 2);
-  };
-  return 3 * turns(128, 256) <= turns(64, 128);
+  return 3 * pair_turns(rows, columns, 128, 256) <= pair_turns(rows, columns, 64, 128);
 }
 
 template <typename T>
@@ -184,10 +198,10 @@ cudaError_t CountedGemm<T>::weight_grad(const CountedWeightGradArgs& args, int s
   GemmArgs gemm{args.grad, args.x, args.grad_weight, {args.count, rows}, out, in, rows, splits};
   if (splits > 1) gemm.out = args.workspace;
   if (splits > 1 || args.grad_weight_type == ElementType::kFloat)
-    return Gemm<Element, float, ColumnMajor, RowMajor, ReductionShape, Counted::kReduction>::launch(gemm,
-                                                                                                    stream);
-  return Gemm<Element, Element, ColumnMajor, RowMajor, ReductionShape, Counted::kReduction>::launch(gemm,
-                                                                                                    stream);
+    return Gemm<Element, float, ColumnMajor, RowMajor, SquareShape, Counted::kReduction>::launch(gemm,
+                                                                                                 stream);
+  return Gemm<Element, Element, ColumnMajor, RowMajor, SquareShape, Counted::kReduction>::launch(gemm,
+                                                                                                 stream);
 }
 
 }  // namespace fathom::cuda

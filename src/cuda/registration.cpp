@@ -17,6 +17,7 @@ std::string register_kernels() {
     register_adamw_step(library);
     register_keyed_dropout(library);
     register_layer_norm(library);
+    register_linear_gelu(library);
     register_residual_layer_norm(library);
     register_residual_rms_norm(library);
     register_rope_heads(library);

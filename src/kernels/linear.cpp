@@ -12,42 +12,11 @@
 
 #include "base/error.h"
 #include "kernels/call.h"
+#include "kernels/linear_gradient.h"
 #include "kernels/product_type.h"
 
 namespace fathom::kernels {
 namespace {
-
-/// What a backward pass needs of a weight beside its operand. The room's owner outlives the pass.
-struct WeightHolder : torch::CustomClassHolder {
-  WeightHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
-  at::Tensor weight;
-  GradientRooms* rooms;
-};
-
-/// From a product's gradient and its rows, in the weight's type. On a GPU float32 is written at once.
-at::Tensor weight_gradient(const at::Tensor& grad, const at::Tensor& rows, const WeightHolder& of) {
-  const auto type = of.weight.scalar_type();
-  const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
-  at::Tensor room = of.rooms != nullptr ? of.rooms->take(of.weight) : at::Tensor();
-  if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
-  if (is_wide)
-    write_wide_product(room, grad.t(), rows);
-  else
-    room.copy_(at::mm(grad.t(), rows));
-  return room;
-}
-
-/// For a backward pass.
-void keep_bias_type(torch::autograd::AutogradContext& context, const std::optional<at::Tensor>& bias) {
-  if (bias) context.saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
-}
-
-/// Of the gradient of a bias, the third input; nothing where none is asked for.
-std::optional<at::ScalarType> bias_type(torch::autograd::AutogradContext& context) {
-  const auto found = context.saved_data.find("bias_type");
-  if (found == context.saved_data.end() || !context.needs_input_grad(2)) return std::nullopt;
-  return static_cast<at::ScalarType>(found->second.toInt());
-}
 
 /// LibTorch's, but for weights of another type, whose cast may be a copy and whose gradient needs none on a
 /// GPU, and for the bias's gradient: LibTorch's sum of columns takes several times as long as reading them.
@@ -61,9 +30,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = x.reshape({-1, x.size(-1)});
     context->save_for_backward({rows, operand});
-    context->saved_data["weight"] =
-        c10::IValue::make_capsule(c10::make_intrusive<WeightHolder>(weight, types.rooms));
-    keep_bias_type(*context, bias);
+    keep_parameters(*context, weight, bias, types.rooms);
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
     return at::linear(rows, operand, added).view(shape);
@@ -77,10 +44,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     shape.back() = weight.size(1);
     at::Tensor grad_x, grad_weight, grad_bias;
     if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(shape);
-    if (context->needs_input_grad(1)) {
-      const auto holder = context->saved_data["weight"].toCapsule();
-      grad_weight = weight_gradient(grad, rows, *static_cast<WeightHolder*>(holder.get()));
-    }
+    grad_weight = weight_gradient(*context, grad, rows);
     if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor()};
   }
@@ -95,7 +59,7 @@ struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
     const auto rows = saturated_half(x, products).reshape({-1, x.size(-1)});
     const auto half_weight = saturated_half(weight, products);
     context->save_for_backward({rows, half_weight});
-    keep_bias_type(*context, bias);
+    keep_parameters(*context, weight, bias, nullptr);
     auto y = wide_product(rows, half_weight.t());
     if (bias) y.add_(*bias);
     std::vector<int64_t> shape = x.sizes().vec();
@@ -122,6 +86,34 @@ at::Tensor column_sum_ref(const at::Tensor& x, std::optional<at::ScalarType> typ
 }
 
 }  // namespace
+
+void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor& weight,
+                     const std::optional<at::Tensor>& bias, GradientRooms* rooms) {
+  context.saved_data["weight"] = c10::IValue::make_capsule(c10::make_intrusive<WeightHolder>(weight, rooms));
+  if (bias) context.saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
+}
+
+at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
+                           const at::Tensor& rows) {
+  if (!context.needs_input_grad(1)) return {};
+  const auto capsule = context.saved_data["weight"].toCapsule();
+  const auto& of = *static_cast<const WeightHolder*>(capsule.get());
+  const auto type = of.weight.scalar_type();
+  const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
+  at::Tensor room = of.rooms != nullptr ? of.rooms->take(of.weight) : at::Tensor();
+  if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
+  if (is_wide)
+    write_wide_product(room, grad.t(), rows);
+  else
+    room.copy_(at::mm(grad.t(), rows));
+  return room;
+}
+
+std::optional<at::ScalarType> bias_type(torch::autograd::AutogradContext& context) {
+  const auto found = context.saved_data.find("bias_type");
+  if (found == context.saved_data.end() || !context.needs_input_grad(2)) return std::nullopt;
+  return static_cast<at::ScalarType>(found->second.toInt());
+}
 
 at::Tensor column_sum(const at::Tensor& x, std::optional<at::ScalarType> type) {
   static const auto op =

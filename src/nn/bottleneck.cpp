@@ -26,7 +26,7 @@ BottleneckImpl::BottleneckImpl(const BottleneckOptions& options) {
 
 at::Tensor BottleneckImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   if (!projection_.is_empty()) return projection_(x, context);
-  return up_(at::gelu(down_(norm_(x), context)), context);
+  return up_(down_->gelu(norm_(x), context), context);
 }
 
 }  // namespace fathom

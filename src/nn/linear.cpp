@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/linear.h"
+#include "kernels/linear_gelu.h"
 
 namespace fathom {
 
@@ -19,6 +20,11 @@ at::Tensor LinearImpl::forward(const at::Tensor& x, const ForwardContext& contex
   for (const auto& [name, adapter] : adapters_)
     if (adapter->weight() != 0) y = y + adapter->forward(x, context, feeds);
   return y;
+}
+
+at::Tensor LinearImpl::gelu(const at::Tensor& x, const ForwardContext& context) const {
+  if (!bias_.defined() || !adapters_.empty()) return at::gelu(forward(x, context));
+  return kernels::linear_gelu(x, weight_, bias_, context.linear_types(x));
 }
 
 Lora LinearImpl::add_adapter(const std::string& name, LoraOptions options) {

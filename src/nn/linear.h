@@ -31,6 +31,8 @@ class LinearImpl : public torch::nn::Module, public HasInitialValues {
   /// [..., in] → [..., out]. The context is for the type of products and the adapters' dropout.
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {},
                      Feeds feeds = Feeds::kStates) const;
+  /// GELU of that, with the exact GELU (kernels/linear_gelu.h).
+  at::Tensor gelu(const at::Tensor& x, const ForwardContext& context = {}) const;
   void initialise(ParameterInit& init) const override;
 
   /// Adds an adapter as the child "lora_NAME", of the weight's type and device, its values not yet set.

@@ -46,6 +46,11 @@ double row_flops(double weights, const at::Tensor& start) {
   return start.is_cuda() ? 2 * weights * start[-1].item<double>() : 0;
 }
 
+/// Of x Wᵀ for a kernel of ours on a GPU; the reference calls aten::addmm.
+double fused_flops(const at::Tensor& x, const at::Tensor& weight) {
+  return x.is_cuda() ? 2 * static_cast<double>(x.numel()) * static_cast<double>(weight.size(0)) : 0;
+}
+
 double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) {
   if (name == "aten::mm" || name == "aten::bmm") return product_flops(inputs, 0);
   if (name == "aten::addmm" || name == "aten::baddbmm") return product_flops(inputs, 1);
@@ -58,6 +63,7 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
     return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
   if (name == "fathom::scorer_product" && inputs[0].toTensor().is_cuda())  // the reference calls aten::mm
     return 2 * last_sizes(inputs[0].toTensor(), 3) * static_cast<double>(inputs[2].toTensor().size(0));
+  if (name == "fathom::linear_gelu") return fused_flops(inputs[0].toTensor(), inputs[1].toTensor());
   if (name == "fathom::counted_linear" || name == "fathom::counted_input_grad")
     return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
   if (name == "fathom::counted_weight_grad")

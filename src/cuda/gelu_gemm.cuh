@@ -1,0 +1,31 @@
+// GeluGemm with CUTLASS: bias and GELU where a tile's sums leave the registers. Two warp groups work in turn,
+// so that one's GELU and stores run beside the other's products.
+#pragma once
+
+#include "cuda/counted_gemm.cuh"
+#include "cuda/gelu_gemm.h"
+
+namespace fathom::cuda {
+
+/// The large tiles where that takes no longer, since they read fewer operands: one takes as long as two small
+/// ones.
+inline bool takes_square_tiles(int64_t rows, int64_t columns) {
+  return 2 * pair_turns(rows, columns, 128, 128) <= pair_turns(rows, columns, 64, 128);
+}
+
+template <typename T>
+cudaError_t GeluGemm<T>::run(const LinearGeluArgs& args, cudaStream_t stream) {
+  using Element = CutlassType<T>;
+  using Epilogue = BiasGeluEpilogue<Element>;
+  const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
+            in = static_cast<int>(args.in_dim);
+  GemmArgs gemm{args.x, args.weight, args.y, {nullptr, rows}, rows, out, in};
+  gemm.bias = args.bias;
+  if (takes_square_tiles(rows, out))
+    return Gemm<Element, Element, RowMajor, ColumnMajor, SquareShape, Counted::kRows, Epilogue>::launch(
+        gemm, stream);
+  return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows, Epilogue>::launch(gemm,
+                                                                                                     stream);
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,89 @@
+// fathom::linear_gelu and its gradient on a GPU: checks and registration. What the kernels do not take goes
+// to LibTorch's.
+#include "cuda/linear_gelu.h"
+
+#include <ATen/cuda/CUDAContextLight.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/sum.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include <tuple>
+
+#include "cuda/element_type_of.h"
+#include "cuda/registration.h"
+
+namespace fathom::cuda {
+namespace {
+
+/// On other cards than Hopper's the activation is a pass of its own.
+at::Tensor linear_gelu(const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& bias_in) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous(), weight = weight_in.contiguous(), bias = bias_in.contiguous();
+  FATHOM_CHECK(weight.dim() == 2 && x.dim() > 0 && x.size(-1) == weight.size(1) && bias.dim() == 1 &&
+                   bias.size(0) == weight.size(0) && weight.device() == x.device() &&
+                   bias.device() == x.device(),
+               "[linear_gelu] expected a weight of the inputs' features and a bias on {}", x.device().str());
+  const ElementType type = element_type_of(x, "linear_gelu");
+  const int64_t in = weight.size(1), out = weight.size(0), rows = in > 0 ? x.numel() / in : 0;
+  const bool fits = at::cuda::getCurrentDeviceProperties()->major == 9 &&
+                    linear_gelu_fits(type, rows, in, out) && weight.scalar_type() == x.scalar_type() &&
+                    bias.scalar_type() == x.scalar_type() && is_aligned16(x.const_data_ptr()) &&
+                    is_aligned16(weight.const_data_ptr()) && is_aligned16(bias.const_data_ptr());
+  if (!fits) return at::gelu(at::linear(x, weight, bias));
+  auto shape = x.sizes().vec();
+  shape.back() = out;
+  auto y = at::empty(shape, x.options());
+  const LinearGeluArgs args = {.x = x.const_data_ptr(),
+                               .weight = weight.const_data_ptr(),
+                               .bias = bias.const_data_ptr(),
+                               .y = y.mutable_data_ptr(),
+                               .rows = rows,
+                               .in_dim = in,
+                               .out_dim = out};
+  C10_CUDA_CHECK(launch_linear_gelu(type, args, c10::cuda::getCurrentCUDAStream()));
+  return y;
+}
+
+std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad_in, const at::Tensor& x_in) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  FATHOM_CHECK(x_in.dim() > 0 && grad_in.sizes() == x_in.sizes() &&
+                   grad_in.scalar_type() == x_in.scalar_type() && grad_in.device() == x_in.device(),
+               "[gelu_grad_sum] expected a gradient like the input");
+  const auto grad = grad_in.contiguous(), x = x_in.contiguous();
+  const ElementType type = element_type_of(x, "gelu_grad_sum");
+  const int64_t dim = x.size(-1), width = 16 / static_cast<int64_t>(x.element_size());
+  if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 ||
+      !is_aligned16(x.const_data_ptr()) || !is_aligned16(grad.const_data_ptr())) {
+    auto grad_x = at::gelu_backward(grad, x);
+    const auto wide = type == ElementType::kDouble ? at::kDouble : at::kFloat;
+    auto sum = at::sum(grad_x.view({-1, dim}), {0}, /*keepdim=*/false, wide);
+    return {grad_x, sum};
+  }
+  const int64_t rows = x.numel() / dim, blocks = gelu_grad_blocks(type, rows, dim);
+  auto grad_x = at::empty_like(x), partial = at::empty({blocks, dim}, x.options().dtype(at::kFloat));
+  const GeluGradArgs args = {.grad = grad.const_data_ptr(),
+                             .x = x.const_data_ptr(),
+                             .grad_x = grad_x.mutable_data_ptr(),
+                             .partial = partial.mutable_data_ptr<float>(),
+                             .rows = rows,
+                             .dim = dim,
+                             .blocks = blocks};
+  C10_CUDA_CHECK(launch_gelu_grad(type, args, c10::cuda::getCurrentCUDAStream()));
+  return {grad_x, at::sum(partial, {0})};
+}
+
+}  // namespace
+
+void register_linear_gelu(torch::Library& library) {
+  library.impl("linear_gelu", linear_gelu);
+  library.impl("gelu_grad_sum", gelu_grad_sum);
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,45 @@
+// What the registration of linear_gelu hands to its kernels: raw pointers and a stream.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "cuda/element_type.h"
+
+namespace fathom::cuda {
+
+/// y = GELU(x weightᵀ + bias), summed in float32. `x`: [rows, in_dim]; `weight`: [out_dim, in_dim]; `bias`:
+/// [out_dim]; `y`: [rows, out_dim]; all of one type, contiguous, at multiples of 16 bytes.
+struct LinearGeluArgs {
+  const void* x;
+  const void* weight;
+  const void* bias;
+  void* y;
+  int64_t rows;
+  int64_t in_dim;
+  int64_t out_dim;
+};
+
+/// `grad`, `x`, `grad_x`: [rows, dim], dim a multiple of a 16-byte vector; `partial`: float32 [blocks, dim],
+/// the sums of grad_x's columns over a block's rows.
+struct GeluGradArgs {
+  const void* grad;
+  const void* x;
+  void* grad_x;
+  float* partial;
+  int64_t rows;
+  int64_t dim;
+  int64_t blocks;
+};
+
+/// Whether the product takes these sizes: as counted_product_fits, with a row at least, on Hopper alone.
+bool linear_gelu_fits(ElementType type, int64_t rows, int64_t in_dim, int64_t out_dim);
+cudaError_t launch_linear_gelu(ElementType type, const LinearGeluArgs& args, cudaStream_t stream);
+
+/// The same for the same sizes, so that sums do not change from run to run.
+int64_t gelu_grad_blocks(ElementType type, int64_t rows, int64_t dim);
+/// `type`: float, half or bfloat16.
+cudaError_t launch_gelu_grad(ElementType type, const GeluGradArgs& args, cudaStream_t stream);
+
+}  // namespace fathom::cuda

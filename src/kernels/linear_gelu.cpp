@@ -1,0 +1,93 @@
+#include "kernels/linear_gelu.h"
+
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "base/error.h"
+#include "kernels/call.h"
+#include "kernels/linear_gradient.h"
+
+namespace fathom::kernels {
+namespace {
+
+std::vector<int64_t> with_last(const at::Tensor& x, int64_t size) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = size;
+  return shape;
+}
+
+struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& weight, const at::Tensor& bias, const LinearTypes& types) {
+    const auto operand = narrowed_weight(weight, x.scalar_type(), types.copies),
+               added = narrowed_weight(bias, x.scalar_type(), types.copies);
+    at::AutoDispatchBelowADInplaceOrView below;
+    const auto rows = x.reshape({-1, x.size(-1)}), inner = at::linear(rows, operand, added);
+    context->save_for_backward({rows, operand, inner});
+    keep_parameters(*context, weight, bias, types.rooms);
+    return at::gelu(inner).view(with_last(x, weight.size(0)));
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&)>(
+        "fathom::gelu_grad_sum");
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &rows = saved[0], &weight = saved[1], &inner = saved[2];
+    const auto [grad, sum] = op.call(grads[0].reshape(inner.sizes()), inner);
+    at::Tensor grad_x, grad_bias;
+    if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(with_last(grads[0], weight.size(1)));
+    if (const auto type = bias_type(*context)) grad_bias = sum.to(*type);
+    return {grad_x, weight_gradient(*context, grad, rows), grad_bias, at::Tensor()};
+  }
+};
+
+/// Whether the product may write GELU's result: there is a kernel, of 16 bits and of vectors of 16 bytes.
+bool writes_gelu(const at::Tensor& x, const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::linear_gelu", "");
+  return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
+         weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0 &&
+         op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+}
+
+at::Tensor without_gradient(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            const LinearTypes& types) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>("fathom::linear_gelu");
+  const auto operand = narrowed_weight(weight, x.scalar_type(), types.copies),
+             added = narrowed_weight(bias, x.scalar_type(), types.copies);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return writes_gelu(x, weight) ? op.call(x, operand, added) : linear_gelu_ref::forward(x, operand, added);
+}
+
+}  // namespace
+
+at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const LinearTypes& types) {
+  FATHOM_CHECK(weight.dim() == 2 && x.dim() > 0 && x.size(-1) == weight.size(1) && bias.dim() == 1 &&
+                   bias.size(0) == weight.size(0),
+               "[linear_gelu] expected inputs of {} features and a bias, got {}",
+               weight.dim() == 2 ? weight.size(1) : -1, x.dim() > 0 ? x.size(-1) : 0);
+  if (types.products.narrow(x)) return at::gelu(linear(x, weight, bias, types));
+  const auto type = product_type(x), result = types.result.value_or(x.scalar_type());
+  const bool learns =
+      c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || bias.requires_grad());
+  if (!learns) return without_gradient(x.to(type), weight, bias, types).to(result);
+  return LinearGeluFunction::apply(x.to(type), weight, bias, types).to(result);
+}
+
+TORCH_LIBRARY_FRAGMENT(fathom, library) {
+  library.def("linear_gelu(Tensor x, Tensor weight, Tensor bias) -> Tensor");
+  library.def("gelu_grad_sum(Tensor grad, Tensor x) -> (Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
+  library.impl("linear_gelu", linear_gelu_ref::forward);
+  library.impl("gelu_grad_sum", linear_gelu_ref::backward);
+}
+
+}  // namespace fathom::kernels

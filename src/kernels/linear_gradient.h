@@ -1,0 +1,34 @@
+// What the backward passes of linear layers share.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+#include <utility>
+
+#include "tensor/gradient_rooms.h"
+
+namespace fathom::kernels {
+
+/// What a backward pass needs of a weight beside its operand. The room's owner outlives the pass.
+struct WeightHolder : torch::CustomClassHolder {
+  WeightHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
+  at::Tensor weight;
+  GradientRooms* rooms;
+};
+
+/// Keeps what `weight_gradient` and `bias_type` ask for: of a function whose inputs begin with x, weight and
+/// bias.
+void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor& weight,
+                     const std::optional<at::Tensor>& bias, GradientRooms* rooms);
+
+/// Of the product's gradient and its rows, in the weight's type; on a GPU float32 is written at once.
+/// Undefined where none is asked for.
+at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
+                           const at::Tensor& rows);
+
+/// Of the bias's gradient; nothing where none is asked for.
+std::optional<at::ScalarType> bias_type(torch::autograd::AutogradContext& context);
+
+}  // namespace fathom::kernels
