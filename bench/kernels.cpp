@@ -26,6 +26,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/linear_gelu.h"
+#include "kernels/merged_layer_norm.h"
 #include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
@@ -118,6 +119,19 @@ Kernel residual_norm_kernel(const Operands& make, bool is_rms) {
     return std::vector{both.sum, both.y};
   };
   return {"residual_rms_norm", {x, branch, weight}, forward, {4 * make.numbers()}, {4 * make.numbers()}};
+}
+
+/// Maps of 28 × 28 places as wide as a quarter of the others' rows.
+Kernel merged_norm_kernel(const Operands& make) {
+  const std::vector<int64_t> sizes = {std::max<int64_t>(1, make.rows / 196), 28, 28, make.dim / 4};
+  const at::Tensor x = make.random(sizes), branch = make.random(sizes), weight = make.random({make.dim}),
+                   bias = make.random({make.dim});
+  const double n = static_cast<double>(x.numel());
+  return {"merged_layer_norm",
+          {x, branch, weight, bias},
+          [=] { return std::vector{kernels::merged_layer_norm(x, branch, weight, bias, 1e-5)}; },
+          {3 * n},
+          {4 * n}};
 }
 
 Kernel rope_kernel(const Operands& make) {
@@ -257,13 +271,13 @@ std::vector<Kernel> fp8_kernels(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true),   residual_norm_kernel(make, true),
-          norm_kernel(make, false),  residual_norm_kernel(make, false),
-          rope_kernel(make),         swiglu_kernel(make),
-          dropout_kernel(make),      column_sum_kernel(make),
-          window_kernel(make),       attention_kernel(make),
-          linear_kernel(make),       linear_gelu_kernel(make),
-          cross_entropy_kernel(make)};
+  return {norm_kernel(make, true),  residual_norm_kernel(make, true),
+          norm_kernel(make, false), residual_norm_kernel(make, false),
+          merged_norm_kernel(make), rope_kernel(make),
+          swiglu_kernel(make),      dropout_kernel(make),
+          column_sum_kernel(make),  window_kernel(make),
+          attention_kernel(make),   linear_kernel(make),
+          linear_gelu_kernel(make), cross_entropy_kernel(make)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {

@@ -1,5 +1,5 @@
-// fathom::residual_layer_norm on a GPU: checks and registration. What the kernel does not take goes through
-// the two operations that it stands for.
+// fathom::residual_layer_norm and merged_layer_norm on a GPU: checks and registration. What the kernels do
+// not take goes through the operations that they stand for.
 #include "cuda/residual_layer_norm.h"
 
 #include <ATen/ops/empty.h>
@@ -11,8 +11,11 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "cuda/element_type_of.h"
 #include "cuda/registration.h"
+#include "kernels/merged_layer_norm_parts.h"
 #include "kernels/residual_layer_norm_parts.h"
 
 namespace fathom::cuda {
@@ -119,9 +122,99 @@ Three residual_layer_norm_backward(const std::optional<at::Tensor>& grad_sum_in,
   return {grad_x, sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
 }
 
+/// Whether rows of four neighbours of this map, or of its gradient's, are read and written where they lie.
+bool takes_map(ElementType type, const at::Tensor& map, int64_t dim) {
+  const int64_t width = type == ElementType::kFloat ? 4 : 8;
+  return residual_layer_norm_fits(type, 4 * dim) && dim % width == 0 && map.numel() > 0 &&
+         map.numel() / (4 * dim) <= std::numeric_limits<int>::max() && is_aligned16(map.const_data_ptr());
+}
+
+RowPlaces places_of(ElementType type, int64_t half_width, int64_t dim) {
+  return {.quarter = static_cast<int>(dim / (type == ElementType::kFloat ? 4 : 8)),
+          .half_width = static_cast<int>(half_width)};
+}
+
+Four merged_layer_norm(const at::Tensor& x_in, const std::optional<at::Tensor>& branch_in,
+                       const at::Tensor& weight, const at::Tensor& bias, double eps, bool learns) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous(), branch = branch_in ? branch_in->contiguous() : at::Tensor();
+  const ElementType type = element_type_of(x, "merged_layer_norm");
+  FATHOM_CHECK(
+      x.dim() == 4 && x.size(1) % 2 == 0 && x.size(2) % 2 == 0 && weight.numel() == 4 * x.size(3) &&
+          bias.numel() == weight.numel() && weight.device() == x.device() && bias.device() == x.device() &&
+          (!branch.defined() || (branch.sizes() == x.sizes() && branch.device() == x.device() &&
+                                 branch.scalar_type() == x.scalar_type())),
+      "[merged_layer_norm] expected a map of even sides, a branch like it, and a weight and a bias of "
+      "four times its width, on {}",
+      x.device().str());
+  const int64_t dim = x.size(3), half_width = x.size(2) / 2;
+  if (!takes_map(type, x, dim) || (branch.defined() && !is_aligned16(branch.const_data_ptr())))
+    return kernels::merged_layer_norm_parts::forward(x, branch_in, weight, bias, eps, learns);
+  auto y = at::empty({x.size(0), x.size(1) / 2, half_width, 4 * dim}, x.options());
+  auto merged = learns ? at::empty_like(y) : at::empty({0}, x.options());
+  auto mean = at::empty({y.size(0), y.size(1), y.size(2), 1}, x.options().dtype(at::kFloat)),
+       scale = at::empty_like(mean);
+  const NormParameters parameters(weight, bias, x.scalar_type());
+  const ResidualLayerNormArgs args = {.x = x.const_data_ptr(),
+                                      .branch = branch.defined() ? branch.const_data_ptr() : nullptr,
+                                      .weight = parameters.weight.const_data_ptr(),
+                                      .bias = parameters.bias.const_data_ptr(),
+                                      .sum = learns ? merged.mutable_data_ptr() : nullptr,
+                                      .y = y.mutable_data_ptr(),
+                                      .mean = mean.mutable_data_ptr<float>(),
+                                      .scale = scale.mutable_data_ptr<float>(),
+                                      .rows = mean.numel(),
+                                      .dim = 4 * dim,
+                                      .eps = static_cast<float>(eps),
+                                      .narrow = parameters.narrow,
+                                      .places = places_of(type, half_width, dim)};
+  C10_CUDA_CHECK(launch_residual_layer_norm(type, args, c10::cuda::getCurrentCUDAStream()));
+  return {merged, y, mean, scale};
+}
+
+Three merged_layer_norm_backward(const at::Tensor& grad_in, const at::Tensor& merged_in,
+                                 const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
+                                 const at::Tensor& scale) {
+  const c10::cuda::CUDAGuard guard(merged_in.device());
+  const auto grad = grad_in.contiguous(), merged = merged_in.contiguous();
+  FATHOM_CHECK(merged.dim() == 4 && merged.size(3) == weight.numel() && merged.size(3) % 4 == 0 &&
+                   grad.sizes() == merged.sizes() && grad.scalar_type() == merged.scalar_type() &&
+                   bias.numel() == weight.numel() && mean.numel() == scale.numel() &&
+                   scale.numel() * weight.numel() == merged.numel() && grad.device() == merged.device() &&
+                   weight.device() == merged.device() && scale.device() == merged.device() &&
+                   mean.device() == merged.device(),
+               "[merged_layer_norm] expected a gradient like the merged sum and figures of each of its rows");
+  const ElementType type = element_type_of(merged, "merged_layer_norm");
+  const int64_t dim = merged.size(3) / 4, rows = scale.numel();
+  if (!takes_map(type, merged, dim) || !is_aligned16(grad.const_data_ptr()))
+    return kernels::merged_layer_norm_parts::backward(grad, merged, weight, bias, mean, scale);
+  const int64_t blocks = residual_layer_norm_blocks(type, rows, 4 * dim);
+  const NormParameters parameters(weight, bias, merged.scalar_type());
+  auto grad_x = at::empty({merged.size(0), 2 * merged.size(1), 2 * merged.size(2), dim}, merged.options()),
+       partial = at::empty({blocks, 2, 4 * dim}, scale.options());
+  const ResidualLayerNormGradArgs args = {.grad_sum = nullptr,
+                                          .grad = grad.const_data_ptr(),
+                                          .sum = merged.const_data_ptr(),
+                                          .weight = parameters.weight.const_data_ptr(),
+                                          .mean = mean.const_data_ptr<float>(),
+                                          .scale = scale.const_data_ptr<float>(),
+                                          .grad_x = grad_x.mutable_data_ptr(),
+                                          .partial = partial.mutable_data_ptr<float>(),
+                                          .rows = rows,
+                                          .dim = 4 * dim,
+                                          .blocks = blocks,
+                                          .narrow = parameters.narrow,
+                                          .places = places_of(type, merged.size(2), dim)};
+  C10_CUDA_CHECK(launch_residual_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
+  const auto sums = at::sum(partial, {0});
+  return {grad_x, sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
+}
+
 }  // namespace
 
 void register_residual_layer_norm(torch::Library& library) {
+  library.impl("merged_layer_norm", merged_layer_norm);
+  library.impl("merged_layer_norm_backward", merged_layer_norm_backward);
   library.impl("residual_layer_norm", residual_layer_norm);
   library.impl("residual_layer_norm_backward", residual_layer_norm_backward);
 }

@@ -1,4 +1,5 @@
-// A residual sum and its layer norm: memory-bound, by rows in registers (norm_rows.cuh).
+// A residual sum and its layer norm: memory-bound, by rows in registers (norm_rows.cuh). Rows may be four
+// neighbours of a map each.
 #include "cuda/residual_layer_norm.h"
 
 #include "cuda/norm_rows.cuh"
@@ -17,6 +18,18 @@ __device__ Elements<float, kWidth> norm_parameters(const void* values, bool narr
   return result;
 }
 
+/// Of a row with so many vectors. Neighbours go by column, then row: one below another, then one beside
+/// another.
+__device__ inline int64_t place_of(const RowPlaces& places, int64_t row, int vectors, int place) {
+  if (places.quarter == 0) return row * vectors + place;
+  const int quarter = places.quarter,
+            neighbour = (place >= quarter) + (place >= 2 * quarter) + (place >= 3 * quarter);
+  const auto half = static_cast<unsigned>(places.half_width), line = static_cast<unsigned>(row) / half,
+             column = static_cast<unsigned>(row) - line * half;
+  const int64_t above = int64_t{2} * line + neighbour % 2, beside = int64_t{2} * column + neighbour / 2;
+  return (above * 2 * half + beside) * quarter + place - neighbour * quarter;
+}
+
 template <typename T, int kLanes, int kVectors>
 __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerNormArgs args) {
   using Vector = Vector16<T>;
@@ -24,14 +37,14 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerN
   const int lane = threadIdx.x % kLanes, vectors = static_cast<int>(args.dim / kWidth);
   const int64_t row = (int64_t{blockIdx.x} * kNormRowThreads + threadIdx.x) / kLanes, first = row * vectors;
   const bool real = row < args.rows;
-  const auto *x = static_cast<const Vector*>(args.x) + first,
-             *branch = static_cast<const Vector*>(args.branch) + first;
-  Vector sums[kVectors], added[kVectors];
+  const auto *x = static_cast<const Vector*>(args.x), *branch = static_cast<const Vector*>(args.branch);
+  Vector sums[kVectors], added[kVectors] = {};
 #pragma unroll
   for (int v = 0; v < kVectors; ++v)
     if (real && lane + v * kLanes < vectors) {
-      sums[v] = x[lane + v * kLanes];
-      added[v] = branch[lane + v * kLanes];
+      const int64_t place = place_of(args.places, row, vectors, lane + v * kLanes);
+      sums[v] = x[place];
+      if (branch != nullptr) added[v] = branch[place];
     }
   auto* to = static_cast<Vector*>(args.sum) + first;
   float total = 0;
@@ -43,7 +56,7 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerN
       sums[v].values[i] = from_float<T>(to_float(sums[v].values[i]) + to_float(added[v].values[i]));
       total += to_float(sums[v].values[i]);
     }
-    to[lane + v * kLanes] = sums[v];
+    if (args.sum != nullptr) to[lane + v * kLanes] = sums[v];
   }
   const float inverse = 1.0f / static_cast<float>(args.dim);
   const float mean = sum_over_lanes<kLanes>(total) * inverse;
@@ -127,7 +140,7 @@ __global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualLayer
     total = sum_over_lanes<kLanes>(total) * inverse;
     product = sum_over_lanes<kLanes>(product) * inverse;
     if (!real) continue;
-    auto* grad_x = static_cast<Vector*>(args.grad_x) + first;
+    auto* grad_x = static_cast<Vector*>(args.grad_x);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int place = lane + v * kLanes;
@@ -141,7 +154,7 @@ __global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualLayer
         result.values[i] =
             from_float<T>(to_float(beside[v].values[i]) + scale * (inner - total - normed * product));
       }
-      grad_x[place] = result;
+      grad_x[place_of(args.places, row, vectors, place)] = result;
     }
   }
   float* partial = args.partial + blockIdx.x * int64_t{2} * args.dim;

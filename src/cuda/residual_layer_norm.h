@@ -1,4 +1,5 @@
-// What the registration of residual_layer_norm hands to its kernels: raw pointers and a stream.
+// What the registrations of residual_layer_norm and merged_layer_norm hand to their kernels: raw pointers and
+// a stream.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,8 +10,15 @@
 
 namespace fathom::cuda {
 
-/// `x`, `branch`, `sum`, `y`: [rows, dim]; `mean`, `scale`: float32 [rows]; `weight`, `bias`: [dim] in
-/// float32, or with `narrow` in the type of x.
+/// Where the vectors of a row lie in x, branch and the gradient of both.
+struct RowPlaces {
+  int quarter = 0;  ///< 0: rows stand behind one another; else a row is four neighbours of a map, of so many
+                    ///< vectors each
+  int half_width = 0;  ///< of that map: rows a line of them
+};
+
+/// `x`, `branch` (or null), `sum` (or null), `y`: [rows, dim]; `mean`, `scale`: float32 [rows]; `weight`,
+/// `bias`: [dim] in float32, or with `narrow` in the type of x.
 struct ResidualLayerNormArgs {
   const void* x;
   const void* branch;
@@ -24,6 +32,7 @@ struct ResidualLayerNormArgs {
   int64_t dim;
   float eps;
   bool narrow;
+  RowPlaces places = {};
 };
 
 /// `grad_sum`: that of the sum beside the norm's, or null; `grad_x`: of the sum as a whole; `partial`:
@@ -41,9 +50,11 @@ struct ResidualLayerNormGradArgs {
   int64_t dim;
   int64_t blocks;
   bool narrow;
+  RowPlaces places = {};
 };
 
-/// Whether a row's vectors fit the registers of a warp. Pointers have to lie at multiples of 16 bytes.
+/// Whether a row's vectors fit the registers of a warp. Pointers have to lie at multiples of 16 bytes, and
+/// rows of a map be fewer than 2³¹.
 bool residual_layer_norm_fits(ElementType type, int64_t dim);
 /// Blocks of the backward pass: the same for the same sizes, so that sums do not change from run to run.
 int64_t residual_layer_norm_blocks(ElementType type, int64_t rows, int64_t dim);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/linear.h"
+#include "kernels/merged_layer_norm.h"
 
 namespace fathom {
 
@@ -46,14 +47,17 @@ PatchMergingImpl::PatchMergingImpl(int64_t dim, double norm_eps) {
 }
 
 at::Tensor PatchMergingImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  const int64_t odd_rows = x.size(1) % 2, odd_columns = x.size(2) % 2;
-  const auto even =
-      odd_rows + odd_columns > 0 ? at::constant_pad_nd(x, {0, 0, 0, odd_columns, 0, odd_rows}) : x;
-  const int64_t rows = even.size(1) / 2, columns = even.size(2) / 2;
-  const auto merged = even.reshape({x.size(0), rows, 2, columns, 2, x.size(3)})
-                          .permute({0, 1, 3, 4, 2, 5})
-                          .reshape({x.size(0), rows, columns, 4 * x.size(3)});
-  return reduction_(norm_(merged), context);
+  return forward_stream({x}, context);
+}
+
+at::Tensor PatchMergingImpl::forward_stream(const Residual& stream, const ForwardContext& context) {
+  const int64_t odd_rows = stream.x.size(1) % 2, odd_columns = stream.x.size(2) % 2;
+  const bool is_even = odd_rows + odd_columns == 0, fits = is_even && stream.is_open();
+  at::Tensor x = fits ? stream.x : stream.sum();
+  if (!is_even) x = at::constant_pad_nd(x, {0, 0, 0, odd_columns, 0, odd_rows});
+  const auto branch = fits ? stream.branch : at::Tensor();
+  return reduction_(kernels::merged_layer_norm(x, branch, norm_->weight(), norm_->bias(), norm_->eps()),
+                    context);
 }
 
 }  // namespace fathom

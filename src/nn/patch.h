@@ -11,6 +11,7 @@
 #include "nn/init.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
+#include "nn/residual.h"
 
 namespace fathom {
 
@@ -48,6 +49,8 @@ class PatchMergingImpl : public torch::nn::Module {
   PatchMergingImpl(int64_t dim, double norm_eps);
   /// [B, height, width, D] → [B, ⌈height/2⌉, ⌈width/2⌉, 2D]; odd sides are padded with zeros.
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
+  /// The same of a stream, whose sum is made while it is merged.
+  at::Tensor forward_stream(const Residual& stream, const ForwardContext& context);
 
  private:
   LayerNorm norm_{nullptr};

@@ -202,7 +202,7 @@ SwinStageImpl::SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool m
 Residual SwinStageImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   Residual stream = {x};
   for (const auto& module : *blocks_) stream = through_block(*module->as<SwinBlock>(), stream, context);
-  return merge_.is_empty() ? stream : Residual{merge_(stream.sum(), context)};
+  return merge_.is_empty() ? stream : Residual{merge_->forward_stream(stream, context)};
 }
 
 }  // namespace fathom

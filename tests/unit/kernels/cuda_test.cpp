@@ -19,6 +19,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/merged_layer_norm.h"
 #include "kernels/residual_layer_norm.h"
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
@@ -216,6 +217,43 @@ TEST_F(CudaKernels, ResidualLayerNormAndItsGradients) {
           for (size_t i = 0; i < got.size(); ++i)
             EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
         }
+      }
+}
+
+TEST_F(CudaKernels, MergedLayerNormAndItsGradients) {
+  struct Map {
+    int64_t images, height, width, dim;
+  };
+  for (const auto type : {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble})
+    for (const Map& map : {Map{1, 2, 2, 8}, Map{3, 4, 10, 96}, Map{2, 28, 28, 192}, Map{5, 14, 6, 384},
+                           Map{2, 4, 6, 768}, Map{2, 4, 6, 5}})
+      for (const bool branched : {true, false}) {
+        const std::vector<int64_t> sizes = {map.images, map.height, map.width, map.dim};
+        const at::Tensor x = (at::randn(sizes) + 0.5).to(type), branch = at::randn(sizes).to(type),
+                         weight = at::randn({4 * map.dim}), bias = at::randn({4 * map.dim}),
+                         grad = at::randn({map.images, map.height / 2, map.width / 2, 4 * map.dim}).to(type);
+        const auto run = [&](at::Device device, at::ScalarType precision) {
+          const auto options = at::TensorOptions(device).dtype(precision);
+          const auto leaf = [&](const at::Tensor& t, at::ScalarType as) {
+            return t.to(options.dtype(as)).clone().requires_grad_();
+          };
+          const at::Tensor a = leaf(x, precision), b = leaf(branch, precision);
+          const auto parameters = precision == at::kDouble ? at::kDouble : at::kFloat;
+          const at::Tensor w = leaf(weight, parameters), c = leaf(bias, parameters);
+          const at::Tensor added = branched ? b : at::Tensor();
+          const at::Tensor y = kernels::merged_layer_norm(a, added, w, c, 1e-5);
+          y.backward(grad.to(options));
+          EXPECT_TRUE(!branched || at::equal(a.grad(), b.grad()));
+          EXPECT_TRUE(at::equal(y, kernels::merged_layer_norm(a.detach(), branched ? b.detach() : added,
+                                                              w.detach(), c.detach(), 1e-5)))
+              << "without gradients";
+          return std::vector<at::Tensor>{y.detach(), a.grad(), w.grad(), c.grad()};
+        };
+        const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
+        const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
+        for (size_t i = 0; i < got.size(); ++i)
+          EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance)
+              << c10::toString(type) << " width " << map.dim << ", part " << i;
       }
 }
 

@@ -6,6 +6,7 @@
 #include "gradcheck.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
+#include "kernels/merged_layer_norm.h"
 #include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "kernels/rms_norm.h"
@@ -169,6 +170,57 @@ TEST(ResidualLayerNorm, GradientsByFiniteDifferences) {
   refuses(at::ones({3, 4}, at::kDouble), inputs[3]);
   refuses(at::ones({3, 5}), inputs[3]);
   refuses(inputs[1], at::ones({4}, at::kDouble));
+}
+
+/// Neighbours one by one: by column, then row.
+at::Tensor merged_by_slices(const at::Tensor& x) {
+  std::vector<at::Tensor> parts;
+  for (const int64_t column : {0, 1})
+    for (const int64_t row : {0, 1})
+      parts.push_back(x.slice(1, row, std::nullopt, 2).slice(2, column, std::nullopt, 2));
+  return at::cat(parts, -1);
+}
+
+TEST(MergedLayerNorm, IsTheNormOfMergedNeighbours) {
+  at::manual_seed(25);
+  for (const auto type : kNormTypes)
+    for (const bool branched : {false, true}) {
+      const auto x = random_tensor({2, 4, 6, 5}, type), branch = random_tensor({2, 4, 6, 5}, type),
+                 weight = random_tensor({20}, type), bias = random_tensor({20}, type),
+                 grad = random_tensor({2, 2, 3, 20}, type);
+      const auto of = [&](const auto& in) { return branched ? in[1] : at::Tensor(); };
+      const std::vector<at::Tensor> inputs =
+          branched ? std::vector{x, branch, weight, bias} : std::vector{x, weight, bias};
+      const size_t last = inputs.size() - 1;
+      const auto got = value_and_gradients(
+          [&](const auto& in) {
+            return kernels::merged_layer_norm(in[0], of(in), in[last - 1], in[last], 1e-5);
+          },
+          inputs, grad);
+      const auto expected = value_and_gradients(
+          [&](const auto& in) {
+            const auto sum = branched ? in[0] + in[1] : in[0];
+            return kernels::layer_norm(merged_by_slices(sum), in[last - 1], in[last], 1e-5);
+          },
+          inputs, grad);
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_LT(relative_error(got[i], expected[i]), 4 * tolerance_of(type)) << c10::toString(type) << i;
+      const at::NoGradGuard no_grad;
+      EXPECT_TRUE(at::equal(kernels::merged_layer_norm(x, of(inputs), weight, bias, 1e-5), got[0]));
+    }
+  const auto ones = at::ones({8});
+  EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 3, 2, 2}), {}, ones, ones, 1e-5), Error);
+  EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 2, 2, 3}), {}, ones, ones, 1e-5), Error);
+  EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 2, 2, 2}), at::ones({1, 2, 2, 1}), ones, ones, 1e-5),
+               Error);
+}
+
+TEST(MergedLayerNorm, GradientsByFiniteDifferences) {
+  at::manual_seed(26);
+  expect_gradients(
+      [](const auto& in) { return kernels::merged_layer_norm(in[0], in[1], in[2], in[3], 1e-5); },
+      {at::randn({1, 2, 4, 2}, at::kDouble), at::randn({1, 2, 4, 2}, at::kDouble),
+       at::randn({8}, at::kDouble), at::randn({8}, at::kDouble)});
 }
 
 TEST(ColumnSum, SumsAllButTheLastDimension) {
