@@ -105,7 +105,7 @@ Kernel residual_norm_kernel(const Operands& make, bool is_rms) {
   if (!is_rms) {
     const at::Tensor bias = make.random({make.dim});
     const auto forward = [=] {
-      const auto both = kernels::residual_layer_norm(x, branch, weight, bias, 1e-5);
+      const auto both = kernels::residual_layer_norm(x, {branch}, weight, bias, 1e-5);
       return std::vector{both.sum, both.y};
     };
     return {"residual_layer_norm",
@@ -129,7 +129,7 @@ Kernel merged_norm_kernel(const Operands& make) {
   const double n = static_cast<double>(x.numel());
   return {"merged_layer_norm",
           {x, branch, weight, bias},
-          [=] { return std::vector{kernels::merged_layer_norm(x, branch, weight, bias, 1e-5)}; },
+          [=] { return std::vector{kernels::merged_layer_norm(x, {branch}, weight, bias, 1e-5)}; },
           {3 * n},
           {4 * n}};
 }

@@ -21,8 +21,10 @@
 namespace fathom::cuda {
 namespace {
 
+namespace residual_parts = kernels::residual_layer_norm_parts;
+namespace merged_parts = kernels::merged_layer_norm_parts;
 using kernels::residual_layer_norm_parts::Four;
-using kernels::residual_layer_norm_parts::Three;
+using MaybeTensor = std::optional<at::Tensor>;
 
 /// Weight and bias as the kernels read them: both in the rows' type as they are, else in float32.
 struct NormParameters {
@@ -43,171 +45,198 @@ struct NormParameters {
   }
 };
 
-Four residual_layer_norm(const at::Tensor& x_in, const at::Tensor& branch_in, const at::Tensor& weight,
-                         const at::Tensor& bias, double eps) {
-  const c10::cuda::CUDAGuard guard(x_in.device());
-  const auto x = x_in.contiguous(), branch = branch_in.contiguous();
-  const ElementType type = element_type_of(x, "residual_layer_norm");
-  const int64_t dim = weight.numel();
-  FATHOM_CHECK(
-      x.sizes() == branch.sizes() && x.scalar_type() == branch.scalar_type() && x.dim() > 0 &&
-          x.size(-1) == dim && bias.numel() == dim && branch.device() == x.device() &&
-          weight.device() == x.device() && bias.device() == x.device(),
-      "[residual_layer_norm] expected a branch like the input, and a weight and a bias of its width, "
-      "on {}",
-      x.device().str());
-  if (!residual_layer_norm_fits(type, dim) || !is_aligned16(x.const_data_ptr()) ||
-      !is_aligned16(branch.const_data_ptr()))
-    return kernels::residual_layer_norm_parts::forward(x, branch, weight, bias, eps);
-  auto shape = x.sizes().vec();
-  shape.back() = 1;
-  auto sum = at::empty_like(x), y = at::empty_like(x), mean = at::empty(shape, x.options().dtype(at::kFloat)),
-       scale = at::empty_like(mean);
-  if (x.numel() == 0) return {sum, y, mean, scale};
-  const NormParameters parameters(weight, bias, x.scalar_type());
-  const ResidualLayerNormArgs args = {.x = x.const_data_ptr(),
-                                      .branch = branch.const_data_ptr(),
-                                      .weight = parameters.weight.const_data_ptr(),
-                                      .bias = parameters.bias.const_data_ptr(),
-                                      .sum = sum.mutable_data_ptr(),
-                                      .y = y.mutable_data_ptr(),
-                                      .mean = mean.mutable_data_ptr<float>(),
-                                      .scale = scale.mutable_data_ptr<float>(),
-                                      .rows = x.numel() / dim,
-                                      .dim = dim,
-                                      .eps = static_cast<float>(eps),
-                                      .narrow = parameters.narrow};
-  C10_CUDA_CHECK(launch_residual_layer_norm(type, args, c10::cuda::getCurrentCUDAStream()));
-  return {sum, y, mean, scale};
+/// Where 16-byte accesses may begin; of what is not there, too.
+bool is_readable(const at::Tensor& x) {
+  return !x.defined() || is_aligned16(x.const_data_ptr());
 }
 
-Three residual_layer_norm_backward(const std::optional<at::Tensor>& grad_sum_in, const at::Tensor& grad_in,
-                                   const at::Tensor& sum_in, const at::Tensor& weight, const at::Tensor& bias,
-                                   const at::Tensor& mean, const at::Tensor& scale) {
-  const c10::cuda::CUDAGuard guard(sum_in.device());
-  const auto grad = grad_in.contiguous(), sum = sum_in.contiguous();
-  const auto beside = grad_sum_in ? grad_sum_in->contiguous() : at::Tensor();
-  const auto is_like_sum = [&](const at::Tensor& x) {
-    return x.sizes() == sum.sizes() && x.scalar_type() == sum.scalar_type() && x.device() == sum.device();
-  };
-  const int64_t dim = weight.numel();
-  FATHOM_CHECK(is_like_sum(grad) && (!beside.defined() || is_like_sum(beside)) && sum.dim() > 0 &&
-                   sum.size(-1) == dim && bias.numel() == dim && mean.numel() == scale.numel() &&
-                   scale.numel() * dim == sum.numel() && weight.device() == sum.device() &&
-                   scale.device() == sum.device() && mean.device() == sum.device(),
-               "[residual_layer_norm] expected gradients like the sum and figures of each of its rows");
-  if (sum.numel() == 0) return {at::empty_like(sum), at::zeros_like(weight), at::zeros_like(bias)};
+/// Dense, or undefined.
+at::Tensor dense(const MaybeTensor& x) {
+  return x ? x->contiguous() : at::Tensor();
+}
+
+const void* data_of(const at::Tensor& x) {
+  return x.defined() ? x.const_data_ptr() : nullptr;
+}
+
+/// For the gradient of a branch, whose kernels' references leave it empty where it is that of the sum.
+at::Tensor branch_room(const at::Tensor& grad_x, const at::Tensor& scale_B) {
+  return scale_B.defined() ? at::empty_like(grad_x) : at::empty({0}, grad_x.options());
+}
+
+void check_parameters(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t dim) {
+  FATHOM_CHECK(weight.numel() == dim && bias.numel() == dim && weight.device() == x.device() &&
+                   bias.device() == x.device(),
+               "[residual_layer_norm] expected a weight and a bias of {} elements on {}", dim,
+               x.device().str());
+}
+
+void check_branch(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& scale_B) {
+  FATHOM_CHECK(!branch.defined() || (branch.sizes() == x.sizes() && branch.device() == x.device() &&
+                                     branch.scalar_type() == x.scalar_type()),
+               "[residual_layer_norm] expected a branch like the input on {}", x.device().str());
+  FATHOM_CHECK(
+      !scale_B.defined() || (x.dim() > 1 && scale_B.dim() == 1 && scale_B.size(0) == x.size(0) &&
+                             scale_B.device() == x.device() && scale_B.scalar_type() == x.scalar_type()),
+      "[residual_layer_norm] expected a factor of each sample, like the input");
+}
+
+/// `rows` are those of all samples together.
+BranchScale scale_of(const at::Tensor& scale_B, int64_t rows) {
+  if (!scale_B.defined()) return {};
+  return {.values = scale_B.const_data_ptr(), .rows = rows / scale_B.size(0)};
+}
+
+/// Runs the kernel: what it writes has been made, and says how many rows there are.
+void run_forward(ResidualLayerNormArgs args, const Four& written, const NormParameters& parameters) {
+  const auto& [sum, y, mean, scale] = written;
+  args.weight = parameters.weight.const_data_ptr();
+  args.bias = parameters.bias.const_data_ptr();
+  args.sum = sum.numel() > 0 ? sum.mutable_data_ptr() : nullptr;
+  args.y = y.mutable_data_ptr();
+  args.mean = mean.mutable_data_ptr<float>();
+  args.scale = scale.mutable_data_ptr<float>();
+  args.rows = mean.numel();
+  args.dim = y.size(-1);
+  args.narrow = parameters.narrow;
+  C10_CUDA_CHECK(launch_residual_layer_norm(element_type_of(y, "residual_layer_norm"), args,
+                                            c10::cuda::getCurrentCUDAStream()));
+}
+
+/// The same of the backward pass, of rows [.., dim] that are normed. Gradients of weight and bias.
+std::pair<at::Tensor, at::Tensor> run_backward(ResidualLayerNormGradArgs args, const at::Tensor& sum,
+                                               const at::Tensor& weight, const at::Tensor& bias) {
   const ElementType type = element_type_of(sum, "residual_layer_norm");
-  const bool are_aligned = is_aligned16(grad.const_data_ptr()) && is_aligned16(sum.const_data_ptr()) &&
-                           (!beside.defined() || is_aligned16(beside.const_data_ptr()));
-  if (!residual_layer_norm_fits(type, dim) || !are_aligned)
-    return kernels::residual_layer_norm_parts::backward(grad_sum_in, grad, sum, weight, bias, mean, scale);
-  const int64_t rows = sum.numel() / dim, blocks = residual_layer_norm_blocks(type, rows, dim);
   const NormParameters parameters(weight, bias, sum.scalar_type());
-  auto grad_x = at::empty_like(sum), partial = at::empty({blocks, 2, dim}, scale.options());
-  const ResidualLayerNormGradArgs args = {.grad_sum = beside.defined() ? beside.const_data_ptr() : nullptr,
-                                          .grad = grad.const_data_ptr(),
-                                          .sum = sum.const_data_ptr(),
-                                          .weight = parameters.weight.const_data_ptr(),
-                                          .mean = mean.const_data_ptr<float>(),
-                                          .scale = scale.const_data_ptr<float>(),
-                                          .grad_x = grad_x.mutable_data_ptr(),
-                                          .partial = partial.mutable_data_ptr<float>(),
-                                          .rows = rows,
-                                          .dim = dim,
-                                          .blocks = blocks,
-                                          .narrow = parameters.narrow};
+  args.dim = weight.numel();
+  args.rows = sum.numel() / args.dim;
+  args.blocks = residual_layer_norm_blocks(type, args.rows, args.dim);
+  auto partial = at::empty({args.blocks, 2, args.dim}, sum.options().dtype(at::kFloat));
+  args.sum = sum.const_data_ptr();
+  args.weight = parameters.weight.const_data_ptr();
+  args.partial = partial.mutable_data_ptr<float>();
+  args.narrow = parameters.narrow;
   C10_CUDA_CHECK(launch_residual_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
   const auto sums = at::sum(partial, {0});
-  return {grad_x, sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
+  return {sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
 }
 
-/// Whether rows of four neighbours of this map, or of its gradient's, are read and written where they lie.
-bool takes_map(ElementType type, const at::Tensor& map, int64_t dim) {
-  const int64_t width = type == ElementType::kFloat ? 4 : 8;
-  return residual_layer_norm_fits(type, 4 * dim) && dim % width == 0 && map.numel() > 0 &&
-         map.numel() / (4 * dim) <= std::numeric_limits<int>::max() && is_aligned16(map.const_data_ptr());
+Four residual_layer_norm(const at::Tensor& x_in, const at::Tensor& branch_in, const MaybeTensor& scale_in,
+                         const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const c10::cuda::CUDAGuard guard(x_in.device());
+  const auto x = x_in.contiguous(), branch = branch_in.contiguous(), scale_B = dense(scale_in);
+  FATHOM_CHECK(x.dim() > 0, "[residual_layer_norm] expected rows, got a number");
+  check_parameters(x, weight, bias, x.size(-1));
+  check_branch(x, branch, scale_B);
+  const ElementType type = element_type_of(x, "residual_layer_norm");
+  if (!residual_layer_norm_fits(type, x.size(-1)) || !is_readable(x) || !is_readable(branch))
+    return residual_parts::forward(x, branch, scale_in, weight, bias, eps);
+  auto shape = x.sizes().vec();
+  shape.back() = 1;
+  const auto mean = at::empty(shape, x.options().dtype(at::kFloat));
+  Four written = {at::empty_like(x), at::empty_like(x), mean, at::empty_like(mean)};
+  if (x.numel() == 0) return written;
+  run_forward({.x = x.const_data_ptr(),
+               .branch = branch.const_data_ptr(),
+               .eps = static_cast<float>(eps),
+               .branch_scale = scale_of(scale_B, mean.numel())},
+              written, {weight, bias, x.scalar_type()});
+  return written;
 }
 
-RowPlaces places_of(ElementType type, int64_t half_width, int64_t dim) {
-  return {.quarter = static_cast<int>(dim / (type == ElementType::kFloat ? 4 : 8)),
+Four residual_layer_norm_backward(const MaybeTensor& grad_sum_in, const at::Tensor& grad_in,
+                                  const at::Tensor& sum_in, const MaybeTensor& scale_in,
+                                  const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
+                                  const at::Tensor& scale) {
+  const c10::cuda::CUDAGuard guard(sum_in.device());
+  const auto grad = grad_in.contiguous(), sum = sum_in.contiguous(), beside = dense(grad_sum_in),
+             scale_B = dense(scale_in);
+  FATHOM_CHECK(sum.dim() > 0 && mean.numel() == scale.numel() &&
+                   scale.numel() * sum.size(-1) == sum.numel() && scale.device() == sum.device() &&
+                   mean.device() == sum.device(),
+               "[residual_layer_norm] expected figures of each row of the sum");
+  check_parameters(sum, weight, bias, sum.size(-1));
+  check_branch(sum, grad, scale_B);
+  check_branch(sum, beside, {});
+  auto grad_x = at::empty_like(sum), grad_branch = branch_room(grad_x, scale_B);
+  if (sum.numel() == 0) return {grad_x, grad_branch, at::zeros_like(weight), at::zeros_like(bias)};
+  const ElementType type = element_type_of(sum, "residual_layer_norm");
+  if (!residual_layer_norm_fits(type, sum.size(-1)) || !is_readable(grad) || !is_readable(sum) ||
+      !is_readable(beside))
+    return residual_parts::backward(grad_sum_in, grad, sum, scale_in, weight, bias, mean, scale);
+  auto [grad_weight, grad_bias] =
+      run_backward({.grad_sum = data_of(beside),
+                    .grad = grad.const_data_ptr(),
+                    .mean = mean.const_data_ptr<float>(),
+                    .scale = scale.const_data_ptr<float>(),
+                    .grad_x = grad_x.mutable_data_ptr(),
+                    .grad_branch = scale_in ? grad_branch.mutable_data_ptr() : nullptr,
+                    .branch_scale = scale_of(scale_B, scale.numel())},
+                   sum, weight, bias);
+  return {grad_x, grad_branch, grad_weight, grad_bias};
+}
+
+/// Whether rows of four neighbours of this map, or of its merged form, are read and written where they lie.
+bool takes_map(const at::Tensor& map, int64_t dim) {
+  const ElementType type = element_type_of(map, "merged_layer_norm");
+  return residual_layer_norm_fits(type, 4 * dim) && dim % (type == ElementType::kFloat ? 4 : 8) == 0 &&
+         map.numel() > 0 && map.numel() / (4 * dim) <= std::numeric_limits<int>::max() && is_readable(map);
+}
+
+RowPlaces places_of(const at::Tensor& x, int64_t half_width, int64_t dim) {
+  return {.quarter = static_cast<int>(dim * x.element_size() / 16),
           .half_width = static_cast<int>(half_width)};
 }
 
-Four merged_layer_norm(const at::Tensor& x_in, const std::optional<at::Tensor>& branch_in,
+Four merged_layer_norm(const at::Tensor& x_in, const MaybeTensor& branch_in, const MaybeTensor& scale_in,
                        const at::Tensor& weight, const at::Tensor& bias, double eps, bool learns) {
   const c10::cuda::CUDAGuard guard(x_in.device());
-  const auto x = x_in.contiguous(), branch = branch_in ? branch_in->contiguous() : at::Tensor();
-  const ElementType type = element_type_of(x, "merged_layer_norm");
-  FATHOM_CHECK(
-      x.dim() == 4 && x.size(1) % 2 == 0 && x.size(2) % 2 == 0 && weight.numel() == 4 * x.size(3) &&
-          bias.numel() == weight.numel() && weight.device() == x.device() && bias.device() == x.device() &&
-          (!branch.defined() || (branch.sizes() == x.sizes() && branch.device() == x.device() &&
-                                 branch.scalar_type() == x.scalar_type())),
-      "[merged_layer_norm] expected a map of even sides, a branch like it, and a weight and a bias of "
-      "four times its width, on {}",
-      x.device().str());
-  const int64_t dim = x.size(3), half_width = x.size(2) / 2;
-  if (!takes_map(type, x, dim) || (branch.defined() && !is_aligned16(branch.const_data_ptr())))
-    return kernels::merged_layer_norm_parts::forward(x, branch_in, weight, bias, eps, learns);
-  auto y = at::empty({x.size(0), x.size(1) / 2, half_width, 4 * dim}, x.options());
-  auto merged = learns ? at::empty_like(y) : at::empty({0}, x.options());
-  auto mean = at::empty({y.size(0), y.size(1), y.size(2), 1}, x.options().dtype(at::kFloat)),
-       scale = at::empty_like(mean);
-  const NormParameters parameters(weight, bias, x.scalar_type());
-  const ResidualLayerNormArgs args = {.x = x.const_data_ptr(),
-                                      .branch = branch.defined() ? branch.const_data_ptr() : nullptr,
-                                      .weight = parameters.weight.const_data_ptr(),
-                                      .bias = parameters.bias.const_data_ptr(),
-                                      .sum = learns ? merged.mutable_data_ptr() : nullptr,
-                                      .y = y.mutable_data_ptr(),
-                                      .mean = mean.mutable_data_ptr<float>(),
-                                      .scale = scale.mutable_data_ptr<float>(),
-                                      .rows = mean.numel(),
-                                      .dim = 4 * dim,
-                                      .eps = static_cast<float>(eps),
-                                      .narrow = parameters.narrow,
-                                      .places = places_of(type, half_width, dim)};
-  C10_CUDA_CHECK(launch_residual_layer_norm(type, args, c10::cuda::getCurrentCUDAStream()));
-  return {merged, y, mean, scale};
+  const auto x = x_in.contiguous(), branch = dense(branch_in), scale_B = dense(scale_in);
+  FATHOM_CHECK(x.dim() == 4 && x.size(1) % 2 == 0 && x.size(2) % 2 == 0,
+               "[merged_layer_norm] expected a map of even sides");
+  check_parameters(x, weight, bias, 4 * x.size(3));
+  check_branch(x, branch, scale_B);
+  const int64_t dim = x.size(3), rows = x.size(1) / 2, columns = x.size(2) / 2;
+  if (!takes_map(x, dim) || !is_readable(branch))
+    return merged_parts::forward(x, branch_in, scale_in, weight, bias, eps, learns);
+  const auto y = at::empty({x.size(0), rows, columns, 4 * dim}, x.options());
+  const auto mean = at::empty({x.size(0), rows, columns, 1}, x.options().dtype(at::kFloat));
+  Four written = {learns ? at::empty_like(y) : at::empty({0}, x.options()), y, mean, at::empty_like(mean)};
+  run_forward({.x = x.const_data_ptr(),
+               .branch = data_of(branch),
+               .eps = static_cast<float>(eps),
+               .branch_scale = scale_of(scale_B, mean.numel()),
+               .places = places_of(x, columns, dim)},
+              written, {weight, bias, x.scalar_type()});
+  return written;
 }
 
-Three merged_layer_norm_backward(const at::Tensor& grad_in, const at::Tensor& merged_in,
-                                 const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
-                                 const at::Tensor& scale) {
+Four merged_layer_norm_backward(const at::Tensor& grad_in, const at::Tensor& merged_in,
+                                const MaybeTensor& scale_in, const at::Tensor& weight, const at::Tensor& bias,
+                                const at::Tensor& mean, const at::Tensor& scale) {
   const c10::cuda::CUDAGuard guard(merged_in.device());
-  const auto grad = grad_in.contiguous(), merged = merged_in.contiguous();
-  FATHOM_CHECK(merged.dim() == 4 && merged.size(3) == weight.numel() && merged.size(3) % 4 == 0 &&
-                   grad.sizes() == merged.sizes() && grad.scalar_type() == merged.scalar_type() &&
-                   bias.numel() == weight.numel() && mean.numel() == scale.numel() &&
-                   scale.numel() * weight.numel() == merged.numel() && grad.device() == merged.device() &&
-                   weight.device() == merged.device() && scale.device() == merged.device() &&
+  const auto grad = grad_in.contiguous(), merged = merged_in.contiguous(), scale_B = dense(scale_in);
+  FATHOM_CHECK(merged.dim() == 4 && merged.size(3) % 4 == 0 && mean.numel() == scale.numel() &&
+                   scale.numel() * merged.size(3) == merged.numel() && scale.device() == merged.device() &&
                    mean.device() == merged.device(),
-               "[merged_layer_norm] expected a gradient like the merged sum and figures of each of its rows");
-  const ElementType type = element_type_of(merged, "merged_layer_norm");
-  const int64_t dim = merged.size(3) / 4, rows = scale.numel();
-  if (!takes_map(type, merged, dim) || !is_aligned16(grad.const_data_ptr()))
-    return kernels::merged_layer_norm_parts::backward(grad, merged, weight, bias, mean, scale);
-  const int64_t blocks = residual_layer_norm_blocks(type, rows, 4 * dim);
-  const NormParameters parameters(weight, bias, merged.scalar_type());
+               "[merged_layer_norm] expected figures of each row of the merged sum");
+  check_parameters(merged, weight, bias, merged.size(3));
+  check_branch(merged, grad, scale_B);
+  const int64_t dim = merged.size(3) / 4;
+  if (!takes_map(merged, dim) || !is_readable(grad))
+    return merged_parts::backward(grad, merged, scale_in, weight, bias, mean, scale);
   auto grad_x = at::empty({merged.size(0), 2 * merged.size(1), 2 * merged.size(2), dim}, merged.options()),
-       partial = at::empty({blocks, 2, 4 * dim}, scale.options());
-  const ResidualLayerNormGradArgs args = {.grad_sum = nullptr,
-                                          .grad = grad.const_data_ptr(),
-                                          .sum = merged.const_data_ptr(),
-                                          .weight = parameters.weight.const_data_ptr(),
-                                          .mean = mean.const_data_ptr<float>(),
-                                          .scale = scale.const_data_ptr<float>(),
-                                          .grad_x = grad_x.mutable_data_ptr(),
-                                          .partial = partial.mutable_data_ptr<float>(),
-                                          .rows = rows,
-                                          .dim = 4 * dim,
-                                          .blocks = blocks,
-                                          .narrow = parameters.narrow,
-                                          .places = places_of(type, merged.size(2), dim)};
-  C10_CUDA_CHECK(launch_residual_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
-  const auto sums = at::sum(partial, {0});
-  return {grad_x, sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
+       grad_branch = branch_room(grad_x, scale_B);
+  auto [grad_weight, grad_bias] =
+      run_backward({.grad = grad.const_data_ptr(),
+                    .mean = mean.const_data_ptr<float>(),
+                    .scale = scale.const_data_ptr<float>(),
+                    .grad_x = grad_x.mutable_data_ptr(),
+                    .grad_branch = scale_in ? grad_branch.mutable_data_ptr() : nullptr,
+                    .branch_scale = scale_of(scale_B, scale.numel()),
+                    .places = places_of(merged, merged.size(2), dim)},
+                   merged, weight, bias);
+  return {grad_x, grad_branch, grad_weight, grad_bias};
 }
 
 }  // namespace

@@ -30,6 +30,11 @@ __device__ inline int64_t place_of(const RowPlaces& places, int64_t row, int vec
   return (above * 2 * half + beside) * quarter + place - neighbour * quarter;
 }
 
+template <typename T>
+__device__ float scale_of(const BranchScale& scale, int64_t row) {
+  return scale.values == nullptr ? 1.0f : to_float(static_cast<const T*>(scale.values)[row / scale.rows]);
+}
+
 template <typename T, int kLanes, int kVectors>
 __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerNormArgs args) {
   using Vector = Vector16<T>;
@@ -47,13 +52,14 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerN
       if (branch != nullptr) added[v] = branch[place];
     }
   auto* to = static_cast<Vector*>(args.sum) + first;
+  const float factor = real ? scale_of<T>(args.branch_scale, row) : 0.0f;
   float total = 0;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     if (!real || lane + v * kLanes >= vectors) continue;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      sums[v].values[i] = from_float<T>(to_float(sums[v].values[i]) + to_float(added[v].values[i]));
+      sums[v].values[i] = from_float<T>(to_float(sums[v].values[i]) + factor * to_float(added[v].values[i]));
       total += to_float(sums[v].values[i]);
     }
     if (args.sum != nullptr) to[lane + v * kLanes] = sums[v];
@@ -140,7 +146,8 @@ __global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualLayer
     total = sum_over_lanes<kLanes>(total) * inverse;
     product = sum_over_lanes<kLanes>(product) * inverse;
     if (!real) continue;
-    auto* grad_x = static_cast<Vector*>(args.grad_x);
+    auto *grad_x = static_cast<Vector*>(args.grad_x), *grad_branch = static_cast<Vector*>(args.grad_branch);
+    const float factor = scale_of<T>(args.branch_scale, row);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int place = lane + v * kLanes;
@@ -154,7 +161,12 @@ __global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualLayer
         result.values[i] =
             from_float<T>(to_float(beside[v].values[i]) + scale * (inner - total - normed * product));
       }
-      grad_x[place_of(args.places, row, vectors, place)] = result;
+      const int64_t to = place_of(args.places, row, vectors, place);
+      grad_x[to] = result;
+      if (grad_branch == nullptr) continue;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) result.values[i] = from_float<T>(factor * to_float(result.values[i]));
+      grad_branch[to] = result;
     }
   }
   float* partial = args.partial + blockIdx.x * int64_t{2} * args.dim;

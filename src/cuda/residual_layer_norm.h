@@ -17,39 +17,49 @@ struct RowPlaces {
   int half_width = 0;  ///< of that map: rows a line of them
 };
 
+/// What a branch is multiplied with: a number of its type for so many neighbouring rows each; null: 1.
+struct BranchScale {
+  const void* values = nullptr;
+  int64_t rows = 1;
+};
+
 /// `x`, `branch` (or null), `sum` (or null), `y`: [rows, dim]; `mean`, `scale`: float32 [rows]; `weight`,
 /// `bias`: [dim] in float32, or with `narrow` in the type of x.
 struct ResidualLayerNormArgs {
-  const void* x;
-  const void* branch;
-  const void* weight;
-  const void* bias;
-  void* sum;
-  void* y;
-  float* mean;
-  float* scale;
-  int64_t rows;
-  int64_t dim;
-  float eps;
-  bool narrow;
+  const void* x = nullptr;
+  const void* branch = nullptr;
+  const void* weight = nullptr;
+  const void* bias = nullptr;
+  void* sum = nullptr;
+  void* y = nullptr;
+  float* mean = nullptr;
+  float* scale = nullptr;
+  int64_t rows = 0;
+  int64_t dim = 0;
+  float eps = 0;
+  bool narrow = false;
+  BranchScale branch_scale = {};
   RowPlaces places = {};
 };
 
-/// `grad_sum`: that of the sum beside the norm's, or null; `grad_x`: of the sum as a whole; `partial`:
-/// float32 [blocks, 2, dim], the sums of a block's rows for weight and bias.
+/// `grad_sum`: that of the sum beside the norm's, or null; `grad_x`: of the sum as a whole; `grad_branch`: of
+/// a branch with a scale, or null; `partial`: float32 [blocks, 2, dim], the sums of a block's rows for weight
+/// and bias.
 struct ResidualLayerNormGradArgs {
-  const void* grad_sum;
-  const void* grad;
-  const void* sum;
-  const void* weight;
-  const float* mean;
-  const float* scale;
-  void* grad_x;
-  float* partial;
-  int64_t rows;
-  int64_t dim;
-  int64_t blocks;
-  bool narrow;
+  const void* grad_sum = nullptr;
+  const void* grad = nullptr;
+  const void* sum = nullptr;
+  const void* weight = nullptr;
+  const float* mean = nullptr;
+  const float* scale = nullptr;
+  void* grad_x = nullptr;
+  void* grad_branch = nullptr;
+  float* partial = nullptr;
+  int64_t rows = 0;
+  int64_t dim = 0;
+  int64_t blocks = 0;
+  bool narrow = false;
+  BranchScale branch_scale = {};
   RowPlaces places = {};
 };
 

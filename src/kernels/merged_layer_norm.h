@@ -4,12 +4,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/residual_layer_norm.h"
+
 namespace fathom::kernels {
 
-/// `layer_norm` of the merged x + branch. `x`: [B, height, width, D], both sides even; `branch`: like x, or
-/// undefined; `weight`, `bias`: [4·D], of x's type or float32; their gradients have their own. Result: [B,
-/// height/2, width/2, 4·D], neighbours by column, then row: upper left, lower left, upper right, lower right.
-at::Tensor merged_layer_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+/// `layer_norm` of the merged x + scale · branch. `x`: [B, height, width, D], both sides even; the branch's
+/// value may be undefined; `weight`, `bias`: [4·D], of x's type or float32; their gradients have their own.
+/// Result: [B, height/2, width/2, 4·D], neighbours by column, then row: upper left, lower left, upper right,
+/// lower right.
+at::Tensor merged_layer_norm(const at::Tensor& x, const Branch& branch, const at::Tensor& weight,
                              const at::Tensor& bias, double eps);
 
 }  // namespace fathom::kernels

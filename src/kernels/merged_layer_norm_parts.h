@@ -3,22 +3,23 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/add.h>
 
 #include <optional>
 #include <tuple>
 #include <utility>
 
-#include "kernels/call.h"
+#include "kernels/residual_layer_norm_parts.h"
 
 namespace fathom::kernels::merged_layer_norm_parts {
 
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-using Forward = Four(const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& weight,
+using residual_layer_norm_parts::Four;
+using residual_layer_norm_parts::Three;
+using Forward = Four(const at::Tensor& x, const std::optional<at::Tensor>& branch,
+                     const std::optional<at::Tensor>& scale_B, const at::Tensor& weight,
                      const at::Tensor& bias, double eps, bool learns);
-using Backward = Three(const at::Tensor& grad, const at::Tensor& merged, const at::Tensor& weight,
-                       const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale);
+using Backward = Four(const at::Tensor& grad, const at::Tensor& merged,
+                      const std::optional<at::Tensor>& scale_B, const at::Tensor& weight,
+                      const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale);
 
 /// [B, height, width, D] → [B, height/2, width/2, 4·D].
 inline at::Tensor merge(const at::Tensor& x) {
@@ -38,23 +39,27 @@ inline at::Tensor split(const at::Tensor& merged) {
 
 /// The merged sum (for the backward pass: may be empty where nothing learns), its norm, and mean and
 /// 1 / deviation of each row.
-inline Four forward(const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& weight,
+inline Four forward(const at::Tensor& x, const std::optional<at::Tensor>& branch,
+                    const std::optional<at::Tensor>& scale_B, const at::Tensor& weight,
                     const at::Tensor& bias, double eps, bool) {
   static const auto norm =
       find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>("fathom::layer_norm");
-  auto merged = merge(branch ? at::add(x, *branch) : x);
+  auto merged = merge(branch ? scaled_sum(x, *branch, scale_B) : x);
   auto [y, mean, scale] = norm.call(merged, weight, bias, eps);
   return {std::move(merged), std::move(y), std::move(mean), std::move(scale)};
 }
 
-/// Gradients of the sum before it was merged, of weight and bias.
-inline Three backward(const at::Tensor& grad, const at::Tensor& merged, const at::Tensor& weight,
-                      const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
+/// Gradients of the sum before it was merged, of the branch (empty where it is the same), weight and bias.
+inline Four backward(const at::Tensor& grad, const at::Tensor& merged,
+                     const std::optional<at::Tensor>& scale_B, const at::Tensor& weight,
+                     const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
   static const auto norm =
       find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                     const at::Tensor&, const at::Tensor&)>("fathom::layer_norm_backward");
   auto [grad_merged, grad_weight, grad_bias] = norm.call(grad, merged, weight, bias, mean, scale);
-  return {split(grad_merged), std::move(grad_weight), std::move(grad_bias)};
+  auto grad_x = split(grad_merged);
+  auto grad_branch = residual_layer_norm_parts::branch_gradient(grad_x, scale_B);
+  return {std::move(grad_x), std::move(grad_branch), std::move(grad_weight), std::move(grad_bias)};
 }
 
 }  // namespace fathom::kernels::merged_layer_norm_parts

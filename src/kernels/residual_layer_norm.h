@@ -8,9 +8,18 @@
 
 namespace fathom::kernels {
 
-/// `x`, `branch`: [..., D] of one type; `weight`, `bias`: [D], of that type or float32; their gradients have
-/// their own. The same numbers as `layer_norm(x + branch)`.
-NormedSum residual_layer_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+/// What is added to a stream.
+struct Branch {
+  at::Tensor value;  ///< like the stream, [B, ...]
+  at::Tensor scale_B =
+      {};  ///< of its type: what each sample's part is multiplied with; undefined: 1. No gradient.
+
+  bool fits(const at::Tensor& x) const;
+};
+
+/// `x`: [..., D]; `weight`, `bias`: [D], of its type or float32; their gradients have their own. The same
+/// numbers as `layer_norm(x + scale · branch)`.
+NormedSum residual_layer_norm(const at::Tensor& x, const Branch& branch, const at::Tensor& weight,
                               const at::Tensor& bias, double eps);
 
 }  // namespace fathom::kernels

@@ -52,11 +52,12 @@ at::Tensor PatchMergingImpl::forward(const at::Tensor& x, const ForwardContext& 
 
 at::Tensor PatchMergingImpl::forward_stream(const Residual& stream, const ForwardContext& context) {
   const int64_t odd_rows = stream.x.size(1) % 2, odd_columns = stream.x.size(2) % 2;
-  const bool is_even = odd_rows + odd_columns == 0, fits = is_even && stream.is_open();
-  at::Tensor x = fits ? stream.x : stream.sum();
+  const bool is_even = odd_rows + odd_columns == 0;
+  const auto branch = is_even ? stream.open() : std::nullopt;
+  auto x = branch ? stream.x : stream.sum();
   if (!is_even) x = at::constant_pad_nd(x, {0, 0, 0, odd_columns, 0, odd_rows});
-  const auto branch = fits ? stream.branch : at::Tensor();
-  return reduction_(kernels::merged_layer_norm(x, branch, norm_->weight(), norm_->bias(), norm_->eps()),
+  return reduction_(kernels::merged_layer_norm(x, branch.value_or(kernels::Branch{}), norm_->weight(),
+                                               norm_->bias(), norm_->eps()),
                     context);
 }
 

@@ -2,8 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/call.h"
 #include "kernels/keyed_dropout.h"
-#include "kernels/residual_layer_norm.h"
+#include "kernels/scaled_sum.h"
 
 namespace fathom {
 namespace {
@@ -20,38 +21,34 @@ at::Tensor dropout(const at::Tensor& x, double probability, int64_t stream, cons
 
 at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                       const ForwardContext& context) {
-  const auto kept = dropout(branch, drop.dropout, drop.stream, context);
-  const auto scale_B = branch_scale(x.options(), drop, context);
-  if (!scale_B.defined()) return at::add(x, kept);
-  std::vector<int64_t> per_sample(static_cast<size_t>(x.dim()), 1);
-  per_sample[0] = x.size(0);
-  return at::addcmul(x, kept, scale_B.view(per_sample));
+  return with_branch(x, branch, drop, context).sum();
 }
 
 at::Tensor Residual::sum() const {
-  return branch.defined() ? at::add(x, branch) : x;
+  return branch.defined() ? kernels::scaled_sum(x, branch, kernels::optional(scale_B)) : x;
+}
+
+std::optional<kernels::Branch> Residual::open() const {
+  const kernels::Branch added = {branch, scale_B};
+  return branch.defined() && added.fits(x) ? std::make_optional(added) : std::nullopt;
 }
 
 Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                      const ForwardContext& context) {
-  const bool drops = context.drops() && (drop.dropout > 0 || drop.drop_path > 0);
-  return drops ? Residual{add_branch(x, branch, drop, context)} : Residual{x, branch};
-}
-
-bool Residual::is_open() const {
-  return branch.defined() && branch.scalar_type() == x.scalar_type() && branch.sizes() == x.sizes();
+  return {x, dropout(branch, drop.dropout, drop.stream, context), branch_scale(x.options(), drop, context)};
 }
 
 kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm) {
-  if (stream.is_open())
-    return kernels::residual_rms_norm(stream.x, stream.branch, norm->weight(), norm->eps());
+  const auto branch = stream.open();
+  if (branch && !branch->scale_B.defined())
+    return kernels::residual_rms_norm(stream.x, branch->value, norm->weight(), norm->eps());
   const auto sum = stream.sum();
   return {sum, norm->forward(sum)};
 }
 
 kernels::NormedSum normed_sum(const Residual& stream, const LayerNorm& norm) {
-  if (stream.is_open())
-    return kernels::residual_layer_norm(stream.x, stream.branch, norm->weight(), norm->bias(), norm->eps());
+  if (const auto branch = stream.open())
+    return kernels::residual_layer_norm(stream.x, *branch, norm->weight(), norm->bias(), norm->eps());
   const auto sum = stream.sum();
   return {sum, norm->forward(sum)};
 }

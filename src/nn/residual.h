@@ -5,7 +5,9 @@
 #include <c10/core/TensorOptions.h>
 
 #include <cstdint>
+#include <optional>
 
+#include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "nn/forward_context.h"
 #include "nn/norm.h"
@@ -31,15 +33,16 @@ at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const Branc
 /// may be one pass.
 struct Residual {
   at::Tensor x;
-  at::Tensor branch = {};  ///< undefined: `x` is the sum
-  bool is_spare = false;   ///< nobody else reads `x`: who takes the stream may write over it
+  at::Tensor branch = {};   ///< undefined: `x` is the sum
+  at::Tensor scale_B = {};  ///< what each sample's branch is multiplied with; undefined: 1
+  bool is_spare = false;    ///< nobody else reads `x`: who takes the stream may write over it
 
   at::Tensor sum() const;
-  /// Whether a norm may take the sum in its own pass.
-  bool is_open() const;
+  /// The branch, if a norm may add it in its own pass.
+  std::optional<kernels::Branch> open() const;
 };
 
-/// `add_branch`, later: at once only where the context drops some of the branch.
+/// `add_branch`, later.
 Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                      const ForwardContext& context);
 

@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -202,7 +203,7 @@ TEST_F(CudaKernels, ResidualLayerNormAndItsGradients) {
           const at::Tensor a = leaf(x, precision), b = leaf(branch, precision);
           const auto parameters = precision == at::kDouble || narrow ? precision : at::kFloat;
           const at::Tensor w = leaf(weight, parameters), c = leaf(bias, parameters);
-          const auto [sum, y] = kernels::residual_layer_norm(a, b, w, c, 1e-5);
+          const auto [sum, y] = kernels::residual_layer_norm(a, {b}, w, c, 1e-5);
           const at::Tensor slope = grad_y.to(options);
           if (with_sum)
             ((sum * grad_sum.to(options)).sum() + (y * slope).sum()).backward();
@@ -218,6 +219,41 @@ TEST_F(CudaKernels, ResidualLayerNormAndItsGradients) {
             EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
         }
       }
+}
+
+/// Both forms, with samples whose branch is left out.
+TEST_F(CudaKernels, LayerNormsOfBranchesScaledBySample) {
+  for (const auto type : {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble})
+    for (const bool merges : {false, true}) {
+      const at::Tensor x = (at::randn({3, 6, 10, 96}) + 0.5).to(type),
+                       branch = at::randn({3, 6, 10, 96}).to(type), scale_B = at::tensor({0.0, 1.25, 0.5});
+      const int64_t dim = merges ? 384 : 96;
+      const at::Tensor weight = at::randn({dim}), bias = at::randn({dim});
+      const auto run = [&](at::Device device, at::ScalarType precision) {
+        const auto options = at::TensorOptions(device).dtype(precision);
+        const at::Tensor a = x.to(options).clone().requires_grad_(),
+                         b = branch.to(options).clone().requires_grad_(), w = weight.to(options),
+                         c = bias.to(options);
+        const kernels::Branch added = {b, scale_B.to(options)};
+        at::Tensor y, sum;
+        if (merges)
+          y = kernels::merged_layer_norm(a, added, w, c, 1e-5);
+        else
+          std::tie(sum, y) = [&] {
+            auto both = kernels::residual_layer_norm(a, added, w, c, 1e-5);
+            return std::pair{both.sum, both.y};
+          }();
+        const at::Tensor objective = y.to(at::kDouble).sin().sum();
+        (merges ? objective : objective + sum.to(at::kDouble).square().sum()).backward();
+        return std::vector<at::Tensor>{y.detach(), a.grad(), b.grad()};
+      };
+      const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
+      const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance)
+            << c10::toString(type) << merges << i;
+      EXPECT_EQ(got[2][0].abs().max().item<double>(), 0) << "its branch is left out";
+    }
 }
 
 TEST_F(CudaKernels, MergedLayerNormAndItsGradients) {
@@ -241,11 +277,12 @@ TEST_F(CudaKernels, MergedLayerNormAndItsGradients) {
           const auto parameters = precision == at::kDouble ? at::kDouble : at::kFloat;
           const at::Tensor w = leaf(weight, parameters), c = leaf(bias, parameters);
           const at::Tensor added = branched ? b : at::Tensor();
-          const at::Tensor y = kernels::merged_layer_norm(a, added, w, c, 1e-5);
+          const at::Tensor y = kernels::merged_layer_norm(a, {added}, w, c, 1e-5);
           y.backward(grad.to(options));
           EXPECT_TRUE(!branched || at::equal(a.grad(), b.grad()));
-          EXPECT_TRUE(at::equal(y, kernels::merged_layer_norm(a.detach(), branched ? b.detach() : added,
-                                                              w.detach(), c.detach(), 1e-5)))
+          const kernels::Branch fixed = {branched ? b.detach() : at::Tensor()};
+          EXPECT_TRUE(
+              at::equal(y, kernels::merged_layer_norm(a.detach(), fixed, w.detach(), c.detach(), 1e-5)))
               << "without gradients";
           return std::vector<at::Tensor>{y.detach(), a.grad(), w.grad(), c.grad()};
         };

@@ -133,7 +133,7 @@ TEST(ResidualLayerNorm, IsTheNormOfTheRoundedSumForwardAndBackward) {
                    weight = random_tensor({shape.back()}, parameters).requires_grad_(),
                    bias = random_tensor({shape.back()}, parameters).requires_grad_();
         const auto grad_sum = random_tensor(shape, type), grad_y = random_tensor(shape, type);
-        const auto both = kernels::residual_layer_norm(x, branch, weight, bias, 1e-5);
+        const auto both = kernels::residual_layer_norm(x, {branch}, weight, bias, 1e-5);
         const auto grads =
             torch::autograd::grad({both.sum, both.y}, {x, branch, weight, bias}, {grad_sum, grad_y});
         const auto sum = x.detach() + branch.detach();
@@ -155,21 +155,53 @@ TEST(ResidualLayerNorm, GradientsByFiniteDifferences) {
   const std::vector<at::Tensor> inputs = {at::randn({3, 5}, at::kDouble), at::randn({3, 5}, at::kDouble),
                                           at::randn({5}, at::kDouble), at::randn({5}, at::kDouble)};
   const auto outputs = [](const auto& in) {
-    return kernels::residual_layer_norm(in[0], in[1], in[2], in[3], 1e-5);
+    return kernels::residual_layer_norm(in[0], {in[1]}, in[2], in[3], 1e-5);
   };
   expect_gradients([&](const auto& in) { return outputs(in).y; }, inputs);
   expect_gradients([&](const auto& in) { return outputs(in).sum * outputs(in).y; }, inputs);
   expect_gradients(
       [&](const auto& in) {
-        return kernels::residual_layer_norm(in[0], in[1], inputs[2], inputs[3], 1e-5).sum.square();
+        return kernels::residual_layer_norm(in[0], {in[1]}, inputs[2], inputs[3], 1e-5).sum.square();
       },
       {inputs[0], inputs[1]});
   const auto refuses = [&](const at::Tensor& branch, const at::Tensor& bias) {
-    EXPECT_THROW(kernels::residual_layer_norm(inputs[0], branch, inputs[2], bias, 1e-5), Error);
+    EXPECT_THROW(kernels::residual_layer_norm(inputs[0], {branch}, inputs[2], bias, 1e-5), Error);
   };
   refuses(at::ones({3, 4}, at::kDouble), inputs[3]);
   refuses(at::ones({3, 5}), inputs[3]);
   refuses(inputs[1], at::ones({4}, at::kDouble));
+}
+
+/// As stochastic depth scales branches: some samples' are left out.
+TEST(ResidualLayerNorm, AddsABranchScaledBySample) {
+  at::manual_seed(27);
+  const auto scale_B = at::tensor({0.0, 1.25, 0.5}, at::kDouble);
+  const std::vector<at::Tensor> inputs = {at::randn({3, 2, 4, 2}, at::kDouble),
+                                          at::randn({3, 2, 4, 2}, at::kDouble)};
+  const auto weight = at::randn({2}, at::kDouble), bias = at::randn({2}, at::kDouble),
+             wide = at::randn({8}, at::kDouble), wide_bias = at::randn({8}, at::kDouble);
+  const auto sum = inputs[0] + inputs[1] * scale_B.view({3, 1, 1, 1});
+  const kernels::Branch branch = {inputs[1], scale_B};
+  EXPECT_LT(relative_error(kernels::residual_layer_norm(inputs[0], branch, weight, bias, 1e-5).y,
+                           kernels::layer_norm(sum, weight, bias, 1e-5)),
+            1e-12);
+  EXPECT_LT(relative_error(kernels::merged_layer_norm(inputs[0], branch, wide, wide_bias, 1e-5),
+                           kernels::merged_layer_norm(sum, {}, wide, wide_bias, 1e-5)),
+            1e-12);
+  const auto outputs = [&](const auto& in) {
+    return kernels::residual_layer_norm(in[0], {in[1], scale_B}, weight, bias, 1e-5);
+  };
+  expect_gradients([&](const auto& in) { return outputs(in).sum * outputs(in).y; }, inputs);
+  expect_gradients([&](const auto& in) { return outputs(in).sum.square(); }, inputs);
+  expect_gradients(
+      [&](const auto& in) {
+        return kernels::merged_layer_norm(in[0], {in[1], scale_B}, wide, wide_bias, 1e-5);
+      },
+      inputs);
+  EXPECT_THROW(
+      kernels::residual_layer_norm(inputs[0], {inputs[1], at::ones({2}, at::kDouble)}, weight, bias, 1e-5),
+      Error);
+  EXPECT_THROW(kernels::merged_layer_norm(inputs[0], {{}, scale_B}, wide, wide_bias, 1e-5), Error);
 }
 
 /// Neighbours one by one: by column, then row.
@@ -194,7 +226,7 @@ TEST(MergedLayerNorm, IsTheNormOfMergedNeighbours) {
       const size_t last = inputs.size() - 1;
       const auto got = value_and_gradients(
           [&](const auto& in) {
-            return kernels::merged_layer_norm(in[0], of(in), in[last - 1], in[last], 1e-5);
+            return kernels::merged_layer_norm(in[0], {of(in)}, in[last - 1], in[last], 1e-5);
           },
           inputs, grad);
       const auto expected = value_and_gradients(
@@ -206,19 +238,19 @@ TEST(MergedLayerNorm, IsTheNormOfMergedNeighbours) {
       for (size_t i = 0; i < got.size(); ++i)
         EXPECT_LT(relative_error(got[i], expected[i]), 4 * tolerance_of(type)) << c10::toString(type) << i;
       const at::NoGradGuard no_grad;
-      EXPECT_TRUE(at::equal(kernels::merged_layer_norm(x, of(inputs), weight, bias, 1e-5), got[0]));
+      EXPECT_TRUE(at::equal(kernels::merged_layer_norm(x, {of(inputs)}, weight, bias, 1e-5), got[0]));
     }
   const auto ones = at::ones({8});
   EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 3, 2, 2}), {}, ones, ones, 1e-5), Error);
   EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 2, 2, 3}), {}, ones, ones, 1e-5), Error);
-  EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 2, 2, 2}), at::ones({1, 2, 2, 1}), ones, ones, 1e-5),
+  EXPECT_THROW(kernels::merged_layer_norm(at::ones({1, 2, 2, 2}), {at::ones({1, 2, 2, 1})}, ones, ones, 1e-5),
                Error);
 }
 
 TEST(MergedLayerNorm, GradientsByFiniteDifferences) {
   at::manual_seed(26);
   expect_gradients(
-      [](const auto& in) { return kernels::merged_layer_norm(in[0], in[1], in[2], in[3], 1e-5); },
+      [](const auto& in) { return kernels::merged_layer_norm(in[0], {in[1]}, in[2], in[3], 1e-5); },
       {at::randn({1, 2, 4, 2}, at::kDouble), at::randn({1, 2, 4, 2}, at::kDouble),
        at::randn({8}, at::kDouble), at::randn({8}, at::kDouble)});
 }
