@@ -206,7 +206,7 @@ Kernel linear_gelu_kernel(const Operands& make) {
           {x, weight, bias},
           [=] { return std::vector{kernels::linear_gelu(x, weight, bias)}; },
           {numbers, flops},
-          {2 * numbers + 12 * make.numbers(), 2 * flops}};
+          {2 * numbers + 16 * make.numbers(), 2 * flops}};
 }
 
 Kernel attention_kernel(const Operands& make) {

@@ -30,7 +30,7 @@ void add_swin_stage(LeastWork& work, const SwinConfig& config, int64_t stage, in
   const double flops = 4.0 * static_cast<double>(blocks * padded_rows) * static_cast<double>(places * dim);
   work.traffic.push_back({"norms", moved(8 * dim, 8 * dim)});
   work.traffic.push_back({"window_attention", moved(4 * dim, 7 * dim), (way.trains ? 3 : 1) * flops});
-  work.traffic.push_back({"gelu", moved(way.trains ? 2 * inner : 0, 3 * inner)});
+  work.traffic.push_back({"gelu", moved(way.trains ? inner : 0, 3 * inner)});
   if (stage + 1 == config.num_stages()) return;
   const int64_t next_side = config.stage_side(stage + 1);
   work.products.push_back({images * next_side * next_side, 4 * dim, 2 * dim});

@@ -43,6 +43,10 @@ using PlainEpilogue = cutlass::epilogue::fusion::LinearCombination<Out, float, v
 template <typename Out>
 using BiasGeluEpilogue = cutlass::epilogue::fusion::LinCombPerColBiasEltAct<cutlass::epilogue::thread::GELU,
                                                                             Out, float, Out, void>;
+/// The same, which also writes sum + bias in Out's type.
+template <typename Out>
+using KeptGeluEpilogue = cutlass::epilogue::fusion::LinCombPerColBiasEltActAux<
+    cutlass::layout::RowMajor, cutlass::epilogue::thread::GELU, Out, float, Out, Out, void>;
 
 /// out [m, n] = a bᵀ, of a [m, k] and b [n, k]. With `splits`, parts of k go to an output each: [splits, m,
 /// n].
@@ -56,6 +60,7 @@ struct GemmArgs {
   int k;
   int splits = 1;
   const void* bias = nullptr;  ///< [n], for an epilogue that takes one
+  void* kept = nullptr;        ///< [m, n], for an epilogue that writes what enters its activation
 };
 
 /// What the count shortens: m or k.
@@ -110,8 +115,13 @@ class Gemm {
     arguments.mainloop.dB = stride_of<typename Kernel::StrideB>(args.n, args.k);
     arguments.epilogue.thread.alpha = 1.0f;
     arguments.epilogue.thread.beta = 0.0f;
-    if constexpr (!std::is_same_v<Fusion, PlainEpilogue<Out>>)
+    if constexpr (Fusion::IsPerColBiasSupported)
       arguments.epilogue.thread.bias_ptr = static_cast<const Out*>(args.bias);
+    if constexpr (Fusion::IsAuxOutSupported) {
+      auto& kept = arguments.epilogue.thread;
+      kept.aux_ptr = static_cast<Out*>(args.kept);
+      kept.dAux = stride_of<std::decay_t<decltype(kept.dAux)>>(args.m, args.n);
+    }
     arguments.epilogue.ptr_D = static_cast<Out*>(args.out);
     arguments.epilogue.dD = stride_of<typename Kernel::StrideD>(args.m, args.n);
     arguments.hw_info = {device, multiprocessors};

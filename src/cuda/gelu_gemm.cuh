@@ -13,19 +13,25 @@ inline bool takes_square_tiles(int64_t rows, int64_t columns) {
   return 2 * pair_turns(rows, columns, 128, 128) <= pair_turns(rows, columns, 64, 128);
 }
 
-template <typename T>
-cudaError_t GeluGemm<T>::run(const LinearGeluArgs& args, cudaStream_t stream) {
-  using Element = CutlassType<T>;
-  using Epilogue = BiasGeluEpilogue<Element>;
-  const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
-            in = static_cast<int>(args.in_dim);
-  GemmArgs gemm{args.x, args.weight, args.y, {nullptr, rows}, rows, out, in};
-  gemm.bias = args.bias;
-  if (takes_square_tiles(rows, out))
+template <typename Element, typename Epilogue>
+cudaError_t run_gelu_gemm(const GemmArgs& gemm, cudaStream_t stream) {
+  if (takes_square_tiles(gemm.m, gemm.n))
     return Gemm<Element, Element, RowMajor, ColumnMajor, SquareShape, Counted::kRows, Epilogue>::launch(
         gemm, stream);
   return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows, Epilogue>::launch(gemm,
                                                                                                      stream);
+}
+
+template <typename T>
+cudaError_t GeluGemm<T>::run(const LinearGeluArgs& args, cudaStream_t stream) {
+  using Element = CutlassType<T>;
+  const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
+            in = static_cast<int>(args.in_dim);
+  GemmArgs gemm{args.x, args.weight, args.y, {nullptr, rows}, rows, out, in};
+  gemm.bias = args.bias;
+  gemm.kept = args.inner;
+  return args.inner == nullptr ? run_gelu_gemm<Element, BiasGeluEpilogue<Element>>(gemm, stream)
+                               : run_gelu_gemm<Element, KeptGeluEpilogue<Element>>(gemm, stream);
 }
 
 }  // namespace fathom::cuda

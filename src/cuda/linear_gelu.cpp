@@ -23,7 +23,8 @@ namespace fathom::cuda {
 namespace {
 
 /// On other cards than Hopper's the activation is a pass of its own.
-at::Tensor linear_gelu(const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& bias_in) {
+std::tuple<at::Tensor, at::Tensor> linear_gelu(const at::Tensor& x_in, const at::Tensor& weight_in,
+                                               const at::Tensor& bias_in, bool keep) {
   const c10::cuda::CUDAGuard guard(x_in.device());
   const auto x = x_in.contiguous(), weight = weight_in.contiguous(), bias = bias_in.contiguous();
   FATHOM_CHECK(weight.dim() == 2 && x.dim() > 0 && x.size(-1) == weight.size(1) && bias.dim() == 1 &&
@@ -36,19 +37,24 @@ at::Tensor linear_gelu(const at::Tensor& x_in, const at::Tensor& weight_in, cons
                     linear_gelu_fits(type, rows, in, out) && weight.scalar_type() == x.scalar_type() &&
                     bias.scalar_type() == x.scalar_type() && is_aligned16(x.const_data_ptr()) &&
                     is_aligned16(weight.const_data_ptr()) && is_aligned16(bias.const_data_ptr());
-  if (!fits) return at::gelu(at::linear(x, weight, bias));
+  const auto nothing = at::empty({0}, x.options());
+  if (!fits) {
+    const auto inner = at::linear(x, weight, bias);
+    return {at::gelu(inner), keep ? inner : nothing};
+  }
   auto shape = x.sizes().vec();
   shape.back() = out;
-  auto y = at::empty(shape, x.options());
+  auto y = at::empty(shape, x.options()), inner = keep ? at::empty_like(y) : nothing;
   const LinearGeluArgs args = {.x = x.const_data_ptr(),
                                .weight = weight.const_data_ptr(),
                                .bias = bias.const_data_ptr(),
                                .y = y.mutable_data_ptr(),
+                               .inner = keep ? inner.mutable_data_ptr() : nullptr,
                                .rows = rows,
                                .in_dim = in,
                                .out_dim = out};
   C10_CUDA_CHECK(launch_linear_gelu(type, args, c10::cuda::getCurrentCUDAStream()));
-  return y;
+  return {y, inner};
 }
 
 std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad_in, const at::Tensor& x_in) {

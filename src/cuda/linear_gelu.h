@@ -9,13 +9,15 @@
 
 namespace fathom::cuda {
 
-/// y = GELU(x weightᵀ + bias), summed in float32. `x`: [rows, in_dim]; `weight`: [out_dim, in_dim]; `bias`:
-/// [out_dim]; `y`: [rows, out_dim]; all of one type, contiguous, at multiples of 16 bytes.
+/// y = GELU(inner), inner = x weightᵀ + bias, summed in float32. `x`: [rows, in_dim]; `weight`: [out_dim,
+/// in_dim]; `bias`: [out_dim]; `y`, `inner` (or null): [rows, out_dim]; all of one type, contiguous, at
+/// multiples of 16 bytes. y does not see how inner is rounded.
 struct LinearGeluArgs {
   const void* x;
   const void* weight;
   const void* bias;
   void* y;
+  void* inner;
   int64_t rows;
   int64_t in_dim;
   int64_t out_dim;

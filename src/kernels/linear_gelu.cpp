@@ -1,7 +1,6 @@
 #include "kernels/linear_gelu.h"
 
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -22,16 +21,35 @@ std::vector<int64_t> with_last(const at::Tensor& x, int64_t size) {
   return shape;
 }
 
+/// Whether the product may write GELU's result: there is a kernel, of 16 bits and of vectors of 16 bytes.
+bool writes_gelu(const at::Tensor& x, const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::linear_gelu", "");
+  return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
+         weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0 &&
+         op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+}
+
+/// GELU's result, and with `keep` what it is taken of. All of one type; no gradient.
+std::tuple<at::Tensor, at::Tensor> call_linear_gelu(const at::Tensor& x, const at::Tensor& weight,
+                                                    const at::Tensor& bias, bool keep) {
+  static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>("fathom::linear_gelu");
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return writes_gelu(x, weight) ? op.call(x, weight, bias, keep)
+                                : linear_gelu_ref::forward(x, weight, bias, keep);
+}
+
 struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight, const at::Tensor& bias, const LinearTypes& types) {
     const auto operand = narrowed_weight(weight, x.scalar_type(), types.copies),
                added = narrowed_weight(bias, x.scalar_type(), types.copies);
-    at::AutoDispatchBelowADInplaceOrView below;
-    const auto rows = x.reshape({-1, x.size(-1)}), inner = at::linear(rows, operand, added);
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const auto rows = x.reshape({-1, x.size(-1)});
+    const auto [y, inner] = call_linear_gelu(rows, operand, added, true);
     context->save_for_backward({rows, operand, inner});
     keep_parameters(*context, weight, bias, types.rooms);
-    return at::gelu(inner).view(with_last(x, weight.size(0)));
+    return y.view(with_last(x, weight.size(0)));
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
@@ -47,24 +65,6 @@ struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {
   }
 };
 
-/// Whether the product may write GELU's result: there is a kernel, of 16 bits and of vectors of 16 bytes.
-bool writes_gelu(const at::Tensor& x, const at::Tensor& weight) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::linear_gelu", "");
-  return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
-         weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0 &&
-         op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
-}
-
-at::Tensor without_gradient(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                            const LinearTypes& types) {
-  static const auto op =
-      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>("fathom::linear_gelu");
-  const auto operand = narrowed_weight(weight, x.scalar_type(), types.copies),
-             added = narrowed_weight(bias, x.scalar_type(), types.copies);
-  const at::AutoDispatchBelowADInplaceOrView below;
-  return writes_gelu(x, weight) ? op.call(x, operand, added) : linear_gelu_ref::forward(x, operand, added);
-}
-
 }  // namespace
 
 at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -77,12 +77,15 @@ at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::
   const auto type = product_type(x), result = types.result.value_or(x.scalar_type());
   const bool learns =
       c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || bias.requires_grad());
-  if (!learns) return without_gradient(x.to(type), weight, bias, types).to(result);
+  if (!learns)
+    return std::get<0>(call_linear_gelu(x.to(type), narrowed_weight(weight, type, types.copies),
+                                        narrowed_weight(bias, type, types.copies), false))
+        .to(result);
   return LinearGeluFunction::apply(x.to(type), weight, bias, types).to(result);
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
-  library.def("linear_gelu(Tensor x, Tensor weight, Tensor bias) -> Tensor");
+  library.def("linear_gelu(Tensor x, Tensor weight, Tensor bias, bool keep) -> (Tensor, Tensor)");
   library.def("gelu_grad_sum(Tensor grad, Tensor x) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {

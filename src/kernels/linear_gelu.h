@@ -11,13 +11,15 @@
 namespace fathom::kernels {
 
 /// What `at::gelu(linear(x, weight, bias, types))` is, but for roundings between the two: on a Hopper GPU the
-/// product itself writes it where nothing learns. For the backward pass x and the product's result are kept,
-/// and one pass over the gradient gives that before GELU and the bias's.
+/// product itself writes it. For the backward pass x and the product's result are kept, and one pass over the
+/// gradient gives that before GELU and the bias's.
 at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        const LinearTypes& types = {});
 
 namespace linear_gelu_ref {
-at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+/// GELU's result, and with `keep` what it is taken of, else nothing.
+std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& weight,
+                                           const at::Tensor& bias, bool keep);
 /// Of a gradient behind GELU(x): that of x, and its sum over all dimensions but the last, in float32 or
 /// wider.
 std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x);

@@ -1,3 +1,4 @@
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/linear.h>
@@ -7,8 +8,11 @@
 
 namespace fathom::kernels::linear_gelu_ref {
 
-at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return at::gelu(at::linear(x, weight, bias));
+std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& weight,
+                                           const at::Tensor& bias, bool keep) {
+  auto inner = at::linear(x, weight, bias);
+  auto y = at::gelu(inner);
+  return {std::move(y), keep ? std::move(inner) : at::empty({0}, x.options())};
 }
 
 std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x) {
