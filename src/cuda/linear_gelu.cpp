@@ -16,8 +16,8 @@
 
 #include <tuple>
 
-#include "cuda/element_type_of.h"
 #include "cuda/registration.h"
+#include "cuda/sum_of_parts.h"
 
 namespace fathom::cuda {
 namespace {
@@ -82,7 +82,7 @@ std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad_in, cons
                              .dim = dim,
                              .blocks = blocks};
   C10_CUDA_CHECK(launch_gelu_grad(type, args, c10::cuda::getCurrentCUDAStream()));
-  return {grad_x, at::sum(partial, {0})};
+  return {grad_x, sum_of_parts(partial, at::kFloat)};
 }
 
 }  // namespace

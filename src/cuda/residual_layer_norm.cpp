@@ -4,7 +4,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -13,8 +12,9 @@
 
 #include <limits>
 
-#include "cuda/element_type_of.h"
+#include "cuda/norm_tensors.h"
 #include "cuda/registration.h"
+#include "cuda/sum_of_parts.h"
 #include "kernels/merged_layer_norm_parts.h"
 #include "kernels/residual_layer_norm_parts.h"
 
@@ -44,11 +44,6 @@ struct NormParameters {
     return is_aligned16(dense.const_data_ptr()) ? dense : dense.clone();
   }
 };
-
-/// Where 16-byte accesses may begin; of what is not there, too.
-bool is_readable(const at::Tensor& x) {
-  return !x.defined() || is_aligned16(x.const_data_ptr());
-}
 
 /// Dense, or undefined.
 at::Tensor dense(const MaybeTensor& x) {
@@ -110,15 +105,15 @@ std::pair<at::Tensor, at::Tensor> run_backward(ResidualLayerNormGradArgs args, c
   const NormParameters parameters(weight, bias, sum.scalar_type());
   args.dim = weight.numel();
   args.rows = sum.numel() / args.dim;
-  args.blocks = residual_layer_norm_blocks(type, args.rows, args.dim);
+  args.blocks = norm_row_blocks(type, args.rows, args.dim);
   auto partial = at::empty({args.blocks, 2, args.dim}, sum.options().dtype(at::kFloat));
   args.sum = sum.const_data_ptr();
   args.weight = parameters.weight.const_data_ptr();
   args.partial = partial.mutable_data_ptr<float>();
   args.narrow = parameters.narrow;
   C10_CUDA_CHECK(launch_residual_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
-  const auto sums = at::sum(partial, {0});
-  return {sums.select(0, 0).to(weight.scalar_type()), sums.select(0, 1).to(bias.scalar_type())};
+  const auto sums = sum_of_parts(partial, weight.scalar_type());
+  return {sums.select(0, 0), sums.select(0, 1).to(bias.scalar_type())};
 }
 
 Four residual_layer_norm(const at::Tensor& x_in, const at::Tensor& branch_in, const MaybeTensor& scale_in,
@@ -128,12 +123,9 @@ Four residual_layer_norm(const at::Tensor& x_in, const at::Tensor& branch_in, co
   FATHOM_CHECK(x.dim() > 0, "[residual_layer_norm] expected rows, got a number");
   check_parameters(x, weight, bias, x.size(-1));
   check_branch(x, branch, scale_B);
-  const ElementType type = element_type_of(x, "residual_layer_norm");
-  if (!residual_layer_norm_fits(type, x.size(-1)) || !is_readable(x) || !is_readable(branch))
+  if (!norm_rows_fit(x, {x, branch}, "residual_layer_norm"))
     return residual_parts::forward(x, branch, scale_in, weight, bias, eps);
-  auto shape = x.sizes().vec();
-  shape.back() = 1;
-  const auto mean = at::empty(shape, x.options().dtype(at::kFloat));
+  const auto mean = empty_row_figures(x);
   Four written = {at::empty_like(x), at::empty_like(x), mean, at::empty_like(mean)};
   if (x.numel() == 0) return written;
   run_forward({.x = x.const_data_ptr(),
@@ -160,9 +152,7 @@ Four residual_layer_norm_backward(const MaybeTensor& grad_sum_in, const at::Tens
   check_branch(sum, beside, {});
   auto grad_x = at::empty_like(sum), grad_branch = branch_room(grad_x, scale_B);
   if (sum.numel() == 0) return {grad_x, grad_branch, at::zeros_like(weight), at::zeros_like(bias)};
-  const ElementType type = element_type_of(sum, "residual_layer_norm");
-  if (!residual_layer_norm_fits(type, sum.size(-1)) || !is_readable(grad) || !is_readable(sum) ||
-      !is_readable(beside))
+  if (!norm_rows_fit(sum, {grad, sum, beside}, "residual_layer_norm"))
     return residual_parts::backward(grad_sum_in, grad, sum, scale_in, weight, bias, mean, scale);
   auto [grad_weight, grad_bias] =
       run_backward({.grad_sum = data_of(beside),
@@ -179,8 +169,8 @@ Four residual_layer_norm_backward(const MaybeTensor& grad_sum_in, const at::Tens
 /// Whether rows of four neighbours of this map, or of its merged form, are read and written where they lie.
 bool takes_map(const at::Tensor& map, int64_t dim) {
   const ElementType type = element_type_of(map, "merged_layer_norm");
-  return residual_layer_norm_fits(type, 4 * dim) && dim % (type == ElementType::kFloat ? 4 : 8) == 0 &&
-         map.numel() > 0 && map.numel() / (4 * dim) <= std::numeric_limits<int>::max() && is_readable(map);
+  return norm_row_fits(type, 4 * dim) && norm_vectors(type, dim) > 0 && map.numel() > 0 &&
+         map.numel() / (4 * dim) <= std::numeric_limits<int>::max() && are_aligned16({map.const_data_ptr()});
 }
 
 RowPlaces places_of(const at::Tensor& x, int64_t half_width, int64_t dim) {
@@ -197,10 +187,9 @@ Four merged_layer_norm(const at::Tensor& x_in, const MaybeTensor& branch_in, con
   check_parameters(x, weight, bias, 4 * x.size(3));
   check_branch(x, branch, scale_B);
   const int64_t dim = x.size(3), rows = x.size(1) / 2, columns = x.size(2) / 2;
-  if (!takes_map(x, dim) || !is_readable(branch))
+  if (!takes_map(x, dim) || !are_aligned16({data_of(branch)}))
     return merged_parts::forward(x, branch_in, scale_in, weight, bias, eps, learns);
-  const auto y = at::empty({x.size(0), rows, columns, 4 * dim}, x.options());
-  const auto mean = at::empty({x.size(0), rows, columns, 1}, x.options().dtype(at::kFloat));
+  const auto y = at::empty({x.size(0), rows, columns, 4 * dim}, x.options()), mean = empty_row_figures(y);
   Four written = {learns ? at::empty_like(y) : at::empty({0}, x.options()), y, mean, at::empty_like(mean)};
   run_forward({.x = x.const_data_ptr(),
                .branch = data_of(branch),
@@ -223,7 +212,7 @@ Four merged_layer_norm_backward(const at::Tensor& grad_in, const at::Tensor& mer
   check_parameters(merged, weight, bias, merged.size(3));
   check_branch(merged, grad, scale_B);
   const int64_t dim = merged.size(3) / 4;
-  if (!takes_map(merged, dim) || !is_readable(grad))
+  if (!takes_map(merged, dim) || !are_aligned16({grad.const_data_ptr()}))
     return merged_parts::backward(grad, merged, scale_in, weight, bias, mean, scale);
   auto grad_x = at::empty({merged.size(0), 2 * merged.size(1), 2 * merged.size(2), dim}, merged.options()),
        grad_branch = branch_room(grad_x, scale_B);

@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerN
 
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
 template <typename T, int kLanes, int kVectors>
-__global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualLayerNormGradArgs args) {
+__global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
+    backward_kernel(ResidualLayerNormGradArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   extern __shared__ float shared[];  // [kNormRowWarps, dim]
@@ -174,32 +175,11 @@ __global__ void __launch_bounds__(kNormRowThreads) backward_kernel(ResidualLayer
   add_columns<kLanes>(bias_sum, args.dim, shared, partial + args.dim);
 }
 
-/// Calls `run` with an element, lanes and vectors.
-template <typename Run>
-cudaError_t with_normed_row(ElementType type, int64_t dim, const Run& run) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    if constexpr (std::is_same_v<T, double>)
-      return cudaErrorInvalidValue;
-    else
-      return with_norm_shape(dim / Vector16<T>::kWidth,
-                             [&](auto lanes, auto vectors) { return run(element, lanes, vectors); });
-  });
-}
-
 }  // namespace
-
-bool residual_layer_norm_fits(ElementType type, int64_t dim) {
-  return norm_row_fits(type, dim);
-}
-
-int64_t residual_layer_norm_blocks(ElementType type, int64_t rows, int64_t dim) {
-  return norm_row_blocks(type, rows, dim);
-}
 
 cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNormArgs& args,
                                        cudaStream_t stream) {
-  return with_normed_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     forward_kernel<T, kLanes, kVectors>
@@ -210,7 +190,7 @@ cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNorm
 
 cudaError_t launch_residual_layer_norm_grad(ElementType type, const ResidualLayerNormGradArgs& args,
                                             cudaStream_t stream) {
-  return with_normed_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);

@@ -63,11 +63,8 @@ struct ResidualLayerNormGradArgs {
   RowPlaces places = {};
 };
 
-/// Whether a row's vectors fit the registers of a warp. Pointers have to lie at multiples of 16 bytes, and
-/// rows of a map be fewer than 2³¹.
-bool residual_layer_norm_fits(ElementType type, int64_t dim);
-/// Blocks of the backward pass: the same for the same sizes, so that sums do not change from run to run.
-int64_t residual_layer_norm_blocks(ElementType type, int64_t rows, int64_t dim);
+/// Of rows that fit (norm_shape.h). Pointers have to lie at multiples of 16 bytes, those of weight and bias
+/// as well, and rows of a map be fewer than 2³¹.
 cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNormArgs& args,
                                        cudaStream_t stream);
 cudaError_t launch_residual_layer_norm_grad(ElementType type, const ResidualLayerNormGradArgs& args,

@@ -5,8 +5,8 @@
 
 #include <type_traits>
 
-#include "cuda/warp_products.cuh"
 #include "cuda/vectors.cuh"
+#include "cuda/warp_products.cuh"
 
 namespace fathom::cuda {
 namespace {

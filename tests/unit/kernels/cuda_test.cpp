@@ -115,8 +115,7 @@ TEST_F(CudaKernels, ShiftedWindowAttentionOfLargeScoresStaysFinite) {
   const at::Tensor expected = kernels::shifted_window_attention_ref::forward(
       x.detach().cpu().to(at::kDouble), b.detach().cpu().to(at::kDouble), shape.side, shape.shift);
   EXPECT_LT(testing::relative_error(y.detach(), expected), 4e-3);
-  for (const at::Tensor& gradient : {x.grad(), b.grad()})
-    EXPECT_TRUE(gradient.isfinite().all().item<bool>());
+  for (const at::Tensor& gradient : {x.grad(), b.grad()}) EXPECT_TRUE(gradient.isfinite().all().item<bool>());
 }
 
 TEST_F(CudaKernels, LayerNormAndItsGradients) {
