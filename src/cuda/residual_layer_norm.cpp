@@ -41,7 +41,7 @@ struct NormParameters {
   /// Where vectors of 16 bytes may begin.
   static at::Tensor readable(const at::Tensor& x, at::ScalarType type) {
     const auto dense = x.to(type).contiguous();
-    return is_aligned16(dense.const_data_ptr()) ? dense : dense.clone();
+    return are_aligned16({dense.const_data_ptr()}) ? dense : dense.clone();
   }
 };
 
