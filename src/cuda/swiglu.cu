@@ -2,21 +2,12 @@
 // where rows and pointers allow it, else an element.
 #include "cuda/swiglu.h"
 
-#include "cuda/vectors.cuh"
+#include "cuda/swiglu_formula.cuh"
 
 namespace fathom::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-/// In float32 the exact exponential; of 16 bits the fast one, whose error rounding hides.
-template <typename T>
-__device__ Computed<T> sigmoid(Computed<T> x) {
-  if constexpr (sizeof(T) == 2)
-    return 1 / (1 + __expf(-x));
-  else
-    return 1 / (1 + exp(-x));
-}
 
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads) forward_kernel(SwigluArgs args) {
@@ -25,14 +16,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(SwigluArgs args) {
   const RowItem item = row_item(vectors);
   if (item.row >= args.rows) return;
   const auto* x = static_cast<const Vector*>(args.gate_up) + 2 * item.row * vectors + item.column;
-  const Vector gate = x[0], up = x[vectors];
-  Vector y;
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    const Computed<T> g = widened(gate.values[i]);
-    y.values[i] = narrowed<T>(g * sigmoid<T>(g) * widened(up.values[i]));
-  }
-  static_cast<Vector*>(args.y)[item.row * vectors + item.column] = y;
+  static_cast<Vector*>(args.y)[item.row * vectors + item.column] = gated_values(x[0], x[vectors]);
 }
 
 template <typename T, int kWidth>
@@ -43,18 +27,11 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(SwigluGradArgs args)
   if (item.row >= args.rows) return;
   const int64_t first = 2 * item.row * vectors + item.column;
   const auto* x = static_cast<const Vector*>(args.gate_up) + first;
-  const Vector gate = x[0], up = x[vectors],
-               above = static_cast<const Vector*>(args.grad)[item.row * vectors + item.column];
-  Vector grad_gate, grad_up;
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    const Computed<T> g = widened(gate.values[i]), d = widened(above.values[i]), s = sigmoid<T>(g);
-    grad_gate.values[i] = narrowed<T>(d * widened(up.values[i]) * s * (1 + g * (1 - s)));
-    grad_up.values[i] = narrowed<T>(d * g * s);
-  }
+  const Vector above = static_cast<const Vector*>(args.grad)[item.row * vectors + item.column];
+  const auto grad = gated_gradients(x[0], x[vectors], above);
   auto* out = static_cast<Vector*>(args.grad_gate_up) + first;
-  out[0] = grad_gate;
-  out[vectors] = grad_up;
+  out[0] = grad.gate;
+  out[vectors] = grad.up;
 }
 
 }  // namespace

@@ -45,6 +45,8 @@ struct Fp8Products {
 /// Whether these are multiplied so: states in BF16, a float32 weight, sizes that are multiples of
 /// `kFp8Multiple`, and `least_intensity`.
 bool multiplies_in_fp8(const at::Tensor& x, const at::Tensor& weight, const Fp8Products& products);
+/// The sizes alone, of so many rows.
+bool multiplies_in_fp8(int64_t rows, const at::Tensor& weight, const Fp8Products& products);
 
 /// `x`: bfloat16 [..., in]; `weight`: float32 [out, in]; `bias`: bfloat16 [out] or undefined. Result:
 /// bfloat16. Operands are rounded to FP8 with a scale for each tile, x, the weight and the gradient of y once

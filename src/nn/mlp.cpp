@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/fp8_mlp.h"
 #include "kernels/swiglu.h"
 
 namespace fathom {
@@ -18,6 +19,9 @@ SwigluMlpImpl::SwigluMlpImpl(const MlpOptions& options) {
 }
 
 at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  if (context.fp8 != nullptr && is_plain() &&
+      kernels::is_fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8))
+    return kernels::fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8, context.rooms);
   return down_(kernels::swiglu(gate_up_(x, context)), context);
 }
 

@@ -10,11 +10,15 @@
 
 #include <limits>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cuda_fixture.h"
 #include "gradcheck.h"
+#include "kernels/fp8_mlp.h"
 #include "kernels/linear.h"
+#include "kernels/swiglu.h"
 
 namespace fathom::fp8_test {
 namespace {
@@ -288,6 +292,54 @@ TEST(Fp8Linear, InfinityOnEitherWayIsSeen) {
   EXPECT_EQ(beyond.item<int64_t>(), 2);
 }
 
+/// A feed-forward layer, in one function or in three.
+struct Mlp {
+  at::Tensor x = uneven(144, 96).view({3, 48, 96}).to(at::kBFloat16), gate_up = uneven(512, 96) * 0.1,
+             down = uneven(80, 256) * 0.1, slope = uneven(144, 80).view({3, 48, 80}).to(at::kBFloat16);
+
+  /// The result and its gradients by x and both weights.
+  std::vector<at::Tensor> run(const Fp8Products& fp8, bool together, at::Device device = at::kCPU) const {
+    const auto there = [&](const at::Tensor& t) {
+      return t.to(t.options().device(device), /*non_blocking=*/false, /*copy=*/true).requires_grad_();
+    };
+    const at::Tensor inputs = there(x), first = there(gate_up), second = there(down);
+    const at::Tensor y =
+        together ? kernels::fp8_mlp(inputs, first, second, fp8, nullptr)
+                 : kernels::linear(kernels::swiglu(kernels::linear(inputs, first, {}, {.fp8 = &fp8})), second,
+                                   {}, {.fp8 = &fp8});
+    y.backward(slope.to(device));
+    return {y.detach(), inputs.grad(), first.grad(), second.grad()};
+  }
+};
+
+TEST(Fp8Mlp, IsTwoLinearLayersWithSwigluBetween) {
+  const Mlp mlp;
+  for (const auto type : kTypes) {
+    Fp8Products products = every_product();
+    products.gradients = type;
+    ASSERT_TRUE(kernels::is_fp8_mlp(mlp.x, mlp.gate_up, mlp.down, products));
+    const auto together = mlp.run(products, true), apart = mlp.run(products, false);
+    for (size_t i = 0; i < apart.size(); ++i) {
+      EXPECT_TRUE(at::equal(together[i], apart[i])) << i;
+      EXPECT_GT(apart[i].abs().max().item<double>(), 0) << i;
+    }
+  }
+  EXPECT_FALSE(kernels::is_fp8_mlp(mlp.x, at::randn({96, 96}), at::randn({80, 48}), every_product()))
+      << "tiles of gates and of values would overlap";
+}
+
+TEST(Fp8Mlp, LearnsWhatIsAskedForAlone) {
+  const Mlp mlp;
+  const Fp8Products products = every_product();
+  const auto whole = mlp.run(products, true);
+  const at::Tensor x = mlp.x.clone(), down = mlp.down.clone().requires_grad_();
+  kernels::fp8_mlp(x, mlp.gate_up, down, products, nullptr).backward(mlp.slope);
+  EXPECT_TRUE(at::equal(down.grad(), whole[3]));
+  const at::Tensor inputs = mlp.x.clone().requires_grad_();
+  kernels::fp8_mlp(inputs, mlp.gate_up, mlp.down, products, nullptr).backward(mlp.slope);
+  EXPECT_TRUE(at::equal(inputs.grad(), whole[1]));
+}
+
 TEST(Fp8Weights, AreMadeOnceUntilTheyAreForgottenOrChange) {
   kernels::Fp8Weights weights;
   const at::Tensor weight = at::randn({32, 48});
@@ -406,6 +458,44 @@ TEST_F(CudaFp8, LinearIsThatOfACpu) {
     const LinearResult found = layer.run(&products, device_);
     expect_near(found, layer.expected(type), 5e-3, 1e-2);
     EXPECT_EQ(found.grad_weight.scalar_type(), at::kFloat);
+  }
+}
+
+/// What is written in FP8 at once is what is written in BF16 and then in FP8.
+TEST_F(CudaFp8, SwigluAndItsGradientAreWrittenAsTilesAre) {
+  for (const auto& [rows, inner] : {std::pair<int64_t, int64_t>{144, 256}, {16, 128}, {1040, 384}}) {
+    const at::Tensor x = uneven(rows, 2 * inner).to(device_).to(at::kBFloat16),
+                     grad = uneven(rows, inner).to(device_).to(at::kBFloat16);
+    const std::string where = std::to_string(rows) + " x " + std::to_string(inner);
+    for (const auto layout : {TileScales::kByRow, TileScales::kByTile}) {
+      kernels::Fp8Wish wish{.plain = layout, .turned = layout};
+      const at::Tensor y = kernels::swiglu(x);
+      const Fp8Pair at_once = kernels::fp8_swiglu(x, wish), later = kernels::fp8_tiles(y, wish);
+      expect_same_matrix(at_once.plain, {later.plain.values_RK.cpu(), later.plain.scales.cpu()}, where);
+      expect_same_matrix(at_once.turned, {later.turned.values_RK.cpu(), later.turned.scales.cpu()}, where);
+      for (const auto type : kTypes) {
+        wish.type = type;
+        const at::Tensor leaf = x.clone().requires_grad_();
+        kernels::swiglu(leaf).backward(grad);
+        const Fp8Pair back = kernels::fp8_swiglu_backward(grad, x, wish),
+                      expected = kernels::fp8_tiles(leaf.grad(), wish);
+        expect_same_matrix(back.plain, {expected.plain.values_RK.cpu(), expected.plain.scales.cpu()},
+                           where + " gradient");
+        expect_same_matrix(back.turned, {expected.turned.values_RK.cpu(), expected.turned.scales.cpu()},
+                           where + " gradient, turned");
+      }
+    }
+  }
+}
+
+TEST_F(CudaFp8, MlpIsThatOfACpuAndOfItsParts) {
+  const Mlp mlp;
+  const Fp8Products products = every_product();
+  const auto expected = mlp.run(products, true), together = mlp.run(products, true, device_),
+             apart = mlp.run(products, false, device_);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_LT(relative_error(together[i], apart[i]), 1e-3) << i;
+    EXPECT_LT(relative_error(together[i], expected[i]), 0.05) << i;  // what lies between is rounded anew
   }
 }
 
