@@ -19,6 +19,13 @@ struct BackwardShape {
   }
 };
 
+/// A row's address, computed where it is used: held for all rows, addresses would take the registers of sums.
+template <typename T>
+__device__ T* row_of(T* base, int offset, int stride) {
+  asm volatile("" : "+r"(offset));
+  return base + int64_t{offset} * stride;
+}
+
 /// e^scores and gradients of probabilities become probabilities and gradients of scores.
 template <int kTiles, int kHalves>
 __device__ void softmax_gradient(float (&p)[kTiles][4], float (&ds)[kTiles][4]) {
@@ -41,6 +48,31 @@ __device__ void softmax_gradient(float (&p)[kTiles][4], float (&ds)[kTiles][4]) 
       }
   }
 }
+
+/// Eight keys of a warp in shared memory, so that they can be read as pieces of 16 bytes and as these
+/// transposed: matrix i of a row's four has of each piece the i-th pair, and rows take turns in the banks.
+struct HeldKeys {
+  unsigned char* own;        ///< where the lane writes pairs of its piece, in matrix 0
+  const unsigned char* row;  ///< the row that the lane names to the warp
+  int turn;
+
+  __device__ HeldKeys(uint4* keys, int lane)
+      : own(reinterpret_cast<unsigned char*>(keys) + lane / 4 * 64 + lane % 4 * 4),
+        row(reinterpret_cast<const unsigned char*>(keys) + lane % 8 * 64 +
+            ((lane / 8) ^ (lane % 8 / 2)) * 16),
+        turn(lane / 8) {}
+  __device__ void write(int n, const uint4& piece) const {
+    const uint32_t pairs[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) *reinterpret_cast<uint32_t*>(own + 512 * n + (i ^ turn) * 16) = pairs[i];
+  }
+  __device__ uint4 pieces(int n) const {
+    return load_matrices(row + 512 * n);
+  }
+  __device__ uint4 transposed_pieces(int n) const {
+    return load_transposed_matrices(row + 512 * n);
+  }
+};
 
 /// Adds to what the lane alone adds to.
 template <int kTiles, int kHalves>
@@ -85,9 +117,9 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
   float4* all_sums = window_shared + bias_copies(args) * Tiles::kFragments;
   float4* sums = all_sums + warp * Tiles::kFragments + lane;
-  uint4* keys = reinterpret_cast<uint4*>(all_sums + Shape::kWarps * Tiles::kFragments) + warp * Shape::kHeld +
-                lane;  // of the lane alone, as all of these
-  uint4* values = keys + 32 * kTiles;
+  uint4* held = reinterpret_cast<uint4*>(all_sums + Shape::kWarps * Tiles::kFragments) + warp * Shape::kHeld;
+  const HeldKeys keys(held, lane);
+  uint4* values = held + 32 * kTiles + lane;  // of the lane alone, as its sums
   for (int i = 0; i < Tiles::kFragments; i += 32) sums[i] = make_float4(0, 0, 0, 0);
   const LanePlaces<kTiles> places(args, lane / 4);
   const int width = kWindowHeadSize * args.heads, stride = 3 * width, column = blockIdx.x * kWindowHeadSize;
@@ -102,15 +134,18 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
     const T* gradients = static_cast<const T*>(backward.grad) + where.first * width + column + 8 * t;
     T* grad_qkv = static_cast<T*>(backward.grad_qkv) + begin;
     const float4* bias = window_shared + where.seams * Tiles::kFragments + lane;
+    int offset[kTiles];
+    uint4 key_pieces[kTiles];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       const bool is_real = places.is_real(n);
-      const int64_t offset = is_real ? places.in(where, n) : 0;
-      const T* row = queries + offset * stride;
-      copy16_later(keys + 32 * n, row + width, is_real);
+      offset[n] = is_real ? places.in(where, n) : 0;
+      const T* row = row_of(queries, offset[n], stride);
+      key_pieces[n] = is_real ? load16(row + width) : uint4{};
       copy16_later(values + 32 * n, row + 2 * width, is_real);
       // Queries and gradients are read a strip at a time; two lanes ask for the halves of each row.
-      if (n >= 2) read_ahead(t < 2 ? row + 8 * t : gradients + offset * width + 8 * t - kWindowHeadSize);
+      if (n >= 2)
+        read_ahead(t < 2 ? row + 8 * t : row_of(gradients, offset[n], width) + 8 * t - kWindowHeadSize);
     }
     float dk[Tiles::kStrips][4][4] = {}, dv[Tiles::kStrips][4][4] = {};
     const auto strip = [&](auto index) {
@@ -120,10 +155,16 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
       for (int half = 0; half < kHalves; ++half) {
         const int n = 2 * kStrip + half;
         if (!places.is_real(n)) continue;
-        const int64_t offset = places.in(where, n);
-        q[half] = load16(queries + offset * stride), d[half] = load16(gradients + offset * width);
+        q[half] = load16(row_of(queries, offset[n], stride));
+        d[half] = load16(row_of(gradients, offset[n], width));
       }
-      if (kStrip == 0) wait_for_copies();
+      if (kStrip == 0) {  // now that all has been asked for
+        __syncwarp();     // the keys of the window before are read
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n) keys.write(n, key_pieces[n]);
+        wait_for_copies();
+        __syncwarp();
+      }
       uint32_t weights[kTiles][2], rows[kTiles][2];
       {
         const RowOperand<T> query(q[0], q[1]), gradient(d[0], d[1]);
@@ -132,7 +173,7 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
         for (int n = 0; n < kTiles; ++n) {
           const float4 start = bias[(kStrip * kTiles + n) * 32];
           p[n][0] = start.x, p[n][1] = start.y, p[n][2] = start.z, p[n][3] = start.w;
-          query.times(p[n], keys[32 * n]);
+          query.times(p[n], keys.pieces(n));
           gradient.times(ds[n], values[32 * n]);
         }
         exponentiate<kTiles, kHalves>(p, scale_log2);
@@ -150,16 +191,14 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
 #pragma unroll
       for (int n = 0; n + 1 < kTiles; n += 2) {
         const uint32_t a[4] = {rows[n][0], rows[n][1], rows[n + 1][0], rows[n + 1][1]};
-        multiply_places<T>(dq, a, transposed(keys[32 * n]), transposed(keys[32 * n + 32]));
+        multiply_places<T>(dq, a, keys.transposed_pieces(n), keys.transposed_pieces(n + 1));
       }
       if constexpr (kTiles % 2 == 1)
-        multiply_places8<T>(dq, rows[kTiles - 1][0], rows[kTiles - 1][1],
-                            transposed(keys[32 * (kTiles - 1)]));
+        multiply_places8<T>(dq, rows[kTiles - 1][0], rows[kTiles - 1][1], keys.transposed_pieces(kTiles - 1));
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
         const int n = 2 * kStrip + half;
-        if (places.is_real(n))
-          store16(grad_qkv + int64_t{places.in(where, n)} * stride, dq, half, args.scale);
+        if (places.is_real(n)) store16(row_of(grad_qkv, offset[n], stride), dq, half, args.scale);
       }
     };
     strip(std::integral_constant<int, 0>());
@@ -169,7 +208,7 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       if (!places.is_real(n)) continue;
-      T* row = grad_qkv + int64_t{places.in(where, n)} * stride;
+      T* row = row_of(grad_qkv, offset[n], stride);
       store16(row + width, dk[n / 2], n % 2, args.scale);
       store16(row + 2 * width, dv[n / 2], n % 2, 1.0f);
     }

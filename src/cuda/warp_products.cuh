@@ -73,6 +73,24 @@ __device__ inline uint32_t transposed(uint32_t x) {
   return y;
 }
 
+/// Four such matrices from shared memory; lane 8i + r knows where row r of the i-th lies (16 bytes).
+__device__ inline uint4 load_matrices(const void* row) {
+  uint4 x;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+  return x;
+}
+__device__ inline uint4 load_transposed_matrices(const void* row) {
+  uint4 x;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+  return x;
+}
+
 __device__ inline float sum_of_four(float x) {  // over the lanes that share a row
   x += __shfl_xor_sync(kAllLanes, x, 1);
   return x + __shfl_xor_sync(kAllLanes, x, 2);

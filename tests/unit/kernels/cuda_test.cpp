@@ -83,21 +83,26 @@ TEST_F(CudaKernels, ShiftedWindowAttentionAndItsGradients) {
                        bias = at::randn({heads, places, places}),
                        grad = at::randn({images, shape.height, shape.width, heads * 32}).to(type);
       ASSERT_TRUE(kernels::has_shifted_window_attention(qkv.to(device_), shape, 32)) << where;
-      const at::Tensor x = qkv.to(device_).requires_grad_(), b = bias.to(device_).requires_grad_();
-      const at::Tensor y = kernels::shifted_window_attention(x, b, shape);
-      y.backward(grad.to(device_));
+      const auto run = [&, &shape = shape] {
+        const at::Tensor x = qkv.to(device_).requires_grad_(), b = bias.to(device_).requires_grad_();
+        const at::Tensor y = kernels::shifted_window_attention(x, b, shape);
+        y.backward(grad.to(device_));
+        return std::vector<at::Tensor>{y.detach(), x.grad(), b.grad()};
+      };
+      const auto got = run(), again = run();
+      for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::equal(got[i], again[i])) << where;
       const at::Tensor expected = kernels::shifted_window_attention_ref::forward(
           qkv.to(at::kDouble), bias.to(at::kDouble), shape.side, shape.shift);
       const auto [grad_qkv, grad_bias] = kernels::shifted_window_attention_ref::backward(
           grad.to(at::kDouble), qkv.to(at::kDouble), bias.to(at::kDouble), shape.side, shape.shift);
       const double tolerance = type == at::kHalf ? 4e-3 : 2e-2;
-      EXPECT_LT(testing::relative_error(y.detach(), expected), tolerance) << where;
+      EXPECT_LT(testing::relative_error(got[0], expected), tolerance) << where;
       for (int64_t part = 0; part < 3; ++part)
-        EXPECT_LT(testing::relative_error(x.grad().chunk(3, -1)[static_cast<size_t>(part)],
+        EXPECT_LT(testing::relative_error(got[1].chunk(3, -1)[static_cast<size_t>(part)],
                                           grad_qkv.chunk(3, -1)[static_cast<size_t>(part)]),
                   tolerance)
             << where << ", part " << part;
-      EXPECT_LT(testing::relative_error(b.grad(), grad_bias), tolerance) << where;
+      EXPECT_LT(testing::relative_error(got[2], grad_bias), tolerance) << where;
     }
   EXPECT_FALSE(kernels::has_shifted_window_attention(
       at::empty({1, 8, 7, 96}, at::TensorOptions(device_).dtype(at::kHalf)), {8, 7, 7, 3}, 32))
