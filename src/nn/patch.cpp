@@ -29,8 +29,9 @@ at::Tensor PatchEmbedImpl::forward(const at::Tensor& image_BCHW, const ForwardCo
   const auto patches = image_BCHW.reshape({batch, options_.channels, rows, patch, columns, patch})
                            .permute({0, 2, 4, 1, 3, 5})
                            .reshape({batch, rows, columns, -1});
-  const auto weight = context.narrowed(weight_, kernels::product_type(patches)).flatten(1);
-  const auto embedded = kernels::linear(patches, weight, bias_, context.linear_types(patches));
+  const auto type = kernels::product_type(patches);
+  const auto embedded = kernels::linear(patches, context.narrowed(weight_, type).flatten(1),
+                                        context.narrowed(bias_, type), context.linear_types(patches));
   if (convolution_stem_.is_empty()) return norm_(embedded);
   return norm_(embedded + convolution_stem_(image_BCHW, context).to(embedded.scalar_type()));
 }
