@@ -98,9 +98,15 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualLayerN
   }
 }
 
+/// Blocks of a multiprocessor that registers are given out for: sums of weight and bias, and a row's two
+/// factors.
+constexpr int backward_residents(int vectors) {
+  return vectors <= 3 ? 4 : vectors == 4 ? 3 : 1;
+}
+
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
 template <typename T, int kLanes, int kVectors>
-__global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
+__global__ void __launch_bounds__(kNormRowThreads, backward_residents(kVectors))
     backward_kernel(ResidualLayerNormGradArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
@@ -119,14 +125,13 @@ __global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
                *grad = static_cast<const Vector*>(args.grad) + first,
                *grad_sum = static_cast<const Vector*>(args.grad_sum) + first;
     const float mean = real ? args.mean[row] : 0.0f, scale = real ? args.scale[row] : 0.0f;
-    Vector value[kVectors], above[kVectors], beside[kVectors] = {};
+    Vector value[kVectors], above[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int place = lane + v * kLanes;
       if (!real || place >= vectors) continue;
       value[v] = sum[place];
       above[v] = grad[place];
-      if (args.grad_sum != nullptr) beside[v] = grad_sum[place];
     }
     float total = 0, product = 0;
 #pragma unroll
@@ -154,13 +159,14 @@ __global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
       const int place = lane + v * kLanes;
       if (place >= vectors) continue;
       const auto weight = norm_parameters<T, kWidth>(args.weight, args.narrow, place);
-      Vector result;
+      Vector result, beside = {};
+      if (args.grad_sum != nullptr) beside = grad_sum[place];
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const float normed = (to_float(value[v].values[i]) - mean) * scale,
                     inner = to_float(above[v].values[i]) * weight.values[i];
         result.values[i] =
-            from_float<T>(to_float(beside[v].values[i]) + scale * (inner - total - normed * product));
+            from_float<T>(to_float(beside.values[i]) + scale * (inner - total - normed * product));
       }
       const int64_t to = place_of(args.places, row, vectors, place);
       grad_x[to] = result;
@@ -175,11 +181,30 @@ __global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
   add_columns<kLanes>(bias_sum, args.dim, shared, partial + args.dim);
 }
 
+/// Calls `run` with an element, lanes and vectors: three a lane where they suffice, as in every width of a
+/// Swin.
+template <typename Run>
+cudaError_t with_normed_row(ElementType type, int64_t dim, const Run& run) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    if constexpr (std::is_same_v<T, double>) {
+      return cudaErrorInvalidValue;
+    } else {
+      const int64_t all = dim / Vector16<T>::kWidth;
+      return with_norm_shape(all, [&](auto lanes, auto vectors) {
+        if constexpr (decltype(vectors)::value == 4)
+          if (all <= 3 * decltype(lanes)::value) return run(element, lanes, std::integral_constant<int, 3>());
+        return run(element, lanes, vectors);
+      });
+    }
+  });
+}
+
 }  // namespace
 
 cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNormArgs& args,
                                        cudaStream_t stream) {
-  return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_normed_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     forward_kernel<T, kLanes, kVectors>
@@ -190,7 +215,7 @@ cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNorm
 
 cudaError_t launch_residual_layer_norm_grad(ElementType type, const ResidualLayerNormGradArgs& args,
                                             cudaStream_t stream) {
-  return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_normed_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/fp8_linear.h"
+#include "kernels/linear_gradient.h"
 
 namespace fathom::kernels {
 
@@ -58,13 +59,6 @@ inline at::Tensor narrow_product(const Fp8Matrix& left, const Fp8Matrix& right, 
                      left.values_RK.options().dtype(at::kBFloat16));
   fp8_product(left, right, bias, y);
   return y;
-}
-
-/// The sizes of `x`, but for the last.
-inline std::vector<int64_t> with_last(const at::Tensor& x, int64_t last) {
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = last;
-  return shape;
 }
 
 }  // namespace fathom::kernels

@@ -15,12 +15,6 @@
 namespace fathom::kernels {
 namespace {
 
-std::vector<int64_t> with_last(const at::Tensor& x, int64_t size) {
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = size;
-  return shape;
-}
-
 /// Whether the product may write GELU's result: there is a kernel, of 16 bits and of vectors of 16 bytes.
 bool writes_gelu(const at::Tensor& x, const at::Tensor& weight) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::linear_gelu", "");

@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "tensor/gradient_rooms.h"
 
@@ -27,6 +28,13 @@ void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor
 /// Undefined where none is asked for.
 at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
                            const at::Tensor& rows);
+
+/// The sizes of x with another last one.
+inline std::vector<int64_t> with_last(const at::Tensor& x, int64_t last) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = last;
+  return shape;
+}
 
 /// Of the bias's gradient; nothing where none is asked for.
 std::optional<at::ScalarType> bias_type(torch::autograd::AutogradContext& context);

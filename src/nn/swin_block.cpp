@@ -41,7 +41,7 @@ at::Tensor padded_places(const at::Tensor& x, const kernels::WindowShape& shape,
 }
 
 /// Of a block that is checkpointed nothing but the sum that enters it is kept.
-Residual through_block(SwinBlockImpl& block, const Residual& stream, const ForwardContext& context) {
+Residual through_swin_block(SwinBlockImpl& block, const Residual& stream, const ForwardContext& context) {
   if (!context.checkpoint_blocks) return block.forward_stream(stream, context);
   const auto run = [&block, context](const at::Tensor& x) { return block.forward(x, context); };
   return {checkpoint(block, run, stream.sum())};
@@ -201,7 +201,7 @@ SwinStageImpl::SwinStageImpl(const std::vector<SwinBlockOptions>& blocks, bool m
 
 Residual SwinStageImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   Residual stream = {x};
-  for (const auto& module : *blocks_) stream = through_block(*module->as<SwinBlock>(), stream, context);
+  for (const auto& module : *blocks_) stream = through_swin_block(*module->as<SwinBlock>(), stream, context);
   return merge_.is_empty() ? stream : Residual{merge_->forward_stream(stream, context)};
 }
 
