@@ -18,7 +18,7 @@ Json byte_level(bool use_regex) {
   return step;
 }
 
-Json split(std::string_view pattern, const char* behavior, bool invert) {
+Json split_step(std::string_view pattern, const char* behavior, bool invert) {
   Json step;
   step["type"] = "Split";
   step["pattern"]["Regex"] = pattern;
@@ -99,12 +99,12 @@ void apply_splitter(TokenizerSpec& spec, SplitterKind kind) {
       break;
     case SplitterKind::kLlama3:
       spec.pre_tokenizer =
-          sequence("pretokenizers", {split(kLlama3Pattern, "Isolated", false), byte_level(false)});
+          sequence("pretokenizers", {split_step(kLlama3Pattern, "Isolated", false), byte_level(false)});
       break;
     case SplitterKind::kClip:
       spec.normalizer = clip_normalizer();
       spec.pre_tokenizer =
-          sequence("pretokenizers", {split(kClipPattern, "Removed", true), byte_level(false)});
+          sequence("pretokenizers", {split_step(kClipPattern, "Removed", true), byte_level(false)});
       spec.end_of_word_suffix = "</w>";
       break;
   }
