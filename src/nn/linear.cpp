@@ -23,7 +23,9 @@ at::Tensor LinearImpl::forward(const at::Tensor& x, const ForwardContext& contex
 }
 
 at::Tensor LinearImpl::gelu(const at::Tensor& x, const ForwardContext& context) const {
-  if (!bias_.defined() || !adapters_.empty()) return at::gelu(forward(x, context));
+  const bool in_fp8 =
+      options_.in_block && context.fp8 != nullptr && kernels::multiplies_in_fp8(x, weight_, *context.fp8);
+  if (in_fp8 || !bias_.defined() || !adapters_.empty()) return at::gelu(forward(x, context));
   return kernels::linear_gelu(x, weight_, bias_, context.linear_types(x));
 }
 

@@ -9,6 +9,7 @@
 #include "models/language/model.h"
 #include "nn/init.h"
 #include "nn/linear.h"
+#include "nn/mlp.h"
 
 namespace fathom::fp8_products_test {
 namespace {
@@ -52,6 +53,19 @@ TEST(Fp8Products, TakeTheLayersOfBlocksAndNotTheHead) {
     ASSERT_TRUE(item.value().grad().defined()) << item.key();
     EXPECT_EQ(item.value().grad().scalar_type(), at::kFloat) << item.key();
   }
+}
+
+TEST(Fp8Products, TakeBothLayersAroundGelu) {
+  at::manual_seed(4);
+  GeluMlp mlp(MlpOptions{.dim = 32, .inner = 48});
+  init_parameters(*mlp, 4);
+  const at::Tensor x = at::randn({2, 8, 32}).to(at::kBFloat16);
+  Fp8Forward run;
+  const at::Tensor found = mlp->forward(x, run.context);
+  EXPECT_EQ(run.weights.size(), 2);
+  EXPECT_LT(relative_error(found, mlp->forward(x.to(at::kFloat))), 0.15);
+  found.sum().backward();
+  for (const auto& parameter : mlp->parameters()) EXPECT_GT(parameter.grad().abs().max().item<double>(), 0);
 }
 
 TEST(Fp8Products, OfBlocksThatAreComputedAgainAreTheSame) {
