@@ -23,8 +23,8 @@ struct Fp8LinearFunction : torch::autograd::Function<Fp8LinearFunction> {
         {rows.turned.values_RK, rows.turned.scales, factor.turned.values_RK, factor.turned.scales});
     context->saved_data["holder"] = c10::IValue::make_capsule(
         c10::make_intrusive<Fp8Holder>(std::vector<at::Tensor>{weight}, products, rooms));
-    context->saved_data["biased"] = bias.has_value();
-    return narrow_product(rows.plain, factor.plain, bias.value_or(at::Tensor()))
+    if (bias) context->saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
+    return narrow_product(rows.plain, factor.plain, bias ? bias->to(x.scalar_type()) : at::Tensor())
         .view(with_last(x, weight.size(0)));
   }
 
@@ -41,7 +41,7 @@ struct Fp8LinearFunction : torch::autograd::Function<Fp8LinearFunction> {
     if (of_x)
       grad_x = narrow_product(narrow.plain, turned_weight).view(with_last(grads[0], held.weights[0].size(1)));
     if (of_weight) fp8_product(narrow.turned, turned_rows, {}, grad_weight = held.room(0));
-    if (context->saved_data["biased"].toBool() && context->needs_input_grad(2)) grad_bias = column_sum(grad);
+    if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };

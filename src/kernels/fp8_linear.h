@@ -48,11 +48,11 @@ bool multiplies_in_fp8(const at::Tensor& x, const at::Tensor& weight, const Fp8P
 /// The sizes alone, of so many rows.
 bool multiplies_in_fp8(int64_t rows, const at::Tensor& weight, const Fp8Products& products);
 
-/// `x`: bfloat16 [..., in]; `weight`: float32 [out, in]; `bias`: bfloat16 [out] or undefined. Result:
-/// bfloat16. Operands are rounded to FP8 with a scale for each tile, x, the weight and the gradient of y once
-/// each; sums are float32, and so is the weight's gradient, which is written where `rooms` (or null) wants
-/// it. The backward pass takes rounded operands as if they were exact, and keeps x in a byte a number.
-/// REQUIRES `multiplies_in_fp8`.
+/// `x`: bfloat16 [..., in]; `weight`: float32 [out, in]; `bias`: [out] or undefined, added as bfloat16; its
+/// gradient is summed in float32 and has its type. Result: bfloat16. Operands are rounded to FP8 with a scale
+/// for each tile, x, the weight and the gradient of y once each; sums are float32, and so is the weight's
+/// gradient, which is written where `rooms` (or null) wants it. The backward pass takes rounded operands as
+/// if they were exact, and keeps x in a byte a number. REQUIRES `multiplies_in_fp8`.
 at::Tensor fp8_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const Fp8Products& products, GradientRooms* rooms);
 

@@ -130,8 +130,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   if (types.products.narrow(x))
     return HalfLinearFunction::apply(x, weight, optional(bias), types.products, result);
   if (types.fp8 != nullptr && multiplies_in_fp8(x, weight, *types.fp8))
-    return fp8_linear(x, weight, bias.defined() ? bias.to(x.scalar_type()) : bias, *types.fp8, types.rooms)
-        .to(result);
+    return fp8_linear(x, weight, bias, *types.fp8, types.rooms).to(result);
   const auto type = product_type(x);
   if (weight.scalar_type() != type || (x.is_cuda() && bias.defined()))
     return LinearFunction::apply(x.to(type), weight, optional(bias), types).to(result);
