@@ -23,7 +23,7 @@ struct Fp8LinearFunction : torch::autograd::Function<Fp8LinearFunction> {
         {rows.turned.values_RK, rows.turned.scales, factor.turned.values_RK, factor.turned.scales});
     context->saved_data["holder"] = c10::IValue::make_capsule(
         c10::make_intrusive<Fp8Holder>(std::vector<at::Tensor>{weight}, products, rooms));
-    if (bias) context->saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
+    keep_bias_type(*context, bias);
     return narrow_product(rows.plain, factor.plain, bias ? bias->to(x.scalar_type()) : at::Tensor())
         .view(with_last(x, weight.size(0)));
   }
@@ -50,9 +50,9 @@ struct Fp8LinearFunction : torch::autograd::Function<Fp8LinearFunction> {
 
 const Fp8Pair& Fp8Weights::of(const at::Tensor& weight, const at::Tensor& beyond) {
   Entry& entry = entries_[weight.unsafeGetTensorImpl()];
-  if (!entry.weight.defined() || entry.version != weight._version()) {
+  if (!entry.made.is_of(weight)) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    entry = {weight, weight._version(),
+    entry = {weight, TensorContent::of(weight),
              fp8_tiles(weight, {.plain = TileScales::kByTile, .turned = TileScales::kByTile}, beyond)};
   }
   return entry.pair;

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "kernels/fp8_tiles.h"
+#include "kernels/weight_copies.h"
 #include "tensor/gradient_rooms.h"
 
 namespace fathom::kernels {
@@ -25,7 +26,7 @@ class Fp8Weights {
  private:
   struct Entry {
     at::Tensor weight;  ///< keeps the key from being given to another tensor
-    int64_t version = -1;
+    TensorContent made;
     Fp8Pair pair;
   };
   std::unordered_map<const at::TensorImpl*, Entry> entries_;

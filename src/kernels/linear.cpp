@@ -8,7 +8,6 @@
 
 #include <optional>
 #include <utility>
-#include <vector>
 
 #include "base/error.h"
 #include "kernels/call.h"
@@ -31,19 +30,15 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const auto rows = x.reshape({-1, x.size(-1)});
     context->save_for_backward({rows, operand});
     keep_parameters(*context, weight, bias, types.rooms);
-    std::vector<int64_t> shape = x.sizes().vec();
-    shape.back() = weight.size(0);
-    return at::linear(rows, operand, added).view(shape);
+    return at::linear(rows, operand, added).view(with_last(x, weight.size(0)));
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weight = saved[1];
     const auto grad = grads[0].contiguous().view({-1, weight.size(0)});
-    std::vector<int64_t> shape = grads[0].sizes().vec();
-    shape.back() = weight.size(1);
     at::Tensor grad_x, grad_weight, grad_bias;
-    if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(shape);
+    if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(with_last(grads[0], weight.size(1)));
     grad_weight = weight_gradient(*context, grad, rows);
     if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor()};
@@ -62,19 +57,17 @@ struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
     keep_parameters(*context, weight, bias, nullptr);
     auto y = wide_product(rows, half_weight.t());
     if (bias) y.add_(*bias);
-    std::vector<int64_t> shape = x.sizes().vec();
-    shape.back() = weight.size(0);
-    return (result == at::kHalf ? saturated_half(y, products) : y.to(result)).view(shape);
+    return (result == at::kHalf ? saturated_half(y, products) : y.to(result))
+        .view(with_last(x, weight.size(0)));
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weight = saved[1];
     const auto grad = grads[0].reshape({-1, weight.size(0)}), half_grad = grad.to(at::kHalf);
-    std::vector<int64_t> shape = grads[0].sizes().vec();
-    shape.back() = weight.size(1);
     at::Tensor grad_x, grad_weight, grad_bias;
-    if (context->needs_input_grad(0)) grad_x = wide_product(half_grad, weight).view(shape);
+    if (context->needs_input_grad(0))
+      grad_x = wide_product(half_grad, weight).view(with_last(grads[0], weight.size(1)));
     if (context->needs_input_grad(1)) grad_weight = wide_product(half_grad.t(), rows);
     if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor()};
@@ -90,6 +83,10 @@ at::Tensor column_sum_ref(const at::Tensor& x, std::optional<at::ScalarType> typ
 void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor& weight,
                      const std::optional<at::Tensor>& bias, GradientRooms* rooms) {
   context.saved_data["weight"] = c10::IValue::make_capsule(c10::make_intrusive<WeightHolder>(weight, rooms));
+  keep_bias_type(context, bias);
+}
+
+void keep_bias_type(torch::autograd::AutogradContext& context, const std::optional<at::Tensor>& bias) {
   if (bias) context.saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
 }
 

@@ -24,6 +24,9 @@ struct WeightHolder : torch::CustomClassHolder {
 void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor& weight,
                      const std::optional<at::Tensor>& bias, GradientRooms* rooms);
 
+/// What `bias_type` asks for, alone.
+void keep_bias_type(torch::autograd::AutogradContext& context, const std::optional<at::Tensor>& bias);
+
 /// Of the product's gradient and its rows, in the weight's type; on a GPU float32 is written at once.
 /// Undefined where none is asked for.
 at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,

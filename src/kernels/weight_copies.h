@@ -24,8 +24,7 @@ struct TensorContent {
 /// asked for, keeps its place in memory, and is cast anew, before anyone gets it, where its weight has
 /// changed since: by the weight's version, which every change through LibTorch raises (who writes through raw
 /// pointers raises it), and by where its elements lie. An optimizer that writes copies in the pass that
-/// changes the weights
-/// (`adamw_step`) says so by `follow`.
+/// changes the weights (`adamw_step`) says so by `follow`.
 ///
 /// A recorded step (DeviceGraph) reads copies and writes both, and replaying it raises no version, so they
 /// stay in step. What else changes weights does so between replays: call `refresh` before each. A copy that
