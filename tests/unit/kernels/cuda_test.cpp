@@ -189,6 +189,8 @@ TEST_F(CudaKernels, ResidualLayerNormAndItsGradients) {
                                     {1000, 96},
                                     {40001, 192},
                                     {77, 768},
+                                    {77, 1000},
+                                    {501, 1024},
                                     {33, 1536},
                                     {9, 2048},
                                     {6, 4096},
