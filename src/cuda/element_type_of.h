@@ -24,4 +24,10 @@ inline ElementType element_type_of(const at::Tensor& x, const char* op) {
   }
 }
 
+/// `x` dense, where vectors of 16 bytes may begin.
+inline at::Tensor aligned16(const at::Tensor& x) {
+  const auto dense = x.contiguous();
+  return are_aligned16({dense.const_data_ptr()}) ? dense : dense.clone();
+}
+
 }  // namespace fathom::cuda

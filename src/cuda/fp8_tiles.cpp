@@ -67,9 +67,9 @@ struct Fp8Forms {
   }
 };
 
-void check_fp8_input(const at::Tensor& x) {
-  FATHOM_CHECK(x.dim() == 2 && are_aligned16({x.const_data_ptr()}),
-               "[fp8_tiles] expected an aligned matrix, got {} dimensions", x.dim());
+at::Tensor fp8_input(const at::Tensor& x) {
+  FATHOM_CHECK(x.dim() == 2, "[fp8_tiles] expected a matrix, got {} dimensions", x.dim());
+  return aligned16(x);
 }
 
 Fp8Format format_of(at::ScalarType type) {
@@ -79,8 +79,7 @@ Fp8Format format_of(at::ScalarType type) {
 kernels::fp8_tiles_ref::FourTensors fp8_tiles(const at::Tensor& x_in, at::ScalarType type, int64_t plain,
                                               int64_t turned, const std::optional<at::Tensor>& beyond) {
   const c10::cuda::CUDAGuard guard(x_in.device());
-  const auto x = x_in.contiguous();
-  check_fp8_input(x);
+  const auto x = fp8_input(x_in);
   const Fp8Forms forms(x.size(0), x.size(1), x.options().dtype(type), plain, turned, beyond);
   if (x.numel() > 0)
     C10_CUDA_CHECK(launch_fp8_tiles(element_type_of(x, "fp8_tiles"), format_of(type),
@@ -92,8 +91,7 @@ kernels::fp8_tiles_ref::FourTensors fp8_tiles(const at::Tensor& x_in, at::Scalar
 kernels::fp8_tiles_ref::FourTensors fp8_swiglu(const at::Tensor& gate_up_in, int64_t plain, int64_t turned,
                                                const std::optional<at::Tensor>& beyond) {
   const c10::cuda::CUDAGuard guard(gate_up_in.device());
-  const auto gate_up = gate_up_in.contiguous();
-  check_fp8_input(gate_up);
+  const auto gate_up = fp8_input(gate_up_in);
   const int64_t inner = gate_up.size(1) / 2;
   const Fp8Forms forms(gate_up.size(0), inner, gate_up.options().dtype(at::kFloat8_e4m3fn), plain, turned,
                        beyond);
@@ -109,9 +107,7 @@ kernels::fp8_tiles_ref::FourTensors fp8_swiglu_backward(const at::Tensor& grad_i
                                                         int64_t plain, int64_t turned,
                                                         const std::optional<at::Tensor>& beyond) {
   const c10::cuda::CUDAGuard guard(gate_up_in.device());
-  const auto grad = grad_in.contiguous(), gate_up = gate_up_in.contiguous();
-  check_fp8_input(grad);
-  check_fp8_input(gate_up);
+  const auto grad = fp8_input(grad_in), gate_up = fp8_input(gate_up_in);
   const int64_t inner = grad.size(1);
   FATHOM_CHECK(inner % kernels::kFp8Tile == 0 && gate_up.size(1) == 2 * inner,
                "[fp8_swiglu_backward] expected a width that is a multiple of {}, got {}", kernels::kFp8Tile,

@@ -35,8 +35,8 @@ std::tuple<at::Tensor, at::Tensor> linear_gelu(const at::Tensor& x_in, const at:
   const int64_t in = weight.size(1), out = weight.size(0), rows = in > 0 ? x.numel() / in : 0;
   const bool fits = at::cuda::getCurrentDeviceProperties()->major == 9 &&
                     linear_gelu_fits(type, rows, in, out) && weight.scalar_type() == x.scalar_type() &&
-                    bias.scalar_type() == x.scalar_type() && are_aligned16({x.const_data_ptr()}) &&
-                    are_aligned16({weight.const_data_ptr()}) && are_aligned16({bias.const_data_ptr()});
+                    bias.scalar_type() == x.scalar_type() &&
+                    are_aligned16({x.const_data_ptr(), weight.const_data_ptr(), bias.const_data_ptr()});
   const auto nothing = at::empty({0}, x.options());
   if (!fits) {
     const auto inner = at::linear(x, weight, bias);
@@ -66,7 +66,7 @@ std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad_in, cons
   const ElementType type = element_type_of(x, "gelu_grad_sum");
   const int64_t dim = x.size(-1), width = 16 / static_cast<int64_t>(x.element_size());
   if (type == ElementType::kDouble || x.numel() == 0 || dim % width != 0 ||
-      !are_aligned16({x.const_data_ptr()}) || !are_aligned16({grad.const_data_ptr()})) {
+      !are_aligned16({x.const_data_ptr(), grad.const_data_ptr()})) {
     auto grad_x = at::gelu_backward(grad, x);
     const auto wide = type == ElementType::kDouble ? at::kDouble : at::kFloat;
     auto sum = at::sum(grad_x.view({-1, dim}), {0}, /*keepdim=*/false, wide);

@@ -19,8 +19,7 @@ inline bool norm_rows_fit(const at::Tensor& x, std::initializer_list<at::Tensor>
 
 /// In float32, where vectors of 16 bytes may begin.
 inline at::Tensor wide_parameters(const at::Tensor& parameters) {
-  const auto wide = parameters.to(at::kFloat).contiguous();
-  return are_aligned16({wide.const_data_ptr()}) ? wide : wide.clone();
+  return aligned16(parameters.to(at::kFloat));
 }
 
 /// Room for a float32 figure of each row.

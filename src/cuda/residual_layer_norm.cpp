@@ -33,15 +33,8 @@ struct NormParameters {
 
   NormParameters(const at::Tensor& w, const at::Tensor& b, at::ScalarType type)
       : narrow(type != at::kFloat && w.scalar_type() == type && b.scalar_type() == type) {
-    weight = readable(w, narrow ? type : at::kFloat);
-    bias = readable(b, narrow ? type : at::kFloat);
-  }
-
- private:
-  /// Where vectors of 16 bytes may begin.
-  static at::Tensor readable(const at::Tensor& x, at::ScalarType type) {
-    const auto dense = x.to(type).contiguous();
-    return are_aligned16({dense.const_data_ptr()}) ? dense : dense.clone();
+    weight = aligned16(w.to(narrow ? type : at::kFloat));
+    bias = aligned16(b.to(narrow ? type : at::kFloat));
   }
 };
 

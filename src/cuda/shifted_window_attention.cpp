@@ -3,7 +3,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/sum.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -14,17 +13,12 @@
 
 #include "cuda/element_type_of.h"
 #include "cuda/registration.h"
+#include "cuda/sum_of_parts.h"
 
 namespace fathom::cuda {
 namespace {
 
 constexpr const char* kOp = "shifted_window_attention";
-
-/// Contiguous, at an address that 16-byte accesses may begin at.
-at::Tensor aligned(const at::Tensor& x) {
-  const auto dense = x.contiguous();
-  return are_aligned16({dense.const_data_ptr()}) ? dense : dense.clone();
-}
 
 /// `out` is left empty.
 ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64_t side, int64_t shift) {
@@ -59,7 +53,7 @@ ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64
 
 at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t side, int64_t shift) {
   const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = aligned(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
+  const auto qkv = aligned16(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
   ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
   auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2), qkv.size(3) / 3}, qkv.options());
   args.out = out.mutable_data_ptr();
@@ -72,11 +66,11 @@ at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t 
 std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at::Tensor& qkv_in,
                                             const at::Tensor& bias_in, int64_t side, int64_t shift) {
   const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = aligned(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
+  const auto qkv = aligned16(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
   FATHOM_CHECK(grad_in.dim() == 4 && grad_in.scalar_type() == qkv.scalar_type() &&
                    grad_in.device() == qkv.device() && grad_in.numel() * 3 == qkv.numel(),
                "[{}] expected a gradient like the result", kOp);
-  const auto grad = aligned(grad_in);
+  const auto grad = aligned16(grad_in);
   ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
   args.blocks = shifted_window_blocks(args.forward);
   auto grad_qkv = at::empty_like(qkv);
@@ -86,7 +80,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at:
   args.partial = partial.mutable_data_ptr<float>();
   C10_CUDA_CHECK(launch_shifted_window_attention_backward(element_type_of(qkv, kOp), args,
                                                           c10::cuda::getCurrentCUDAStream()));
-  return {grad_qkv, at::sum(partial, {0}).to(bias_in.scalar_type())};
+  return {grad_qkv, sum_of_parts(partial, bias_in.scalar_type())};
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ at::Tensor softmax_cross_entropy(const at::Tensor& logits, const at::Tensor& tar
       .rows = logits.size(0),
       .vocabulary = logits.size(1),
       .gradient_scale = gradient_scale,
-      .is_aligned = are_aligned16({logits.const_data_ptr()}) &&
-                    (!gradient || are_aligned16({gradient->const_data_ptr()}))};
+      .is_aligned =
+          are_aligned16({logits.const_data_ptr(), gradient ? gradient->const_data_ptr() : nullptr})};
   C10_CUDA_CHECK(launch_softmax_cross_entropy(type,
                                               gradient ? element_type_of(*gradient, kCrossEntropy) : type,
                                               args, c10::cuda::getCurrentCUDAStream()));
