@@ -39,17 +39,7 @@ int64_t column_sum_blocks(ElementType type, int64_t rows, int64_t dim) {
 }
 
 cudaError_t launch_column_sum(ElementType type, const ColumnSumArgs& args, cudaStream_t stream) {
-  switch (type) {
-    case ElementType::kFloat:
-      return launch<float>(args, stream);
-    case ElementType::kHalf:
-      return launch<__half>(args, stream);
-    case ElementType::kBFloat16:
-      return launch<__nv_bfloat16>(args, stream);
-    case ElementType::kDouble:
-      break;
-  }
-  return cudaErrorInvalidValue;
+  return with_element_but_double(type, [&](auto element) { return launch<decltype(element)>(args, stream); });
 }
 
 }  // namespace fathom::cuda

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cuda/decode_attention.cuh"
+#include "cuda/gelu_formula.cuh"
 
 namespace fathom::cuda {
 namespace {
@@ -94,7 +95,7 @@ __device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& row
         const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
         const float hidden =
             __ldcg(both + i) + to_float(shift[i]) + sum / static_cast<float>(args.position + 1);
-        score += 0.5f * hidden * (1 + erff(hidden * 0.70710678f)) * to_float(out[i]);
+        score += gelu(hidden) * to_float(out[i]);
       }
       score = warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
       active = 1 / (1 + expf(-score)) > 0.5f;

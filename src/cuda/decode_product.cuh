@@ -3,10 +3,9 @@
 // of its columns, so up to 8 sequences cost what one does.
 #pragma once
 
-#include <type_traits>
-
 #include "cuda/decode_layers.h"
 #include "cuda/vectors.cuh"
+#include "cuda/warp_products.cuh"
 
 namespace fathom::cuda {
 
@@ -34,23 +33,6 @@ __device__ uint4 shared_by_blocks(const void* pointer) {
 template <typename T>
 __device__ Vector16<T> vector_of(const uint4& bits) {
   return reinterpret_cast<const Vector16<T>&>(bits);
-}
-
-template <typename T>
-__device__ void multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
-                         unsigned b1) {
-  if constexpr (std::is_same_v<T, __half>)
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  else
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 /// What a block keeps of the sequences that compute the present layer.
@@ -130,9 +112,7 @@ struct ChunkPlace {
 };
 
 __device__ inline void copy_ahead(uint4* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
-               "l"(from));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from));
 }
 
 /// Asks for this block's part of a product's weights, as far as there is room.
@@ -159,7 +139,7 @@ __device__ void product(const Columns& columns, int count, float* sums, Stage& s
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, part = lane % 4;
   constexpr int kWide = kTiles * kTileTokens;
   const int staged = stage.weight == columns.weight ? stage.units : 0;
-  asm volatile("cp.async.wait_all;" ::: "memory");
+  await_all_copies();
   stage.weight = nullptr;
   int unit = 0;
   for (int job = columns.first_job(); job < columns.jobs; job += gridDim.x) {
@@ -174,8 +154,8 @@ __device__ void product(const Columns& columns, int count, float* sums, Stage& s
         for (int half = 0; half < 2; ++half) {
           uint4 x = {0, 0, 0, 0};
           if (row < count) x = input(row, k + half * (kChunk / 2) + part * 8);
-          multiply<T>(sum[tile], w[half].x, w[half + 2].x, w[half].y, w[half + 2].y, x.x, x.y);
-          multiply<T>(sum[tile], w[half].z, w[half + 2].z, w[half].w, w[half + 2].w, x.z, x.w);
+          multiply_add<T>(sum[tile], {w[half].x, w[half + 2].x, w[half].y, w[half + 2].y}, x.x, x.y);
+          multiply_add<T>(sum[tile], {w[half].z, w[half + 2].z, w[half].w, w[half + 2].w}, x.z, x.w);
         }
       }
     };
@@ -229,7 +209,7 @@ __device__ void prefetch(const Columns& columns) {
       const int64_t at = int64_t{job} * columns.step + row % 8 + (row < 8 ? 0 : columns.high);
       const char* line =
           static_cast<const char*>(columns.weight) + at * columns.depth * sizeof(T) + i % lines * 128;
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+      read_ahead(line);
     }
   }
 }

@@ -4,20 +4,11 @@
 
 #include "cuda/column_blocks.cuh"
 #include "cuda/counted_product.h"
+#include "cuda/gelu_formula.cuh"
 #include "cuda/gelu_gemm.h"
 
 namespace fathom::cuda {
 namespace {
-
-/// Φ(x) + x φ(x), the derivative of x Φ(x).
-template <typename T>
-__device__ float gelu_slope(float x) {
-  constexpr float kInverseRoot2 = 0.70710678f, kInverseRoot2Pi = 0.39894228f;
-  const float exponent = -0.5f * x * x;
-  // In float32 the exact exponential; of 16 bits the fast one, whose error rounding hides.
-  const float density = kInverseRoot2Pi * (sizeof(T) == 2 ? __expf(exponent) : expf(exponent));
-  return 0.5f * (1.0f + erff(x * kInverseRoot2)) + x * density;
-}
 
 template <typename T>
 __global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(GeluGradArgs args) {
@@ -36,7 +27,8 @@ __global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(GeluGradArgs 
       Vector result;
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
-        const float g = to_float(above.values[i]) * gelu_slope<T>(to_float(value.values[i]));
+        const float at = to_float(value.values[i]);
+        const float g = to_float(above.values[i]) * (normal_share(at) + at * normal_density<T>(at));
         result.values[i] = from_float<T>(g);
         sum[i] += g;
       }
@@ -70,17 +62,8 @@ int64_t gelu_grad_blocks(ElementType type, int64_t rows, int64_t dim) {
 }
 
 cudaError_t launch_gelu_grad(ElementType type, const GeluGradArgs& args, cudaStream_t stream) {
-  switch (type) {
-    case ElementType::kFloat:
-      return gelu_grad<float>(args, stream);
-    case ElementType::kHalf:
-      return gelu_grad<__half>(args, stream);
-    case ElementType::kBFloat16:
-      return gelu_grad<__nv_bfloat16>(args, stream);
-    case ElementType::kDouble:
-      break;
-  }
-  return cudaErrorInvalidValue;
+  return with_element_but_double(type,
+                                 [&](auto element) { return gelu_grad<decltype(element)>(args, stream); });
 }
 
 }  // namespace fathom::cuda

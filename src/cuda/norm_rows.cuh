@@ -45,13 +45,9 @@ __device__ Elements<float, kWidth> parameters_at(const float* parameters, int pl
 /// Calls `run` with an element, lanes and vectors.
 template <typename Run>
 cudaError_t with_norm_row(ElementType type, int64_t dim, const Run& run) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    if constexpr (std::is_same_v<T, double>)
-      return cudaErrorInvalidValue;
-    else
-      return with_norm_shape(dim / Vector16<T>::kWidth,
-                             [&](auto lanes, auto vectors) { return run(element, lanes, vectors); });
+  return with_element_but_double(type, [&](auto element) {
+    return with_norm_shape(dim / Vector16<decltype(element)>::kWidth,
+                           [&](auto lanes, auto vectors) { return run(element, lanes, vectors); });
   });
 }
 

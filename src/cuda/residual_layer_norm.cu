@@ -181,22 +181,14 @@ __global__ void __launch_bounds__(kNormRowThreads, backward_residents(kVectors))
   add_columns<kLanes>(bias_sum, args.dim, shared, partial + args.dim);
 }
 
-/// Calls `run` with an element, lanes and vectors: three a lane where they suffice, as in every width of a
-/// Swin.
+/// `with_norm_row`, but with three vectors a lane where they suffice, as in every width of a Swin.
 template <typename Run>
-cudaError_t with_normed_row(ElementType type, int64_t dim, const Run& run) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    if constexpr (std::is_same_v<T, double>) {
-      return cudaErrorInvalidValue;
-    } else {
-      const int64_t all = dim / Vector16<T>::kWidth;
-      return with_norm_shape(all, [&](auto lanes, auto vectors) {
-        if constexpr (decltype(vectors)::value == 4)
-          if (all <= 3 * decltype(lanes)::value) return run(element, lanes, std::integral_constant<int, 3>());
-        return run(element, lanes, vectors);
-      });
-    }
+cudaError_t with_short_norm_row(ElementType type, int64_t dim, const Run& run) {
+  return with_norm_row(type, dim, [&](auto element, auto lanes, auto vectors) {
+    if constexpr (decltype(vectors)::value == 4)
+      if (dim / Vector16<decltype(element)>::kWidth <= 3 * decltype(lanes)::value)
+        return run(element, lanes, std::integral_constant<int, 3>());
+    return run(element, lanes, vectors);
   });
 }
 
@@ -204,7 +196,7 @@ cudaError_t with_normed_row(ElementType type, int64_t dim, const Run& run) {
 
 cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNormArgs& args,
                                        cudaStream_t stream) {
-  return with_normed_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_short_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     forward_kernel<T, kLanes, kVectors>
@@ -215,7 +207,7 @@ cudaError_t launch_residual_layer_norm(ElementType type, const ResidualLayerNorm
 
 cudaError_t launch_residual_layer_norm_grad(ElementType type, const ResidualLayerNormGradArgs& args,
                                             cudaStream_t stream) {
-  return with_normed_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+  return with_short_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);

@@ -3,8 +3,6 @@
 // row and g the norm's weight, so nothing is read twice or written in between.
 #include "cuda/scorer_product.h"
 
-#include <type_traits>
-
 #include "cuda/vectors.cuh"
 #include "cuda/warp_products.cuh"
 
@@ -72,6 +70,11 @@ struct StageCopy {
   }
 };
 
+__device__ inline void load_operand(uint32_t (&x)[4], uint32_t address) {
+  const uint4 loaded = load_matrices(address);
+  x[0] = loaded.x, x[1] = loaded.y, x[2] = loaded.z, x[3] = loaded.w;
+}
+
 /// A warp's sums: of products, and of the squares of its rows' elements, of which each warp that has these
 /// rows takes every so many.
 template <typename T, typename Tile>
@@ -89,13 +92,13 @@ struct WarpSums {
       uint32_t a[kTall][4];
 #pragma unroll
       for (int i = 0; i < kTall; ++i)
-        load_matrices(a[i], begin + place_of(down * kWarpRows + i * 16 + lane % 16, step * 2 + lane / 16));
+        load_operand(a[i], begin + place_of(down * kWarpRows + i * 16 + lane % 16, step * 2 + lane / 16));
       const uint32_t low = norm[step * 8 + lane % 4], high = norm[step * 8 + 4 + lane % 4];
 #pragma unroll
       for (int j = 0; j < kWide; j += 2) {
         const int line = Tile::kRows + across * Tile::kWarpColumns + j * 8 + lane / 16 * 8 + lane % 8;
         uint32_t b[4];
-        load_matrices(b, begin + place_of(line, step * 2 + lane / 8 % 2));
+        load_operand(b, begin + place_of(line, step * 2 + lane / 8 % 2));
         // The weights are scaled, not the states: these may be as large as their type allows.
 #pragma unroll
         for (int i = 0; i < 4; ++i) b[i] = multiplied_pair<T>(b[i], i % 2 == 0 ? low : high);
@@ -144,9 +147,7 @@ __global__ void __launch_bounds__(kProductThreads) product_kernel(ScorerProductA
   for (int i = 0; i < Sums::kTall; ++i)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float square = sums.square[i][half];
-      square += __shfl_xor_sync(0xffffffff, square, 1);
-      square += __shfl_xor_sync(0xffffffff, square, 2);
+      const float square = sum_of_four(sums.square[i][half]);
       if (lane % 4 == 0) squares[down * kWarpRows + i * 16 + half * 8 + lane / 4][across] = square;
     }
   __syncthreads();
@@ -265,13 +266,8 @@ cudaError_t launch_scorer_product(ElementType type, const ScorerProductArgs& arg
 
 cudaError_t launch_scorer_weight_grad(ElementType type, const ScorerWeightGradArgs& args,
                                       cudaStream_t stream) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    if constexpr (std::is_same_v<T, double>)
-      return cudaErrorInvalidValue;
-    else
-      return weight_grad<T>(args, stream);
-  });
+  return with_element_but_double(type,
+                                 [&](auto element) { return weight_grad<decltype(element)>(args, stream); });
 }
 
 }  // namespace fathom::cuda

@@ -23,8 +23,7 @@ __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
   const int width = kWindowHeadSize * args.heads, stride = 3 * width, column = blockIdx.x * kWindowHeadSize;
   const float scale_log2 = args.scale * kLog2OfE;
   const uint32_t ones = pack<T>(1.0f, 1.0f);
-  const unsigned windows =
-      static_cast<unsigned>(args.images * (args.height / args.side) * (args.width / args.side));
+  const auto windows = static_cast<unsigned>(windows_of(args));
   for (unsigned window = blockIdx.y * kForwardWarps + threadIdx.x / 32; window < windows;
        window += gridDim.y * kForwardWarps) {
     const WindowInMap where(args, window);

@@ -67,10 +67,10 @@ struct HeldKeys {
     for (int i = 0; i < 4; ++i) *reinterpret_cast<uint32_t*>(own + 512 * n + (i ^ turn) * 16) = pairs[i];
   }
   __device__ uint4 pieces(int n) const {
-    return load_matrices(row + 512 * n);
+    return load_matrices(shared_address(row + 512 * n));
   }
   __device__ uint4 transposed_pieces(int n) const {
-    return load_transposed_matrices(row + 512 * n);
+    return load_transposed_matrices(shared_address(row + 512 * n));
   }
 };
 
@@ -124,8 +124,7 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
   const LanePlaces<kTiles> places(args, lane / 4);
   const int width = kWindowHeadSize * args.heads, stride = 3 * width, column = blockIdx.x * kWindowHeadSize;
   const float scale_log2 = args.scale * kLog2OfE;
-  const unsigned windows =
-      static_cast<unsigned>(args.images * (args.height / args.side) * (args.width / args.side));
+  const auto windows = static_cast<unsigned>(windows_of(args));
   for (unsigned window = blockIdx.y * Shape::kWarps + warp; window < windows;
        window += gridDim.y * Shape::kWarps) {
     const WindowInMap where(args, window);
@@ -142,7 +141,7 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
       offset[n] = is_real ? places.in(where, n) : 0;
       const T* row = row_of(queries, offset[n], stride);
       key_pieces[n] = is_real ? load16(row + width) : uint4{};
-      copy16_later(values + 32 * n, row + 2 * width, is_real);
+      copy_piece_alone(shared_address(values + 32 * n), row + 2 * width, is_real);
       // Queries and gradients are read a strip at a time; two lanes ask for the halves of each row.
       if (n >= 2)
         read_ahead(t < 2 ? row + 8 * t : row_of(gradients, offset[n], width) + 8 * t - kWindowHeadSize);
@@ -162,7 +161,7 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
         __syncwarp();     // the keys of the window before are read
 #pragma unroll
         for (int n = 0; n < kTiles; ++n) keys.write(n, key_pieces[n]);
-        wait_for_copies();
+        await_all_copies();
         __syncwarp();
       }
       uint32_t weights[kTiles][2], rows[kTiles][2];

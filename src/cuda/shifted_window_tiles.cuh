@@ -191,7 +191,7 @@ __device__ void pack_rows(const float (&s)[4], uint32_t& low, uint32_t& high) {
   high = kHalves == 2 ? pack<T>(s[2], s[3]) : 0;
 }
 
-inline int64_t windows_of(const ShiftedWindowArgs& args) {
+__host__ __device__ inline int64_t windows_of(const ShiftedWindowArgs& args) {
   return args.images * (args.height / args.side) * (args.width / args.side);
 }
 

@@ -1,8 +1,8 @@
 // Scores of a causal gate, and the rows of the tokens that are chosen: small work, so latency is what counts,
 // and loops ask for many elements before they use the first.
-#include <type_traits>
-
 #include "cuda/token_choice.h"
+
+#include "cuda/gelu_formula.cuh"
 #include "cuda/vectors.cuh"
 #include "tensor/keyed_bits.h"
 
@@ -12,10 +12,6 @@ namespace {
 constexpr int kMaxInner = 1024;
 constexpr int kChooseThreads = 1024;
 constexpr int kChoosePlaces = 4;  ///< neighbours of a thread: turns cost a meeting of the block each
-
-__device__ float gelu(float x) {
-  return 0.5f * x * (1 + erff(x * 0.70710678f));
-}
 
 /// Sums of each chunk's second halves. A thread a column.
 __global__ void __launch_bounds__(kMaxInner) chunk_sum_kernel(CausalScoreArgs args) {
@@ -190,10 +186,9 @@ __global__ void __launch_bounds__(kMaxInner) hidden_grad_kernel(CausalScoreGradA
     sum += both[(int64_t{t} * 2 + 1) * inner] + other_shift;
     const float places = static_cast<float>(first + t + 1);
     const float hidden = both[int64_t{t} * 2 * inner] + own_shift + sum / places;
-    const float below = 0.5f * (1 + erff(hidden * 0.70710678f));
-    const float density = 0.39894228f * expf(-0.5f * hidden * hidden);
-    const float grad = args.grad[token + t], passed = grad * out * (below + hidden * density);
-    out_sum += grad * hidden * below;
+    const float share = normal_share(hidden), density = normal_density<float>(hidden);
+    const float grad = args.grad[token + t], passed = grad * out * (share + hidden * density);
+    out_sum += grad * hidden * share;
     grad_sum += grad;
     tail += passed / places;
     args.own[(token + t) * inner + column] = passed;
@@ -265,22 +260,6 @@ cudaError_t other_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-/// Calls `run` with the element type as the type of a null pointer.
-template <typename Run>
-cudaError_t with_type(ElementType type, const Run& run) {
-  switch (type) {
-    case ElementType::kFloat:
-      return run(static_cast<float*>(nullptr));
-    case ElementType::kHalf:
-      return run(static_cast<__half*>(nullptr));
-    case ElementType::kBFloat16:
-      return run(static_cast<__nv_bfloat16*>(nullptr));
-    case ElementType::kDouble:
-      break;
-  }
-  return cudaErrorInvalidValue;
-}
-
 }  // namespace
 
 cudaError_t launch_chunk_sums(const CausalScoreArgs& args, cudaStream_t stream) {
@@ -291,18 +270,18 @@ cudaError_t launch_chunk_sums(const CausalScoreArgs& args, cudaStream_t stream) 
 
 cudaError_t launch_causal_scores(ElementType type, const CausalScoreArgs& args, cudaStream_t stream) {
   if (!causal_scores_fit(args.inner)) return cudaErrorInvalidValue;
-  return with_type(
-      type, [&](auto* null) { return causal_scores<std::remove_pointer_t<decltype(null)>>(args, stream); });
+  return with_element_but_double(
+      type, [&](auto element) { return causal_scores<decltype(element)>(args, stream); });
 }
 
 cudaError_t launch_causal_scores_backward(ElementType type, ElementType grad_type,
                                           const CausalScoreGradArgs& args, cudaStream_t stream) {
   if (!causal_scores_fit(args.forward.inner)) return cudaErrorInvalidValue;
-  const cudaError_t error = with_type(
-      type, [&](auto* null) { return hidden_grad<std::remove_pointer_t<decltype(null)>>(args, stream); });
+  const cudaError_t error = with_element_but_double(
+      type, [&](auto element) { return hidden_grad<decltype(element)>(args, stream); });
   if (error != cudaSuccess) return error;
-  return with_type(
-      grad_type, [&](auto* null) { return other_grad<std::remove_pointer_t<decltype(null)>>(args, stream); });
+  return with_element_but_double(grad_type,
+                                 [&](auto element) { return other_grad<decltype(element)>(args, stream); });
 }
 
 cudaError_t launch_choose_rows(const ChooseRowsArgs& args, cudaStream_t stream) {

@@ -99,6 +99,17 @@ cudaError_t with_element(ElementType type, const Run& run) {
   return cudaErrorInvalidValue;
 }
 
+/// The same, of kernels that compute in float32.
+template <typename Run>
+cudaError_t with_element_but_double(ElementType type, const Run& run) {
+  return with_element(type, [&](auto element) {
+    if constexpr (std::is_same_v<decltype(element), double>)
+      return cudaErrorInvalidValue;
+    else
+      return run(element);
+  });
+}
+
 /// In every lane.
 __device__ inline float warp_sum(float x) {
 #pragma unroll

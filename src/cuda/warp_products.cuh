@@ -73,20 +73,24 @@ __device__ inline uint32_t transposed(uint32_t x) {
   return y;
 }
 
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
 /// Four such matrices from shared memory; lane 8i + r knows where row r of the i-th lies (16 bytes).
-__device__ inline uint4 load_matrices(const void* row) {
+__device__ inline uint4 load_matrices(uint32_t row) {
   uint4 x;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "r"(row)
                : "memory");
   return x;
 }
-__device__ inline uint4 load_transposed_matrices(const void* row) {
+__device__ inline uint4 load_transposed_matrices(uint32_t row) {
   uint4 x;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "r"(row)
                : "memory");
   return x;
 }
@@ -107,15 +111,29 @@ __device__ inline float power_of_two(float x) {
   return y;
 }
 
-/// Copies 16 bytes to shared memory, or zeros there.
-__device__ inline void copy16_later(void* shared, const void* source, bool is_real) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(source), "r"(is_real ? 16 : 0)
+/// Asks for 16 bytes, past the first cache; zeros where they are not `real`, and nothing is read. What lies
+/// beside them comes to the second-level cache as well, a line of 128 bytes.
+__device__ inline void copy_piece(uint32_t to, const void* from, bool real) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(real ? 16 : 0)
                : "memory");
 }
-/// Until this thread may read what it had copied.
-__device__ inline void wait_for_copies() {
+/// The same without what lies beside them: rows of a window's head are half a line.
+__device__ inline void copy_piece_alone(uint32_t to, const void* from, bool real) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(real ? 16 : 0)
+               : "memory");
+}
+/// What was asked for since the last call is one group.
+__device__ inline void close_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/// Until all groups but the last `kGroups` are there.
+template <int kGroups>
+__device__ void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+/// Until all that this thread has asked for is there.
+__device__ inline void await_all_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
@@ -148,35 +166,6 @@ __device__ inline float2 widened_pair<__nv_bfloat16>(uint32_t x) {
 template <>
 __device__ inline float2 widened_pair<__half>(uint32_t x) {
   return __half22float2(reinterpret_cast<const __half2&>(x));
-}
-
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-/// Four matrices of 8 × 8 elements; lanes 8i … 8i + 7 say where the rows of matrix i lie, of 16 bytes each.
-/// A lane gets the pair 2 · (lane % 4) of row lane / 4 of each.
-__device__ inline void load_matrices(uint32_t (&x)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-               : "r"(address)
-               : "memory");
-}
-
-/// Asks for 16 bytes, past the first cache; zeros where they are not `real`, and nothing is read.
-__device__ inline void copy_piece(uint32_t to, const void* from, bool real) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(real ? 16 : 0)
-               : "memory");
-}
-/// What was asked for since the last call is one group.
-__device__ inline void close_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-/// Until all groups but the last `kGroups` are there.
-template <int kGroups>
-__device__ void await_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
 }  // namespace fathom::cuda
