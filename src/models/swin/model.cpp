@@ -36,6 +36,12 @@ std::vector<SwinBlockOptions> stage_options(const SwinConfig& config, int64_t st
   return blocks;
 }
 
+/// The pictures with 0, their mean, where `mask_BRC` is true of a patch.
+at::Tensor without_patches(const at::Tensor& image_BCHW, const at::Tensor& mask_BRC, int64_t patch) {
+  const at::Tensor hidden_BHW = mask_BRC.repeat_interleave(patch, 1).repeat_interleave(patch, 2);
+  return image_BCHW.masked_fill(hidden_BHW.unsqueeze(1), 0);
+}
+
 }  // namespace
 
 SwinImpl::SwinImpl(const SwinConfig& config) : config_(config) {
@@ -71,7 +77,10 @@ at::Tensor SwinImpl::features(const at::Tensor& image_BCHW, const ForwardContext
 
 at::Tensor SwinImpl::masked_features(const at::Tensor& image_BCHW, const at::Tensor& mask_BRC,
                                      const at::Tensor& token_D, const ForwardContext& context) {
-  const at::Tensor x = embed_patches(image_BCHW, context);
+  // Convolutions that overlap would show the edges of what is hidden to patches beside it.
+  const at::Tensor shown_BCHW =
+      config_.convolution_stem ? without_patches(image_BCHW, mask_BRC, config_.patch_size) : image_BCHW;
+  const at::Tensor x = embed_patches(shown_BCHW, context);
   return run_stages(at::where(mask_BRC.unsqueeze(3), token_D.to(x.scalar_type()), x), context);
 }
 

@@ -23,7 +23,7 @@ class SwinImpl : public torch::nn::Module {
   /// differ from `image_size` as long as patches divide them.
   at::Tensor features(const at::Tensor& image_BCHW, const ForwardContext& context = {});
   /// The same where `mask_BRC` (bool, patches by row and column) is true of a patch, whose embedding
-  /// `token_D` then takes the place of.
+  /// `token_D` then takes the place of. Nothing of its pixels is seen, by other patches either.
   at::Tensor masked_features(const at::Tensor& image_BCHW, const at::Tensor& mask_BRC,
                              const at::Tensor& token_D, const ForwardContext& context = {});
   /// Mean of the regions: [B, D].

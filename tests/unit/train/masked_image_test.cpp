@@ -159,9 +159,16 @@ TEST_F(MaskedImage, WhatIsHiddenCannotBeSeen) {
       draw_mask(make_sample_keys(batch_.index_B, 1, 1), {.mask_size = 16}, small_vision());
   const at::Tensor pixels = mask.repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1);
   const at::Tensor other = at::where(pixels, torch::randn_like(batch_.image_BCHW), batch_.image_BCHW);
-  EXPECT_TRUE(at::allclose(model_->reconstruct(batch_.image_BCHW, mask), model_->reconstruct(other, mask)));
-  EXPECT_FALSE(
-      at::allclose(model_->vision()->features(batch_.image_BCHW), model_->vision()->features(other)));
+  for (const bool convolutions : {false, true}) {
+    SwinConfig vision = small_vision();
+    vision.convolution_stem = convolutions;
+    MaskedImageModel model(vision);
+    init_parameters(*model, 1);
+    model->to(at::kDouble);
+    EXPECT_TRUE(at::allclose(model->reconstruct(batch_.image_BCHW, mask), model->reconstruct(other, mask)));
+    EXPECT_FALSE(
+        at::allclose(model->vision()->features(batch_.image_BCHW), model->vision()->features(other)));
+  }
 }
 
 TEST_F(MaskedImage, SavesASwinThatComputesTheSame) {
