@@ -77,8 +77,8 @@ void SwinConfig::validate() const {
   for (const auto& [name, side] : {std::pair("local_mixing", local_mixing), {"mlp_mixing", mlp_mixing}})
     if (side > 0 && side % 2 == 0) fail(ErrorKind::kConfig, "{} = {}, expected 0 or an odd side", name, side);
   if (convolution_stem && (patch_size < 2 || !std::has_single_bit(static_cast<uint64_t>(patch_size))))
-    fail(ErrorKind::kConfig, "convolution_stem halves sides, so patch_size = {} must be a power of two",
-         patch_size);
+    fail(ErrorKind::kConfig,
+         "convolution_stem halves sides, so patch_size = {} must be a power of two from 2 on", patch_size);
   if (mlp_mixing > 0 && gate.kind != GateKind::kNone && gate.part != GatedPart::kAttention)
     fail(ErrorKind::kConfig,
          "mlp_mixing needs every token of a map: gate.part = \"attention\" is what gates can do beside it");

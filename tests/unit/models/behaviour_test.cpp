@@ -275,6 +275,22 @@ TEST(DualTowerTest, MirroredSeesNoDifferenceBetweenAPictureAndItsMirrorImage) {
   }
 }
 
+TEST(DualTowerTest, RegionsOfAMirrorImageLieWhereTheyAreInThePicture) {
+  DualTowerConfig config = small_dual_tower();
+  config.region = RegionScore::kAttention;
+  config.mirrored = true;
+  DualTower model(config);
+  fill_by_formula(model);
+  const at::NoGradGuard no_grad;
+  const auto image = formula_image({2, 3, 32, 48});
+  const auto regions = [&](const at::Tensor& picture) {
+    return model->encode_image(picture).key_NSD.unflatten(1, {4, 6});
+  };
+  const at::Tensor found_NRCD = regions(image);
+  EXPECT_TRUE(at::allclose(regions(image.flip(3)).flip(2), found_NRCD, 0, 1e-5));
+  EXPECT_FALSE(at::allclose(found_NRCD.flip(2), found_NRCD, 0, 1e-5));
+}
+
 TEST(Swin, TakesImagesOfOtherSizes) {
   Swin model(small_swin());
   init_parameters(*model, 6);

@@ -79,6 +79,18 @@ TEST(Validation, NamesWhatDoesNotFit) {
   swin.heads = {3, 4};
   EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("stage 0 has width 8"));
   swin = small_swin();
+  swin.mlp_mixing = 2;
+  EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("mlp_mixing = 2"));
+  swin.mlp_mixing = 3;
+  swin.gate.kind = GateKind::kToken;
+  EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("gate.part"));
+  swin.gate.part = GatedPart::kAttention;
+  EXPECT_EQ(parameter_count(swin), count_parameters(Swin(swin)));
+  swin = small_swin();
+  swin.patch_size = 1;
+  swin.convolution_stem = true;
+  EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("patch_size = 1"));
+  swin = small_swin();
   for (const double bad : {0.0, -1.0, std::nan("")}) {
     swin.preprocessing.deviation[1] = bad;
     EXPECT_THAT(error_of([&] { Swin model(swin); }, ErrorKind::kConfig), HasSubstr("expected more than 0"));
