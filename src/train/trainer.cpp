@@ -71,6 +71,9 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
   optimizer_ = std::make_unique<AdamW>(group_parameters(parameters_, config.optimizer), config.optimizer);
   average_.join(*optimizer_);
   keep_copies();
+  // A card without FP8 products keeps what others do: the step and its figures are those of all ranks.
+  if (config.precision == Precision::kFp8 && !saturated_.defined())
+    saturated_ = at::zeros({}, at::TensorOptions().dtype(at::kLong).device(parts.runtime.device()));
   if (saturated_.defined()) loss_scale_.emplace(config.loss_scale, parts.runtime.device());
 }
 

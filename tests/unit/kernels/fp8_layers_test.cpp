@@ -190,7 +190,7 @@ TEST(Fp8Weights, AreMadeOnceUntilTheyAreForgottenOrChange) {
   EXPECT_EQ(weights.size(), 1);
   weight.mul_(3);
   const at::Tensor found = exact(weights.of(weight, {}).plain, TileScales::kByTile);
-  EXPECT_LT(relative_error(found, weight), 0.05);
+  EXPECT_LT(relative_error(found, weight), 0.0626) << "half of the last of three digits";
   at::Tensor moved = weight;
   moved.set_data(at::full({32, 48}, 2.0));
   EXPECT_TRUE(at::equal(exact(weights.of(weight, {}).plain, TileScales::kByTile), weight))
