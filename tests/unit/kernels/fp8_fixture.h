@@ -12,7 +12,7 @@
 #include "cuda_fixture.h"
 #include "kernels/fp8_tiles.h"
 
-namespace fathom::fp8_test {
+namespace fathom::testing {
 
 using kernels::Fp8Matrix;
 using kernels::Fp8Pair;
@@ -54,4 +54,4 @@ class CudaFp8 : public cuda_test::CudaKernels {
   }
 };
 
-}  // namespace fathom::fp8_test
+}  // namespace fathom::testing

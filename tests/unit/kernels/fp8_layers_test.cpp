@@ -13,8 +13,10 @@
 #include "kernels/linear.h"
 #include "kernels/swiglu.h"
 
-namespace fathom::fp8_test {
+namespace fathom::fp8_layers_test {
 namespace {
+
+using namespace testing;
 
 using kernels::Fp8Products;
 using testing::relative_error;
@@ -240,4 +242,4 @@ TEST_F(CudaFp8, InfinityComesThroughProducts) {
 }
 
 }  // namespace
-}  // namespace fathom::fp8_test
+}  // namespace fathom::fp8_layers_test

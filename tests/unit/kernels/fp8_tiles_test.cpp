@@ -17,8 +17,10 @@
 #include "kernels/fp8_mlp.h"
 #include "kernels/swiglu.h"
 
-namespace fathom::fp8_test {
+namespace fathom::fp8_tiles_test {
 namespace {
+
+using namespace testing;
 
 using testing::relative_error;
 
@@ -256,4 +258,4 @@ TEST_F(CudaFp8, SwigluAndItsGradientAreWrittenAsTilesAre) {
 }
 
 }  // namespace
-}  // namespace fathom::fp8_test
+}  // namespace fathom::fp8_tiles_test
