@@ -9,30 +9,32 @@ namespace fathom {
 namespace {
 
 constexpr double kReachedShare = 0.4;
+constexpr double kBlockNumbers = 17;  ///< that a transformer block keeps per token and unit of width
 
-/// Bytes that a transformer block keeps per token and unit of width: 34 for two-byte activations.
-double block_bytes(double type_bytes) {
-  return 34.0 * type_bytes / 2;
+/// The same of convolutions beside a Swin's blocks: what they read.
+double convolution_numbers(const SwinConfig& config) {
+  return (config.local_mixing > 0 ? 1 : 0) + (config.mlp_mixing > 0 ? config.mlp_ratio : 0);
 }
 
 /// Numbers of width that blocks keep for one sample, times their number.
 double kept_widths(const LanguageModelConfig& config, int64_t tokens) {
   return static_cast<double>(config.layers * config.dim * tokens);
 }
-double kept_widths(const SwinConfig& config) {
+/// `inside`: of blocks, not of their inputs alone.
+double kept_widths(const SwinConfig& config, bool inside) {
   double sum = 0;
   for (int64_t stage = 0; stage < config.num_stages(); ++stage)
     sum += static_cast<double>(config.depths[static_cast<size_t>(stage)] * config.stage_dim(stage) *
                                config.stage_side(stage) * config.stage_side(stage));
-  return sum;
+  return inside ? sum * (1 + convolution_numbers(config) / kBlockNumbers) : sum;
 }
 
 double kept_widths(const AudioEncoderConfig& config, int64_t frames) {
   return static_cast<double>(config.layers * config.dim * config.num_moments(frames) * config.groups());
 }
 
-double kept_widths(const ClassifierConfig& config, int64_t length) {
-  if (config.encoder == EncoderKind::kImage) return kept_widths(config.vision);
+double kept_widths(const ClassifierConfig& config, int64_t length, bool inside) {
+  if (config.encoder == EncoderKind::kImage) return kept_widths(config.vision, inside);
   if (config.encoder == EncoderKind::kText) return kept_widths(config.text, length);
   return kept_widths(config.audio, length);
 }
@@ -44,10 +46,9 @@ struct SampleCost {
 };
 
 SampleCost cost_of_sample(const RecipeConfig& recipe) {
+  const bool inside = !recipe.training.checkpoint_blocks;
   const double per_width =
-      recipe.training.checkpoint_blocks
-          ? static_cast<double>(c10::elementSize(product_type(recipe.precision)))
-          : block_bytes(static_cast<double>(c10::elementSize(product_type(recipe.precision))));
+      static_cast<double>(c10::elementSize(product_type(recipe.precision))) * (inside ? kBlockNumbers : 1);
   if (recipe.task == TaskKind::kLanguage) {
     const LanguageModelConfig& model = recipe.language;
     return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, model.max_positions)),
@@ -57,13 +58,13 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
     const FusionConfig& model = recipe.fusion;
     const int64_t tokens = recipe.question_tokens(), seen = model.prefix_tokens() + tokens;
     const int64_t questions = recipe.data.pairing.questions_per_image;
-    const double vision = model.sees() ? kept_widths(model.vision) : 0;
+    const double vision = model.sees() ? kept_widths(model.vision, inside) : 0;
     return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, 1, tokens, questions)),
             per_width * (vision + static_cast<double>(questions) * kept_widths(model.text, seen))};
   }
   if (recipe.task == TaskKind::kMaskedImage)
     return {parameter_count(recipe.vision), 3.0 * static_cast<double>(forward_flops(recipe.vision, 1)),
-            per_width * kept_widths(recipe.vision)};
+            per_width * kept_widths(recipe.vision, inside)};
   if (recipe.task == TaskKind::kMaskedAudio) {
     const int64_t frames = recipe.data.inputs.audio.max_frames();
     return {parameter_count(recipe.audio), 3.0 * static_cast<double>(forward_flops(recipe.audio, 1, frames)),
@@ -80,7 +81,7 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
     const int64_t length = model.encoder == EncoderKind::kText ? recipe.data.inputs.text.max_tokens
                                                                : recipe.data.inputs.audio.max_frames();
     return {parameter_count(model), 3.0 * static_cast<double>(forward_flops(model, length)),
-            per_width * kept_widths(model, length)};
+            per_width * kept_widths(model, length, inside)};
   }
   const DualTowerConfig& model = recipe.dual_tower;
   const ContrastiveSample sample = {.views = recipe.data.pairing.views_per_image,
@@ -88,7 +89,7 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
                                     .tokens = recipe.data.inputs.text.max_tokens,
                                     .frames = model.audio_tower ? recipe.data.inputs.audio.max_frames() : 0};
   return {parameter_count(model), contrastive_flops(model, recipe.contrastive, sample),
-          per_width * (static_cast<double>(sample.views) * kept_widths(model.vision) +
+          per_width * (static_cast<double>(sample.views) * kept_widths(model.vision, inside) +
                        static_cast<double>(sample.captions) * kept_widths(model.text, sample.tokens) +
                        (model.audio_tower ? kept_widths(model.audio, sample.frames) : 0))};
 }

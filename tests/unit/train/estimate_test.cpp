@@ -29,5 +29,21 @@ TEST(Estimate, GeneratedAnswersCountBesideTheirQuestions) {
       << "in 4-byte types";
 }
 
+/// A block keeps 17 numbers a unit of width, one more for each map that a convolution reads.
+TEST(Estimate, ConvolutionsKeepWhatTheyRead) {
+  RecipeConfig recipe;
+  recipe.task = TaskKind::kMaskedImage;
+  const auto runtime = make_device_runtime(at::kCPU);
+  const auto bytes = [&](int64_t local_mixing, int64_t mlp_mixing, bool checkpoints) {
+    recipe.vision.local_mixing = local_mixing;
+    recipe.vision.mlp_mixing = mlp_mixing;
+    recipe.training.checkpoint_blocks = checkpoints;
+    return static_cast<double>(estimate_run(recipe, 10, 1, *runtime).activation_bytes);
+  };
+  EXPECT_NEAR(bytes(3, 0, false) / bytes(0, 0, false), 18.0 / 17, 1e-6);
+  EXPECT_NEAR(bytes(3, 5, false) / bytes(0, 0, false), 22.0 / 17, 1e-6);
+  EXPECT_EQ(bytes(3, 5, true), bytes(0, 0, true)) << "inputs of blocks alone";
+}
+
 }  // namespace
 }  // namespace fathom::estimate_test
