@@ -20,7 +20,9 @@ LanguageModelConfig narrowed(LanguageModelConfig config) {
 }
 
 SwinConfig narrowed(SwinConfig config) {
-  config.image_size = config.patch_size = config.window = 1;
+  if (!config.convolution_stem) config.patch_size = 1;  // it has a convolution for each halving
+  config.image_size = config.patch_size;
+  config.window = 1;
   config.dim = 1;  // still doubles each stage
   std::fill(config.heads.begin(), config.heads.end(), 1);
   config.mlp_ratio = 1;

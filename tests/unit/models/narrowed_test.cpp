@@ -28,6 +28,9 @@ TEST(Narrowed, EncodersKeepTheirNames) {
   expect_same_names<Swin>(vision);
   vision.qkv_bias = false;
   expect_same_names<Swin>(vision);
+  vision.local_mixing = vision.mlp_mixing = 3;
+  vision.convolution_stem = true;
+  expect_same_names<Swin>(vision);
   AudioEncoderConfig audio{.bands = 8, .dim = 16, .layers = 2, .heads = 2, .max_frames = 20};
   expect_same_names<AudioEncoder>(audio);
   audio.front_end = AudioFrontEnd::kSubBands;
