@@ -71,7 +71,19 @@ GUESSES = ("concat_pooled", "question_only")
 BOTH_WAYS = [f"{way}.r{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
 DIRECTIONS = ("t2i", "i2t", "i2a", "a2i", "t2a", "a2t")
 
+LATE = ["model.region=late", "contrastive.region_weight=0.3"]
+HARD = ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=2"]
+MASKED_START = ['init=[{{from="{start}",as="vision.*"}}]']
+CONVOLUTIONS = ["model.vision.local_mixing=3", "model.vision.mlp_mixing=3", "model.vision.convolution_stem=true"]
+
 TABLES = {
+    "flickr8k-convolved-parts": Table(  # as flickr8k-parts, upon a Swin with convolutions and with region scores at 0.3
+        "flickr8k", ["mean"] + BOTH_WAYS,
+        {name: ["training.epochs=60", *settings] for name, settings in {
+            "global": [], "late interaction": LATE, "hard negatives": LATE + HARD,
+            "attention": ["model.region=attention", "contrastive.region_weight=0.3", *HARD],
+            "words": ["contrastive.word_weight=3"], "masked start": LATE + HARD + MASKED_START}.items()},
+        file="flickr8k", start=("flickr8k-masked", "flickr8k", [setting.replace("vision.", "") for setting in CONVOLUTIONS]), baselines=("global",)),
     "flickr8k": Table("flickr8k", [way.replace(".", "_") for way in BOTH_WAYS], file="flickr8k", trained=True),
     "flickr8k-parts": Table(  # hard negatives and the masked start beside late interaction; attention in its place
         "flickr8k", ["mean"] + BOTH_WAYS,
@@ -86,7 +98,7 @@ TABLES = {
             "soft": ["contrastive.soft_targets=0.2"],
             "mixing": ["model.vision.local_mixing=3"],
             "mixing wide": ["model.vision.local_mixing=7"],
-            "all convolutions": ["model.vision.local_mixing=3", "model.vision.mlp_mixing=3", "model.vision.convolution_stem=true"],
+            "all convolutions": CONVOLUTIONS,
             "masked start": late + hard + ['init=[{{from="{start}",as="vision.*"}}]'],
         })(["model.region=late"], ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=4"]).items()},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),
