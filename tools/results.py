@@ -82,7 +82,10 @@ TABLES = {
         {name: ["training.epochs=60", *settings] for name, settings in {
             "global": [], "late interaction": LATE, "hard negatives": LATE + HARD,
             "attention": ["model.region=attention", "contrastive.region_weight=0.3", *HARD],
-            "words": ["contrastive.word_weight=3"], "masked start": LATE + HARD + MASKED_START}.items()},
+            "masked start": LATE + HARD + MASKED_START}.items()} | {
+            # At full length:
+            "all parts": LATE + HARD + MASKED_START, "longer": ["training.epochs=300"],
+            "captions": ["contrastive.caption_weight=0.2"], "deeper drop": ["model.vision.drop_path=0.4"]},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", [setting.replace("vision.", "") for setting in CONVOLUTIONS]), baselines=("global",)),
     "flickr8k": Table("flickr8k", [way.replace(".", "_") for way in BOTH_WAYS], file="flickr8k", trained=True),
     "flickr8k-parts": Table(  # hard negatives and the masked start beside late interaction; attention in its place

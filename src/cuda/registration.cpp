@@ -18,6 +18,7 @@ std::string register_kernels() {
     register_keyed_dropout(library);
     register_layer_norm(library);
     register_linear_gelu(library);
+    register_local_mixing(library);
     register_residual_layer_norm(library);
     register_residual_rms_norm(library);
     register_rope_heads(library);

@@ -13,6 +13,7 @@ void register_adamw_step(torch::Library& library);
 void register_keyed_dropout(torch::Library& library);
 void register_layer_norm(torch::Library& library);
 void register_linear_gelu(torch::Library& library);
+void register_local_mixing(torch::Library& library);
 void register_residual_layer_norm(torch::Library& library);
 void register_residual_rms_norm(torch::Library& library);
 void register_rope_heads(torch::Library& library);

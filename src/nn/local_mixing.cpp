@@ -1,9 +1,9 @@
 #include "nn/local_mixing.h"
 
-#include <ATen/ATen.h>
+#include <ATen/ops/empty.h>
 
 #include "base/error.h"
-#include "kernels/product_type.h"
+#include "kernels/local_mixing.h"
 
 namespace fathom {
 
@@ -13,13 +13,8 @@ LocalMixingImpl::LocalMixingImpl(int64_t dim, int64_t side) : side_(side) {
   bias_ = register_parameter("bias", at::empty({dim}));
 }
 
-at::Tensor LocalMixingImpl::forward(const at::Tensor& x, const ForwardContext& context) const {
-  const auto type = kernels::product_type(x);
-  const auto x_BDHW = x.to(type).permute({0, 3, 1, 2});
-  const auto mixed = at::conv2d(x_BDHW, context.narrowed(weight_, type).to(type),
-                                context.narrowed(bias_, type).to(type), /*stride=*/1, side_ / 2,
-                                /*dilation=*/1, /*groups=*/x.size(3));
-  return x + mixed.permute({0, 2, 3, 1}).to(x.scalar_type());
+at::Tensor LocalMixingImpl::forward(const at::Tensor& x) const {
+  return kernels::local_mixing(x, weight_, bias_);
 }
 
 void LocalMixingImpl::initialise(ParameterInit& init) const {

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 
-#include "nn/forward_context.h"
 #include "nn/init.h"
 
 namespace fathom {
@@ -19,7 +18,7 @@ class LocalMixingImpl : public torch::nn::Module, public HasInitialValues {
   /// `side`: of the neighbourhood, odd.
   LocalMixingImpl(int64_t dim, int64_t side);
   /// [B, height, width, D] → the same.
-  at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {}) const;
+  at::Tensor forward(const at::Tensor& x) const;
   void initialise(ParameterInit& init) const override;
 
  private:

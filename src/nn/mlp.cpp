@@ -38,7 +38,7 @@ GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
 
 at::Tensor GeluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
   const auto inner = up_->gelu(x, context);
-  return down_(local_mixing_.is_empty() ? inner : local_mixing_(inner, context), context);
+  return down_(local_mixing_.is_empty() ? inner : local_mixing_(inner), context);
 }
 
 }  // namespace fathom

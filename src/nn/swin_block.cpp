@@ -145,7 +145,7 @@ at::Tensor SwinBlockImpl::forward(const at::Tensor& x, const ForwardContext& con
 }
 
 Residual SwinBlockImpl::forward_stream(const Residual& stream, const ForwardContext& context) {
-  const Residual mixed = local_mixing_.is_empty() ? stream : Residual{local_mixing_(stream.sum(), context)};
+  const Residual mixed = local_mixing_.is_empty() ? stream : Residual{local_mixing_(stream.sum())};
   return feed_forward(attend(mixed, context), context);
 }
 

@@ -152,6 +152,9 @@ void check_contrastive(const RecipeConfig& recipe) {
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.view_weight > 0 && recipe.data.pairing.views_per_image < 2)
     fail(ErrorKind::kConfig, "contrastive.view_weight: needs data.pairing.views_per_image of at least 2");
+  if (recipe.contrastive.caption_weight > 0 && recipe.data.pairing.captions_per_image < 2)
+    fail(ErrorKind::kConfig,
+         "contrastive.caption_weight: needs data.pairing.captions_per_image of at least 2");
   if (recipe.contrastive.localization > 0 && recipe.dual_tower.vision.num_regions() < 2)
     fail(ErrorKind::kConfig,
          "contrastive.localization: of pictures of model.vision.image_size = {} one region alone is left",

@@ -30,7 +30,9 @@ namespace fathom {
 /// the model hears, a sound. Every view is a positive of every caption of its picture. With `missing`, a
 /// sample may lack modalities, and a batch may have none of one; encoders see the rows that are there. With
 /// `view_weight`, views of one picture are also contrasted with those of others (Chen et al., "A simple
-/// framework for contrastive learning of visual representations", ICML 2020). With `word_weight`, a linear
+/// framework for contrastive learning of visual representations", ICML 2020); with `caption_weight`, the
+/// embeddings of a picture's captions with those of other pictures, as of sentences that mean the same (Gao
+/// et al., "SimCSE", EMNLP 2021). With `word_weight`, a linear
 /// head that is thrown away after training names the words of a picture's captions from its pooled features
 /// (word_targets.h); with `localization`, another tells from pairs of regions where they lie
 /// (location_head.h).

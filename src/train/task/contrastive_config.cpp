@@ -39,7 +39,9 @@ void ContrastiveConfig::fields(Fields& f) {
   f("soft_temperature", soft_temperature, "its temperature", {.low = 0.001});
   f.group("pairs", pairs, "with model.audio_tower: weights of the kinds of pairs, whose losses are averaged");
   f("view_weight", view_weight, "weight of the contrast among views of one picture; 0 for none", {.low = 0});
-  f("self_temperature", self_temperature, "its temperature", {.low = 0.001});
+  f("caption_weight", caption_weight, "weight of the contrast among captions of one picture; 0 for none",
+    {.low = 0});
+  f("self_temperature", self_temperature, "temperature of both", {.low = 0.001});
   f("word_weight", word_weight,
     "weight of naming the words of a sample's captions from its picture alone, the rarer a word the more it "
     "counts; 0 for none",

@@ -29,6 +29,7 @@ struct ContrastiveConfig {
   double soft_temperature = 0.1;
   PairWeights pairs;
   double view_weight = 0.0;
+  double caption_weight = 0.0;
   double self_temperature = 0.1;
   double word_weight = 0.0;
   double localization = 0.0;

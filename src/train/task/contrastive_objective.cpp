@@ -229,28 +229,33 @@ ContrastiveObjective::Similarities ContrastiveObjective::region_similarities(con
   return {.forward = score_LN.narrow(1, collective.rank() * views, views).t(), .backward = score_MN};
 }
 
-at::Tensor ContrastiveObjective::view_loss(const ContrastiveRows& local, Collective& collective) const {
-  const at::Tensor all_ND = all_gather_with_gradient(collective, local.view_VD);
-  const int64_t rows = local.view_VD.size(0);
-  const int64_t views = rows / local.owner_B.size(0);
-  const at::Tensor owner_R = of_rows(local.owner_B, views);
+at::Tensor ContrastiveObjective::self_loss(const Siblings& siblings, const ContrastiveRows& local,
+                                           Collective& collective) const {
+  const auto& [modality, own_RD, all_ND] = siblings;
+  const int64_t rows = own_RD.size(0);
+  const int64_t each = rows / local.owner_B.size(0);
+  const at::Tensor owner_R = of_rows(local.owner_B, each);
   const at::Tensor owner_N = collective.all_gather(owner_R);
   const at::Tensor place_R = at::arange(rows, owner_R.options()) + rows * collective.rank();
   const at::Tensor itself_RN = place_R.unsqueeze(1) == at::arange(all_ND.size(0), owner_R.options());
   PairLabels labels = label_pairs(owner_R, owner_N);
   labels.positive_RC = labels.positive_RC & ~itself_RN;
-  if (local.mixed.defined()) {  // two pictures mixed with each other hold the same two samples
-    const at::Tensor other_R = of_rows(local.mixed.owner_B, views), other_N = collective.all_gather(other_R);
+  if (modality == Modality::kText && setup_.config.match_equal_captions)
+    labels.negative_RC =
+        labels.negative_RC & local.caption_M.unsqueeze(1).ne(collective.all_gather(local.caption_M));
+  if (modality == Modality::kImage && local.mixed.defined()) {
+    // Two pictures mixed with each other hold the same two samples.
+    const at::Tensor other_R = of_rows(local.mixed.owner_B, each), other_N = collective.all_gather(other_R);
     const at::Tensor akin_RN = (other_R.unsqueeze(1) == owner_N) | (owner_R.unsqueeze(1) == other_N);
     labels.negative_RC = labels.negative_RC & ~akin_RN;
   }
   RowCount count{.known = static_cast<double>(all_ND.size(0))};
-  if (const at::Tensor& present_B = local.of(Modality::kImage).present_B; present_B.defined()) {
+  if (const at::Tensor& present_B = local.of(modality).present_B; present_B.defined()) {
     const at::Tensor present_S = collective.all_gather(present_B.to(at::kLong)).to(at::kBool);
-    leave_out(labels, of_rows(present_B, views), of_rows(present_S, views));
-    count = count_rows(present_S, present_S.size(0), views);
+    leave_out(labels, of_rows(present_B, each), of_rows(present_S, each));
+    count = count_rows(present_S, present_S.size(0), each);
   }
-  const at::Tensor logits_RN = at::mm(local.view_VD, all_ND.t()) / setup_.config.self_temperature;
+  const at::Tensor logits_RN = at::mm(own_RD, all_ND.t()) / setup_.config.self_temperature;
   return count.divide(info_nce(logits_RN, labels));
 }
 
@@ -306,7 +311,14 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
     if (config.consistency > 0)
       add(weighed(config.consistency * consistency_loss(local, all, kind, collective)));
   }
-  if (local.view_VD.defined()) add(config.view_weight * view_loss(local, collective));
+  if (local.view_VD.defined())
+    add(config.view_weight *
+        self_loss({Modality::kImage, local.view_VD, all_gather_with_gradient(collective, local.view_VD)},
+                  local, collective));
+  if (config.caption_weight > 0)
+    add(config.caption_weight * self_loss({Modality::kText, local.of(Modality::kText).side.whole_ND,
+                                           all.of(Modality::kText).side.whole_ND},
+                                          local, collective));
   if (local.word_loss_V.defined())
     add(config.word_weight *
         mean_of_views(local.word_loss_V, local,

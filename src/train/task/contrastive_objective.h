@@ -111,7 +111,12 @@ class ContrastiveObjective {
                          const Labels& labels) const;
   static Similarities region_similarities(const ContrastiveRows& local, const Gathered& all,
                                           Collective& collective);
-  at::Tensor view_loss(const ContrastiveRows& local, Collective& collective) const;
+  /// Rows of one modality, this rank's and all, of which those of one sample belong together.
+  struct Siblings {
+    Modality modality;
+    at::Tensor own_RD, all_ND;
+  };
+  at::Tensor self_loss(const Siblings& siblings, const ContrastiveRows& local, Collective& collective) const;
   at::Tensor consistency_loss(const ContrastiveRows& local, const Gathered& all, const Kind& kind,
                               Collective& collective) const;
   at::Tensor adversarial_loss(const ContrastiveRows& local, const Gathered& all,

@@ -87,6 +87,46 @@ TEST_F(ViewContrast, TeachesTheVisionTowerAndNotTheText) {
   EXPECT_GT(with.gradient("view_head.out.weight").abs().max().item<double>(), 1e-6);
 }
 
+/// Two captions of each picture, of which one is another's word for word.
+TEST_F(ViewContrast, CaptionsOfOnePictureBelongTogetherByTheirWeight) {
+  batch_.image_BCHW = batch_.image_BCHW.narrow(0, 0, 4);
+  batch_.tokens_BT = torch::randint(0, 50, {8, 10}, at::kLong);
+  batch_.tokens_BT[3].copy_(batch_.tokens_BT[0]);
+  batch_.length_B = torch::full({8}, 10, at::kLong);
+  const auto loss = [&](double weight, bool match) {
+    const ContrastiveConfig config{
+        .match_equal_captions = match, .caption_weight = weight, .self_temperature = kTemperature};
+    ContrastiveTask task({.model = make_model(config), .config = config, .captions_per_image = 2, .seed = 6});
+    const auto collective = make_solo_collective();
+    return task.loss({batch_, {}}, {.collective = *collective}).item<double>();
+  };
+  const at::NoGradGuard no_grad;
+  const at::Tensor text_MD = make_model({})->encode_text(batch_.tokens_BT, batch_.length_B).whole_ND;
+  const int64_t owner[] = {0, 0, 1, 1, 2, 2, 2, 2};
+  for (const bool match : {true, false}) {
+    const auto is_negative = [&](int64_t i, int64_t j) {
+      return owner[i] != owner[j] && !(match && std::min(i, j) == 0 && std::max(i, j) == 3);
+    };
+    double sum = 0;
+    for (int64_t i = 0; i < 8; ++i) {
+      const auto likeness = [&](int64_t j) {
+        return std::exp(text_MD[i].dot(text_MD[j]).item<double>() / kTemperature);
+      };
+      double others = 0, of_row = 0;
+      int positives = 0;
+      for (int64_t j = 0; j < 8; ++j) others += is_negative(i, j) ? likeness(j) : 0;
+      for (int64_t j = 0; j < 8; ++j) {
+        if (j == i || owner[j] != owner[i]) continue;
+        of_row -= std::log(likeness(j) / (likeness(j) + others));
+        ++positives;
+      }
+      sum += of_row / positives / 8;
+    }
+    EXPECT_GT(sum, 0.1);
+    EXPECT_NEAR(loss(kWeight, match) - loss(0, match), kWeight * sum, 1e-9) << match;
+  }
+}
+
 TEST_F(ViewContrast, IsAbsentAtWeightZero) {
   for (const auto& [name, parameter] : run(0).parameters)
     EXPECT_FALSE(name.starts_with("view_head.")) << name;
