@@ -93,11 +93,13 @@ void adamw_step(at::TensorList tensors, at::TensorList scalars_in, const at::Ten
   const c10::cuda::CUDAGuard guard(table.device());
   const at::Tensor scalars =
       at::empty({static_cast<int64_t>(sizeof(kernels::AdamWScalars))}, table.options());
+  const kernels::AdamWTerms terms = kernels::adamw_terms(scalars_in);
   const AdamWStepArgs args = {
       .table = table_args(table, kernels::adamw_lists(tensors, rates).parameters.size()),
-      .pointers = kernels::adamw_pointers(kernels::adamw_terms(scalars_in)),
+      .pointers = kernels::adamw_pointers(terms),
       .settings = kernels::adamw_settings(settings),
-      .scalars = static_cast<kernels::AdamWScalars*>(scalars.mutable_data_ptr())};
+      .scalars = static_cast<kernels::AdamWScalars*>(scalars.mutable_data_ptr()),
+      .saturated = kernels::adamw_saturated(terms)};
   C10_CUDA_CHECK(launch_adamw_step(args, c10::cuda::getCurrentCUDAStream()));
 }
 

@@ -1,7 +1,7 @@
 // AdamW over all parameters: memory-bound. A block takes a chunk of one tensor, each thread four elements a
 // turn.
 #include "cuda/adamw_step.h"
-#include "cuda/vectors.cuh"
+#include "cuda/half_cast.cuh"
 
 namespace fathom::cuda {
 namespace {
@@ -94,12 +94,12 @@ __global__ void scalars_kernel(AdamWStepArgs args) {
 }
 
 template <typename T, int kWidth>
-__device__ void write_copy(const AdamWTensor& tensor, int64_t place, const Piece<T, kWidth>& parameter) {
+__device__ void write_copy(const AdamWTensor& tensor, int64_t place, const Piece<T, kWidth>& parameter,
+                           HalfCast& cast) {
   if (tensor.copy_type == ElementType::kHalf) {
     Piece<__half, kWidth> copy;
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j)
-      copy.values[j] = __float2half_rn(static_cast<float>(parameter.values[j]));
+    for (int j = 0; j < kWidth; ++j) copy.values[j] = cast(static_cast<float>(parameter.values[j]));
     piece<__half, kWidth>(tensor.copy, place) = copy;
   } else {
     Piece<__nv_bfloat16, kWidth> copy;
@@ -119,7 +119,8 @@ struct TensorStep {
 
 /// Elements [begin, end), whose number is a multiple of kWidth.
 template <typename T, typename G, int kWidth>
-__device__ void step_range(const AdamWTensor& tensor, const TensorStep<T>& step, int64_t begin, int64_t end) {
+__device__ void step_range(const AdamWTensor& tensor, const TensorStep<T>& step, int64_t begin, int64_t end,
+                           HalfCast& cast) {
   for (int64_t i = begin + threadIdx.x * kWidth; i < end; i += kChunkThreads * kWidth) {
     auto parameter = piece<T, kWidth>(tensor.parameter, i), first = piece<T, kWidth>(tensor.first, i),
          second = piece<T, kWidth>(tensor.second, i);
@@ -139,7 +140,7 @@ __device__ void step_range(const AdamWTensor& tensor, const TensorStep<T>& step,
         average.values[j] += step.average_weight * (parameter.values[j] - average.values[j]);
       piece<T, kWidth>(tensor.average, i) = average;
     }
-    if (tensor.copy) write_copy<T, kWidth>(tensor, i, parameter);
+    if (tensor.copy) write_copy<T, kWidth>(tensor, i, parameter, cast);
   }
 }
 
@@ -149,8 +150,10 @@ __device__ void step_chunk(const AdamWTensor& tensor, const AdamWChunk& chunk, c
                                                              tensor.learning_rate_scale, tensor.weight_decay),
                               static_cast<T>(args.scalars->average_weight)};
   const int64_t whole = tensor.is_aligned ? (chunk.end - chunk.begin) / 4 * 4 : 0;
-  step_range<T, G, 4>(tensor, step, chunk.begin, chunk.begin + whole);
-  step_range<T, G, 1>(tensor, step, chunk.begin + whole, chunk.end);
+  HalfCast cast;
+  step_range<T, G, 4>(tensor, step, chunk.begin, chunk.begin + whole, cast);
+  step_range<T, G, 1>(tensor, step, chunk.begin + whole, chunk.end, cast);
+  cast.count(args.saturated);
 }
 
 __global__ void __launch_bounds__(kChunkThreads) adamw_step_kernel(AdamWStepArgs args) {

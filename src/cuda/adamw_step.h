@@ -55,6 +55,7 @@ struct AdamWStepArgs {
   kernels::AdamWScalarPointers pointers;
   kernels::AdamWSettings settings;
   kernels::AdamWScalars* scalars;  ///< room for one
+  int64_t* saturated;              ///< counts elements of copies that lay beyond half; or null
 };
 
 cudaError_t launch_gradient_norm(const GradientNormArgs& args, cudaStream_t stream);

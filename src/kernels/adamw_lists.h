@@ -23,8 +23,8 @@ inline AdamWLists adamw_lists(at::TensorList tensors, at::ArrayRef<double> rates
 }
 
 inline AdamWTerms adamw_terms(at::TensorList scalars) {
-  FATHOM_CHECK(scalars.size() == 6, "[adamw_step] expected six scalars, got {}", scalars.size());
-  return {scalars[0], scalars[1], scalars[2], scalars[3], scalars[4], scalars[5]};
+  FATHOM_CHECK(scalars.size() == 7, "[adamw_step] expected seven scalars, got {}", scalars.size());
+  return {scalars[0], scalars[1], scalars[2], scalars[3], scalars[4], scalars[5], scalars[6]};
 }
 
 inline AdamWSettings adamw_settings(at::ArrayRef<double> settings) {
@@ -40,6 +40,11 @@ inline AdamWScalarPointers adamw_pointers(const AdamWTerms& terms) {
   return {terms.step.mutable_data_ptr<float>(), read(terms.learning_rate, double{}),
           read(terms.average_weight, double{}), read(terms.norm, double{}),
           read(terms.divisor, float{}),         read(terms.skip, float{})};
+}
+
+/// Where copies' elements beyond float16 are counted; or null.
+inline int64_t* adamw_saturated(const AdamWTerms& terms) {
+  return terms.saturated.defined() ? terms.saturated.mutable_data_ptr<int64_t>() : nullptr;
 }
 
 }  // namespace fathom::kernels

@@ -75,12 +75,17 @@ std::vector<at::Tensor> scalars_of(const AdamWTerms& terms, const AdamWTensors& 
   FATHOM_CHECK(terms.step.defined() && terms.step.scalar_type() == at::kFloat &&
                    terms.learning_rate.defined() && (terms.average_weight.defined() || !averages),
                "[adamw_step] expected a float32 count of steps, a learning rate, and a weight for averages");
+  FATHOM_CHECK(!terms.saturated.defined() ||
+                   (terms.saturated.scalar_type() == at::kLong && terms.saturated.numel() == 1 &&
+                    terms.saturated.device() == tensors.parameters[0].device()),
+               "[adamw_step] expected an int64 count of saturated casts on the parameters' device");
   return {terms.step,
           scalar_of(terms.learning_rate, at::kDouble, tensors),
           scalar_of(terms.average_weight, at::kDouble, tensors),
           scalar_of(terms.norm, at::kDouble, tensors),
           scalar_of(terms.divisor, at::kFloat, tensors),
-          scalar_of(terms.skip, at::kFloat, tensors)};
+          scalar_of(terms.skip, at::kFloat, tensors),
+          terms.saturated};
 }
 
 /// For devices whose kernels read no table.

@@ -18,7 +18,8 @@ struct AdamWTensors {
   std::vector<at::Tensor> gradients;      ///< of the parameter's type; of float32 also float16 or bfloat16
   std::vector<at::Tensor> first, second;  ///< moments, of the parameter's type
   std::vector<at::Tensor> averages;       ///< moving averages of the parameter's type; undefined: none
-  std::vector<at::Tensor> copies;         ///< of the new parameter in float16 or bfloat16; undefined: none
+  std::vector<at::Tensor> copies;         ///< of the new parameter in bfloat16, or float16 within its range
+                                          ///< (half_range.h); undefined: none
   std::vector<double> learning_rate_scales, weight_decays;
 };
 
@@ -31,7 +32,8 @@ struct AdamWTerms {
       norm;  ///< of the gradients; clips them, and where it is not finite nothing changes. Or undefined
   at::Tensor
       divisor;  ///< what gradients are divided by (a loss scale); `norm` is of what that leaves. Or undefined
-  at::Tensor skip;  ///< where it is not 0 nothing changes; or undefined
+  at::Tensor skip;       ///< where it is not 0 nothing changes; or undefined
+  at::Tensor saturated;  ///< int64: the elements of copies that lay beyond float16 are added. Or undefined
 };
 
 /// Where a device's kernels find the tensors of a list: made at first use, and anew where one of them has

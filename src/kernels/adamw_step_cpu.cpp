@@ -2,10 +2,12 @@
 #include <ATen/ops/full.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <vector>
 
 #include "kernels/adamw_lists.h"
 #include "kernels/cpu_vector.h"
+#include "kernels/half_range.h"
 
 namespace fathom::kernels {
 namespace {
@@ -53,22 +55,33 @@ FATHOM_CPU_CLONES void average_chunk(const T* __restrict parameter, T* __restric
   for (int64_t i = 0; i < size; ++i) average[i] += weight * (parameter[i] - average[i]);
 }
 
+/// Elements that saturate.
 template <typename T, typename Narrow>
-FATHOM_CPU_CLONES void copy_chunk(const T* __restrict parameter, Narrow* __restrict copy, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) store(copy[i], static_cast<float>(parameter[i]));
+FATHOM_CPU_CLONES int64_t copy_chunk(const T* __restrict parameter, Narrow* __restrict copy, int64_t size) {
+  int64_t saturated = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    const auto x = static_cast<float>(parameter[i]);
+    if constexpr (std::is_same_v<Narrow, c10::Half>) {
+      saturated += saturates_half(x) ? 1 : 0;
+      store(copy[i], within_half(x));
+    } else {
+      store(copy[i], x);
+    }
+  }
+  return saturated;
 }
 
 template <typename T>
-void copy_parameter(const T* parameter, const at::Tensor& copy, const ListChunk& chunk) {
-  if (copy.scalar_type() == at::kHalf)
-    copy_chunk(parameter, copy.mutable_data_ptr<c10::Half>() + chunk.begin, chunk.size);
-  else
-    copy_chunk(parameter, copy.mutable_data_ptr<c10::BFloat16>() + chunk.begin, chunk.size);
+int64_t copy_parameter(const T* parameter, const at::Tensor& copy, const ListChunk& chunk) {
+  return copy.scalar_type() == at::kHalf
+             ? copy_chunk(parameter, copy.mutable_data_ptr<c10::Half>() + chunk.begin, chunk.size)
+             : copy_chunk(parameter, copy.mutable_data_ptr<c10::BFloat16>() + chunk.begin, chunk.size);
 }
 
+/// Elements of its copy that saturate, as below.
 template <typename T, typename G>
-void step_chunk(const AdamWLists& lists, const ListChunk& chunk, const AdamWScalars& scalars,
-                const AdamWSettings& settings) {
+int64_t step_chunk(const AdamWLists& lists, const ListChunk& chunk, const AdamWScalars& scalars,
+                   const AdamWSettings& settings) {
   const size_t i = chunk.tensor;
   const auto coefficients =
       adamw_coefficients<T>(scalars, settings, lists.learning_rate_scales[i], lists.weight_decays[i]);
@@ -78,16 +91,19 @@ void step_chunk(const AdamWLists& lists, const ListChunk& chunk, const AdamWScal
                elements(lists.second[i]), coefficients, chunk.size);
   if (lists.averages[i].defined())
     average_chunk(parameter, elements(lists.averages[i]), static_cast<T>(scalars.average_weight), chunk.size);
-  if (lists.copies[i].defined()) copy_parameter(parameter, lists.copies[i], chunk);
+  return lists.copies[i].defined() ? copy_parameter(parameter, lists.copies[i], chunk) : 0;
 }
 
-void step_chunk(const AdamWLists& lists, const ListChunk& chunk, const AdamWScalars& scalars,
-                const AdamWSettings& settings) {
+int64_t step_chunk(const AdamWLists& lists, const ListChunk& chunk, const AdamWScalars& scalars,
+                   const AdamWSettings& settings) {
   if (lists.parameters[chunk.tensor].scalar_type() == at::kDouble)
     return step_chunk<double, double>(lists, chunk, scalars, settings);
+  int64_t saturated = 0;
   dispatch_floating(lists.gradients[chunk.tensor].scalar_type(), "adamw_step", [&]<typename G>(G) {
-    if constexpr (!std::is_same_v<G, double>) step_chunk<float, G>(lists, chunk, scalars, settings);
+    if constexpr (!std::is_same_v<G, double>)
+      saturated = step_chunk<float, G>(lists, chunk, scalars, settings);
   });
+  return saturated;
 }
 
 at::Tensor norm_cpu(at::TensorList gradients, const std::optional<at::Tensor>& divisor, const at::Tensor&) {
@@ -111,13 +127,16 @@ void step_cpu(at::TensorList tensors, at::TensorList scalars_in, const at::Tenso
               at::ArrayRef<double> rates, at::ArrayRef<double> settings_in) {
   const AdamWLists lists = adamw_lists(tensors, rates);
   const AdamWSettings settings = adamw_settings(settings_in);
-  const AdamWScalars scalars = adamw_scalars(adamw_pointers(adamw_terms(scalars_in)), settings);
+  const AdamWTerms terms = adamw_terms(scalars_in);
+  const AdamWScalars scalars = adamw_scalars(adamw_pointers(terms), settings);
   if (scalars.is_skipped) return;
   const std::vector<ListChunk> chunks = chunks_of(lists.parameters);
+  std::atomic<int64_t> saturated = 0;
   at::parallel_for(0, static_cast<int64_t>(chunks.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      step_chunk(lists, chunks[static_cast<size_t>(i)], scalars, settings);
+      saturated += step_chunk(lists, chunks[static_cast<size_t>(i)], scalars, settings);
   });
+  if (int64_t* count = adamw_saturated(terms)) *count += saturated;
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "kernels/adamw_lists.h"
+#include "kernels/half_range.h"
 
 namespace fathom::kernels::adamw_step_ref {
 namespace {
@@ -56,6 +57,18 @@ std::map<Likeness, EqualParameters> group_equal(const AdamWLists& lists, const a
   return groups;
 }
 
+/// Unless the step is skipped, in which nothing saturates.
+void write_copy(const at::Tensor& parameter, const at::Tensor& copy, const at::Tensor& skipped,
+                const at::Tensor& saturated) {
+  at::Tensor held = parameter;
+  if (copy.scalar_type() == at::kHalf) {
+    held = parameter.clamp(-kLargestHalf, kLargestHalf);
+    if (saturated.defined())
+      saturated.add_(parameter.abs().gt(kLargestHalf).logical_and(skipped.logical_not()).sum());
+  }
+  copy.copy_(at::where(skipped, copy.to(parameter.scalar_type()), held));
+}
+
 }  // namespace
 
 at::Tensor norm(at::TensorList gradients, const std::optional<at::Tensor>& divisor, const at::Tensor&) {
@@ -84,7 +97,7 @@ void apply_flat(at::TensorList tensors, at::TensorList scalars, const at::Tensor
     const at::Tensor &parameter = lists.parameters[i], &average = lists.averages[i], &copy = lists.copies[i];
     if (average.defined())
       average.lerp_(parameter, (terms.average_weight * (1 - found_inf)).to(average.scalar_type()));
-    if (copy.defined()) copy.copy_(at::where(skipped, copy.to(parameter.scalar_type()), parameter));
+    if (copy.defined()) write_copy(parameter, copy, skipped, terms.saturated);
   }
 }
 

@@ -49,13 +49,14 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                            const Products& products, at::ScalarType result) {
+                            const LinearTypes& types, at::ScalarType result) {
+    const Products& products = types.products;
+    const auto operand = half_weight(weight, products, types.copies);
     at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = saturated_half(x, products).reshape({-1, x.size(-1)});
-    const auto half_weight = saturated_half(weight, products);
-    context->save_for_backward({rows, half_weight});
-    keep_parameters(*context, weight, bias, nullptr);
-    auto y = wide_product(rows, half_weight.t());
+    context->save_for_backward({rows, operand});
+    keep_parameters(*context, weight, bias, types.rooms);
+    auto y = wide_product(rows, operand.t());
     if (bias) y.add_(*bias);
     return (result == at::kHalf ? saturated_half(y, products) : y.to(result))
         .view(with_last(x, weight.size(0)));
@@ -68,7 +69,7 @@ struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
     at::Tensor grad_x, grad_weight, grad_bias;
     if (context->needs_input_grad(0))
       grad_x = wide_product(half_grad, weight).view(with_last(grads[0], weight.size(1)));
-    if (context->needs_input_grad(1)) grad_weight = wide_product(half_grad.t(), rows);
+    grad_weight = weight_gradient(*context, half_grad, rows);
     if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor()};
   }
@@ -96,7 +97,8 @@ at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::
   const auto capsule = context.saved_data["weight"].toCapsule();
   const auto& of = *static_cast<const WeightHolder*>(capsule.get());
   const auto type = of.weight.scalar_type();
-  const bool is_wide = grad.is_cuda() && type == at::kFloat && grad.scalar_type() != at::kDouble;
+  const bool has_wide = grad.is_cuda() || grad.scalar_type() == at::kHalf;
+  const bool is_wide = has_wide && type == at::kFloat && grad.scalar_type() != at::kDouble;
   at::Tensor room = of.rooms != nullptr ? of.rooms->take(of.weight) : at::Tensor();
   if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
   if (is_wide)
@@ -124,8 +126,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                "[linear] expected inputs of {} features, got {}", weight.dim() == 2 ? weight.size(1) : -1,
                x.dim() > 0 ? x.size(-1) : 0);
   const auto result = types.result.value_or(x.scalar_type());
-  if (types.products.narrow(x))
-    return HalfLinearFunction::apply(x, weight, optional(bias), types.products, result);
+  if (types.products.narrow(x)) return HalfLinearFunction::apply(x, weight, optional(bias), types, result);
   if (types.fp8 != nullptr && multiplies_in_fp8(x, weight, *types.fp8))
     return fp8_linear(x, weight, bias, *types.fp8, types.rooms).to(result);
   const auto type = product_type(x);

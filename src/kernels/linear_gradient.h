@@ -27,7 +27,8 @@ void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor
 /// What `bias_type` asks for, alone.
 void keep_bias_type(torch::autograd::AutogradContext& context, const std::optional<at::Tensor>& bias);
 
-/// Of the product's gradient and its rows, in the weight's type; on a GPU float32 is written at once.
+/// Of the product's gradient and its rows, in the weight's type; float32 is summed and written at once on a
+/// GPU, and of operands in FP16.
 /// Undefined where none is asked for.
 at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
                            const at::Tensor& rows);

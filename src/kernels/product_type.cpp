@@ -2,15 +2,14 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 
 #include "base/error.h"
+#include "kernels/call.h"
+#include "kernels/half_range.h"
 
 namespace fathom::kernels {
-namespace {
-
-constexpr double kLargestHalf = 65504;
-
-}  // namespace
 
 at::ScalarType product_type(const at::Tensor& x) {
   static const bool fast_bfloat16 = __builtin_cpu_supports("avx512bw") &&
@@ -46,14 +45,28 @@ void add_wide_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b,
 }
 
 at::Tensor saturated_half(const at::Tensor& x, const Products& products) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const std::optional<at::Tensor>&)>("fathom::saturated_half");
   if (x.scalar_type() == at::kHalf) return x;
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(x, optional(products.saturated));
+}
+
+at::Tensor saturated_half_ref::apply(const at::Tensor& x, const std::optional<at::Tensor>& saturated) {
   // BF16 has no 65504: compared in it, the next number beyond FP16 would pass.
   const auto exact = wide(x);
-  if (products.saturated.defined()) {
-    at::Tensor count = products.saturated;
+  if (saturated) {
+    at::Tensor count = *saturated;
     count.add_(exact.abs().gt(kLargestHalf).sum());
   }
   return exact.clamp(-kLargestHalf, kLargestHalf).to(at::kHalf);
+}
+
+TORCH_LIBRARY_FRAGMENT(fathom, library) {
+  library.def("saturated_half(Tensor x, Tensor(a!)? saturated) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
+  library.impl("saturated_half", saturated_half_ref::apply);
 }
 
 }  // namespace fathom::kernels

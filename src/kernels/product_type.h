@@ -34,7 +34,11 @@ struct Products {
   }
 };
 
-/// `x` in FP16. What lies beyond its range becomes the end of it, and is counted. No gradient.
+/// `x` in FP16. What lies beyond its range becomes the end of it, and is counted; NaN stays. No gradient.
 at::Tensor saturated_half(const at::Tensor& x, const Products& products);
+
+namespace saturated_half_ref {
+at::Tensor apply(const at::Tensor& x, const std::optional<at::Tensor>& saturated);
+}  // namespace saturated_half_ref
 
 }  // namespace fathom::kernels

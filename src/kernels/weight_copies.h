@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernels/product_type.h"
+
 namespace fathom::kernels {
 
 /// What tells one content of a tensor from another: every change through LibTorch raises the version.
@@ -20,8 +22,9 @@ struct TensorContent {
   bool is_of(const at::Tensor& x) const;
 };
 
-/// Copies of float32 weights that equal a cast of what the weights hold. A copy is made when it is first
-/// asked for, keeps its place in memory, and is cast anew, before anyone gets it, where its weight has
+/// Copies of float32 weights that equal a cast of what the weights hold; one to FP16 saturates, and each time
+/// that a copy is written what saturates is counted, as `saturated_half` does. A copy is made when it is
+/// first asked for, keeps its place in memory, and is cast anew, before anyone gets it, where its weight has
 /// changed since: by the weight's version, which every change through LibTorch raises (who writes through raw
 /// pointers raises it), and by where its elements lie. An optimizer that writes copies in the pass that
 /// changes the weights (`adamw_step`) says so by `follow`.
@@ -33,8 +36,9 @@ struct TensorContent {
 /// One thread at a time.
 class WeightCopies {
  public:
-  /// Of those of `weights` that are dense float32. `type`: float16 or bfloat16.
-  WeightCopies(const std::vector<at::Tensor>& weights, at::ScalarType type);
+  /// Of those of `weights` that are dense float32. `type`: float16 or bfloat16. `saturated`: the count, an
+  /// int64 scalar on the weights' device, or undefined.
+  WeightCopies(const std::vector<at::Tensor>& weights, at::ScalarType type, const at::Tensor& saturated = {});
 
   /// The copy of `weight`, up to date; undefined for another type and for what is none of the weights. Has no
   /// gradient. Must not be written.
@@ -45,6 +49,8 @@ class WeightCopies {
   at::Tensor kept(const at::Tensor& weight) const;
   /// The copy of `weight`, if there is one, has just been written with it.
   void follow(const at::Tensor& weight);
+  /// Who writes copies adds to it what saturates; or undefined.
+  const at::Tensor& saturated() const { return saturated_; }
   /// Copies so far.
   int64_t size() const { return size_; }
 
@@ -59,10 +65,14 @@ class WeightCopies {
 
   std::unordered_map<const at::TensorImpl*, Entry> entries_;
   at::ScalarType type_;
+  at::Tensor saturated_;
   int64_t size_ = 0;
 };
 
-/// `weight` in `type`: its copy where `copies` (or null) has one, otherwise a cast. No gradient.
+/// `weight` in `type`: its copy where `copies` (or null) has one, otherwise a cast, which saturates in FP16.
+/// No gradient.
 at::Tensor narrowed_weight(const at::Tensor& weight, at::ScalarType type, WeightCopies* copies);
+/// `weight` as an operand in FP16: its copy likewise, otherwise a cast that is counted (`saturated_half`).
+at::Tensor half_weight(const at::Tensor& weight, const Products& products, WeightCopies* copies);
 
 }  // namespace fathom::kernels

@@ -38,7 +38,7 @@ struct ForwardContext {
   kernels::Products products = {};
   /// For layers of blocks that take part, of those of 16 bits; null: none multiplies in FP8.
   const kernels::Fp8Products* fp8 = nullptr;
-  /// Weights and biases in `compute_dtype`, where somebody keeps them; null: they are cast.
+  /// Weights and biases in the type of products, where somebody keeps them; null: they are cast.
   kernels::WeightCopies* copies = nullptr;
   /// Parameters rest, or change by what raises their versions (no recorded step does), so that what layers
   /// make of them alone may be kept from pass to pass where no gradient is asked for.

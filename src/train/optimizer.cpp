@@ -171,7 +171,8 @@ void AdamW::step(const GradientTerms& gradients) {
                        .average_weight = average_weight_,
                        .norm = gradients.norm,
                        .divisor = gradients.divisor,
-                       .skip = gradients.skip},
+                       .skip = gradients.skip,
+                       .saturated = copies_ != nullptr ? copies_->saturated() : at::Tensor()},
                       settings_, table_);
   if (copies_ == nullptr) return;
   for (const at::Tensor& parameter : tensors_.parameters) copies_->follow(parameter);

@@ -32,8 +32,8 @@ at::ScalarType product_type(Precision precision) {
 }
 
 std::optional<at::ScalarType> copy_type(Precision precision) {
-  if (precision == Precision::kBf16 || precision == Precision::kFp8) return at::kBFloat16;
-  return std::nullopt;
+  if (precision == Precision::kFp16Bf16) return at::kHalf;
+  return compute_type(precision);
 }
 
 kernels::Products products_of(Precision precision, at::Device device) {

@@ -39,8 +39,7 @@ at::ScalarType parameter_type(Precision precision);
 std::optional<at::ScalarType> compute_type(Precision precision);
 /// Of matrix products; under `kFp8` of those that are not FP8.
 at::ScalarType product_type(Precision precision);
-/// Of the copies of weights that products take; none where parameters are operands as they are, or are cast
-/// to FP16, which saturates and is counted.
+/// Of the copies of weights that products take; none where parameters are operands as they are.
 std::optional<at::ScalarType> copy_type(Precision precision);
 /// For `ForwardContext::products`; a count of its own where products have a type of their own.
 kernels::Products products_of(Precision precision, at::Device device);

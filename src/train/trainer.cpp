@@ -83,7 +83,7 @@ void Trainer::keep_copies() {
   if (!type || !config_.training.weight_copies) return;
   std::vector<at::Tensor> weights;
   for (const auto& [name, parameter] : parameters_) weights.push_back(parameter);
-  copies_.emplace(weights, *type);
+  copies_.emplace(weights, *type, products_.saturated);
   optimizer_->set_copies(*copies_);
 }
 

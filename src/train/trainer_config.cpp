@@ -28,9 +28,8 @@ void TrainingConfig::fields(Fields& f) {
     "on a GPU, with one process: record a step's work once and replay it, which spares the host launching "
     "it");
   f("weight_copies", weight_copies,
-    "with precision bf16, or fp8 where that stays BF16: keep the weights of products in 16 bits too, 2 bytes "
-    "a weight, written by the "
-    "optimizer in its own pass, instead of casting them in every pass");
+    "with precision bf16, fp16_bf16, or fp8 where that stays BF16: keep the weights of products in 16 bits "
+    "too, 2 bytes a weight, written by the optimizer in its own pass, instead of casting them in every pass");
   f("log_every", log_every, "steps between lines of the log, which give means over them", {.low = 1});
 }
 

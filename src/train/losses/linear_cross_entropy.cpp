@@ -26,7 +26,7 @@ struct HeadProducts {
   HeadProducts(const at::Tensor& hidden_ND, const at::Tensor& head_VD, const kernels::LinearTypes& types)
       : narrow(types.products.narrow(hidden_ND)),
         products(types.products),
-        weight_VD(narrow ? kernels::saturated_half(head_VD, products)
+        weight_VD(narrow ? kernels::half_weight(head_VD, products, types.copies)
                          : kernels::narrowed_weight(head_VD, hidden_ND.scalar_type(), types.copies)) {}
 
   at::Tensor operand(const at::Tensor& rows_ND) const {

@@ -77,6 +77,36 @@ TEST(AdamWStep, EqualsTheReference) {
   expect_reference_steps(at::kCPU, 1, 64);
 }
 
+/// In tensors whose vectors begin at multiples of 16 bytes and in others, at both ends.
+void expect_saturated_copies(at::Device device) {
+  at::manual_seed(9);
+  const AdamWTensors start = odd_parameters();
+  for (const at::Tensor& parameter : start.parameters) {
+    if (parameter.numel() == 0) continue;
+    parameter[0] = 1e6;
+    parameter[-1] = -2e5;
+  }
+  const AdamWTensors ours = copies_on(start, device), theirs = copies_on(start, at::kCPU);
+  AdamWTerms our_terms = first_terms(device), their_terms = first_terms(at::kCPU);
+  their_terms.saturated = at::zeros({}, at::kLong);
+  our_terms.saturated = their_terms.saturated.to(device, at::kLong, /*non_blocking=*/false, /*copy=*/true);
+  AdamWTable table;
+  kernels::adamw_step(ours, our_terms, kUnlimited, table);
+  kernels::adamw_step_ref::apply(theirs, their_terms, kUnlimited);
+  EXPECT_GT(their_terms.saturated.item<int64_t>(), 4);
+  EXPECT_EQ(our_terms.saturated.item<int64_t>(), their_terms.saturated.item<int64_t>());
+  for (size_t i = 0; i < ours.copies.size(); ++i) {
+    const at::Tensor &copy = ours.copies[i], &parameter = ours.parameters[i];
+    if (!copy.defined() || copy.scalar_type() != at::kHalf || copy.numel() == 0) continue;
+    EXPECT_EQ(copy[-1].item<float>(), -65504) << i;
+    EXPECT_TRUE(at::equal(copy, parameter.clamp(-65504, 65504).to(at::kFloat).to(at::kHalf))) << i;
+  }
+}
+
+TEST(AdamWStep, CopiesInFp16SaturateAndAreCounted) {
+  expect_saturated_copies(at::kCPU);
+}
+
 TEST(AdamWStep, TheReferenceFollowsTheFormula) {
   at::manual_seed(8);
   AdamWTensors tensors;
@@ -204,6 +234,10 @@ class CudaAdamWStep : public ::testing::Test {
 TEST_F(CudaAdamWStep, EqualsTheReference) {
   for (const double max_norm : {0.0, 1.0, 1e6})
     for (const double divisor : {0.0, 64.0}) expect_reference_steps(device_, max_norm, divisor);
+}
+
+TEST_F(CudaAdamWStep, CopiesInFp16SaturateAndAreCounted) {
+  expect_saturated_copies(device_);
 }
 
 TEST_F(CudaAdamWStep, APlantedInfinityChangesNothing) {

@@ -183,8 +183,25 @@ TEST_F(CudaHalfProducts, LinearIsThatOfACpu) {
     EXPECT_LT(relative_distance(got.grad_weight, expected.grad_weight), 1e-4);
     EXPECT_LT(relative_distance(got.grad_bias, expected.grad_bias), 1e-4);
   }
-  kernels::saturated_half(at::full({5}, 1e6, at::TensorOptions().device(device_)), products);
-  EXPECT_EQ(saturated(products), 5);
+}
+
+/// Of vectors and of what is left of them, where vectors may begin and where not.
+TEST_F(CudaHalfProducts, CastsSaturateAndAreCountedAsOnACpu) {
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16})
+    for (const int64_t size : {0, 1, 7, 8, 1000, 270001})
+      for (const int64_t offset : {0, 1}) {
+        at::Tensor x = (at::randn({size + offset}) * 4e4).to(type);
+        if (size > 2) x[offset] = kInfinity;
+        if (size > 2) x[offset + 1] = std::nan("");
+        const kernels::Products expected_count = half_products(), count = half_products(device_);
+        const at::Tensor expected = kernels::saturated_half(x.narrow(0, offset, size), expected_count),
+                         got = kernels::saturated_half(x.to(device_).narrow(0, offset, size), count);
+        EXPECT_TRUE(at::allclose(got.cpu().to(at::kFloat), expected.to(at::kFloat), 0, 0, /*equal_nan=*/true))
+            << c10::toString(type) << size;
+        EXPECT_EQ(saturated(count), saturated(expected_count)) << c10::toString(type) << size;
+      }
+  EXPECT_EQ(kernels::saturated_half(at::full({5}, 1e6, at::TensorOptions(device_)), {}).max().item<float>(),
+            65504);
 }
 
 TEST_F(CudaHalfProducts, WindowsOfLargeStatesStayFinite) {

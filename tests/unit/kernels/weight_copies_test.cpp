@@ -113,40 +113,85 @@ struct Updated {
   kernels::AdamWTerms terms;
   kernels::AdamWTable table;
 
-  explicit Updated(at::Device device) : weight(weight_of({33, 65}, device)), copies({weight}, at::kBFloat16) {
+  explicit Updated(at::Device device, at::ScalarType type = at::kBFloat16, const at::Tensor& saturated = {})
+      : Updated(weight_of({33, 65}, device), type, saturated) {}
+  Updated(const at::Tensor& updated_weight, at::ScalarType type, const at::Tensor& saturated)
+      : weight(updated_weight), copies({weight}, type, saturated) {
+    const at::Device device = weight.device();
     const at::Tensor like = weight.detach();
     tensors = {.parameters = {weight},
                .gradients = {at::randn_like(like)},
                .first = {at::zeros_like(like)},
                .second = {at::zeros_like(like)},
                .averages = {at::Tensor()},
-               .copies = {copies.of(weight, at::kBFloat16)},
+               .copies = {copies.of(weight, type)},
                .learning_rate_scales = {1},
                .weight_decays = {0.1}};
     const auto options = at::TensorOptions(device);
-    terms = {.step = at::zeros({}, options), .learning_rate = at::full({}, 0.1, options.dtype(at::kDouble))};
+    terms = {.step = at::zeros({}, options),
+             .learning_rate = at::full({}, 0.1, options.dtype(at::kDouble)),
+             .saturated = copies.saturated()};
   }
   void step() {
     kernels::adamw_step(tensors, terms, {.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .max_norm = 0}, table);
   }
 };
 
-void expect_written_by_a_step(at::Device device) {
-  Updated updated(device);
+void expect_written_by_a_step(at::Device device, at::ScalarType type) {
+  Updated updated(device, type);
   const at::Tensor before = updated.weight.detach().clone();
   for (int step = 0; step < 3; ++step) {
     updated.step();
     EXPECT_TRUE(is_cast_of(updated.copies.kept(updated.weight), updated.weight)) << "in the pass itself";
     updated.copies.follow(updated.weight);
     const int64_t version = updated.copies.kept(updated.weight)._version();
-    EXPECT_TRUE(is_cast_of(updated.copies.of(updated.weight, at::kBFloat16), updated.weight));
+    EXPECT_TRUE(is_cast_of(updated.copies.of(updated.weight, type), updated.weight));
     EXPECT_EQ(updated.copies.kept(updated.weight)._version(), version) << "nothing is cast again";
   }
   EXPECT_GT(relative_error(updated.weight, before), 0.05);
 }
 
 TEST(WeightCopies, AreWrittenByTheOptimizersPass) {
-  expect_written_by_a_step(at::kCPU);
+  for (const auto type : {at::kBFloat16, at::kHalf}) expect_written_by_a_step(at::kCPU, type);
+}
+
+/// Each time that a copy is written; a step that is skipped writes none.
+void expect_saturated_and_counted(at::Device device) {
+  const auto integers = at::TensorOptions(device).dtype(at::kLong);
+  const at::Tensor weight = weight_of({33, 65}, device), count = at::zeros({}, integers);
+  {
+    const at::NoGradGuard no_grad;
+    weight[0][0] = 1e6;
+    weight[32][64] = -1e6;
+    weight[7][3] = 65504;
+  }
+  Updated updated(weight, at::kHalf, count);
+  const auto is_saturated_cast = [&](const at::Tensor& copy) {
+    return copy.isfinite().all().item<bool>() && copy[0][0].item<float>() == 65504 &&
+           copy[32][64].item<float>() == -65504 &&
+           at::equal(copy, kernels::saturated_half(weight.detach(), {}));
+  };
+  EXPECT_EQ(count.item<int64_t>(), 2) << "when the copy is made";
+  EXPECT_TRUE(is_saturated_cast(updated.copies.of(weight, at::kHalf)));
+  EXPECT_TRUE(is_saturated_cast(kernels::narrowed_weight(weight, at::kHalf, nullptr))) << "a cast likewise";
+  EXPECT_EQ(count.item<int64_t>(), 2) << "nothing was written";
+  {
+    const at::NoGradGuard no_grad;
+    weight[7][3] = 60000;  // far from the end, whatever the update
+  }
+  EXPECT_TRUE(is_saturated_cast(updated.copies.of(weight, at::kHalf)));
+  EXPECT_EQ(count.item<int64_t>(), 4) << "cast anew";
+  updated.step();
+  updated.copies.follow(weight);
+  EXPECT_TRUE(is_saturated_cast(updated.copies.kept(weight)));
+  EXPECT_EQ(count.item<int64_t>(), 6) << "written by the update";
+  updated.terms.skip = at::ones({}, at::TensorOptions(device));
+  updated.step();
+  EXPECT_EQ(count.item<int64_t>(), 6);
+}
+
+TEST(WeightCopies, InFp16SaturateAndAreCounted) {
+  expect_saturated_and_counted(at::kCPU);
 }
 
 TEST(WeightCopies, AStepThatNobodyReportsIsNoticed) {
@@ -168,6 +213,34 @@ LinearPass passed(const at::Tensor& x_in, const at::Tensor& weight_in, const at:
   const at::Tensor y = kernels::linear(x, weight_in, bias, {.copies = copies});
   y.square().sum().backward();
   return {y.detach(), x.grad(), weight_in.grad(), bias.grad()};
+}
+
+LinearPass passed_in_half(const at::Tensor& x_in, const at::Tensor& weight_in, WeightCopies* copies) {
+  const at::Tensor x = x_in.detach().requires_grad_();
+  weight_in.mutable_grad() = at::Tensor();
+  const at::Tensor y = kernels::linear(x, weight_in, {}, {.products = {.type = at::kHalf}, .copies = copies});
+  y.square().sum().backward();
+  return {y.detach(), x.grad(), weight_in.grad(), at::Tensor()};
+}
+
+/// As below, of operands in FP16.
+void expect_taken_by_half_linear(at::Device device) {
+  const at::Tensor weight = weight_of({24, 40}, device),
+                   x = at::randn({3, 5, 40}, at::TensorOptions(device)).to(at::kBFloat16);
+  WeightCopies copies({weight}, at::kHalf);
+  const LinearPass cast = passed_in_half(x, weight, nullptr), copied = passed_in_half(x, weight, &copies);
+  EXPECT_EQ(copies.size(), 1);
+  for (const auto part : {&LinearPass::y, &LinearPass::grad_x, &LinearPass::grad_weight})
+    EXPECT_TRUE(at::equal(copied.*part, cast.*part));
+  {
+    const at::AutoDispatchBelowADInplaceOrView unseen;
+    copies.kept(weight).zero_();
+  }
+  EXPECT_EQ(passed_in_half(x, weight, &copies).y.abs().max().item<float>(), 0);
+}
+
+TEST(WeightCopies, AreWhatProductsInFp16MultiplyWith) {
+  expect_taken_by_half_linear(at::kCPU);
 }
 
 /// With copies as without, bit for bit; and copies are what is multiplied with.
@@ -236,18 +309,22 @@ class OneRoom : public GradientRooms {
   bool is_lent_ = false;
 };
 
-void expect_written_into_a_room(at::Device device) {
+void expect_written_into_a_room(at::Device device, const kernels::Products& products = {}) {
   const at::Tensor weight = weight_of({24, 40}, device),
                    x = at::randn({3, 5, 40}, at::TensorOptions(device)).to(at::kBFloat16);
-  kernels::linear(x, weight).sum().backward();
+  kernels::linear(x, weight, {}, {.products = products}).sum().backward();
   const at::Tensor expected = weight.grad();
   weight.mutable_grad() = at::Tensor();
   OneRoom rooms(weight);
-  kernels::linear(x, weight, {}, {.rooms = &rooms}).sum().backward();
+  kernels::linear(x, weight, {}, {.products = products, .rooms = &rooms}).sum().backward();
   EXPECT_TRUE(at::equal(rooms.room(), expected));
   EXPECT_EQ(weight.grad().const_data_ptr(), rooms.room().const_data_ptr()) << "autograd keeps it as it is";
-  kernels::linear(x, weight, {}, {.rooms = &rooms}).sum().backward();
+  kernels::linear(x, weight, {}, {.products = products, .rooms = &rooms}).sum().backward();
   EXPECT_TRUE(at::equal(weight.grad(), 2 * expected));
+}
+
+TEST(GradientRooms, AreWhereProductsInFp16WriteGradientsOfWeights) {
+  expect_written_into_a_room(at::kCPU, {.type = at::kHalf});
 }
 
 TEST(GradientRooms, AreWhereLinearLayersWriteGradientsOfWeights) {
@@ -259,7 +336,15 @@ TEST(GradientRooms, AreWhereLinearLayersWriteGradientsOfWeights) {
 class CudaWeightCopies : public cuda_test::CudaKernels {};
 
 TEST_F(CudaWeightCopies, AreWrittenByTheOptimizersPass) {
-  expect_written_by_a_step(device_);
+  for (const auto type : {at::kBFloat16, at::kHalf}) expect_written_by_a_step(device_, type);
+}
+
+TEST_F(CudaWeightCopies, InFp16SaturateAndAreCounted) {
+  expect_saturated_and_counted(device_);
+}
+
+TEST_F(CudaWeightCopies, AreWhatProductsInFp16MultiplyWith) {
+  expect_taken_by_half_linear(device_);
 }
 
 TEST_F(CudaWeightCopies, AreWhatLinearLayersMultiplyWith) {
@@ -272,6 +357,7 @@ TEST_F(CudaWeightCopies, AreTakenOfBiasesToo) {
 
 TEST_F(CudaWeightCopies, GradientsAreWrittenWhereTheyAreToLie) {
   expect_written_into_a_room(device_);
+  expect_written_into_a_room(device_, {.type = at::kHalf});
 }
 
 /// BF16 would leave 2^-9 of the largest.

@@ -10,6 +10,7 @@ namespace {
 
 using namespace testing;
 using ::testing::Each;
+using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
 /// Twenty losses, each within 5 % of that in float32: states are BF16, of eight bits.
@@ -48,8 +49,8 @@ TEST(HalfTraining, CountsCastsThatSaturate) {
                                                       auto weights = model->named_parameters();
                                                       weights["blocks.1.mlp.down.weight"][0][0] = 1e6;
                                                     }});
-  ASSERT_THAT(found.saturated_casts, SizeIs(3));
-  EXPECT_THAT(found.saturated_casts, Each(1)) << "counted anew each step";
+  EXPECT_THAT(found.saturated_casts, ElementsAre(2, 1, 1))
+      << "where the weight's copy is made, and where an update writes it: anew each step";
 }
 
 TEST(HalfTraining, LargeGradientsLowerTheScale) {

@@ -20,14 +20,29 @@ void take_bfloat16(TrainerConfig& config) {
   config.schedule.warmup_steps = 2;
 }
 
-/// Averaged weights are swapped in and out, gradients accumulated, blocks computed again.
-void do_all(TrainerConfig& config) {
+void take_half_products(TrainerConfig& config) {
   take_bfloat16(config);
+  config.precision = Precision::kFp16Bf16;
+  config.loss_scale.initial = 1024;
+}
+
+/// Averaged weights are swapped in and out, gradients accumulated, blocks computed again.
+void change_weights(TrainerConfig& config) {
   config.training.micro_batch_size = 3;
   config.training.average_decay = 0.9;
   config.training.checkpoint_blocks = true;
   config.evaluation = {.every = 3, .at_end = true};
   config.checkpoint = {.every = 7, .model_every = 4};
+}
+
+void do_all(TrainerConfig& config) {
+  take_bfloat16(config);
+  change_weights(config);
+}
+
+void do_all_in_half(TrainerConfig& config) {
+  take_half_products(config);
+  change_weights(config);
 }
 
 void expect_same(const LanguageOutcome& with, const LanguageOutcome& without) {
@@ -54,7 +69,12 @@ TEST(WeightCopiesInTraining, ChangeNoBitWhenWeightsChangeBetweenSteps) {
   expect_same(train_with(true, do_all), train_with(false, do_all));
 }
 
-TEST(WeightCopiesInTraining, AreHandedToTheModelWhereItMultipliesInBf16) {
+TEST(WeightCopiesInTraining, ChangeNoBitUnderProductsInFp16) {
+  expect_same(train_with(true, take_half_products), train_with(false, take_half_products));
+  expect_same(train_with(true, do_all_in_half), train_with(false, do_all_in_half));
+}
+
+TEST(WeightCopiesInTraining, AreHandedToTheModelWhereItMultipliesIn16Bits) {
   const auto copies_of = [](Precision precision, bool copies) {
     const TemporaryFolder folder;
     TrainerConfig config = small_config(folder.path());
@@ -68,7 +88,7 @@ TEST(WeightCopiesInTraining, AreHandedToTheModelWhereItMultipliesInBf16) {
   EXPECT_TRUE(copies_of(Precision::kBf16, true));
   EXPECT_FALSE(copies_of(Precision::kBf16, false));
   EXPECT_FALSE(copies_of(Precision::kFp32, true));
-  EXPECT_FALSE(copies_of(Precision::kFp16Bf16, true)) << "casts to FP16 saturate and are counted";
+  EXPECT_TRUE(copies_of(Precision::kFp16Bf16, true));
 }
 
 /// A language model and its trainer, which may go on from what another left in the folder.
@@ -95,10 +115,10 @@ struct LanguageRun {
   Trainer trainer;
 };
 
-std::vector<double> losses_in_two_parts(bool copies) {
+std::vector<double> losses_in_two_parts(bool copies, void (*change)(TrainerConfig&)) {
   const TemporaryFolder folder;
   TrainerConfig config = small_config(folder.path());
-  take_bfloat16(config);
+  change(config);
   config.training.weight_copies = copies;
   config.training.max_steps = 9;
   LanguageRun(config).trainer.run();
@@ -110,9 +130,11 @@ std::vector<double> losses_in_two_parts(bool copies) {
 }
 
 TEST(WeightCopiesInTraining, ChangeNoBitOfARunThatIsResumed) {
-  const std::vector<double> losses = losses_in_two_parts(true);
-  ASSERT_THAT(losses, SizeIs(20));
-  EXPECT_EQ(losses, losses_in_two_parts(false));
+  for (const auto change : {take_bfloat16, take_half_products}) {
+    const std::vector<double> losses = losses_in_two_parts(true, change);
+    ASSERT_THAT(losses, SizeIs(20));
+    EXPECT_EQ(losses, losses_in_two_parts(false, change));
+  }
 }
 
 class CudaWeightCopiesInTraining : public ::testing::Test {
@@ -125,27 +147,32 @@ class CudaWeightCopiesInTraining : public ::testing::Test {
   at::Device device_ = at::kCPU;
 };
 
-void record_all(TrainerConfig& config) {
-  do_all(config);
+template <void (*kChange)(TrainerConfig&), bool kRecords>
+void without_checkpoints(TrainerConfig& config) {
+  kChange(config);
   config.training.checkpoint_blocks = false;
-  config.training.record_step = true;
-}
-
-void launch_all(TrainerConfig& config) {
-  record_all(config);
-  config.training.record_step = false;
+  config.training.record_step = kRecords;
 }
 
 /// Replays raise no version, and evaluations between them swap weights.
-TEST_F(CudaWeightCopiesInTraining, ARecordedStepKeepsThemUpToDate) {
-  const LanguageOutcome recorded = train_with(true, record_all, device_),
-                        without = train_with(false, record_all, device_),
-                        launched = train_with(true, launch_all, device_);
+template <void (*kChange)(TrainerConfig&)>
+void expect_kept_up_to_date(at::Device device) {
+  const LanguageOutcome recorded = train_with(true, without_checkpoints<kChange, true>, device),
+                        without = train_with(false, without_checkpoints<kChange, true>, device),
+                        launched = train_with(true, without_checkpoints<kChange, false>, device);
   ASSERT_THAT(recorded.losses, SizeIs(20));
   for (size_t i = 0; i < 20; ++i) {
     EXPECT_NEAR(recorded.losses[i], without.losses[i], 0.01 * without.losses[i]) << i;
     EXPECT_NEAR(recorded.losses[i], launched.losses[i], 0.01 * launched.losses[i]) << i;
   }
+}
+
+TEST_F(CudaWeightCopiesInTraining, ARecordedStepKeepsThemUpToDate) {
+  expect_kept_up_to_date<do_all>(device_);
+}
+
+TEST_F(CudaWeightCopiesInTraining, ARecordedStepKeepsThoseInFp16UpToDate) {
+  expect_kept_up_to_date<do_all_in_half>(device_);
 }
 
 }  // namespace
