@@ -11,6 +11,8 @@
 
 #include "base/error.h"
 #include "kernels/call.h"
+#include "kernels/gradient_type.h"
+#include "kernels/half_product.h"
 #include "kernels/linear_gradient.h"
 #include "kernels/product_type.h"
 
@@ -49,16 +51,16 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                            const LinearTypes& types, at::ScalarType result) {
+                            const LinearTypes& types, at::ScalarType result, at::ScalarType gradient) {
     const Products& products = types.products;
     const auto operand = half_weight(weight, products, types.copies);
     at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = saturated_half(x, products).reshape({-1, x.size(-1)});
     context->save_for_backward({rows, operand});
     keep_parameters(*context, weight, bias, types.rooms);
-    auto y = wide_product(rows, operand.t());
-    if (bias) y.add_(*bias);
-    return (result == at::kHalf ? saturated_half(y, products) : y.to(result))
+    context->saved_data["gradient"] = static_cast<int64_t>(gradient);
+    return half_product(rows, operand.t(),
+                        {.type = result, .bias = bias.value_or(at::Tensor()), .saturating = &products})
         .view(with_last(x, weight.size(0)));
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -67,13 +69,25 @@ struct HalfLinearFunction : torch::autograd::Function<HalfLinearFunction> {
     const at::Tensor &rows = saved[0], &weight = saved[1];
     const auto grad = grads[0].reshape({-1, weight.size(0)}), half_grad = grad.to(at::kHalf);
     at::Tensor grad_x, grad_weight, grad_bias;
-    if (context->needs_input_grad(0))
-      grad_x = wide_product(half_grad, weight).view(with_last(grads[0], weight.size(1)));
+    if (context->needs_input_grad(0)) {
+      const auto type = static_cast<at::ScalarType>(context->saved_data["gradient"].toInt());
+      grad_x = half_product(half_grad, weight, {.type = type}).view(with_last(grads[0], weight.size(1)));
+    }
     grad_weight = weight_gradient(*context, half_grad, rows);
     if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
-    return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor()};
+    return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
+
+/// The gradient of x is written as what made x takes it, and that of the result is an operand: it may come in
+/// FP16 already.
+at::Tensor half_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const LinearTypes& types, at::ScalarType result) {
+  const at::ScalarType gradient = gradient_type(x).value_or(x.scalar_type());
+  const at::Tensor y = HalfLinearFunction::apply(x, weight, optional(bias), types, result, gradient);
+  take_gradients_in(y, std::nullopt);
+  return y;
+}
 
 at::Tensor column_sum_ref(const at::Tensor& x, std::optional<at::ScalarType> type) {
   return at::sum(x.reshape({-1, x.size(-1)}), {0}, /*keepdim=*/false, type);
@@ -126,7 +140,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                "[linear] expected inputs of {} features, got {}", weight.dim() == 2 ? weight.size(1) : -1,
                x.dim() > 0 ? x.size(-1) : 0);
   const auto result = types.result.value_or(x.scalar_type());
-  if (types.products.narrow(x)) return HalfLinearFunction::apply(x, weight, optional(bias), types, result);
+  if (types.products.narrow(x)) return half_linear(x, weight, bias, types, result);
   if (types.fp8 != nullptr && multiplies_in_fp8(x, weight, *types.fp8))
     return fp8_linear(x, weight, bias, *types.fp8, types.rooms).to(result);
   const auto type = product_type(x);

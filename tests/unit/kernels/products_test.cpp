@@ -6,6 +6,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
@@ -14,9 +15,11 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "cuda_fixture.h"
 #include "kernels/attention.h"
+#include "kernels/half_product.h"
 #include "kernels/linear.h"
 #include "kernels/window_attention.h"
 
@@ -158,6 +161,92 @@ TEST(HalfLinear, GradientsThatOverflowAreNoNumbers) {
   EXPECT_TRUE(weight.grad().slice(0, 1).isfinite().all().item<bool>());
 }
 
+TEST(HalfLinear, GradientsComeInTheTypeOfWhatTheyFeed) {
+  const Layer layer;
+  const at::Tensor x = learned(layer.x, at::kBFloat16), first = learned(layer.weight, at::kFloat),
+                   second = at::randn({6, 10});
+  for (const auto between : {at::kHalf, at::kBFloat16}) {
+    std::optional<at::ScalarType> seen;
+    const auto watch = [&](const at::Tensor& grad) { seen = grad.scalar_type(); };
+    const at::Tensor inner = kernels::linear(x, first, {}, {half_products(), between});
+    inner.register_hook(watch);
+    kernels::linear(inner, second, {}, {half_products(), at::kBFloat16}).sum().backward();
+    EXPECT_EQ(seen, between) << "of what another product made";
+    const at::Tensor y = kernels::linear(x, first, {}, {half_products(), at::kBFloat16});
+    y.register_hook(watch);
+    y.backward(layer.slope.to(between));
+    EXPECT_EQ(seen, between) << "an operand comes as it is";
+  }
+}
+
+struct ProductShape {
+  int64_t rows, reduced, columns;
+};
+
+struct ProductRun {
+  at::Tensor a, b, bias;
+
+  ProductRun(const ProductShape& shape, at::Device device)
+      : a((at::randn({shape.rows, shape.reduced}) / std::sqrt(shape.reduced)).to(at::kHalf).to(device)),
+        b(at::randn({shape.reduced, shape.columns}).to(at::kHalf).to(device)),
+        bias(at::randn({shape.columns}).to(device)) {}
+  at::Tensor exact() const { return at::mm(a.to(at::kDouble), b.to(at::kDouble)); }
+  at::Tensor lying(bool is_turned) const { return is_turned ? b.t().contiguous().t() : b; }
+};
+
+/// Tiles of either size that are not filled, reductions that are no whole tiles, and what no kernel takes.
+void expect_exact_products(at::Device device, at::ArrayRef<ProductShape> shapes) {
+  at::manual_seed(31);
+  for (const ProductShape& shape : shapes) {
+    const ProductRun run(shape, device);
+    const at::Tensor exact = run.exact(), added = exact + run.bias;
+    for (const auto type : {at::kBFloat16, at::kHalf, at::kFloat})
+      for (const bool is_turned : {false, true}) {
+        const at::Tensor b = run.lying(is_turned);
+        const at::Tensor plain = kernels::half_product(run.a, b, {.type = type}),
+                         biased = kernels::half_product(run.a, b, {.type = type, .bias = run.bias});
+        EXPECT_EQ(plain.scalar_type(), type);
+        const double most = type == at::kBFloat16 ? 4e-3 : type == at::kHalf ? 5e-4 : 2e-5;
+        EXPECT_LT(relative_distance(plain, exact), most) << shape.rows << c10::toString(type) << is_turned;
+        EXPECT_LT(relative_distance(biased, added), most) << shape.rows << c10::toString(type) << is_turned;
+      }
+  }
+}
+
+TEST(HalfProduct, IsTheExactOneRoundedOnce) {
+  expect_exact_products(at::kCPU, {{1, 8, 8}, {5, 9, 13}, {130, 264, 24}});
+}
+
+/// One row of large sums, one with NaN and one with infinity among others of a product.
+void expect_ends(at::Device device, const ProductShape& shape) {
+  const kernels::Products products = half_products(device);
+  at::Tensor a = at::full({shape.rows, shape.reduced}, 0.5, at::TensorOptions(device).dtype(at::kHalf)),
+             b = at::full({shape.reduced, shape.columns}, 2.0, a.options());
+  a[0].fill_(60000);
+  a[1].fill_(-60000);
+  a[2][0] = std::nan("");
+  a[3][0] = kInfinity;
+  const at::Tensor held = kernels::half_product(a, b, {.type = at::kHalf, .saturating = &products});
+  EXPECT_TRUE(held[0].eq(65504).all().item<bool>());
+  EXPECT_TRUE(held[1].eq(-65504).all().item<bool>());
+  EXPECT_TRUE(held[2].isnan().all().item<bool>());
+  EXPECT_TRUE(held[3].eq(65504).all().item<bool>());
+  EXPECT_TRUE(held.slice(0, 4).eq(static_cast<double>(shape.reduced)).all().item<bool>());
+  EXPECT_EQ(saturated(products), 3 * shape.columns);
+  for (const auto type : {at::kHalf, at::kBFloat16}) {
+    const at::Tensor wide = kernels::half_product(a, b, {.type = type});
+    EXPECT_EQ(wide[0].isinf().all().item<bool>(), type == at::kHalf) << "a gradient keeps its infinity";
+    EXPECT_TRUE(wide[2].isnan().all().item<bool>());
+    EXPECT_TRUE(wide[3].eq(kInfinity).all().item<bool>());
+    EXPECT_TRUE(wide.slice(0, 4).isfinite().all().item<bool>());
+  }
+  EXPECT_EQ(saturated(products), 3 * shape.columns);
+}
+
+TEST(HalfProduct, SaturatesWhereItShould) {
+  expect_ends(at::kCPU, {9, 24, 16});
+}
+
 TEST(HalfAttention, OnACpuIsThatInFloat32) {
   const at::Tensor q = at::randn({2, 4, 9, 8}).to(at::kHalf), k = at::randn({2, 2, 9, 8}).to(at::kHalf),
                    v = at::randn({2, 2, 9, 8}).to(at::kHalf);
@@ -202,6 +291,22 @@ TEST_F(CudaHalfProducts, CastsSaturateAndAreCountedAsOnACpu) {
       }
   EXPECT_EQ(kernels::saturated_half(at::full({5}, 1e6, at::TensorOptions(device_)), {}).max().item<float>(),
             65504);
+}
+
+TEST_F(CudaHalfProducts, AreTheExactOnesRoundedOnce) {
+  expect_exact_products(
+      device_,
+      {{1, 8, 8}, {5, 9, 13}, {130, 264, 24}, {300, 1000, 136}, {257, 4096, 520}, {4136, 136, 2056}});
+  EXPECT_EQ(kernels::half_product(at::zeros({0, 8}, at::TensorOptions(device_).dtype(at::kHalf)),
+                                  at::zeros({8, 16}, at::TensorOptions(device_).dtype(at::kHalf)), {})
+                .numel(),
+            0);
+}
+
+TEST_F(CudaHalfProducts, SaturateWhereTheyShould) {
+  for (const ProductShape& shape :
+       {ProductShape{9, 24, 16}, ProductShape{9, 25, 17}, ProductShape{4136, 136, 2056}})
+    expect_ends(device_, shape);
 }
 
 TEST_F(CudaHalfProducts, WindowsOfLargeStatesStayFinite) {
