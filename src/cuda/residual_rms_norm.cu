@@ -1,6 +1,7 @@
 // A residual sum and its RMS norm: memory-bound, by rows in registers (norm_rows.cuh).
 #include "cuda/residual_rms_norm.h"
 
+#include "cuda/half_cast.cuh"
 #include "cuda/norm_rows.cuh"
 
 namespace fathom::cuda {
@@ -15,7 +16,8 @@ __device__ Elements<float, kWidth> rounded_weights(const float* weight, int plac
   return result;
 }
 
-template <typename T, int kLanes, int kVectors>
+/// `Out`: of y, T or half.
+template <typename T, typename Out, int kLanes, int kVectors>
 __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualNormArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
@@ -46,18 +48,20 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualNormAr
   const float scale = rsqrtf(sum_over_lanes<kLanes>(square) / static_cast<float>(args.dim) + args.eps);
   if (!real) return;
   if (lane == 0) args.scale[row] = scale;
-  auto* y = static_cast<Vector*>(args.y) + first;
+  auto* y = static_cast<Elements<Out, kWidth>*>(args.y) + first;
+  HalfCast cast;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int place = lane + v * kLanes;
     if (place >= vectors) continue;
     const auto weight = rounded_weights<T, kWidth>(args.weight, place);
-    Vector normed;
+    Elements<Out, kWidth> normed;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i)
-      normed.values[i] = from_float<T>(to_float(sums[v].values[i]) * scale * weight.values[i]);
+      normed.values[i] = written<Out, T>(to_float(sums[v].values[i]) * scale * weight.values[i], cast);
     y[place] = normed;
   }
+  cast.count(args.saturated);
 }
 
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
@@ -106,19 +110,25 @@ __global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
     product = sum_over_lanes<kLanes>(product) * inverse;
     if (!real) continue;
     auto* grad_x = static_cast<Vector*>(args.grad_x) + first;
+    auto* grad_half = static_cast<Elements<__half, kWidth>*>(args.grad_half) + first;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int place = lane + v * kLanes;
       if (place >= vectors) continue;
       const auto weight = rounded_weights<T, kWidth>(args.weight, place);
       Vector result;
+      Elements<__half, kWidth> narrow;
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const float inner = to_float(above[v].values[i]) * weight.values[i],
                     normed = to_float(value[v].values[i]) * scale;
-        result.values[i] = from_float<T>(to_float(beside[v].values[i]) + scale * (inner - normed * product));
+        const float grad_sum = to_float(beside[v].values[i]) + scale * (inner - normed * product);
+        result.values[i] = from_float<T>(grad_sum);
+        narrow.values[i] = from_float<__half>(grad_sum);
       }
       grad_x[place] = result;
+      if constexpr (std::is_same_v<T, __nv_bfloat16>)
+        if (args.grad_half != nullptr) grad_half[place] = narrow;
     }
   }
   add_columns<kLanes>(weight_sum, args.dim, shared, args.partial + blockIdx.x * args.dim);
@@ -128,9 +138,16 @@ __global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
 
 cudaError_t launch_residual_norm(ElementType type, const ResidualNormArgs& args, cudaStream_t stream) {
   return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
+    using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
-    forward_kernel<decltype(element), kLanes, kVectors>
-        <<<item_blocks(args.rows * kLanes, kNormRowThreads), kNormRowThreads, 0, stream>>>(args);
+    const unsigned blocks = item_blocks(args.rows * kLanes, kNormRowThreads);
+    if constexpr (std::is_same_v<T, __nv_bfloat16>)
+      if (args.to_half) {
+        forward_kernel<T, __half, kLanes, kVectors><<<blocks, kNormRowThreads, 0, stream>>>(args);
+        return cudaGetLastError();
+      }
+    if (args.to_half) return cudaErrorInvalidValue;
+    forward_kernel<T, T, kLanes, kVectors><<<blocks, kNormRowThreads, 0, stream>>>(args);
     return cudaGetLastError();
   });
 }

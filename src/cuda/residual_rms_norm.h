@@ -10,7 +10,8 @@
 namespace fathom::cuda {
 
 /// `x`, `branch`, `sum`, `y`: [rows, dim]; `weight`: float32 [dim], rounded to their type before it is used;
-/// `scale`: float32 [rows].
+/// `scale`: float32 [rows]. With `to_half`, of bfloat16, y is half, and what saturates is added to
+/// `saturated`, unless that is null.
 struct ResidualNormArgs {
   const void* x;
   const void* branch;
@@ -21,10 +22,13 @@ struct ResidualNormArgs {
   int64_t rows;
   int64_t dim;
   float eps;
+  bool to_half;
+  int64_t* saturated;
 };
 
-/// `grad_sum`: that of the sum beside the norm's, or null; `grad_x`: of the sum as a whole; `partial`:
-/// float32 [blocks, dim], the sums of a block's rows for the weight.
+/// `grad_sum`: that of the sum beside the norm's, or null; `grad_x`: of the sum as a whole; `grad_half`: the
+/// same in half, of bfloat16, or null; `partial`: float32 [blocks, dim], the sums of a block's rows for the
+/// weight.
 struct ResidualNormGradArgs {
   const void* grad_sum;
   const void* grad;
@@ -32,6 +36,7 @@ struct ResidualNormGradArgs {
   const float* weight;
   const float* scale;
   void* grad_x;
+  void* grad_half;
   float* partial;
   int64_t rows;
   int64_t dim;

@@ -9,17 +9,20 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename T, int kWidth>
+template <typename T, typename Out, int kWidth>
 __global__ void __launch_bounds__(kThreads) forward_kernel(SwigluArgs args) {
   using Vector = Elements<T, kWidth>;
   const auto vectors = static_cast<unsigned>(args.inner / kWidth);
   const RowItem item = row_item(vectors);
   if (item.row >= args.rows) return;
   const auto* x = static_cast<const Vector*>(args.gate_up) + 2 * item.row * vectors + item.column;
-  static_cast<Vector*>(args.y)[item.row * vectors + item.column] = gated_values(x[0], x[vectors]);
+  HalfCast cast;
+  static_cast<Elements<Out, kWidth>*>(args.y)[item.row * vectors + item.column] =
+      gated_values_in<Out>(x[0], x[vectors], cast);
+  cast.count(args.saturated);
 }
 
-template <typename T, int kWidth>
+template <typename T, typename Out, int kWidth>
 __global__ void __launch_bounds__(kThreads) backward_kernel(SwigluGradArgs args) {
   using Vector = Elements<T, kWidth>;
   const auto vectors = static_cast<unsigned>(args.inner / kWidth);
@@ -28,36 +31,46 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(SwigluGradArgs args)
   const int64_t first = 2 * item.row * vectors + item.column;
   const auto* x = static_cast<const Vector*>(args.gate_up) + first;
   const Vector above = static_cast<const Vector*>(args.grad)[item.row * vectors + item.column];
-  const auto grad = gated_gradients(x[0], x[vectors], above);
-  auto* out = static_cast<Vector*>(args.grad_gate_up) + first;
+  const auto grad = gated_gradients_in<Out>(x[0], x[vectors], above);
+  auto* out = static_cast<Elements<Out, kWidth>*>(args.grad_gate_up) + first;
   out[0] = grad.gate;
   out[vectors] = grad.up;
+}
+
+/// Calls `run` with values of the types that are read and written.
+template <typename Run>
+cudaError_t with_types(ElementType type, bool to_half, const Run& run) {
+  if (to_half) return type == ElementType::kBFloat16 ? run(__nv_bfloat16{}, __half{}) : cudaErrorInvalidValue;
+  return with_element(type, [&](auto element) { return run(element, element); });
 }
 
 }  // namespace
 
 cudaError_t launch_swiglu(ElementType type, const SwigluArgs& args, cudaStream_t stream) {
-  return with_element(type, [&](auto element) {
+  return with_types(type, args.to_half, [&](auto element, auto out) {
     using T = decltype(element);
+    using Out = decltype(out);
     constexpr int kWidth = Vector16<T>::kWidth;
     if (args.inner % kWidth == 0 && are_aligned16({args.gate_up, args.y}))
-      forward_kernel<T, kWidth>
+      forward_kernel<T, Out, kWidth>
           <<<item_blocks(args.rows * args.inner / kWidth, kThreads), kThreads, 0, stream>>>(args);
     else
-      forward_kernel<T, 1><<<item_blocks(args.rows * args.inner, kThreads), kThreads, 0, stream>>>(args);
+      forward_kernel<T, Out, 1><<<item_blocks(args.rows * args.inner, kThreads), kThreads, 0, stream>>>(args);
     return cudaGetLastError();
   });
 }
 
 cudaError_t launch_swiglu_grad(ElementType type, const SwigluGradArgs& args, cudaStream_t stream) {
-  return with_element(type, [&](auto element) {
+  return with_types(type, args.to_half, [&](auto element, auto out) {
     using T = decltype(element);
+    using Out = decltype(out);
     constexpr int kWidth = Vector16<T>::kWidth;
     if (args.inner % kWidth == 0 && are_aligned16({args.grad, args.gate_up, args.grad_gate_up}))
-      backward_kernel<T, kWidth>
+      backward_kernel<T, Out, kWidth>
           <<<item_blocks(args.rows * args.inner / kWidth, kThreads), kThreads, 0, stream>>>(args);
     else
-      backward_kernel<T, 1><<<item_blocks(args.rows * args.inner, kThreads), kThreads, 0, stream>>>(args);
+      backward_kernel<T, Out, 1>
+          <<<item_blocks(args.rows * args.inner, kThreads), kThreads, 0, stream>>>(args);
     return cudaGetLastError();
   });
 }

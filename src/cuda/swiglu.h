@@ -9,19 +9,24 @@
 
 namespace fathom::cuda {
 
-/// `gate_up`: [rows, 2 · inner], the gate first; `y`: [rows, inner].
+/// `gate_up`: [rows, 2 · inner], the gate first; `y`: [rows, inner]. With `to_half`, of bfloat16, y is half,
+/// and what saturates is added to `saturated`, unless that is null.
 struct SwigluArgs {
   const void* gate_up;
   void* y;
+  bool to_half;
+  int64_t* saturated;
   int64_t rows;
   int64_t inner;
 };
 
-/// `grad`: [rows, inner]; `gate_up`, `grad_gate_up`: [rows, 2 · inner].
+/// `grad`: [rows, inner]; `gate_up`, `grad_gate_up`: [rows, 2 · inner], the latter half with `to_half`, of
+/// bfloat16.
 struct SwigluGradArgs {
   const void* grad;
   const void* gate_up;
   void* grad_gate_up;
+  bool to_half;
   int64_t rows;
   int64_t inner;
 };

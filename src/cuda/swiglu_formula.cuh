@@ -1,6 +1,7 @@
 // SwiGLU of one vector, for kernels that write it and for those that go on with it.
 #pragma once
 
+#include "cuda/half_cast.cuh"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
@@ -14,15 +15,23 @@ __device__ Computed<T> sigmoid(Computed<T> x) {
     return 1 / (1 + exp(-x));
 }
 
-template <typename T, int kWidth>
-__device__ Elements<T, kWidth> gated_values(const Elements<T, kWidth>& gate, const Elements<T, kWidth>& up) {
-  Elements<T, kWidth> y;
+/// `Out`: T, or half for an operand of bfloat16's products.
+template <typename Out, typename T, int kWidth>
+__device__ Elements<Out, kWidth> gated_values_in(const Elements<T, kWidth>& gate,
+                                                 const Elements<T, kWidth>& up, HalfCast& cast) {
+  Elements<Out, kWidth> y;
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
     const Computed<T> g = widened(gate.values[i]);
-    y.values[i] = narrowed<T>(g * sigmoid<T>(g) * widened(up.values[i]));
+    y.values[i] = written<Out, T>(g * sigmoid<T>(g) * widened(up.values[i]), cast);
   }
   return y;
+}
+
+template <typename T, int kWidth>
+__device__ Elements<T, kWidth> gated_values(const Elements<T, kWidth>& gate, const Elements<T, kWidth>& up) {
+  HalfCast unused;
+  return gated_values_in<T>(gate, up, unused);
 }
 
 /// Gradients by gate and value, of that by their result.
@@ -31,18 +40,26 @@ struct GatedGradients {
   Elements<T, kWidth> gate, up;
 };
 
+/// `Out`: T, or half, which may be infinite, of bfloat16.
+template <typename Out, typename T, int kWidth>
+__device__ GatedGradients<Out, kWidth> gated_gradients_in(const Elements<T, kWidth>& gate,
+                                                          const Elements<T, kWidth>& up,
+                                                          const Elements<T, kWidth>& above) {
+  GatedGradients<Out, kWidth> grad;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    const Computed<T> g = widened(gate.values[i]), d = widened(above.values[i]), s = sigmoid<T>(g);
+    grad.gate.values[i] = narrowed<Out>(d * widened(up.values[i]) * s * (1 + g * (1 - s)));
+    grad.up.values[i] = narrowed<Out>(d * g * s);
+  }
+  return grad;
+}
+
 template <typename T, int kWidth>
 __device__ GatedGradients<T, kWidth> gated_gradients(const Elements<T, kWidth>& gate,
                                                      const Elements<T, kWidth>& up,
                                                      const Elements<T, kWidth>& above) {
-  GatedGradients<T, kWidth> grad;
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    const Computed<T> g = widened(gate.values[i]), d = widened(above.values[i]), s = sigmoid<T>(g);
-    grad.gate.values[i] = narrowed<T>(d * widened(up.values[i]) * s * (1 + g * (1 - s)));
-    grad.up.values[i] = narrowed<T>(d * g * s);
-  }
-  return grad;
+  return gated_gradients_in<T>(gate, up, above);
 }
 
 }  // namespace fathom::cuda

@@ -32,6 +32,8 @@ struct Products {
   bool narrow(const at::Tensor& x) const {
     return type.has_value() && (x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf);
   }
+  /// Whether what makes an operand of states like `x` may write it in FP16, not in their type.
+  bool casts(const at::Tensor& x) const { return type.has_value() && x.scalar_type() == at::kBFloat16; }
 };
 
 /// `x` in FP16. What lies beyond its range becomes the end of it, and is counted; NaN stays. No gradient.

@@ -18,4 +18,12 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& gate_up) {
   return at::cat({at::silu_backward(grad * parts[1], parts[0]), grad * at::silu(parts[0])}, -1);
 }
 
+at::Tensor half(const at::Tensor& gate_up, const std::optional<at::Tensor>& saturated) {
+  return saturated_half_ref::apply(forward(gate_up.to(at::kFloat)), saturated);
+}
+
+at::Tensor half_backward(const at::Tensor& grad, const at::Tensor& gate_up) {
+  return backward(grad.to(at::kFloat), gate_up.to(at::kFloat)).to(at::kHalf);
+}
+
 }  // namespace fathom::kernels::swiglu_ref

@@ -58,12 +58,12 @@ Residual BlockImpl::dense(Residual stream, const AttentionView& view, const Forw
                           GatedPart part) {
   BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
   if (part != GatedPart::kMlp) {
-    const auto [x_BTD, y_BTD] = normed_sum(stream, attention_norm_);
+    const auto [x_BTD, y_BTD] = normed_sum(stream, attention_norm_, context.products);
     stream = with_branch(x_BTD, attention_(y_BTD, view, options_.layer, context), drop, context);
   }
   drop.stream += 1;
   if (part != GatedPart::kAttention) {
-    const auto [x_BTD, y_BTD] = normed_sum(stream, mlp_norm_);
+    const auto [x_BTD, y_BTD] = normed_sum(stream, mlp_norm_, context.products);
     stream = with_branch(x_BTD, mlp_(y_BTD, context), drop, context);
   }
   return stream;

@@ -22,7 +22,7 @@ at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& con
   if (context.fp8 != nullptr && is_plain() &&
       kernels::is_fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8))
     return kernels::fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8, context.rooms);
-  return down_(kernels::swiglu(gate_up_(x, context)), context);
+  return down_(kernels::swiglu(gate_up_(x, context), context.products), context);
 }
 
 GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {

@@ -38,10 +38,11 @@ Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const Branch
   return {x, dropout(branch, drop.dropout, drop.stream, context), branch_scale(x.options(), drop, context)};
 }
 
-kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm) {
+kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm,
+                              const kernels::Products& products) {
   const auto branch = stream.open();
   if (branch && !branch->scale_B.defined())
-    return kernels::residual_rms_norm(stream.x, branch->value, norm->weight(), norm->eps());
+    return kernels::residual_rms_norm(stream.x, branch->value, norm->weight(), norm->eps(), products);
   const auto sum = stream.sum();
   return {sum, norm->forward(sum)};
 }

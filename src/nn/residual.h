@@ -46,8 +46,9 @@ struct Residual {
 Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const BranchDrop& drop,
                      const ForwardContext& context);
 
-/// The stream's sum, and its norm.
-kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm);
+/// The stream's sum, and its norm. With `products` that feeds those alone (kernels/residual_rms_norm.h).
+kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm,
+                              const kernels::Products& products = {});
 kernels::NormedSum normed_sum(const Residual& stream, const LayerNorm& norm);
 
 /// What stochastic depth multiplies each sample's branch with: [B], or undefined where it drops none.
