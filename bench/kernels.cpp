@@ -240,6 +240,22 @@ Kernel window_kernel(const Operands& make) {
           {7 * n, 2 * flops}};
 }
 
+/// `linear` of operands in FP16, which writes BF16; its backward pass writes FP16.
+Kernel half_linear_kernel(const Operands& make) {
+  const auto half = [&](at::IntArrayRef sizes) {
+    return at::randn(sizes, make.options.dtype(at::kFloat)).to(at::kHalf).requires_grad_();
+  };
+  const at::Tensor x = half({make.batch() * make.tokens(), make.dim}),
+                   weight = half({4 * make.dim, make.dim});
+  const auto forward = [=] {
+    return std::vector{
+        kernels::linear(x, weight, {}, {.products = {.type = at::kHalf}, .result = at::kBFloat16})};
+  };
+  const double flops = 8 * make.numbers() * static_cast<double>(make.dim);
+  const double numbers = 5 * make.numbers() + 4 * static_cast<double>(make.dim * make.dim);
+  return {"half_linear", {x, weight}, forward, {numbers, flops}, {2 * numbers, 2 * flops}};
+}
+
 /// Activations in FP8, as they are and turned: half the bytes of a number each.
 Kernel fp8_tiles_kernel(const Operands& make) {
   const at::Tensor x = make.random({make.rows / 16 * 16, make.dim}).detach();
@@ -301,6 +317,8 @@ class KernelBench {
                         options_.rows, options_.dim};
     std::vector<Kernel> every = all_kernels(make);
     for (Kernel& kernel : fp8_kernels(make)) every.push_back(std::move(kernel));
+    if (make.options.dtype() == at::kBFloat16 && !make.options.device().is_cpu())
+      every.push_back(half_linear_kernel(make));
     for (const Kernel& kernel : every) {
       print(kernel, "forward", forward_ms(kernel, runtime_), kernel.forward_cost);
       if (kernel.backward_cost.numbers == 0) continue;

@@ -2,12 +2,12 @@
 // compiled PyTorch, and how near is that to what the device can do at best?
 //
 //   bench_step --device cpu|cuda [--model decoder|swin|dual] [--work step|forward] [--shape LxDxTxB]
-//       [--precision fp32|bf16|fp16|fp8] [--json] [--peer "python3 bench/peers/step.py"]
+//       [--precision fp32|bf16|fp16|fp16_bf16|fp8] [--json] [--peer "python3 bench/peers/step.py"]
 //
 // Shapes are layers, width, tokens, batch; Swin's is the batch alone. Without --model it answers all
 // questions of the device, with it the first that fits, at the shape and precision that are given.
-// Parameters, moments and gradients of a step are float32. With fp8, which a Hopper GPU has, peer and limit
-// are those of bf16. Ours, eager and compiled PyTorch do their rounds
+// Parameters, moments and gradients of a step are float32. With fp16_bf16, which a GPU has, and fp8, which a
+// Hopper GPU has, peer and limit are those of bf16. Ours, eager and compiled PyTorch do their rounds
 // in turns; after each round the memory that it needed goes back, since a round may need most of a GPU. `ms`
 // is that of a run recorded as one graph, as `training.record_step` does, where the device has graphs,
 // `launched_ms` without; `host_share` = 1 − ms ÷ launched_ms. One JSON line a question; docs/performance.md
@@ -78,8 +78,8 @@ void check(const Question& question) {
     fail(ErrorKind::kUsage, "--work forward is a question about swin alone");
   if (question.trains() && question.precision == "fp16")
     fail(ErrorKind::kUsage, "--precision fp16 is for --work forward");
-  if (!question.trains() && question.precision == "fp8")
-    fail(ErrorKind::kUsage, "--precision fp8 is for --work step");
+  if (!question.trains() && (question.precision == "fp8" || question.precision == "fp16_bf16"))
+    fail(ErrorKind::kUsage, "--precision {} is for --work step", question.precision);
   if (question.shape.size() == 4 && question.shape[1] >= 64 && question.shape[1] % 64 != 0)
     fail(ErrorKind::kUsage, "--shape: a width of {} cannot be divided into heads of 64", question.shape[1]);
 }
@@ -127,7 +127,7 @@ void add_options(CLI::App& app, StepOptions& options) {
       ->check(CLI::IsMember({"step", "forward"}));
   app.add_option("--shape", options.shape, "LxDxTxB: layers, width, tokens, batch; of swin the batch alone");
   app.add_option("--precision", options.precision, "of products and activations")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16", "fp8"}));
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16", "fp16_bf16", "fp8"}));
   app.add_option("--vocabulary", options.vocabulary, "of the decoder or the text encoder")
       ->check(at_least_one);
   app.add_option("--image-side", options.image_side, "pixels")->check(at_least_one)->capture_default_str();

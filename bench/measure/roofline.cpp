@@ -53,7 +53,7 @@ double best_ms(DeviceRuntime& runtime, const std::function<void()>& work) {
 }
 
 at::ScalarType type_named(const std::string& precision) {
-  if (precision == "bf16" || precision == "fp8") return at::kBFloat16;
+  if (precision == "bf16" || precision == "fp16_bf16" || precision == "fp8") return at::kBFloat16;
   return precision == "fp16" ? at::kHalf : at::kFloat;
 }
 

@@ -59,7 +59,7 @@ double best_ms(DeviceRuntime& runtime, const std::function<void()>& work);
 /// little, otherwise wall-clock seconds. Waits for the device.
 double clock_seconds(DeviceRuntime& runtime);
 
-/// Of "fp32", "bf16" or "fp16"; under "fp8" of what stays in more than 8 bits.
+/// Of "fp32", "bf16" or "fp16"; under "fp16_bf16" of states, under "fp8" of what stays in more than 8 bits.
 at::ScalarType type_named(const std::string& precision);
 
 /// Rates are measured once, when they are first asked for. One thread.

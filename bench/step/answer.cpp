@@ -103,7 +103,8 @@ Json prepared_ways(Json spec, const DeviceRuntime& runtime, const Conditions& co
   spec["device"] = runtime.device().str();
   spec["threads"] = conditions.threads;
   spec["steps"] = runs;
-  if (spec.at("precision").as_string() == "fp8") spec["precision"] = "bf16";  // what the peer has
+  const std::string precision = spec.at("precision").as_string();
+  if (precision == "fp8" || precision == "fp16_bf16") spec["precision"] = "bf16";  // what the peer has
   const Json answer = parse_json(conditions.peer->ask("prepare " + spec.dump()), "the peer");
   Json ways = Json::object();
   for (const auto& [name, way] : answer.as_object())

@@ -14,13 +14,13 @@ namespace fathom::bench {
 struct Question {
   std::string model;           ///< decoder, swin or dual
   std::string work;            ///< step (forward, backward, norm, clipping, AdamW) or forward
-  std::string precision;       ///< fp32, bf16, of a step fp8 or, of a forward pass, fp16
+  std::string precision;       ///< fp32, bf16, of a step fp16_bf16 or fp8 or, of a forward pass, fp16
   std::vector<int64_t> shape;  ///< layers, width, tokens, batch; of swin the batch alone
   int64_t vocabulary = 0;
   int64_t image_side = 224;
 
   bool trains() const { return work == "step"; }
-  /// Of activations, and of products that are not FP8.
+  /// Of activations, and of products that have no type of their own.
   at::ScalarType type() const { return type_named(precision); }
 };
 

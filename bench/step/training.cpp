@@ -11,6 +11,7 @@
 #include "distributed/collective.h"
 #include "distributed/data_parallel.h"
 #include "kernels/weight_copies.h"
+#include "train/loss_scale.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 
@@ -27,14 +28,28 @@ struct Training {
   std::optional<kernels::WeightCopies> copies;
   kernels::Fp8Weights fp8_weights;
   std::optional<kernels::Fp8Products> fp8;
+  kernels::Products products;
+  std::optional<LossScale> loss_scale;
 
   /// Weights of products in `type`, written by the optimizer.
   void keep_copies(at::ScalarType type) {
     std::vector<at::Tensor> weights;
     for (const auto& [name, parameter] : task->parameters()) weights.push_back(parameter);
-    copies.emplace(weights, type);
+    copies.emplace(weights, type, products.saturated);
     optimizer->set_copies(*copies);
     for (MicroBatch& micro_batch : batch) micro_batch.forward.copies = &*copies;
+  }
+
+  /// Errors (kUsage): a CPU has none.
+  void multiply_in_half(at::Device device) {
+    if (device.is_cpu()) fail(ErrorKind::kUsage, "--precision fp16_bf16: no such products on a CPU");
+    products = products_of(Precision::kFp16Bf16, device);
+    loss_scale.emplace(LossScaleConfig{}, device);
+    keep_copies(at::kHalf);
+    for (MicroBatch& micro_batch : batch) {
+      micro_batch.forward.products = products;
+      micro_batch.forward.loss_scale = loss_scale->scale();
+    }
   }
 
   /// Errors (kUsage): the device has none.
@@ -53,10 +68,14 @@ struct Training {
                               .expect_last_backward = [this] { reducer->expect_last_backward(); }};
     task->before_step(batch, context);
     reducer->zero();
+    if (products.saturated.defined()) products.saturated.zero_();
     fp8_weights.forget();
     task->forward_backward(batch, context);
     reducer->finish();
-    optimizer->step({.norm = optimizer->gradient_norm()});
+    const at::Tensor scale = loss_scale ? loss_scale->scale() : at::Tensor(),
+                     norm = optimizer->gradient_norm(scale);
+    optimizer->step({.norm = norm, .divisor = scale});
+    if (loss_scale) loss_scale->update(norm.isfinite().logical_not().to(at::kFloat));
   }
 };
 
@@ -73,7 +92,10 @@ std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, con
   training->reducer = std::make_unique<GradientReducer>(*training->collective, training->task->parameters());
   training->optimizer =
       std::make_unique<AdamW>(group_parameters(training->task->parameters(), {}), OptimizerConfig{});
-  if (type == at::kBFloat16) training->keep_copies(type);
+  if (question.precision == "fp16_bf16")
+    training->multiply_in_half(device);
+  else if (type == at::kBFloat16)
+    training->keep_copies(type);
   if (question.precision == "fp8") training->multiply_in_fp8(device);
   for (MicroBatch& micro_batch : training->batch) micro_batch.forward.rooms = training->reducer.get();
   return [training] { training->step(); };

@@ -13,8 +13,8 @@
 namespace fathom::bench {
 
 /// Forward, backward, norm of the gradients, clipping and AdamW of `task` on one batch that stays on the
-/// device, in the question's precision; parameters in float32. Errors (kUsage): the device has no products in
-/// FP8.
+/// device, in the question's precision; parameters in float32; under fp16_bf16 the loss is scaled. Errors
+/// (kUsage): the device has no products in FP8 or FP16.
 std::function<void()> training_step(std::unique_ptr<Task> task, Batch batch, const Question& question);
 
 /// The transformer of a question, whose shape is layers, width, tokens, batch: heads of 64, feed-forward
