@@ -1,5 +1,6 @@
 // fathom doctor [--json]: what works on this machine and what is missing.
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 #include <torch/version.h>
 
@@ -10,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "kernels/fp8_tiles.h"
+#include "kernels/shifted_window_attention.h"
 #include "tensor/cpu_runtime.h"
 #include "tensor/cuda_plugin.h"
 #include "tensor/device.h"
@@ -53,6 +55,12 @@ std::vector<at::Device> lacks_fp8(const CudaAvailability& cuda) {
   return found;
 }
 
+/// Whether a Swin's usual windows, of 7 with a shift, have their kernels in training too.
+bool has_window_kernels(at::Device card) {
+  const at::Tensor x = at::empty({0}, at::TensorOptions(card).dtype(at::kBFloat16));
+  return kernels::has_shifted_window_attention(x, {.height = 14, .width = 14, .side = 7, .shift = 3}, 32);
+}
+
 Json describe_features(const CudaAvailability& cuda) {
   return Json::Object{{"avx2", static_cast<bool>(__builtin_cpu_supports("avx2"))},
                       {"avx512", static_cast<bool>(__builtin_cpu_supports("avx512f"))},
@@ -87,6 +95,11 @@ Json describe_missing(const CudaAvailability& cuda, const Json& features) {
     if (const std::string reason = make_device_runtime(card)->missing_kernels(); !reason.empty())
       missing.push_back(
           fmt::format("kernels of ours on {}: {}; LibTorch's run, more slowly", card.str(), reason));
+    else if (!has_window_kernels(card))
+      missing.push_back(
+          fmt::format("attention in windows of 7 on {}: its blocks may have too little shared memory for the "
+                      "kernel's backward pass; training a Swin runs LibTorch's operations, more slowly",
+                      card.str()));
   }
   for (const at::Device& card : lacks_fp8(cuda))
     missing.push_back(

@@ -1,6 +1,7 @@
 // fathom::shifted_window_attention on a GPU: checks and registration.
 #include "cuda/shifted_window_attention.h"
 
+#include <ATen/cuda/CUDAContext.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAException.h>
@@ -8,6 +9,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -51,10 +53,28 @@ ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64
           .scale = 1.0f / std::sqrt(static_cast<float>(kShiftedWindowHeadSize))};
 }
 
+/// Whether blocks find room on the card of `x`.
+bool fits(const at::Tensor& x, int64_t side, int64_t shift, bool learns) {
+  ShiftedWindowArgs args = {};
+  args.side = static_cast<int>(side);
+  args.shift = static_cast<int>(shift);
+  const int64_t bytes =
+      learns ? std::max(shifted_window_shared_bytes(args), shifted_window_backward_shared_bytes(args))
+             : shifted_window_shared_bytes(args);
+  return bytes <=
+         static_cast<int64_t>(at::cuda::getDeviceProperties(x.device().index())->sharedMemPerBlockOptin);
+}
+
+void check_room(const at::Tensor& x, int64_t side, int64_t shift, bool learns) {
+  FATHOM_CHECK(fits(x, side, shift, learns), "[{}] expected a card with more shared memory for windows of {}",
+               kOp, side);
+}
+
 at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t side, int64_t shift) {
   const c10::cuda::CUDAGuard guard(qkv_in.device());
   const auto qkv = aligned16(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
   ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
+  check_room(qkv, side, shift, false);
   auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2), qkv.size(3) / 3}, qkv.options());
   args.out = out.mutable_data_ptr();
   if (qkv.numel() > 0)
@@ -72,6 +92,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at:
                "[{}] expected a gradient like the result", kOp);
   const auto grad = aligned16(grad_in);
   ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
+  check_room(qkv, side, shift, true);
   args.blocks = shifted_window_blocks(args.forward);
   auto grad_qkv = at::empty_like(qkv);
   auto partial = at::empty({args.blocks, bias.size(0), bias.size(1), bias.size(2)}, bias.options());
@@ -88,6 +109,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at:
 void register_shifted_window_attention(torch::Library& library) {
   library.impl("shifted_window_attention", forward);
   library.impl("shifted_window_attention_backward", backward);
+  library.impl("shifted_window_attention_fits", fits);
 }
 
 }  // namespace fathom::cuda

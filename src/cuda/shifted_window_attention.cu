@@ -3,6 +3,8 @@
 // score ever stored. Blocks stay, so that the head's bias is read once.
 #include "cuda/shifted_window_attention.h"
 
+#include <limits>
+
 #include "cuda/shifted_window_tiles.cuh"
 
 namespace fathom::cuda {
@@ -80,10 +82,15 @@ __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
   }
 }
 
+template <int kTiles>
+int forward_bytes(const ShiftedWindowArgs& args) {
+  return bias_copies(args) * WindowTiles<kTiles>::kFragments * static_cast<int>(sizeof(float4));
+}
+
 template <typename T, int kTiles>
 cudaError_t shifted_window_forward(const ShiftedWindowArgs& args, cudaStream_t stream) {
   const auto kernel = shifted_window_forward_kernel<T, kTiles>;
-  const int bytes = bias_copies(args) * WindowTiles<kTiles>::kFragments * static_cast<int>(sizeof(float4));
+  const int bytes = forward_bytes<kTiles>(args);
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
       error != cudaSuccess)
@@ -95,6 +102,15 @@ cudaError_t shifted_window_forward(const ShiftedWindowArgs& args, cudaStream_t s
 }
 
 }  // namespace
+
+int64_t shifted_window_shared_bytes(const ShiftedWindowArgs& args) {
+  int64_t bytes = std::numeric_limits<int64_t>::max();
+  static_cast<void>(with_type_and_tiles(ElementType::kHalf, args.side, [&](auto, auto tiles) {
+    bytes = forward_bytes<decltype(tiles)::value>(args) + kSeamBytes;
+    return cudaSuccess;
+  }));
+  return bytes;
+}
 
 cudaError_t launch_shifted_window_attention(ElementType type, const ShiftedWindowArgs& args,
                                             cudaStream_t stream) {

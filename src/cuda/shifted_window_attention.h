@@ -36,6 +36,10 @@ struct ShiftedWindowBackwardArgs {
 constexpr int kShiftedWindowHeadSize = 32;
 constexpr int kShiftedWindowMaxPlaces = 64;
 
+/// Shared memory that a block takes, in the forward pass (up to 65 KB) and in the backward pass (up to 225
+/// KB); of `args` only side and shift are read. A side without a kernel takes more than any card has.
+int64_t shifted_window_shared_bytes(const ShiftedWindowArgs& args);
+int64_t shifted_window_backward_shared_bytes(const ShiftedWindowArgs& args);
 /// Blocks a head in the backward pass: the same for the same sizes, so that sums do not change between runs.
 int64_t shifted_window_blocks(const ShiftedWindowArgs& args);
 /// `type`: half or bfloat16.

@@ -1,6 +1,8 @@
 // Gradients of attention inside shifted windows: a warp takes a window of a head, computes its scores again
 // sixteen queries at a time, and keeps the gradients of keys and values in registers until all queries have
 // passed. Keys and values wait in shared memory, beside the warp's sum of the bias's gradient.
+#include <limits>
+
 #include "cuda/shifted_window_attention.h"
 #include "cuda/shifted_window_tiles.cuh"
 
@@ -18,6 +20,10 @@ struct BackwardShape {
     return static_cast<int>(sizeof(float4)) * (copies * kFragments + kWarps * (kFragments + kHeld));
   }
 };
+
+static_assert(BackwardShape<7>::bytes(4) + kSeamBytes <= 227 << 10 &&
+                  BackwardShape<8>::bytes(4) + kSeamBytes <= 227 << 10,
+              "Hopper has room");
 
 /// A row's address, computed where it is used: held for all rows, addresses would take the registers of sums.
 template <typename T>
@@ -242,6 +248,15 @@ cudaError_t shifted_window_backward(const ShiftedWindowBackwardArgs& args, cudaS
 }
 
 }  // namespace
+
+int64_t shifted_window_backward_shared_bytes(const ShiftedWindowArgs& args) {
+  int64_t bytes = std::numeric_limits<int64_t>::max();
+  static_cast<void>(with_type_and_tiles(ElementType::kHalf, args.side, [&](auto, auto tiles) {
+    bytes = BackwardShape<decltype(tiles)::value>::bytes(bias_copies(args)) + kSeamBytes;
+    return cudaSuccess;
+  }));
+  return bytes;
+}
 
 int64_t shifted_window_blocks(const ShiftedWindowArgs& args) {
   int64_t blocks = 1;

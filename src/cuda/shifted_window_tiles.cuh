@@ -136,6 +136,9 @@ __host__ __device__ inline int bias_copies(const ShiftedWindowArgs& args) {
   return args.shift > 0 ? 4 : 1;
 }
 
+/// What `write_bias` holds beside what the launch asks for.
+constexpr int64_t kSeamBytes = kShiftedWindowMaxPlaces * sizeof(int);
+
 /// The bias as products of queries and keys begin their sums with it, divided by the scale that scores get
 /// afterwards: [copies, strips, tiles, 32 lanes]. All threads of the block call.
 template <int kTiles>

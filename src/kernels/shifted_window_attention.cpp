@@ -35,15 +35,21 @@ struct ShiftedWindowFunction : torch::autograd::Function<ShiftedWindowFunction> 
   }
 };
 
+/// Where no kernel is registered for the device.
+bool has_no_kernel(const at::Tensor& /*x*/, int64_t /*side*/, int64_t /*shift*/, bool /*learns*/) {
+  return false;
+}
+
 }  // namespace
 
 bool has_shifted_window_attention(const at::Tensor& x, const WindowShape& shape, int64_t head_size) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("fathom::shifted_window_attention", "");
+  static const auto fits =
+      find_op<bool(const at::Tensor&, int64_t, int64_t, bool)>("fathom::shifted_window_attention_fits");
+  at::AutoDispatchBelowADInplaceOrView below;
   return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
          head_size == kFusedHeadSize && shape.side * shape.side <= kFusedMaxPlaces &&
          shape.height % shape.side == 0 && shape.width % shape.side == 0 &&
-         op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+         fits.call(x, shape.side, shape.shift, at::GradMode::is_enabled());
 }
 
 at::Tensor shifted_window_attention(const at::Tensor& qkv, const at::Tensor& bias_HTT,
@@ -66,10 +72,12 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "shifted_window_attention_backward(Tensor grad, Tensor qkv, Tensor bias, int side, int shift) -> "
       "(Tensor, Tensor)");
+  library.def("shifted_window_attention_fits(Tensor x, int side, int shift, bool learns) -> bool");
 }
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("shifted_window_attention", shifted_window_attention_ref::forward);
   library.impl("shifted_window_attention_backward", shifted_window_attention_ref::backward);
+  library.impl("shifted_window_attention_fits", has_no_kernel);
 }
 
 }  // namespace fathom::kernels
