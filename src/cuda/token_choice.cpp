@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
@@ -108,7 +109,10 @@ at::Tensor causal_scores(const at::Tensor& both, const Optional& partial, const 
                    sum.numel() == args.sequences * args.inner,
                "[causal_scores] expected dense sums of {}", args.inner);
   auto score = at::empty({args.sequences, args.tokens}, both.options());
-  if (score.numel() == 0) return score;
+  if (score.numel() == 0) {
+    sum.zero_();
+    return score;
+  }
   const auto sums = chunk_sums(partial, both, args);
   args.bias = bias.const_data_ptr();
   args.sum = sum.mutable_data_ptr<float>();
@@ -129,6 +133,11 @@ Four causal_scores_backward(const at::Tensor& grad, const at::Tensor& both, cons
                    scale.numel() == grad.numel(),
                "[causal_scores_backward] expected dense float32 gradients and scales of {} tokens",
                both.size(0) * both.size(1));
+  if (both.numel() == 0) {
+    const auto none = at::zeros({3 * inner + 1}, both.options());
+    return {at::empty(both.sizes(), both.options().dtype(grad_type)), none.narrow(0, 0, 2 * inner),
+            none.narrow(0, 2 * inner, inner), none.narrow(0, 3 * inner, 1)};
+  }
   const auto sums = chunk_sums(partial, both, args.forward);
   auto tail = at::empty_like(sums), own = at::empty({both.size(0), both.size(1), inner}, both.options()),
        parameters = at::empty({sums.size(0) * sums.size(1), 3 * inner + 1}, both.options()),

@@ -52,6 +52,8 @@ struct ChooseRowsArgs {
   int64_t tokens;
 };
 
+// All but `launch_choose_rows` REQUIRE sequences and tokens: a grid without blocks is an error.
+
 /// `inner` at most 1,024 and a multiple of 32.
 bool causal_scores_fit(int64_t inner);
 /// Writes `partial`, of `both`: what the others read.

@@ -148,7 +148,7 @@ Four causal_scores_backward(const at::Tensor& grad_BT, const at::Tensor& both, c
   const auto grad_mean = grad_own / count_T1;
   const auto grad_other = grad_mean.flip(1).cumsum(1).flip(1);
   const auto grad_both = at::cat({grad_own, grad_other}, 2);
-  return {(grad_both * scale.view({-1, tokens, 1})).to(grad_type), grad_both.flatten(0, 1).sum(0),
+  return {(grad_both * scale.view({both.size(0), tokens, 1})).to(grad_type), grad_both.flatten(0, 1).sum(0),
           (grad_BT1 * at::gelu(hidden)).flatten(0, 1).sum(0), grad_BT.sum().view({1})};
 }
 

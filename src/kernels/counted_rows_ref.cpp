@@ -75,7 +75,10 @@ at::Tensor causal_scores(const at::Tensor& both, const Optional& /*chunk_sums*/,
   const auto type = both.scalar_type();
   const auto shifted = both + shift.to(type);
   const auto own = shifted.slice(2, 0, inner), sums = at::cumsum(shifted.slice(2, inner), 1);
-  sum_BI.copy_(sums.select(1, tokens - 1).view_as(sum_BI));
+  if (tokens > 0)
+    sum_BI.copy_(sums.select(1, tokens - 1).view_as(sum_BI));
+  else
+    sum_BI.zero_();
   const auto count_T1 = at::arange(1, tokens + 1, both.options()).unsqueeze(1);
   return at::matmul(at::gelu(own + sums / count_T1), out_I.to(type)) + bias.to(type);
 }

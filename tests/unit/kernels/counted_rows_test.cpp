@@ -163,6 +163,35 @@ TEST(CountedRows, AScorersWeightsLearnFromTheirProduct) {
   EXPECT_LT(testing::relative_error(grad_norm, (joint * project).sum(0)), 1e-12);
 }
 
+/// Scores of no token, of some sequences or none: no error, sums of nothing, and nothing is learned.
+void expect_scores_of_no_tokens(at::Device device, at::ScalarType type) {
+  const auto options = at::TensorOptions(device).dtype(type);
+  for (const int64_t sequences : {3, 0})
+    for (const int64_t tokens : {0, 5}) {
+      if (sequences * tokens > 0) continue;
+      const auto product =
+          kernels::scorer_product(at::randn({sequences, tokens, kDim}, options), at::ones({kDim}, options),
+                                  at::randn({2 * kInner, kDim}, options), 1e-5);
+      ASSERT_EQ(product.both.sizes(), at::IntArrayRef({sequences, tokens, 2 * kInner}));
+      const kernels::ScorerWeights weights = {at::randn({2 * kInner}, options), at::randn({kInner}, options),
+                                              at::randn({1}, options)};
+      auto sum = at::full({sequences, 1, kInner}, 7, product.both.options());
+      EXPECT_EQ(kernels::causal_scores(product, weights, sum).sizes(), at::IntArrayRef({sequences, tokens}));
+      EXPECT_TRUE(at::equal(sum.cpu(), at::zeros({sequences, 1, kInner}, sum.scalar_type())));
+      const auto grad = at::empty({sequences, tokens}, product.both.options());
+      const auto [grad_both, learned] = kernels::causal_scores_backward(grad, product, weights, type);
+      EXPECT_EQ(grad_both.sizes(), product.both.sizes());
+      EXPECT_EQ(grad_both.scalar_type(), type);
+      for (const auto& [part, size] :
+           {std::pair{learned.shift, 2 * kInner}, {learned.out, kInner}, {learned.bias, int64_t{1}}})
+        EXPECT_TRUE(at::equal(part.cpu(), at::zeros({size}, part.scalar_type())));
+    }
+}
+
+TEST(CountedRows, ScoresOfNoTokens) {
+  expect_scores_of_no_tokens(at::kCPU, at::kFloat);
+}
+
 class CudaCountedRows : public cuda_test::CudaKernels {};
 
 TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
@@ -202,6 +231,10 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       EXPECT_LT(testing::relative_error(got.merged, expected.merged), 2 * bound);
       EXPECT_TRUE(at::equal(got.merged_over, got.merged));
     }
+}
+
+TEST_F(CudaCountedRows, ScoresOfNoTokens) {
+  for (const auto type : {at::kBFloat16, at::kFloat}) expect_scores_of_no_tokens(device_, type);
 }
 
 /// Tiles of both sizes, whole and not, and a width that no kernel takes.
