@@ -44,32 +44,68 @@ Json describe_devices(const CudaAvailability& cuda) {
   return devices;
 }
 
-/// GPUs without products in FP8.
-std::vector<at::Device> lacks_fp8(const CudaAvailability& cuda) {
-  std::vector<at::Device> found;
-  for (int64_t i = 0; i < cuda.num_devices; ++i) {
-    const at::Device card(at::kCUDA, static_cast<c10::DeviceIndex>(i));
-    const auto runtime = make_device_runtime(card);  // registers kernels
-    if (!kernels::has_fp8_products(card)) found.push_back(card);
-  }
-  return found;
-}
-
 /// Whether a Swin's usual windows, of 7 with a shift, have their kernels in training too.
 bool has_window_kernels(at::Device card) {
   const at::Tensor x = at::empty({0}, at::TensorOptions(card).dtype(at::kBFloat16));
   return kernels::has_shifted_window_attention(x, {.height = 14, .width = 14, .side = 7, .shift = 3}, 32);
 }
 
-Json describe_features(const CudaAvailability& cuda) {
+/// What a GPU lacks, each a few words or nothing.
+struct CardGaps {
+  std::string name, kernels, windows, fp8;
+};
+
+CardGaps gaps_of(at::Device card) {
+  CardGaps gaps = {.name = card.str(), .kernels = make_device_runtime(card)->missing_kernels()};
+  if (!gaps.kernels.empty()) {
+    gaps.fp8 = "kernels of ours do not run there";
+    return gaps;
+  }
+  if (!has_window_kernels(card)) gaps.windows = "too little shared memory for the kernel's backward pass";
+  if (!kernels::has_fp8_products(card)) gaps.fp8 = "no products with scales for tiles (Hopper has them)";
+  return gaps;
+}
+
+std::vector<CardGaps> gaps_of_cards(const CudaAvailability& cuda) {
+  std::vector<CardGaps> gaps;
+  for (int64_t i = 0; i < cuda.num_devices; ++i)
+    gaps.push_back(gaps_of(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(i))));
+  return gaps;
+}
+
+/// Why features that want a GPU do not work, by their names.
+Json describe_reasons(const CudaAvailability& cuda, const std::vector<CardGaps>& cards) {
+  Json reasons = Json::object();
+  if (const CudaPluginSearch& search = find_cuda_plugin(); search.plugin == nullptr) {
+    reasons["cuda_plugin"] = search.reason;
+    for (const char* name : {"cuda", "cuda_kernels", "fp8", "nccl"}) reasons[name] = "no CUDA plug-in";
+    return reasons;
+  }
+  if (cuda.num_devices == 0) {
+    reasons["cuda"] = cuda.reason;
+    for (const char* name : {"cuda_kernels", "fp8", "nccl"}) reasons[name] = "no GPU";
+    return reasons;
+  }
+  for (const CardGaps& card : cards) {  // the first card's, where several lack the same
+    if (!card.kernels.empty() && !reasons.find("cuda_kernels"))
+      reasons["cuda_kernels"] = card.name + ": " + card.kernels;
+    if (!card.fp8.empty() && !reasons.find("fp8")) reasons["fp8"] = card.name + ": " + card.fp8;
+  }
+  return reasons;
+}
+
+/// `reasons`: of those that do not work though they might, elsewhere.
+Json describe_features(const Json& reasons) {
+  const auto works = [&](const char* name) { return reasons.find(name) == nullptr; };
   return Json::Object{{"avx2", static_cast<bool>(__builtin_cpu_supports("avx2"))},
                       {"avx512", static_cast<bool>(__builtin_cpu_supports("avx512f"))},
                       {"avx512_vnni", static_cast<bool>(__builtin_cpu_supports("avx512vnni"))},
                       {"bf16", make_device_runtime(at::kCPU)->is_fast(at::kBFloat16)},
-                      {"cuda_plugin", find_cuda_plugin().plugin != nullptr},
-                      {"cuda", cuda.num_devices > 0},
-                      {"fp8", cuda.num_devices > 0 && lacks_fp8(cuda).empty()},
-                      {"nccl", cuda.num_devices > 0},
+                      {"cuda_plugin", works("cuda_plugin")},
+                      {"cuda", works("cuda")},
+                      {"cuda_kernels", works("cuda_kernels")},
+                      {"fp8", works("fp8")},
+                      {"nccl", works("nccl")},
                       {"gloo", true}};
 }
 
@@ -87,25 +123,23 @@ Json describe_disk() {
 }
 
 /// What does not work here, each with its reason.
-Json describe_missing(const CudaAvailability& cuda, const Json& features) {
+Json describe_missing(const CudaAvailability& cuda, const std::vector<CardGaps>& cards,
+                      const Json& features) {
   Json missing = Json::array();
   if (cuda.num_devices == 0) missing.push_back("GPU: " + cuda.reason);
-  for (int64_t i = 0; i < cuda.num_devices; ++i) {
-    const at::Device card(at::kCUDA, static_cast<c10::DeviceIndex>(i));
-    if (const std::string reason = make_device_runtime(card)->missing_kernels(); !reason.empty())
+  for (const CardGaps& card : cards) {
+    if (!card.kernels.empty())
       missing.push_back(
-          fmt::format("kernels of ours on {}: {}; LibTorch's run, more slowly", card.str(), reason));
-    else if (!has_window_kernels(card))
+          fmt::format("kernels of ours on {}: {}; LibTorch's run, more slowly", card.name, card.kernels));
+    if (!card.windows.empty())
       missing.push_back(
-          fmt::format("attention in windows of 7 on {}: its blocks may have too little shared memory for the "
-                      "kernel's backward pass; training a Swin runs LibTorch's operations, more slowly",
-                      card.str()));
+          fmt::format("attention in windows of 7 on {}: {}; training a Swin runs LibTorch's "
+                      "operations, more slowly",
+                      card.name, card.windows));
+    if (!card.fp8.empty())
+      missing.push_back(
+          fmt::format("FP8 on {}: {}; precision = \"fp8\" computes in BF16 there", card.name, card.fp8));
   }
-  for (const at::Device& card : lacks_fp8(cuda))
-    missing.push_back(
-        fmt::format("FP8 on {}: no products with scales for tiles (Hopper has them); precision "
-                    "= \"fp8\" computes in BF16 there",
-                    card.str()));
   if (!features.at("avx2").as_bool())
     missing.push_back("AVX2: this processor lacks it; images are decoded more slowly");
   if (!features.at("bf16").as_bool()) {
@@ -116,15 +150,17 @@ Json describe_missing(const CudaAvailability& cuda, const Json& features) {
 
 Json examine() {
   const CudaAvailability cuda = cuda_availability();
-  const Json features = describe_features(cuda);
+  const std::vector<CardGaps> cards = gaps_of_cards(cuda);
+  const Json reasons = describe_reasons(cuda, cards), features = describe_features(reasons);
   return Json::Object{{"version", version()},
                       {"commit", commit()},
                       {"devices", describe_devices(cuda)},
                       {"features", features},
+                      {"reasons", reasons},
                       {"libraries", describe_libraries()},
                       {"memory", Json::Object{{"total_bytes", usable_memory_bytes()}}},
                       {"disk", describe_disk()},
-                      {"missing", describe_missing(cuda, features)}};
+                      {"missing", describe_missing(cuda, cards, features)}};
 }
 
 std::string gigabytes(const Json& bytes) {
@@ -144,8 +180,12 @@ void print_report(const Json& found) {
   fmt::print("{:<10}{} free in {}\n", "disk", gigabytes(found.at("disk").at("free_bytes")),
              found.at("disk").at("path").as_string());
   fmt::print("{:<10}", "features");
-  for (const auto& [name, works] : found.at("features").as_object())
-    fmt::print("{}{} ", works.as_bool() ? "+" : "-", name);
+  for (const auto& [name, works] : found.at("features").as_object()) {
+    const Json* why = found.at("reasons").find(name);
+    const bool is_said_below = name == "cuda_plugin" || name == "cuda";
+    fmt::print("{}{} {}", works.as_bool() ? "+" : "-", name,
+               why && !is_said_below ? fmt::format("({}) ", why->as_string()) : "");
+  }
   fmt::print("\n");
   for (const Json& reason : found.at("missing").as_array())
     fmt::print("{:<10}{}\n", "missing", reason.as_string());

@@ -62,6 +62,23 @@ TEST_F(Cli, WrongUsageIsStatus2) {
   expect_failure(run_program({"completion", "tcsh"}), 2, {"tcsh"});
 }
 
+TEST_F(Cli, DoctorTellsWhyAFeatureIsMissing) {
+  const Json found = expect_json(run_program_under("export FATHOM_PLUGIN=none", {"doctor", "--json"}));
+  for (const auto& [name, reason] : {std::pair{"cuda_plugin", "FATHOM_PLUGIN=none"},
+                                     {"cuda", "no CUDA plug-in"},
+                                     {"cuda_kernels", "no CUDA plug-in"},
+                                     {"fp8", "no CUDA plug-in"},
+                                     {"nccl", "no CUDA plug-in"}}) {
+    EXPECT_FALSE(found.at("features").at(name).as_bool()) << name;
+    EXPECT_THAT(found.at("reasons").at(name).as_string(), HasSubstr(reason));
+  }
+  const Json here = expect_json(run_program({"doctor", "--json"}));  // with or without a GPU
+  for (const char* name : {"cuda_plugin", "cuda", "cuda_kernels", "fp8", "nccl"})
+    EXPECT_NE(here.at("features").at(name).as_bool(), here.at("reasons").find(name) != nullptr) << name;
+  EXPECT_THAT(run_program_under("export FATHOM_PLUGIN=none", {"doctor"}).out,
+              HasSubstr("-fp8 (no CUDA plug-in)"));
+}
+
 TEST_F(Cli, WhatIsNoModelIsStatus1) {
   expect_failure(run_program({"eval", at("nowhere"), "--data", at("data")}), 1,
                  {"nowhere", "no such folder"});
