@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "train/fp8_memory.h"
 #include "train/task/contrastive_flops.h"
 #include "train/task/masked_token.h"
 
@@ -121,9 +122,14 @@ Estimate estimate_run(const RecipeConfig& recipe, int64_t batches_per_epoch, int
   estimate.steps = num_steps(training, batches_per_epoch);
   estimate.state_bytes =
       copies * cost.parameters * static_cast<int64_t>(c10::elementSize(parameter_type(recipe.precision)));
+  Fp8Memory fp8;
+  if (const auto products = fp8_products_of(recipe.precision, recipe.fp8, runtime.device()))
+    fp8 = fp8_memory(recipe, micro, *products);
   if (const auto type = copy_type(recipe.precision); type && training.weight_copies)
-    estimate.state_bytes += cost.parameters * static_cast<int64_t>(c10::elementSize(*type));
-  estimate.activation_bytes = static_cast<int64_t>(cost.activation_bytes * static_cast<double>(micro));
+    estimate.state_bytes += (cost.parameters - fp8.weights) * static_cast<int64_t>(c10::elementSize(*type));
+  estimate.state_bytes += 2 * fp8.weights;
+  estimate.activation_bytes =
+      static_cast<int64_t>(cost.activation_bytes * static_cast<double>(micro)) + fp8.activation_bytes;
   estimate.device_bytes = runtime.memory().total_bytes;
   const double speed = peak_flops(recipe.precision, runtime) * static_cast<double>(num_ranks);
   if (speed > 0)

@@ -13,7 +13,7 @@ struct Estimate {
   int64_t parameters = 0;
   double step_flops = 0;  ///< forward and backward, over all ranks
   int64_t steps = 0;
-  int64_t state_bytes = 0;       ///< on each rank: weights, gradients, moments, average
+  int64_t state_bytes = 0;  ///< on each rank: weights and what is made of them, gradients, moments, average
   int64_t activation_bytes = 0;  ///< on each rank, roughly: what a micro-batch keeps for its backward pass
   int64_t device_bytes = 0;      ///< what there is; 0 when unknown
   double seconds = 0;            ///< of all steps, at 40 % of what products reach on the device

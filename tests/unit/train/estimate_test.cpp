@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 namespace fathom::estimate_test {
 namespace {
 
@@ -43,6 +45,60 @@ TEST(Estimate, ConvolutionsKeepWhatTheyRead) {
   EXPECT_NEAR(bytes(3, 0, false) / bytes(0, 0, false), 18.0 / 17, 1e-6);
   EXPECT_NEAR(bytes(3, 5, false) / bytes(0, 0, false), 22.0 / 17, 1e-6);
   EXPECT_EQ(bytes(3, 5, true), bytes(0, 0, true)) << "inputs of blocks alone";
+}
+
+/// 256 rows through two blocks of 128 channels and four products each, of which the feed-forward layer's are
+/// of 256.
+class EstimateOfFp8 : public ::testing::Test {
+ protected:
+  EstimateOfFp8() {
+    recipe_.task = TaskKind::kLanguage;
+    recipe_.language = {.vocab_size = 300, .dim = 128, .layers = 2, .heads = 2, .mlp_dim = 256};
+    recipe_.language.max_positions = 64;
+    recipe_.training.batch_size = 4;
+    recipe_.training.weight_copies = false;
+    recipe_.fp8.least_intensity = 0;
+  }
+  Estimate estimate(Precision precision) {
+    recipe_.precision = precision;
+    return estimate_run(recipe_, 10, 1, *runtime_);
+  }
+  /// What FP8 adds.
+  int64_t state() { return estimate(Precision::kFp8).state_bytes - estimate(Precision::kBf16).state_bytes; }
+  int64_t activations() {
+    return estimate(Precision::kFp8).activation_bytes - estimate(Precision::kBf16).activation_bytes;
+  }
+
+  static constexpr int64_t kWeights = 3 * 128 * 128 + 128 * 128 + 2 * 256 * 128 + 128 * 256;  ///< of a block
+  RecipeConfig recipe_;
+  std::unique_ptr<DeviceRuntime> runtime_ = make_device_runtime(at::kCPU);
+};
+
+TEST_F(EstimateOfFp8, WeightsAreHeldTwiceAByteEach) {
+  EXPECT_EQ(state(), 2 * 2 * kWeights);
+  recipe_.training.weight_copies = true;
+  EXPECT_EQ(state(), 0) << "in place of copies of two bytes";
+}
+
+TEST_F(EstimateOfFp8, InputsOfProductsAreKeptInAByte) {
+  EXPECT_EQ(activations(), 2 * 256 * (128 - 128 - 128 - 256))
+      << "attention's result beside what it keeps itself";
+  recipe_.training.checkpoint_blocks = true;
+  EXPECT_EQ(activations(), 0);
+}
+
+TEST_F(EstimateOfFp8, ProductsThatStayInBf16AddNothing) {
+  recipe_.language.max_positions = 63;
+  recipe_.training.batch_size = 1;
+  EXPECT_EQ(state(), 0) << "rows in multiples of 16";
+  EXPECT_EQ(activations(), 0);
+  recipe_.language.max_positions = 64;
+  EXPECT_GT(state(), 0);
+  recipe_.fp8.least_intensity = 1e6;
+  EXPECT_EQ(state(), 0);
+  recipe_.fp8.least_intensity = 0;
+  recipe_.language.gate = {.kind = GateKind::kCausal, .layer_density = {1, 0.5}};
+  EXPECT_EQ(state(), 2 * kWeights) << "a block with a gate";
 }
 
 }  // namespace
