@@ -9,11 +9,12 @@
 
 #include <limits>
 
-#include "cuda_fixture.h"
+#include "cuda_fp8_fixture.h"
 #include "kernels/fp8_tiles.h"
 
 namespace fathom::testing {
 
+using cuda_test::CudaFp8;
 using kernels::Fp8Matrix;
 using kernels::Fp8Pair;
 using kernels::TileScales;
@@ -44,14 +45,5 @@ inline Fp8Pair both(const at::Tensor& x, at::ScalarType type = at::kFloat8_e4m3f
 inline at::Tensor rounded(const at::Tensor& x, at::ScalarType type = at::kFloat8_e4m3fn) {
   return exact(both(x, type).plain, TileScales::kByRow);
 }
-
-class CudaFp8 : public cuda_test::CudaKernels {
- protected:
-  void SetUp() override {
-    CudaKernels::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    if (!kernels::has_fp8_products(device_)) GTEST_SKIP() << "this GPU has no products in FP8";
-  }
-};
 
 }  // namespace fathom::testing

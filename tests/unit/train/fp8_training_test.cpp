@@ -2,9 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <utility>
+
 #include "base/error.h"
+#include "cuda_fp8_fixture.h"
 #include "language_run.h"
-#include "tensor/device.h"
 
 namespace fathom::fp8_training_test {
 namespace {
@@ -74,16 +77,41 @@ TEST(Fp8Training, BlocksThatAreComputedAgainChangeNoBit) {
   EXPECT_EQ(again.losses, train_as(Precision::kFp8).losses);
 }
 
+/// Turns weights into FP8 in every pass, as if the trainer kept none.
+class ForgetfulTask : public LanguageTask {
+ public:
+  using LanguageTask::LanguageTask;
+  at::Tensor loss(const MicroBatch& given, const StepContext& step) override {
+    MicroBatch micro_batch = given;
+    products_ = *given.forward.fp8;
+    products_.weights = nullptr;
+    micro_batch.forward.fp8 = &products_;
+    return LanguageTask::loss(micro_batch, step);
+  }
+
+ private:
+  kernels::Fp8Products products_;  // outlives the backward pass, which computes blocks again
+};
+
+/// Those that are kept for a step in FP8, which micro-batches take in turns and blocks that are computed
+/// again, are those that every pass would make itself, to the last bit; though steps change them, and
+/// averages are swapped in and out between.
 TEST(Fp8Training, WeightsAreThoseOfTheirStep) {
-  const LanguageOutcome parts = train_language([](TrainerConfig& config) {
+  LanguageChange change = {.config = [](TrainerConfig& config) {
     take_fp8(config);
     config.training.batch_size = 24;  // the whole of an epoch
     config.training.micro_batch_size = 16;
+    config.training.checkpoint_blocks = true;
     config.training.average_decay = 0.9;
     config.evaluation = {.every = 3};
-  });
-  ASSERT_THAT(parts.losses, SizeIs(20));
-  EXPECT_LT(parts.losses.back(), parts.losses.front());
+  }};
+  const LanguageOutcome kept = train_language(change);
+  change.task = [](LanguageTask::Setup setup) { return std::make_unique<ForgetfulTask>(std::move(setup)); };
+  const LanguageOutcome made_anew = train_language(change);
+  ASSERT_THAT(kept.losses, SizeIs(20));
+  EXPECT_EQ(kept.losses, made_anew.losses);
+  EXPECT_TRUE(at::equal(kept.weights, made_anew.weights));
+  EXPECT_LT(kept.losses.back(), kept.losses.front());
 }
 
 TEST(Fp8Training, APlantedInfinitySkipsItsStepAlone) {
@@ -146,15 +174,8 @@ TEST(Fp8Training, ResumesBitForBit) {
   EXPECT_EQ(losses, losses_in_parts(0));
 }
 
-class CudaFp8Training : public ::testing::Test {
+class CudaFp8Training : public cuda_test::CudaFp8 {
  protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    const auto runtime = make_device_runtime(device_);  // registers the kernels
-    if (!kernels::has_fp8_products(device_)) GTEST_SKIP() << "this GPU has no products in FP8";
-  }
   LanguageOutcome train(Precision precision, bool record_step) const {
     return train_language({.config =
                                [&](TrainerConfig& config) {
@@ -164,7 +185,6 @@ class CudaFp8Training : public ::testing::Test {
                                },
                            .device = device_});
   }
-  at::Device device_ = at::kCPU;
 };
 
 TEST_F(CudaFp8Training, FollowsFloat32) {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nn/init.h"
@@ -22,6 +24,9 @@ struct LanguageOutcome {
 struct LanguageChange {
   std::function<void(TrainerConfig&)> config = [](TrainerConfig&) {};
   std::function<void(LanguageModel&)> model = [](LanguageModel&) {};
+  std::function<std::unique_ptr<LanguageTask>(LanguageTask::Setup)> task = [](LanguageTask::Setup setup) {
+    return std::make_unique<LanguageTask>(std::move(setup));
+  };
   at::Device device = at::kCPU;
 };
 
@@ -39,13 +44,13 @@ inline LanguageOutcome train_language(const LanguageChange& change) {
   init_parameters(*model, 5);
   change.model(model);
   model->to(change.device);
-  LanguageTask task({.model = model, .num_tokens = 3});
+  const auto task = change.task({.model = model, .num_tokens = 3});
   Loader loader(LoaderSetup{.source = std::make_shared<SentenceSource>(),
                             .sampler = {.batch_size = config.training.batch_size, .seed = config.seed},
                             .loader = {.workers = 0}});
   const auto collective = make_solo_collective();
   const auto runtime = make_device_runtime(change.device);
-  Trainer(config, {task, loader, *collective, *runtime}).run();
+  Trainer(config, {*task, loader, *collective, *runtime}).run();
   std::vector<at::Tensor> weights;
   for (const auto& parameter : model->parameters()) weights.push_back(parameter.detach().cpu().flatten());
   return {logged(folder.path(), "loss"), logged(folder.path(), "loss_scale"),
