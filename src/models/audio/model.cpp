@@ -40,7 +40,7 @@ AudioEncoderImpl::AudioEncoderImpl(const AudioEncoderConfig& config) : config_(c
   config.validate();
   stem_ = register_module(
       "stem",
-      ConvStem(ConvStemOptions{
+      SpectrogramStem(SpectrogramStemOptions{
           .channels = config.bands, .dim = config.dim, .groups = config.groups(), .stride = config.stride}));
   if (config.groups() > 1)
     sub_band_GD_ = register_parameter("sub_band", at::empty({config.groups(), config.dim}));

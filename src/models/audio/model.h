@@ -8,11 +8,11 @@
 
 #include "models/audio/config.h"
 #include "nn/block.h"
-#include "nn/conv_stem.h"
 #include "nn/forward_context.h"
 #include "nn/init.h"
 #include "nn/norm.h"
 #include "nn/rope.h"
+#include "nn/spectrogram_stem.h"
 
 namespace fathom {
 
@@ -42,7 +42,7 @@ class AudioEncoderImpl : public torch::nn::Module, public HasInitialValues {
                    const ForwardContext& context) const;
 
   AudioEncoderConfig config_;
-  ConvStem stem_{nullptr};
+  SpectrogramStem stem_{nullptr};
   at::Tensor sub_band_GD_;  ///< tells sub-bands apart; undefined without them
   torch::nn::ModuleList blocks_;
   RMSNorm norm_{nullptr};

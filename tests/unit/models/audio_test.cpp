@@ -8,8 +8,8 @@
 #include "models/audio/model.h"
 #include "models/classifier/model.h"
 #include "models/model_folder.h"
-#include "nn/conv_stem.h"
 #include "nn/init.h"
+#include "nn/spectrogram_stem.h"
 
 namespace fathom::audio_test {
 namespace {
@@ -73,7 +73,7 @@ TEST(AudioEncoder, SubBandsHaveEmbeddingsOfTheirOwn) {
   model->named_parameters()["sub_band"][1] += 0.5;
   EXPECT_GT(relative_error(model->pooled(mel, {}), before), 1e-3);
   // The stem of one sub-band sees no other.
-  ConvStem stem(ConvStemOptions{.channels = 12, .dim = 4, .groups = 3});
+  SpectrogramStem stem(SpectrogramStemOptions{.channels = 12, .dim = 4, .groups = 3});
   init_parameters(*stem, 5);
   const auto y = stem->forward(mel, {});
   auto changed = mel.clone();

@@ -1,4 +1,4 @@
-#include "nn/conv_stem.h"
+#include "nn/spectrogram_stem.h"
 
 #include <ATen/ATen.h>
 
@@ -36,8 +36,8 @@ at::Tensor silence_padding(const at::Tensor& x_BCS, const at::Tensor& frames_B) 
 
 }  // namespace
 
-ConvStemImpl::ConvStemImpl(const ConvStemOptions& options) : options_(options) {
-  FATHOM_CHECK(options.channels % options.groups == 0, "[conv_stem] {} channels in {} groups",
+SpectrogramStemImpl::SpectrogramStemImpl(const SpectrogramStemOptions& options) : options_(options) {
+  FATHOM_CHECK(options.channels % options.groups == 0, "[spectrogram_stem] {} channels in {} groups",
                options.channels, options.groups);
   const int64_t out = options.groups * options.dim;
   first_weight_ =
@@ -47,8 +47,8 @@ ConvStemImpl::ConvStemImpl(const ConvStemOptions& options) : options_(options) {
   second_bias_ = register_parameter("second_bias", at::empty({out}));
 }
 
-at::Tensor ConvStemImpl::forward(const at::Tensor& x_BFS, const at::Tensor& frames_B,
-                                 const ForwardContext& context) const {
+at::Tensor SpectrogramStemImpl::forward(const at::Tensor& x_BFS, const at::Tensor& frames_B,
+                                        const ForwardContext& context) const {
   auto y =
       convolve(silence_padding(x_BFS, frames_B), {first_weight_, first_bias_, 1, options_.groups}, context);
   y = convolve(silence_padding(y, frames_B), {second_weight_, second_bias_, options_.stride, options_.groups},
@@ -56,15 +56,15 @@ at::Tensor ConvStemImpl::forward(const at::Tensor& x_BFS, const at::Tensor& fram
   return y.view({y.size(0), options_.groups, options_.dim, y.size(2)}).transpose(2, 3);
 }
 
-int64_t ConvStemImpl::num_tokens(int64_t frames) const {
+int64_t SpectrogramStemImpl::num_tokens(int64_t frames) const {
   return (frames + options_.stride - 1) / options_.stride;
 }
 
-at::Tensor ConvStemImpl::num_tokens(const at::Tensor& frames_B) const {
+at::Tensor SpectrogramStemImpl::num_tokens(const at::Tensor& frames_B) const {
   return (frames_B + (options_.stride - 1)).div(options_.stride, "floor");
 }
 
-void ConvStemImpl::initialise(ParameterInit& init) const {
+void SpectrogramStemImpl::initialise(ParameterInit& init) const {
   const auto deviation = [](const at::Tensor& weight) {
     return 1.0 / std::sqrt(static_cast<double>(weight.size(1) * kWidth));
   };

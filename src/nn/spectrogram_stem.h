@@ -13,7 +13,7 @@
 
 namespace fathom {
 
-struct ConvStemOptions {
+struct SpectrogramStemOptions {
   int64_t channels = 80;
   int64_t dim = 0;     ///< width of each group's output
   int64_t groups = 1;  ///< parts of the channels that never meet, each with weights of its own
@@ -22,9 +22,9 @@ struct ConvStemOptions {
 
 /// GELU(conv(GELU(conv(x)))), both three frames wide, the second with a stride. Frames behind a clip's end
 /// are zeros before either, so padding changes nothing.
-class ConvStemImpl : public torch::nn::Module, public HasInitialValues {
+class SpectrogramStemImpl : public torch::nn::Module, public HasInitialValues {
  public:
-  explicit ConvStemImpl(const ConvStemOptions& options);
+  explicit SpectrogramStemImpl(const SpectrogramStemOptions& options);
   /// [B, F, S] → [B, G, T, D], T = ⌈S ÷ stride⌉. `frames_B`: frames of each clip, or undefined: all.
   at::Tensor forward(const at::Tensor& x_BFS, const at::Tensor& frames_B,
                      const ForwardContext& context = {}) const;
@@ -34,12 +34,12 @@ class ConvStemImpl : public torch::nn::Module, public HasInitialValues {
   void initialise(ParameterInit& init) const override;
 
  private:
-  ConvStemOptions options_;
+  SpectrogramStemOptions options_;
   at::Tensor first_weight_;   ///< [G·D, F/G, 3]
   at::Tensor first_bias_;     ///< [G·D]
   at::Tensor second_weight_;  ///< [G·D, D, 3]
   at::Tensor second_bias_;
 };
-TORCH_MODULE(ConvStem);
+TORCH_MODULE(SpectrogramStem);
 
 }  // namespace fathom
