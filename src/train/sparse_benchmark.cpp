@@ -2,122 +2,23 @@
 
 #include <torch/torch.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <functional>
 #include <memory>
-#include <optional>
-#include <span>
 #include <utility>
 
-#include "distributed/collective.h"
-#include "distributed/data_parallel.h"
-#include "kernels/weight_copies.h"
 #include "nn/init.h"
 #include "train/flop_counter.h"
-#include "train/optimizer.h"
+#include "train/sparse_benchmark_parts.h"
 #include "train/stand_in_prompt.h"
-#include "train/step_recorder.h"
-#include "train/task/language.h"
 
 namespace fathom {
 namespace {
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-/// Milliseconds of each round.
-struct Rounds {
-  std::vector<double> dense, gated, rest;
-  SparseTiming medians(double share) const { return {median(dense), median(gated), median(rest), share}; }
-};
-
-double milliseconds(DeviceRuntime& runtime, const std::function<void()>& work) {
-  runtime.synchronize();
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  runtime.synchronize();
-  return 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-int64_t drawn_of(int64_t columns, double share) {
-  return static_cast<int64_t>(std::ceil(share * static_cast<double>(columns)));
-}
-
-/// bool [rows, columns] with the same number of true columns in every row.
-at::Tensor drawn(int64_t rows, int64_t columns, double share, at::Device device) {
-  return torch::rand({rows, columns})
-      .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/false)
-      .lt(drawn_of(columns, share))
-      .to(device);
-}
-
-/// A model and what its steps take beside it, as the trainer has them: copies of weights in 16 bits, and
-/// gradients that are written where they are to lie.
-struct Learner {
-  Learner(LanguageModel model, MicroBatch batch, Collective& group, int64_t tokens)
-      : collective(group),
-        task({.model = model, .num_tokens = tokens}),
-        reducer(group, task.parameters()),
-        inputs{std::move(batch)} {
-    ForwardContext& forward = inputs[0].forward;
-    forward.rooms = &reducer;
-    if (c10::elementSize(forward.compute_dtype.value_or(at::kFloat)) != 2) return;
-    std::vector<at::Tensor> weights;
-    for (const auto& [name, parameter] : task.parameters()) weights.push_back(parameter);
-    copies.emplace(weights, *forward.compute_dtype);
-    forward.copies = &*copies;
-  }
-
-  void learn(std::span<const MicroBatch> micro_batches) {
-    const StepContext step{.total_steps = 1,
-                           .global_samples = micro_batches[0].batch.size(),
-                           .collective = collective,
-                           .expect_last_backward = [this] { reducer.expect_last_backward(); }};
-    task.before_step(micro_batches, step);
-    reducer.zero();
-    task.forward_backward(micro_batches, step);
-    reducer.finish();
-  }
-
-  Collective& collective;
-  LanguageTask task;
-  GradientReducer reducer;
-  std::vector<MicroBatch> inputs;
-  std::optional<kernels::WeightCopies> copies;
-};
-
-/// Steps of one kind, recorded where the device has graphs, as the trainer's are.
-class TimedStep {
- public:
-  /// `optimizer` updates what it has, whatever learns.
-  TimedStep(Learner& learner, AdamW& optimizer, DeviceRuntime& runtime)
-      : learner_(learner), optimizer_(optimizer), runtime_(runtime), recorder_(runtime, true) {}
-
-  double milliseconds_of_one() {
-    learner_.inputs[0].forward.waited = &waited_;
-    return milliseconds(runtime_, [this] {
-      if (learner_.copies) learner_.copies->refresh();
-      recorder_.run(learner_.inputs, [this](std::span<const MicroBatch> inputs) {
-        learner_.learn(inputs);
-        const at::Tensor norm = optimizer_.gradient_norm();
-        optimizer_.step({.norm = norm});
-        return std::vector<at::Tensor>{norm};
-      });
-      if (waited_) recorder_.disable();
-    });
-  }
-
- private:
-  Learner& learner_;
-  AdamW& optimizer_;
-  DeviceRuntime& runtime_;
-  StepRecorder recorder_;
-  bool waited_ = false;  ///< a gate has asked the device for a count
-};
+using sparse_benchmark::drawn_of;
+using sparse_benchmark::drawn_places;
+using sparse_benchmark::Learner;
+using sparse_benchmark::milliseconds;
+using sparse_benchmark::Rounds;
+using sparse_benchmark::TimedStep;
 
 class Benchmark {
  public:
@@ -173,10 +74,10 @@ class Benchmark {
     GateTrace trace;
     const int64_t layers = config_.model.layers;
     const double share = config_.model.gate.density;
-    const at::Tensor active_BL = tokens == 1 ? drawn(batch, layers, share, device_) : at::Tensor();
+    const at::Tensor active_BL = tokens == 1 ? drawn_places(batch, layers, share, device_) : at::Tensor();
     for (int64_t layer = 0; layer < layers; ++layer)
       trace.active_BT[layer] = tokens == 1 ? active_BL.slice(1, layer, layer + 1).contiguous()
-                                           : drawn(batch, tokens, share, device_);
+                                           : drawn_places(batch, tokens, share, device_);
     return trace;
   }
 
@@ -206,7 +107,7 @@ class Benchmark {
       const double dense_ms = dense.milliseconds_of_one();
       run_dense(false);
       const double gated_ms = gated.milliseconds_of_one(), rest_ms = rest.milliseconds_of_one();
-      if (round >= 0) add(rounds, dense_ms, gated_ms, rest_ms);
+      if (round >= 0) rounds.add(dense_ms, gated_ms, rest_ms);
     }
     return rounds.medians(share_of(tokens));
   }
@@ -215,12 +116,6 @@ class Benchmark {
   double share_of(int64_t tokens) const {
     const int64_t count = tokens == 1 ? config_.model.layers : tokens;
     return static_cast<double>(drawn_of(count, config_.model.gate.density)) / static_cast<double>(count);
-  }
-
-  static void add(Rounds& rounds, double dense, double gated, double rest) {
-    rounds.dense.push_back(dense);
-    rounds.gated.push_back(gated);
-    rounds.rest.push_back(rest);
   }
 
   void pass(LanguageModel model, const at::Tensor& tokens_BT, const GateTrace* forced, KeyValueCache& cache) {
@@ -278,7 +173,7 @@ class Benchmark {
       for (int64_t round = -1; round < config_.rounds; ++round) {
         const double dense_ms = dense.milliseconds_of_one(), gated_ms = gated.milliseconds_of_one(),
                      rest_ms = rest.milliseconds_of_one();
-        if (round >= 0) add(rounds, dense_ms, gated_ms, rest_ms);
+        if (round >= 0) rounds.add(dense_ms, gated_ms, rest_ms);
       }
       return rounds.medians(share_of(config_.prefill_tokens));
     };
@@ -350,7 +245,7 @@ class Benchmark {
       const double gated = decode_round(gated_, cache, {batch, context, keys}, &choice.forced),
                    rest = decode_round(rest_, rest_cache, {batch, context, 0}, nullptr);
       if (round < 0) continue;
-      add(rounds, dense, gated, rest);
+      rounds.add(dense, gated, rest);
       blocks += choice.blocks / static_cast<double>(config_.rounds);
     }
     const auto layers = static_cast<double>(config_.model.layers), sequences = static_cast<double>(batch);
@@ -374,55 +269,6 @@ class Benchmark {
 };
 
 }  // namespace
-
-Json SparseTiming::to_json() const {
-  Json json = Json::object();
-  json["dense_ms"] = dense_ms;
-  json["gated_ms"] = gated_ms;
-  json["rest_ms"] = rest_ms;
-  json["speedup"] = speedup();
-  json["share"] = share;
-  json["limit"] = limit();
-  json["limit_share"] = speedup() / limit();
-  return json;
-}
-
-double decode_bytes(const LanguageModelConfig& model, at::ScalarType type, const DecodeReads& reads) {
-  LanguageModelConfig one = model;
-  one.gate = {};
-  one.layers = 1;
-  LanguageModelConfig two = one;
-  two.layers = 2;
-  const auto block = static_cast<double>(parameter_count(two) - parameter_count(one)),
-             head = static_cast<double>(model.vocab_size * model.dim),
-             key_and_value = static_cast<double>(2 * model.num_kv_heads() * model.head_size());
-  return static_cast<double>(c10::elementSize(type)) *
-         (reads.blocks * block + head + reads.visits * reads.keys * key_and_value);
-}
-
-Json DecodeTiming::to_json() const {
-  Json json = timing.to_json();
-  json["limit"] = limit();
-  json["limit_share"] = timing.speedup() / limit();
-  json["batch"] = batch;
-  json["context"] = context;
-  json["dense_bytes"] = dense_bytes;
-  json["gated_bytes"] = gated_bytes;
-  return json;
-}
-
-Json SparseBenchmarkReport::to_json() const {
-  Json json = Json::object();
-  json["inference_speedup"] = prefill.speedup();
-  json["training_speedup"] = training.speedup();
-  json["activated_share"] = activated_share;
-  json["executed_flop_share"] = executed_flop_share;
-  json["prefill"] = prefill.to_json();
-  if (prefill_recorded) json["prefill_recorded"] = prefill_recorded->to_json();
-  json["training"] = training.to_json();
-  for (const DecodeTiming& timing : decode) json["decode"].push_back(timing.to_json());
-  return json;
-}
 
 SparseBenchmarkReport run_sparse_benchmark(const SparseBenchmarkConfig& config, DeviceRuntime& runtime) {
   return Benchmark(config, runtime).run();
