@@ -2,10 +2,19 @@
 // so that one's GELU and stores run beside the other's products.
 #pragma once
 
-#include "cuda/counted_gemm.cuh"
 #include "cuda/gelu_gemm.h"
+#include "cuda/hopper_gemm.cuh"
 
 namespace fathom::cuda {
+
+/// GELU(sum + bias) with the exact GELU, in float32; the bias is of Out's type.
+template <typename Out>
+using BiasGeluEpilogue = cutlass::epilogue::fusion::LinCombPerColBiasEltAct<cutlass::epilogue::thread::GELU,
+                                                                            Out, float, Out, void>;
+/// The same, which also writes sum + bias in Out's type.
+template <typename Out>
+using KeptGeluEpilogue = cutlass::epilogue::fusion::LinCombPerColBiasEltActAux<
+    cutlass::layout::RowMajor, cutlass::epilogue::thread::GELU, Out, float, Out, Out, void>;
 
 /// The large tiles where that takes no longer, since they read fewer operands: one takes as long as two small
 /// ones.

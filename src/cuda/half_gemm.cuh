@@ -1,10 +1,10 @@
-// half_gemm.h with CUTLASS: the persistent kernels of counted_gemm.cuh with all rows, whose epilogue adds a
+// half_gemm.h with CUTLASS: the persistent kernels of hopper_gemm.cuh with all rows, whose epilogue adds a
 // bias in float32 and rounds once.
 #pragma once
 
 #include <limits>
 
-#include "cuda/counted_gemm.cuh"
+#include "cuda/hopper_gemm.cuh"
 #include "cuda/half_gemm.h"
 #include "kernels/half_range.h"
 
