@@ -42,18 +42,13 @@ class CliInputs : public ::testing::Test {
   static inline std::unique_ptr<SmallWorld> world_;
 };
 
-Json result_of(const ProgramResult& result) {
-  EXPECT_EQ(result.status, 0) << result.error;
-  return result.status == 0 ? parse_json(result.out, "standard output") : Json::object();
-}
-
 TEST_F(CliInputs, EmbedsPicturesWithoutCaptionsAndSearchesThem) {
   const std::string data = pictures(3);
-  const Json summary = result_of(embed(data));
+  const Json summary = expect_json(embed(data));
   EXPECT_EQ(summary.at("image").dump(), "[3,16]");
   EXPECT_EQ(summary.find("text"), nullptr);
   expect_failure(embed(data, {"--what", "text"}), 1, {"pictures: there is no text to embed"});
-  const Json found = result_of(run_program({"search", at("tower"), "--data", data, "shade", "--json"}));
+  const Json found = expect_json(run_program({"search", at("tower"), "--data", data, "shade", "--json"}));
   EXPECT_EQ(found.at("queries").as_array()[0].at("results").size(), 3u);
   expect_failure(run_program({"search", at("tower"), "--data", data, "--image", data + "/picture0.png"}), 1,
                  {"pictures: no captions to search"});
@@ -65,7 +60,7 @@ TEST_F(CliInputs, EmbedsTheCaptionsThatAreThere) {
       data + "/captions.jsonl",
       "{\"image\":\"picture0.png\"}\n{\"image\":\"picture1.png\",\"captions\":[\"a\",\"b\"]}\n"
       "{\"image\":\"picture2.png\",\"caption\":\"c\"}\n");
-  const Json summary = result_of(embed(data));
+  const Json summary = expect_json(embed(data));
   EXPECT_EQ(summary.at("image").dump(), "[3,16]");
   EXPECT_EQ(summary.at("text").dump(), "[3,16]");
   const SafetensorsFile file(out());
@@ -81,7 +76,7 @@ TEST_F(CliInputs, TheDefaultSplitIsForDataThatNamesSplits) {
                                                   R"({"image":"picture1.png"})"
                                                   "\n");
   expect_failure(embed(data), 1, {"no usable rows of split \"val\"", "\"train\" (1 rows)"});
-  EXPECT_EQ(result_of(embed(data, {"--split", "all"})).at("image").dump(), "[2,16]");
+  EXPECT_EQ(expect_json(embed(data, {"--split", "all"})).at("image").dump(), "[2,16]");
 }
 
 TEST_F(CliInputs, EmbeddingsOfAnotherWidthAreAnotherModels) {
@@ -101,7 +96,7 @@ TEST_F(CliInputs, GenerateBeginsWithWhatTheTokenizerPutsBeforeAText) {
       "post-processor");
   write_json_file(model + "/tokenizer.json", tokenizer);
   const auto generate = [](const std::string& folder, const std::string& prompt) {
-    return result_of(run_program(
+    return expect_json(run_program(
         {"generate", folder, prompt, "--max-tokens", "8", "--temperature", "0", "--ignore-end", "--json"}));
   };
   const Json begun = generate(model, "One"), written = generate(at("language"), "AOne");

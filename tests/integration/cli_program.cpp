@@ -111,6 +111,20 @@ ProgramResult run_program_under(const std::string& limits, const std::vector<std
   return RunningProgram(arguments, limits).wait();
 }
 
+Json expect_json(const ProgramResult& result) {
+  EXPECT_EQ(result.status, 0) << result.error;
+  if (result.status != 0) return Json::object();
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 1) << result.out;
+  const Json value = parse_json(result.out, "standard output");
+  EXPECT_TRUE(value.is_object());
+  return value;
+}
+
+Json run_json(std::vector<std::string> words) {
+  words.emplace_back("--json");
+  return expect_json(run_program(words));
+}
+
 void expect_failure(const ProgramResult& result, int status, const std::vector<std::string>& said) {
   EXPECT_EQ(result.status, status) << result.error;
   EXPECT_EQ(result.out, "");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "temporary_folder.h"
 
 namespace fathom {
@@ -39,6 +40,11 @@ class RunningProgram {
 ProgramResult run_program(const std::vector<std::string>& arguments);
 /// The same in a shell in which `limits` were set before: "ulimit -v 2000000", "exec >/dev/full".
 ProgramResult run_program_under(const std::string& limits, const std::vector<std::string>& arguments);
+
+/// The one object that it prints with --json.
+Json expect_json(const ProgramResult& result);
+/// Of `fathom WORDS… --json`.
+Json run_json(std::vector<std::string> words);
 
 /// Expects that the program ended with `status`, nothing on standard output, and at most two lines that begin
 /// with "fathom: ", hold all of `said` and no stack trace. Lines of log and progress may stand before them.

@@ -1,7 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <filesystem>
 
 #include "base/file.h"
@@ -16,15 +15,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-/// The one object that --json prints.
-Json expect_json(const ProgramResult& result) {
-  EXPECT_EQ(result.status, 0) << result.error;
-  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 1) << result.out;
-  const Json value = parse_json(result.out, "standard output");
-  EXPECT_TRUE(value.is_object());
-  return value;
-}
 
 class Cli : public ::testing::Test {
  protected:

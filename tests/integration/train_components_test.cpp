@@ -10,13 +10,6 @@
 namespace fathom::train_components_test {
 namespace {
 
-Json run_json(std::vector<std::string> words) {
-  words.emplace_back("--json");
-  const ProgramResult result = run_program(words);
-  EXPECT_EQ(result.status, 0) << result.error;
-  return parse_json(result.out, "standard output");
-}
-
 TEST(RegionScores, OrderRankingsAnewInEvalAndSearch) {
   const TrainingWorld world;
   const std::string run = world / "run", data = world / "data";

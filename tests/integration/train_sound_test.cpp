@@ -52,12 +52,6 @@ class SoundWorld : public ::testing::Test {
     const ProgramResult result = run_program(arguments(run, more));
     ASSERT_EQ(result.status, 0) << result.error;
   }
-  static Json run_json(std::vector<std::string> words) {
-    words.emplace_back("--json");
-    const ProgramResult result = run_program(words);
-    EXPECT_EQ(result.status, 0) << result.error;
-    return parse_json(result.out, "standard output");
-  }
   TrainingWorld world_;
 };
 

@@ -7,6 +7,7 @@
 
 #include "nn/init.h"
 #include "step_fixture.h"
+#include "tiny_encoders.h"
 
 namespace fathom::answering_test {
 namespace {
@@ -17,14 +18,8 @@ using testing::StepResult;
 AnsweringTask make_task(AnswerKind answer, Fusion* model = nullptr, const AnsweringConfig& objective = {},
                         bool captions = false, int64_t questions_per_image = 1) {
   FusionConfig config;
-  config.vision = {.image_size = 16,
-                   .patch_size = 2,
-                   .dim = 8,
-                   .depths = {1, 1},
-                   .heads = {2, 2},
-                   .window = 4,
-                   .drop_path = 0.2};
-  config.text = {.vocab_size = 50, .dim = 16, .layers = 2, .heads = 2, .max_positions = 12, .dropout = 0.1};
+  config.vision = testing::tiny_vision();
+  config.text = testing::tiny_text();
   config.early_layers = 1;
   config.initial_gate = 1;
   config.answer = answer;

@@ -10,20 +10,15 @@
 
 #include "nn/init.h"
 #include "step_fixture.h"
+#include "tiny_encoders.h"
 #include "train/task/contrastive.h"
 
 namespace fathom::testing {
 
 inline DualTowerConfig tiny(bool logit_bias) {
   DualTowerConfig config;
-  config.vision = {.image_size = 16,
-                   .patch_size = 2,
-                   .dim = 8,
-                   .depths = {1, 1},
-                   .heads = {2, 2},
-                   .window = 4,
-                   .drop_path = 0.2};
-  config.text = {.vocab_size = 50, .dim = 16, .layers = 2, .heads = 2, .max_positions = 12, .dropout = 0.1};
+  config.vision = tiny_vision();
+  config.text = tiny_text();
   config.embed_dim = 12;
   config.logit_bias = logit_bias;
   return config;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "nn/init.h"
 #include "step_fixture.h"
+#include "tiny_encoders.h"
 #include "train/task/contrastive.h"
 
 namespace fathom::sound_contrast_test {
@@ -20,14 +21,8 @@ constexpr int64_t kSamples = 12;
 
 DualTower make_model(bool audio_tower, RegionScore region = RegionScore::kNone, bool logit_bias = false) {
   DualTowerConfig config;
-  config.vision = {.image_size = 16,
-                   .patch_size = 2,
-                   .dim = 8,
-                   .depths = {1, 1},
-                   .heads = {2, 2},
-                   .window = 4,
-                   .drop_path = 0.2};
-  config.text = {.vocab_size = 50, .dim = 16, .layers = 2, .heads = 2, .max_positions = 12, .dropout = 0.1};
+  config.vision = testing::tiny_vision();
+  config.text = testing::tiny_text();
   config.audio_tower = audio_tower;
   config.audio = {.bands = 10, .dim = 16, .layers = 2, .heads = 2, .max_frames = 20, .dropout = 0.1};
   config.embed_dim = 12;

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "temporary_folder.h"
+#include "dataset_folder.h"
 
 namespace fathom::dataset_test {
 namespace {
@@ -19,30 +19,7 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-/// A folder with empty files in the place of images: readers look at names only.
-class DatasetTest : public ::testing::Test {
- protected:
-  std::string write(const std::string& name, const std::string& content = "") {
-    const std::string path = folder_ / name;
-    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-    write_file_atomically(path, content);
-    return path;
-  }
-  std::unique_ptr<Dataset> open(const std::string& name, DatasetConfig config = {}) {
-    config.path = name.empty() ? folder_.path() : folder_ / name;
-    return open_dataset(config);
-  }
-  std::string error_of(const std::string& name, DatasetConfig config = {}) {
-    try {
-      open(name, config);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
-
-  TemporaryFolder folder_;
-};
+class DatasetTest : public testing::DatasetFolder {};
 
 TEST_F(DatasetTest, JsonLinesFieldsAndTags) {
   write("images/a.png");

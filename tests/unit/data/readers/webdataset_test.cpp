@@ -11,8 +11,8 @@
 #include "data/readers/dataset.h"
 #include "data/readers/inspect.h"
 #include "data/readers/shard_names.h"
+#include "dataset_folder.h"
 #include "tar_bytes.h"
-#include "temporary_folder.h"
 
 namespace fathom::webdataset_test {
 namespace {
@@ -26,26 +26,7 @@ std::string png(uint8_t grey) {
   return encode_png(image);
 }
 
-class WebDataset : public ::testing::Test {
- protected:
-  std::string write(const std::string& name, const std::string& content) {
-    write_file_atomically(folder_ / name, content);
-    return folder_ / name;
-  }
-  std::unique_ptr<Dataset> open(const std::string& name, DatasetConfig config = {}) {
-    config.path = name.empty() ? folder_.path() : folder_ / name;
-    return open_dataset(config);
-  }
-  std::string error_of(const std::string& name, DatasetConfig config = {}) {
-    try {
-      open(name, config);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
-  TemporaryFolder folder_;
-};
+class WebDataset : public testing::DatasetFolder {};
 
 TEST_F(WebDataset, FilesOfOneBaseNameAreOneSample) {
   const std::string shard = write(
