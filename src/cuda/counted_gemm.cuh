@@ -6,12 +6,6 @@
 
 namespace fathom::cuda {
 
-/// The tiles that are through first: a turn with a large tile takes as long as three with a small one (four
-/// times the products, half as many bytes to each).
-inline bool takes_large_tiles(int64_t rows, int64_t columns) {
-  return 3 * pair_turns(rows, columns, 128, 256) <= pair_turns(rows, columns, 64, 128);
-}
-
 template <typename T>
 cudaError_t CountedGemm<T>::product(const CountedProductArgs& args, cudaStream_t stream) {
   using Element = CutlassType<T>;

@@ -164,4 +164,10 @@ inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int6
   return (pairs + kMultiprocessors / 2 - 1) / (kMultiprocessors / 2);
 }
 
+/// The tiles that are through first: a turn with a large tile takes as long as three with a small one (four
+/// times the products, half as many bytes to each).
+inline bool takes_large_tiles(int64_t rows, int64_t columns) {
+  return 3 * pair_turns(rows, columns, 128, 256) <= pair_turns(rows, columns, 64, 128);
+}
+
 }  // namespace fathom::cuda
