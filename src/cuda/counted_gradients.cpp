@@ -13,6 +13,7 @@
 #include <torch/library.h>
 
 #include "cuda/counted_product.h"
+#include "cuda/ragged_attention.h"
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
 #include "cuda/sum_of_parts.h"
@@ -160,12 +161,15 @@ Two rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Ten
   return {grad_x, sum_of_parts(partial, at::kFloat)};
 }
 
-/// LibTorch's, which takes the sequences' borders from the device.
+/// Of what was used in the forward pass (counted_rows.cpp).
 Three attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
                          const at::Tensor& sums, int64_t heads, int64_t kv_heads, const at::Tensor& place,
                          const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const int64_t rows = qkv.size(0), tokens = rows_of(place, start).tokens;
+  if (sums.dim() == 3)
+    return ragged_attention_backward({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens},
+                                     grad.contiguous(), y, sums);
   const auto all = qkv.view({rows, heads + 2 * kv_heads, -1});
   const auto by_head = [&](const at::Tensor& x) { return x.view({rows, heads, -1}); };
   // Of what it takes beside: the states of random numbers, for dropout alone.

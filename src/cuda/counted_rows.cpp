@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/record_function.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
@@ -13,6 +14,7 @@
 #include <cmath>
 
 #include "cuda/counted_product.h"
+#include "cuda/ragged_attention.h"
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
 
@@ -128,16 +130,26 @@ at::Tensor part_of(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64
   return qkv.view({qkv.size(0), heads + 2 * kv_heads, -1}).narrow(1, from, count);
 }
 
-/// LibTorch's flash attention takes the sequences' borders from the device.
+/// cuDNN's where it takes these rows, else LibTorch's flash attention: both take the sequences' borders from
+/// the device. Which one it was the backward pass tells by the sums' dimensions.
+Two active_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& start,
+                     int64_t tokens) {
+  if (heads == kv_heads)
+    if (auto made = ragged_attention({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens}))
+      return *std::move(made);
+  const at::DisableRecordFunctionGuard counted_once;  // as this operation
+  const auto part = [&](int64_t from, int64_t count) { return part_of(qkv, heads, kv_heads, from, count); };
+  auto [y_NHE, sums, seed, offset, mask] = at::_flash_attention_forward(
+      part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), start, start, tokens, tokens,
+      /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
+  return {y_NHE.flatten(1), sums};
+}
+
 Two attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place,
               const at::Tensor& start, const Optional& used) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const RowsArgs rows = rows_of(place, start);
-  const auto part = [&](int64_t from, int64_t count) { return part_of(qkv, heads, kv_heads, from, count); };
-  auto [y_NHE, sums, seed, offset, mask] = at::_flash_attention_forward(
-      part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), start, start, rows.tokens,
-      rows.tokens, /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
-  auto y = y_NHE.flatten(1);
+  auto [y, sums] = active_attention(qkv, heads, kv_heads, start, rows.tokens);
   if (!used) return {y, sums};
   const ElementType type = check_dense(qkv, "counted_attention");
   FATHOM_CHECK(check_dense(y, "counted_attention") == type && used->scalar_type() == at::kInt,
@@ -148,7 +160,7 @@ Two attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::
                                       .y = y.mutable_data_ptr(),
                                       .heads = heads,
                                       .kv_heads = kv_heads,
-                                      .head_size = y_NHE.size(2)};
+                                      .head_size = y.size(1) / heads};
   C10_CUDA_CHECK(launch_explored_attention(type, args, stream()));
   return {y, sums};
 }

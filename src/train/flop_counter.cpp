@@ -40,6 +40,13 @@ double packed_attention_flops(const at::Tensor& q, const at::Tensor& start, bool
   return 4 * last_sizes(q, 2) * (causal ? pairs / 2 : pairs);
 }
 
+/// [N, H, E] of `counted_attention`.
+at::Tensor queries_of(c10::ArrayRef<const c10::IValue> inputs) {
+  const int64_t heads = inputs[1].toInt(), kv_heads = inputs[2].toInt();
+  const at::Tensor& qkv = inputs[0].toTensor();
+  return qkv.view({qkv.size(0), heads + 2 * kv_heads, -1}).narrow(1, 0, heads);
+}
+
 /// Of a product with a weight of so many elements, or of its gradients, for as many rows as `start` says
 /// last, on a GPU; the references call aten::mm. Waits for the device.
 double row_flops(double weights, const at::Tensor& start) {
@@ -61,6 +68,8 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
     return attention_flops(inputs);
   if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
     return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
+  if (name == "fathom::counted_attention" && inputs[0].toTensor().is_cuda())  // the reference calls aten::bmm
+    return packed_attention_flops(queries_of(inputs), inputs[4].toTensor(), /*causal=*/true);
   if (name == "fathom::scorer_product" && inputs[0].toTensor().is_cuda())  // the reference calls aten::mm
     return 2 * last_sizes(inputs[0].toTensor(), 3) * static_cast<double>(inputs[2].toTensor().size(0));
   if (name == "fathom::linear_gelu") return fused_flops(inputs[0].toTensor(), inputs[1].toTensor());

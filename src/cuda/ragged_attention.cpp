@@ -1,0 +1,252 @@
+#include "cuda/ragged_attention.h"
+
+#include <ATen/cuda/CUDAContextLight.h>
+#include <ATen/cudnn/Handle.h>
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+#define CUDNN_FRONTEND_SKIP_JSON_LIB
+#include <cudnn_frontend.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "cuda/ragged_offsets.h"
+
+namespace fathom::cuda {
+namespace {
+
+namespace fe = cudnn_frontend;
+using fe::graph::Graph;
+using TensorPointer = std::shared_ptr<fe::graph::Tensor_attributes>;
+
+/// Names of tensors in a graph, by which their pointers are handed over.
+enum Name : int64_t {
+  kQuery = 1,
+  kKey,
+  kValue,
+  kOutput,
+  kSums,
+  kGrad,
+  kGradQuery,
+  kGradKey,
+  kGradValue,
+  kQueryLength,
+  kKeyLength,
+  kOffsets = 100  ///< and the name of what begins there
+};
+
+/// Of RaggedOffsetArgs: rows of qkv; of the output, and of a gradient by queries, keys or values; of sums.
+enum Layout { kInput, kOfOutput, kOfSums };
+constexpr std::pair<Name, Layout> kLayouts[] = {
+    {kQuery, kInput},        {kKey, kInput},        {kValue, kInput},
+    {kOutput, kOfOutput},    {kSums, kOfSums},      {kGrad, kOfOutput},
+    {kGradQuery, kOfOutput}, {kGradKey, kOfOutput}, {kGradValue, kOfOutput}};
+
+/// What a graph depends on. The count of rows is read on the device; `tokens`, which bounds a sequence, is
+/// rounded up so that prompts of many lengths share a graph.
+struct Key {
+  int64_t sequences, heads, tokens, size;
+  at::ScalarType type;
+  c10::DeviceIndex device;
+  bool backward;
+  auto tied() const { return std::tuple(sequences, heads, tokens, size, type, device, backward); }
+  bool operator<(const Key& other) const { return tied() < other.tied(); }
+};
+
+/// Tensors [sequences, heads, tokens, size] of which each sequence begins where an offset says.
+class GraphMaker {
+ public:
+  explicit GraphMaker(const Key& key) : key_(key), graph_(std::make_unique<Graph>()) {
+    graph_->set_io_data_type(key.type == at::kHalf ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
+    query_length_ = counts(kQueryLength, "query_length", key.sequences);
+    key_length_ = counts(kKeyLength, "key_length", key.sequences);
+  }
+
+  /// Null where cuDNN has no kernel for it.
+  std::unique_ptr<Graph> make() {
+    if (key_.backward)
+      add_backward();
+    else
+      add_forward();
+    const cudnnHandle_t handle = at::native::getCudnnHandle();
+    const auto bad = [](const fe::error_t& status) { return status.is_bad(); };
+    if (bad(graph_->validate()) || bad(graph_->build_operation_graph(handle)) ||
+        bad(graph_->create_execution_plans({fe::HeurMode_t::A})) || bad(graph_->check_support(handle)) ||
+        bad(graph_->build_plans(handle)))
+      return nullptr;
+    return std::move(graph_);
+  }
+
+ private:
+  TensorPointer counts(int64_t name, const std::string& word, int64_t count) {
+    return graph_->tensor(fe::graph::Tensor_attributes()
+                              .set_uid(name)
+                              .set_name(word)
+                              .set_dim({count, 1, 1, 1})
+                              .set_stride({1, 1, 1, 1})
+                              .set_data_type(fe::DataType_t::INT32));
+  }
+
+  /// `row`: elements from one row to the next.
+  void lay_out(const TensorPointer& tensor, Name name, int64_t row) {
+    tensor->set_uid(name)
+        .set_dim({key_.sequences, key_.heads, key_.tokens, key_.size})
+        .set_stride({std::numeric_limits<int>::max(), key_.size, row, 1})
+        .set_ragged_offset(offsets_of(name));
+  }
+  TensorPointer offsets_of(Name name) {
+    return counts(kOffsets + name, fmt::format("offsets_{}", static_cast<int64_t>(name)), key_.sequences + 1);
+  }
+  TensorPointer rows(Name name, const char* word, bool packed) {
+    const int64_t output = key_.heads * key_.size;
+    auto tensor = graph_->tensor(fe::graph::Tensor_attributes().set_name(word));
+    lay_out(tensor, name, packed ? 3 * output : output);
+    return tensor;
+  }
+  void lay_out_sums(const TensorPointer& sums) {
+    sums->set_uid(kSums)
+        .set_data_type(fe::DataType_t::FLOAT)
+        .set_dim({key_.sequences, key_.heads, key_.tokens, 1})
+        .set_stride({key_.heads * key_.tokens, 1, key_.heads, 1})
+        .set_ragged_offset(offsets_of(kSums));
+  }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(key_.size)); }
+
+  void add_forward() {
+    auto [output, sums] =
+        graph_->sdpa(rows(kQuery, "query", true), rows(kKey, "key", true), rows(kValue, "value", true),
+                     fe::graph::SDPA_attributes()
+                         .set_name("ragged_attention")
+                         .set_generate_stats(true)
+                         .set_attn_scale(scale())
+                         .set_causal_mask(true)
+                         .set_padding_mask(true)
+                         .set_seq_len_q(query_length_)
+                         .set_seq_len_kv(key_length_));
+    output->set_output(true);
+    lay_out(output, kOutput, key_.heads * key_.size);
+    sums->set_output(true);
+    lay_out_sums(sums);
+  }
+
+  void add_backward() {
+    auto sums = graph_->tensor(fe::graph::Tensor_attributes().set_name("sums"));
+    lay_out_sums(sums);
+    const auto grads = graph_->sdpa_backward(rows(kQuery, "query", true), rows(kKey, "key", true),
+                                             rows(kValue, "value", true), rows(kOutput, "output", false),
+                                             rows(kGrad, "grad", false), sums,
+                                             fe::graph::SDPA_backward_attributes()
+                                                 .set_name("ragged_attention_backward")
+                                                 .set_attn_scale(scale())
+                                                 .set_causal_mask(true)
+                                                 .set_padding_mask(true)
+                                                 .set_seq_len_q(query_length_)
+                                                 .set_seq_len_kv(key_length_));
+    const Name names[] = {kGradQuery, kGradKey, kGradValue};
+    for (size_t i = 0; i < grads.size(); ++i) {
+      grads[i]->set_output(true);
+      lay_out(grads[i], names[i], key_.heads * key_.size);
+    }
+  }
+
+  Key key_;
+  std::unique_ptr<Graph> graph_;
+  TensorPointer query_length_, key_length_;
+};
+
+/// The graph of `key`, made once a thread; null where cuDNN has none.
+const Graph* graph_of(const Key& key) {
+  thread_local std::map<Key, std::unique_ptr<Graph>> graphs;
+  const auto found = graphs.find(key);
+  if (found != graphs.end()) return found->second.get();
+  return graphs.emplace(key, GraphMaker(key).make()).first->second.get();
+}
+
+Key key_of(const RaggedRows& rows, bool backward) {
+  return {.sequences = rows.start.numel() - 1,
+          .heads = rows.heads,
+          .tokens =
+              static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(rows.tokens, 128)))),
+          .size = rows.qkv.size(1) / (3 * rows.heads),
+          .type = rows.qkv.scalar_type(),
+          .device = rows.qkv.device().index(),
+          .backward = backward};
+}
+
+/// Runs a graph of these rows. `pointers`: to what it takes beside queries, keys, values and counts.
+void run(const Graph& graph, const RaggedRows& rows, std::unordered_map<int64_t, void*> pointers) {
+  const int64_t sequences = rows.start.numel() - 1, input = rows.qkv.size(1), output = input / 3;
+  const auto counts = at::empty({sequences + kRaggedTensors * (sequences + 1)}, rows.start.options());
+  int32_t* length = counts.mutable_data_ptr<int32_t>();
+  const RaggedOffsetArgs args = {.start = rows.start.const_data_ptr<int32_t>(),
+                                 .length = length,
+                                 .offset = length + sequences,
+                                 .sequences = sequences,
+                                 .row_elements = {input, output, rows.heads}};
+  C10_CUDA_CHECK(launch_ragged_offsets(args, c10::cuda::getCurrentCUDAStream()));
+  pointers[kQueryLength] = pointers[kKeyLength] = length;
+  auto* begin = static_cast<char*>(rows.qkv.data_ptr());
+  const Name parts[] = {kQuery, kKey, kValue};
+  for (int i = 0; i < 3; ++i) pointers[parts[i]] = begin + i * output * rows.qkv.element_size();
+  for (const auto& [name, layout] : kLayouts)
+    if (pointers.contains(name)) pointers[kOffsets + name] = args.offset + layout * (sequences + 1);
+  int64_t workspace_bytes = 0;
+  FATHOM_CHECK(graph.get_workspace_size(workspace_bytes).is_good(), "[ragged_attention] cuDNN has no plan");
+  const auto workspace = at::empty({workspace_bytes}, rows.start.options().dtype(at::kByte));
+  auto status = graph.execute(at::native::getCudnnHandle(), pointers, workspace.data_ptr());
+  FATHOM_CHECK(status.is_good(), "[ragged_attention] cuDNN: {}", status.get_message());
+}
+
+/// Hopper's kernels alone are known to be faster than LibTorch's flash attention here.
+bool fits(const RaggedRows& rows) {
+  const int64_t size = rows.qkv.size(1) / (3 * rows.heads);
+  return at::cuda::getDeviceProperties(rows.qkv.device().index())->major == 9 && size % 8 == 0 &&
+         size <= 128 && rows.qkv.numel() > 0 && rows.qkv.numel() <= std::numeric_limits<int32_t>::max() &&
+         rows.tokens > 0 && rows.start.numel() > 1;
+}
+
+}  // namespace
+
+std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows) {
+  if (!fits(rows)) return std::nullopt;
+  const Graph* graph = graph_of(key_of(rows, false));
+  if (graph == nullptr || graph_of(key_of(rows, true)) == nullptr) return std::nullopt;
+  const int64_t count = rows.qkv.size(0);
+  const auto y = at::empty({count, rows.qkv.size(1) / 3}, rows.qkv.options()),
+             sums = at::empty({count, rows.heads, 1}, rows.qkv.options().dtype(at::kFloat));
+  run(*graph, rows, {{kOutput, y.data_ptr()}, {kSums, sums.data_ptr()}});
+  return std::tuple(y, sums);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> ragged_attention_backward(const RaggedRows& rows,
+                                                                         const at::Tensor& grad,
+                                                                         const at::Tensor& y,
+                                                                         const at::Tensor& sums) {
+  const Graph* graph = graph_of(key_of(rows, true));
+  FATHOM_CHECK(graph != nullptr && grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() &&
+                   sums.size(0) == rows.qkv.size(0),
+               "[ragged_attention] expected dense rows of a pass by cuDNN");
+  const int64_t count = rows.qkv.size(0), size = rows.qkv.size(1) / (3 * rows.heads);
+  const auto room = [&] { return at::empty({count, rows.heads, size}, rows.qkv.options()); };
+  auto grad_q = room(), grad_k = room(), grad_v = room();
+  run(*graph, rows,
+      {{kOutput, y.data_ptr()},
+       {kGrad, grad.data_ptr()},
+       {kSums, sums.data_ptr()},
+       {kGradQuery, grad_q.data_ptr()},
+       {kGradKey, grad_k.data_ptr()},
+       {kGradValue, grad_v.data_ptr()}});
+  return {grad_q, grad_k, grad_v};
+}
+
+}  // namespace fathom::cuda

@@ -1,0 +1,30 @@
+// Causal attention within sequences of rows that the device counts, by cuDNN, which multiplies as its dense
+// attention does. For files that see LibTorch.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <tuple>
+
+namespace fathom::cuda {
+
+/// Rows [queries | keys | values] of so many heads each, and the device's count of them.
+struct RaggedRows {
+  at::Tensor qkv;  ///< [rows, 3 · heads · E], dense
+  int64_t heads;
+  at::Tensor start;  ///< int32 [sequences + 1]: rows before each sequence, and all
+  int64_t tokens;    ///< that a sequence may have
+};
+
+/// [rows, heads · E], and what the backward pass wants, float32 [rows, heads, 1]. Rows that are not in use
+/// hold anything. Nothing where cuDNN does not take these both ways: the caller has another way.
+std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows);
+
+/// Of queries, keys and values, [rows, heads, E] each, dense.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> ragged_attention_backward(const RaggedRows& rows,
+                                                                         const at::Tensor& grad,
+                                                                         const at::Tensor& y,
+                                                                         const at::Tensor& sums);
+
+}  // namespace fathom::cuda
