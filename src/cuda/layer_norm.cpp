@@ -38,15 +38,15 @@ Three forward(const at::Tensor& x_in, const at::Tensor& weight, const at::Tensor
   auto y = at::empty_like(x), mean = empty_row_figures(x), scale = at::empty_like(mean);
   if (x.numel() == 0) return {y, mean, scale};
   const auto w = wide_parameters(weight), b = wide_parameters(bias);
-  const LayerNormForwardArgs args = {.x = x.const_data_ptr(),
-                                     .weight = w.const_data_ptr<float>(),
-                                     .bias = b.const_data_ptr<float>(),
-                                     .y = y.mutable_data_ptr(),
-                                     .mean = mean.mutable_data_ptr<float>(),
-                                     .scale = scale.mutable_data_ptr<float>(),
-                                     .rows = x.numel() / dim,
-                                     .dim = dim,
-                                     .eps = static_cast<float>(eps)};
+  const LayerNormArgs args = {.x = x.const_data_ptr(),
+                              .weight = w.const_data_ptr(),
+                              .bias = b.const_data_ptr(),
+                              .y = y.mutable_data_ptr(),
+                              .mean = mean.mutable_data_ptr<float>(),
+                              .scale = scale.mutable_data_ptr<float>(),
+                              .rows = x.numel() / dim,
+                              .dim = dim,
+                              .eps = static_cast<float>(eps)};
   C10_CUDA_CHECK(launch_layer_norm(type, args, c10::cuda::getCurrentCUDAStream()));
   return {y, mean, scale};
 }
@@ -72,17 +72,17 @@ Three backward(const at::Tensor& grad_in, const at::Tensor& x_in, const at::Tens
   auto grad_x = at::empty_like(x);
   const int64_t blocks = norm_row_blocks(type, rows, dim);
   auto partial = at::empty({blocks, 2, dim}, x.options().dtype(at::kFloat));
-  const LayerNormBackwardArgs args = {.grad = grad.const_data_ptr(),
-                                      .x = x.const_data_ptr(),
-                                      .weight = w.const_data_ptr<float>(),
-                                      .mean = mean.const_data_ptr<float>(),
-                                      .scale = scale.const_data_ptr<float>(),
-                                      .grad_x = grad_x.mutable_data_ptr(),
-                                      .partial = partial.mutable_data_ptr<float>(),
-                                      .rows = rows,
-                                      .dim = dim,
-                                      .blocks = blocks};
-  C10_CUDA_CHECK(launch_layer_norm_backward(type, args, c10::cuda::getCurrentCUDAStream()));
+  const LayerNormGradArgs args = {.grad = grad.const_data_ptr(),
+                                  .sum = x.const_data_ptr(),
+                                  .weight = w.const_data_ptr(),
+                                  .mean = mean.const_data_ptr<float>(),
+                                  .scale = scale.const_data_ptr<float>(),
+                                  .grad_x = grad_x.mutable_data_ptr(),
+                                  .partial = partial.mutable_data_ptr<float>(),
+                                  .rows = rows,
+                                  .dim = dim,
+                                  .blocks = blocks};
+  C10_CUDA_CHECK(launch_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
   const auto sums = sum_of_parts(partial, weight.scalar_type());
   return {grad_x, sums.select(0, 0), sums.select(0, 1).to(bias.scalar_type())};
 }

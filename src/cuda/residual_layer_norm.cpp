@@ -1,6 +1,6 @@
 // fathom::residual_layer_norm and merged_layer_norm on a GPU: checks and registration. What the kernels do
 // not take goes through the operations that they stand for.
-#include "cuda/residual_layer_norm.h"
+#include "cuda/layer_norm.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -76,7 +76,7 @@ BranchScale scale_of(const at::Tensor& scale_B, int64_t rows) {
 }
 
 /// Runs the kernel: what it writes has been made, and says how many rows there are.
-void run_forward(ResidualLayerNormArgs args, const Four& written, const NormParameters& parameters) {
+void run_forward(LayerNormArgs args, const Four& written, const NormParameters& parameters) {
   const auto& [sum, y, mean, scale] = written;
   args.weight = parameters.weight.const_data_ptr();
   args.bias = parameters.bias.const_data_ptr();
@@ -87,12 +87,12 @@ void run_forward(ResidualLayerNormArgs args, const Four& written, const NormPara
   args.rows = mean.numel();
   args.dim = y.size(-1);
   args.narrow = parameters.narrow;
-  C10_CUDA_CHECK(launch_residual_layer_norm(element_type_of(y, "residual_layer_norm"), args,
-                                            c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(
+      launch_layer_norm(element_type_of(y, "residual_layer_norm"), args, c10::cuda::getCurrentCUDAStream()));
 }
 
 /// The same of the backward pass, of rows [.., dim] that are normed. Gradients of weight and bias.
-std::pair<at::Tensor, at::Tensor> run_backward(ResidualLayerNormGradArgs args, const at::Tensor& sum,
+std::pair<at::Tensor, at::Tensor> run_backward(LayerNormGradArgs args, const at::Tensor& sum,
                                                const at::Tensor& weight, const at::Tensor& bias) {
   const ElementType type = element_type_of(sum, "residual_layer_norm");
   const NormParameters parameters(weight, bias, sum.scalar_type());
@@ -104,7 +104,7 @@ std::pair<at::Tensor, at::Tensor> run_backward(ResidualLayerNormGradArgs args, c
   args.weight = parameters.weight.const_data_ptr();
   args.partial = partial.mutable_data_ptr<float>();
   args.narrow = parameters.narrow;
-  C10_CUDA_CHECK(launch_residual_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(launch_layer_norm_grad(type, args, c10::cuda::getCurrentCUDAStream()));
   const auto sums = sum_of_parts(partial, weight.scalar_type());
   return {sums.select(0, 0), sums.select(0, 1).to(bias.scalar_type())};
 }

@@ -137,26 +137,27 @@ TEST_F(CudaKernels, LayerNormAndItsGradients) {
                                     {33, 1536},
                                     {9, 2048},
                                     {6, 4096},
-                                    {6, 33}}) {
-      const std::string where = c10::toString(type) + std::string(" width ") + std::to_string(dim);
-      const at::Tensor x = (at::randn({rows, dim}) + 0.5).to(type), grad = at::randn({rows, dim}).to(type);
-      const at::Tensor weight = at::randn({dim}), bias = at::randn({dim});
-      const auto run = [&](at::Device device, at::ScalarType precision) {
-        const auto leaf = [&](const at::Tensor& t, at::ScalarType as) {
-          return t.to(at::TensorOptions(device).dtype(as)).clone().requires_grad_();
+                                    {6, 33}})
+      for (const bool narrow : {false, true}) {
+        const std::string where = c10::toString(type) + std::string(" width ") + std::to_string(dim);
+        const at::Tensor x = (at::randn({rows, dim}) + 0.5).to(type), grad = at::randn({rows, dim}).to(type);
+        const at::Tensor weight = at::randn({dim}).to(type), bias = at::randn({dim}).to(type);
+        const auto run = [&](at::Device device, at::ScalarType precision) {
+          const auto leaf = [&](const at::Tensor& t, at::ScalarType as) {
+            return t.to(at::TensorOptions(device).dtype(as)).clone().requires_grad_();
+          };
+          const at::Tensor a = leaf(x, precision);
+          const auto parameters = precision == at::kDouble || narrow ? precision : at::kFloat;
+          const at::Tensor w = leaf(weight, parameters), b = leaf(bias, parameters);
+          const at::Tensor y = kernels::layer_norm(a, w, b, 1e-5);
+          y.backward(grad.to(at::TensorOptions(device).dtype(precision)));
+          return std::vector<at::Tensor>{y.detach(), a.grad(), w.grad(), b.grad()};
         };
-        const at::Tensor a = leaf(x, precision);
-        const auto parameters = precision == at::kDouble ? at::kDouble : at::kFloat;
-        const at::Tensor w = leaf(weight, parameters), b = leaf(bias, parameters);
-        const at::Tensor y = kernels::layer_norm(a, w, b, 1e-5);
-        y.backward(grad.to(at::TensorOptions(device).dtype(precision)));
-        return std::vector<at::Tensor>{y.detach(), a.grad(), w.grad(), b.grad()};
-      };
-      const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
-      const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
-      for (size_t i = 0; i < got.size(); ++i)
-        EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
-    }
+        const auto got = run(device_, type), expected = run(at::kCPU, at::kDouble);
+        const double tolerance = type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 3e-3 : 1e-4;
+        for (size_t i = 0; i < got.size(); ++i)
+          EXPECT_LT(testing::relative_error(got[i], expected[i]), tolerance) << where << ", part " << i;
+      }
 }
 
 TEST_F(CudaKernels, LayerNormOfTensorsThatBeginAnywhere) {
