@@ -109,26 +109,28 @@ std::vector<std::string> names_of(const Config& config) {
   return Model(narrowed(config))->named_parameters().keys();
 }
 
-}  // namespace
-
-LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
-  const auto config = language_config(folder);
-  const auto files = EncoderFiles::open(folder, config.gate.adds_weights());
+/// `has_additions`: parameters that published models lack, which lie in a file of their own.
+template <typename Model, typename Config>
+Model read_encoder(const std::string& folder, const Config& config, bool has_additions,
+                   const LoadOptions& options) {
+  const auto files = EncoderFiles::open(folder, has_additions);
   require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
-  LanguageModel model(config);
+  Model model(config);
   place(model, options);
   files.load(*model);
   return model;
 }
 
+}  // namespace
+
+LanguageModel read_language(const std::string& folder, const LoadOptions& options) {
+  const auto config = language_config(folder);
+  return read_encoder<LanguageModel>(folder, config, config.gate.adds_weights(), options);
+}
+
 Swin read_vision(const std::string& folder, const LoadOptions& options) {
   const auto config = vision_config(folder);
-  const auto files = EncoderFiles::open(folder, config.has_additions());
-  require_weights(parameter_count(config), files.num_elements(), path_in(folder, "config.json"));
-  Swin model(config);
-  place(model, options);
-  files.load(*model);
-  return model;
+  return read_encoder<Swin>(folder, config, config.has_additions(), options);
 }
 
 AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
