@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kFusedHeadSize = 32;  // what src/cuda/shifted_window_attention.h takes
 constexpr int64_t kFusedMaxPlaces = 64;
+constexpr int64_t kCpuMaxPlaces = 256;  // whose scores the second cache holds
 
 struct ShiftedWindowFunction : torch::autograd::Function<ShiftedWindowFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv,
@@ -45,10 +46,12 @@ bool has_no_kernel(const at::Tensor& /*x*/, int64_t /*side*/, int64_t /*shift*/,
 bool has_shifted_window_attention(const at::Tensor& x, const WindowShape& shape, int64_t head_size) {
   static const auto fits =
       find_op<bool(const at::Tensor&, int64_t, int64_t, bool)>("fathom::shifted_window_attention_fits");
+  const int64_t places = shape.side * shape.side;
+  if (shape.height % shape.side != 0 || shape.width % shape.side != 0) return false;
+  if (x.is_cpu()) return at::isFloatingType(x.scalar_type()) && places <= kCpuMaxPlaces;
   at::AutoDispatchBelowADInplaceOrView below;
   return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
-         head_size == kFusedHeadSize && shape.side * shape.side <= kFusedMaxPlaces &&
-         shape.height % shape.side == 0 && shape.width % shape.side == 0 &&
+         head_size == kFusedHeadSize && places <= kFusedMaxPlaces &&
          fits.call(x, shape.side, shape.shift, at::GradMode::is_enabled());
 }
 

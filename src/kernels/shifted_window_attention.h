@@ -11,10 +11,10 @@
 
 namespace fathom::kernels {
 
-/// Whether there is a fused kernel: on a GPU with our plug-in, for half or bfloat16 maps that windows of at
-/// most 64 places divide, and heads of 32, where a block of the card may have as much shared memory as it
-/// takes: while gradients are recorded, as its backward pass takes too (225 KB for windows of 7 with a
-/// shift). Without one the three operations are the better way.
+/// Whether there is a fused kernel for a map that windows divide: on a CPU for windows of at most 256 places;
+/// on a GPU with our plug-in for half or bfloat16 maps, at most 64 places and heads of 32, where a block of
+/// the card may have as much shared memory as it takes: while gradients are recorded, as its backward pass
+/// takes too (225 KB for windows of 7 with a shift). Without one the three operations are the better way.
 bool has_shifted_window_attention(const at::Tensor& x, const WindowShape& shape, int64_t head_size);
 
 /// `qkv`: [B, height, width, 3·H·E], queries, keys, values behind each other; `bias_HTT`: [H, T, T]. Places

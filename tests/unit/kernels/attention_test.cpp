@@ -1,7 +1,10 @@
 // rope_heads, windows and window attention: CPU against reference, per type and odd shape; gradients.
+#include <ATen/Parallel.h>
+
 #include "base/error.h"
 #include "gradcheck.h"
 #include "kernels/rope_heads.h"
+#include "kernels/shifted_window_attention.h"
 #include "kernels/window.h"
 #include "kernels/window_attention.h"
 #include "kernels/window_softmax.h"
@@ -135,6 +138,95 @@ TEST(WindowAttention, EqualsPlainFormulaWithMaskAndGradients) {
                                           at::randn({heads, places, places}, at::kDouble)};
   EXPECT_LT(relative_error(ours(inputs), plain(inputs)), 1e-12);
   expect_gradients(ours, inputs);
+}
+
+struct WindowCase {
+  kernels::WindowShape shape;
+  int64_t heads, size;
+};
+
+/// One window and many, with and without a seam, sizes that no vector divides.
+const WindowCase kWindowCases[] = {{{7, 7, 7, 0}, 3, 32},   {{14, 21, 7, 3}, 2, 32}, {{8, 8, 4, 2}, 1, 5},
+                                   {{3, 6, 3, 1}, 2, 8},    {{16, 16, 16, 0}, 1, 9}, {{2, 4, 1, 0}, 2, 3},
+                                   {{12, 12, 12, 5}, 1, 64}};
+
+TEST(ShiftedWindowAttention, EqualsReferenceForwardAndBackward) {
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
+    for (const auto& [shape, heads, size] : kWindowCases)
+      for (const auto bias_type : {type, type == at::kDouble ? at::kDouble : at::kFloat}) {
+        at::manual_seed(5);
+        const int64_t places = shape.side * shape.side;
+        const auto map = [&](int64_t width) {
+          return at::randn({2, shape.height, shape.width, width}, at::kDouble).to(type);
+        };
+        const auto qkv = map(3 * heads * size).requires_grad_(), grad = map(heads * size);
+        const auto bias = at::randn({heads, places, places}, at::kDouble).to(bias_type).requires_grad_();
+        ASSERT_TRUE(kernels::has_shifted_window_attention(qkv, shape, size));
+        const auto y = kernels::shifted_window_attention(qkv, bias, shape);
+        const auto grads = torch::autograd::grad({y}, {qkv, bias}, {grad});
+        const auto wide = [](const at::Tensor& x) { return x.detach().to(at::kDouble); };
+        const auto expected =
+            kernels::shifted_window_attention_ref::forward(wide(qkv), wide(bias), shape.side, shape.shift);
+        const auto [grad_qkv, grad_bias] = kernels::shifted_window_attention_ref::backward(
+            wide(grad), wide(qkv), wide(bias), shape.side, shape.shift);
+        const double tolerance = type == at::kHalf ? 2e-3 : 4 * tolerance_of(type);
+        EXPECT_LT(relative_error(y, expected), tolerance) << c10::toString(type) << places;
+        EXPECT_LT(relative_error(grads[0], grad_qkv), tolerance) << c10::toString(type) << places;
+        if (places > 1)
+          EXPECT_LT(relative_error(grads[1], grad_bias), tolerance) << c10::toString(type) << places;
+        EXPECT_EQ(y.scalar_type(), type);
+        EXPECT_EQ(grads[1].scalar_type(), bias_type);
+      }
+}
+
+TEST(ShiftedWindowAttention, IsWindowsAttentionAndMerging) {
+  at::manual_seed(6);
+  const kernels::WindowShape shape = {4, 6, 2, 1};
+  const auto qkv = at::randn({1, 4, 6, 24}, at::kDouble), bias = at::randn({2, 4, 4}, at::kDouble);
+  const auto windows = kernels::window_partition(qkv, shape);
+  // Where a window has places on both sides of the seam: the last row and column of windows.
+  auto mask = at::zeros({6, 4, 4}, at::kDouble);
+  for (const int64_t window : {0, 1, 2, 3, 4, 5})
+    for (const int64_t i : {0, 1, 2, 3})
+      for (const int64_t j : {0, 1, 2, 3}) {
+        const bool rows_apart = window >= 3 && i / 2 != j / 2,
+                   columns_apart = window % 3 == 2 && i % 2 != j % 2;
+        if (rows_apart || columns_apart) mask[window][i][j] = -100.0;
+      }
+  const auto expected = kernels::window_merge(kernels::window_attention(windows, bias, mask), shape);
+  EXPECT_LT(relative_error(kernels::shifted_window_attention(qkv, bias, shape), expected), 1e-12);
+}
+
+TEST(ShiftedWindowAttention, GradientsByFiniteDifferences) {
+  at::manual_seed(7);
+  const kernels::WindowShape shape = {4, 2, 2, 1};
+  expect_gradients([&](const auto& in) { return kernels::shifted_window_attention(in[0], in[1], shape); },
+                   {at::randn({1, 4, 2, 18}, at::kDouble), at::randn({2, 4, 4}, at::kDouble)});
+}
+
+TEST(ShiftedWindowAttention, DoesNotDependOnThreads) {
+  at::manual_seed(8);
+  const kernels::WindowShape shape = {14, 14, 7, 3};
+  const auto qkv = at::randn({3, 14, 14, 96}).requires_grad_(),
+             bias = at::randn({4, 49, 49}).requires_grad_();
+  const auto run = [&] {
+    const auto y = kernels::shifted_window_attention(qkv, bias, shape);
+    auto parts = torch::autograd::grad({y.square().sum()}, {qkv, bias});
+    parts.push_back(y.detach());
+    return parts;
+  };
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const auto one = run();
+  at::set_num_threads(threads);
+  const auto many = run();
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], many[i])) << i;
+}
+
+TEST(ShiftedWindowAttention, LeavesOtherMapsToItsParts) {
+  const auto x = at::ones({1, 8, 8, 6});
+  EXPECT_FALSE(kernels::has_shifted_window_attention(x, {8, 8, 3, 0}, 2)) << "windows that do not divide";
+  EXPECT_FALSE(kernels::has_shifted_window_attention(x, {34, 34, 17, 0}, 2)) << "windows that are too large";
 }
 
 }  // namespace
