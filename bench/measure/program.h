@@ -2,20 +2,19 @@
 #pragma once
 
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <functional>
 
 #include "base/error.h"
+#include "tensor/cpu_runtime.h"
 
 namespace fathom::bench {
 
 /// Reads the options, then does `work`: the program's exit status. Errors are printed.
 inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& work) {
-  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // as `fathom train` does
-  ::mallopt(M_TRIM_THRESHOLD, 2000 << 20);
+  keep_freed_memory();  // as `fathom train` and `fathom embed` do
   try {
     app.parse(argc, argv);
     work();

@@ -11,6 +11,7 @@
 #include "data/readers/dataset_part.h"
 #include "evaluate/npy.h"
 #include "evaluate/retrieval_data.h"
+#include "tensor/cpu_runtime.h"
 #include "tensor/tensor_file.h"
 
 namespace fathom::cli {
@@ -110,6 +111,7 @@ int run_embed(int argc, const char* const* argv) {
     fail(ErrorKind::kUsage, "--out {}: the name must end in .safetensors or .npy", options.out);
   if (extension == ".npy" && options.what == "all") options.what = "image";
 
+  keep_freed_memory();
   const OpenedModel model = open_model(options.model);
   const std::shared_ptr<const Dataset> dataset = open_data(options.data, model);
   const TensorMap found = embed(options, model, dataset);

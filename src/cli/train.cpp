@@ -1,6 +1,5 @@
 // fathom train RECIPE.toml [--set key=value]… [--out RUN] [--resume] [--dry-run] [--json]
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <filesystem>
 #include <memory>
@@ -14,6 +13,7 @@
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "distributed/collective.h"
+#include "tensor/cpu_runtime.h"
 #include "tensor/device.h"
 #include "train/estimate.h"
 #include "train/run_folder.h"
@@ -97,13 +97,6 @@ void print_summary(const TrainingSummary& summary, const RunFolder& folder, bool
   if (!summary.metrics.empty()) fmt::print("evaluation after {} steps:\n", summary.evaluated_step);
   for (const auto& [name, metric] : summary.metrics) fmt::print("  {:<24} {:.4f}\n", name, metric.value);
   fmt::print("model: {}\n", folder.model());
-}
-
-/// Every step frees and takes the same memory: handing it back to the system in between costs a sixth of a
-/// small model's time on a CPU.
-void keep_freed_memory() {
-  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that the C library takes
-  ::mallopt(M_TRIM_THRESHOLD, 2000 << 20);
 }
 
 /// One rank's part. Only rank 0 speaks on standard output.

@@ -109,6 +109,11 @@ int64_t usable_memory_bytes() {
   return bytes;
 }
 
+void keep_freed_memory() {
+  ::mallopt(M_MMAP_MAX, 0);  // a threshold above 32 MB is refused
+  ::mallopt(M_TRIM_THRESHOLD, 2000 << 20);
+}
+
 std::unique_ptr<DeviceRuntime> make_cpu_runtime() {
   return std::make_unique<CpuRuntime>();
 }
