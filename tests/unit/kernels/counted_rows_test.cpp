@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
@@ -192,6 +193,66 @@ TEST(CountedRows, ScoresOfNoTokens) {
   expect_scores_of_no_tokens(at::kCPU, at::kFloat);
 }
 
+/// Rows of these tokens: none is in both.
+CountedRows rows_of(const at::Tensor& active_BT, const at::Tensor& explored_BT) {
+  const auto places = [](const at::Tensor& mask) { return mask.flatten().nonzero().squeeze(1); };
+  const auto used = at::cat({places(active_BT), places(explored_BT)});
+  const int64_t room = active_BT.numel(), count = used.numel();
+  CountedRows rows = {.place_N = at::zeros({room}, at::kInt),
+                      .slot_N = at::full({room}, -1, at::kInt),
+                      .start_S1 = at::zeros({active_BT.size(0) + 1}, at::kInt)};
+  rows.place_N.narrow(0, 0, count).copy_(used);
+  rows.slot_N.index_copy_(0, used, at::arange(count, at::kInt));
+  rows.start_S1.slice(0, 1).copy_(active_BT.sum(1).cumsum(0));
+  rows.used_S1 = rows.start_S1.clone();
+  rows.used_S1.select(0, -1).fill_(count);
+  return rows;
+}
+
+CountedRows moved(const CountedRows& rows, at::Device device) {
+  return {.place_N = rows.place_N.to(device),
+          .slot_N = rows.slot_N.to(device),
+          .start_S1 = rows.start_S1.to(device),
+          .used_S1 = rows.used_S1.to(device)};
+}
+
+/// Active and explored tokens, as masks [B, T], that differ in what explored ones have before and beside
+/// them.
+struct Exploration {
+  const char* name;
+  at::Tensor active_BT, explored_BT;
+};
+std::vector<Exploration> explorations() {
+  const auto some = [](int64_t sequences, int64_t tokens, double share) {
+    return at::rand({sequences, tokens}).lt(share);
+  };
+  const auto none = at::zeros({3, 150}, at::kBool);
+  std::vector<Exploration> cases = {{"none", some(3, 150, 0.4), none}};
+  const auto add = [&](const char* name, const at::Tensor& active_BT, const at::Tensor& explored_BT) {
+    cases.push_back({name, active_BT & explored_BT.logical_not(), explored_BT});
+  };
+  auto one = none.clone();
+  one[1][70] = true;
+  add("one", some(3, 150, 0.4), one);
+  auto seventeen = none.clone();
+  seventeen[1].slice(0, 3, 3 + 8 * 17, 8).fill_(true);
+  add("seventeen", some(3, 150, 0.4), seventeen);
+  add("several tiles a sequence", some(3, 150, 0.6), some(3, 150, 0.4));
+  add("more keys than the warps of a block take at once", some(2, 700, 0.8), some(2, 700, 0.03));
+  auto first = none.clone();
+  first.slice(1, 0, 4).fill_(true);
+  add("the first tokens", some(3, 150, 0.4), first);
+  auto active_but_one = some(4, 150, 0.4), explored_but_one = some(4, 150, 0.3);
+  active_but_one.slice(0, 1, 3).fill_(false);  // one without a row, one with explored rows alone
+  explored_but_one[1].fill_(false);
+  add("an empty sequence", active_but_one, explored_but_one);
+  add("no active tokens", none, some(3, 150, 0.3));
+  const auto half = some(3, 150, 0.5);
+  add("all but the active ones", half, half.logical_not());
+  add("many sequences", some(40, 9, 0.4), some(40, 9, 0.2));
+  return cases;
+}
+
 class CudaCountedRows : public cuda_test::CudaKernels {};
 
 TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
@@ -231,6 +292,34 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
       EXPECT_LT(testing::relative_error(got.merged, expected.merged), 2 * bound);
       EXPECT_TRUE(at::equal(got.merged_over, got.merged));
     }
+}
+
+/// Heads of pieces of 32 elements, whole and not, and as many keys as heads or fewer. What lies behind the
+/// rows in use is not read.
+TEST_F(CudaCountedRows, ExploredRowsSeeTheActiveOnesBeforeThemAndThemselves) {
+  for (const Exploration& tokens : explorations()) {
+    const CountedRows rows = rows_of(tokens.active_BT, tokens.explored_BT);
+    const CountedRows rows_there = moved(rows, device_);
+    const auto active = tokens.active_BT.sum().item<int64_t>(),
+               explored = tokens.explored_BT.sum().item<int64_t>(), room = rows.place_N.numel();
+    for (const auto type : {at::kBFloat16, at::kHalf})
+      for (const int64_t head_size : {16, 32, 64, 96, 128, 256})
+        for (const HeadLayout layout : {HeadLayout{3, 3}, HeadLayout{4, 2}, HeadLayout{4, 1}}) {
+          const auto width = (layout.heads + 2 * layout.kv_heads) * head_size;
+          const auto qkv = at::randn({room, width}).to(type);
+          qkv.narrow(0, active + explored, room - active - explored).fill_(NAN);
+          const auto of_explored = [&](const at::Tensor& x, const CountedRows& in) {
+            return kernels::counted_attention(x, layout, in).first.narrow(0, active, explored).cpu();
+          };
+          const auto expected = of_explored(qkv.to(at::kFloat), rows),
+                     got = of_explored(qkv.to(device_), rows_there);
+          EXPECT_LT(testing::relative_error(got, expected), type == at::kHalf ? 2e-3 : 1.5e-2)
+              << tokens.name << ", " << head_size << " elements, " << layout.heads << " heads of "
+              << layout.kv_heads;
+          EXPECT_TRUE(at::equal(of_explored(qkv.to(device_), rows_there), got))
+              << tokens.name << ": not the same bits twice";
+        }
+  }
 }
 
 TEST_F(CudaCountedRows, ScoresOfNoTokens) {
