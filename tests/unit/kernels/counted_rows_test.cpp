@@ -326,6 +326,41 @@ TEST_F(CudaCountedRows, ScoresOfNoTokens) {
   for (const auto type : {at::kBFloat16, at::kFloat}) expect_scores_of_no_tokens(device_, type);
 }
 
+/// Where chunks of tokens and blocks of columns end, against the references in float64.
+TEST_F(CudaCountedRows, ScoresLearnWhereverTheirTokensEnd) {
+  for (const auto type : {at::kFloat, at::kBFloat16})
+    for (const int64_t inner : {32, 128, 160, 1024})
+      for (const int64_t tokens : {1, 31, 32, 33, 2048, 2049}) {
+        const int64_t sequences = tokens > 100 ? 2 : 5;
+        const auto both = at::randn({sequences, tokens, 2 * inner}), grad = at::rand({sequences, tokens}),
+                   scale = at::rand({sequences, tokens, 1}) + 0.5;
+        const kernels::ScorerWeights narrow = {at::randn({2 * inner}).to(type), at::randn({inner}).to(type),
+                                               at::randn({1}).to(type)};
+        const auto found = [&](at::Device device, at::ScalarType wide, at::ScalarType weights,
+                               at::ScalarType grad_type) {
+          const auto moved = [&](const at::Tensor& x) { return x.to(device, wide); };
+          const kernels::ScorerProduct product = {.both = moved(both), .scale_BT1 = moved(scale)};
+          const kernels::ScorerWeights behind = {narrow.shift.to(device, weights),
+                                                 narrow.out.to(device, weights),
+                                                 narrow.bias.to(device, weights)};
+          auto sum = at::full({sequences, 1, inner}, NAN, product.both.options());
+          const auto score = kernels::causal_scores(product, behind, sum);
+          const auto [grad_both, learned] =
+              kernels::causal_scores_backward(moved(grad), product, behind, grad_type);
+          return std::vector{score, sum, learned.shift, learned.out, learned.bias, grad_both};
+        };
+        const auto expected = found(at::kCPU, at::kDouble, at::kDouble, at::kDouble),
+                   got = found(device_, at::kFloat, type, type),
+                   again = found(device_, at::kFloat, type, type);
+        for (size_t i = 0; i < got.size(); ++i) {
+          const double bound = got[i].scalar_type() == at::kBFloat16 ? 8e-3 : 2e-5;
+          EXPECT_LT(testing::relative_error(got[i], expected[i]), bound)
+              << i << " of " << tokens << " tokens, " << inner;
+          EXPECT_TRUE(at::equal(got[i], again[i])) << i << " of " << tokens << " tokens, " << inner;
+        }
+      }
+}
+
 /// Tiles of both sizes, whole and not, and a width that no kernel takes.
 TEST_F(CudaCountedRows, AScorersProductIsThatOfNormedRows) {
   for (const auto type : {at::kBFloat16, at::kHalf})
