@@ -52,7 +52,7 @@ struct ChooseRowsArgs {
   int64_t tokens;
 };
 
-// All but `launch_choose_rows` REQUIRE sequences and tokens: a grid without blocks is an error.
+// All REQUIRE sequences and tokens: a grid without blocks is an error.
 
 /// `inner` at most 1,024 and a multiple of 32.
 bool causal_scores_fit(int64_t inner);

@@ -361,6 +361,46 @@ TEST_F(CudaCountedRows, ScoresLearnWhereverTheirTokensEnd) {
       }
 }
 
+/// As many tokens as blocks take, one fewer and one more, and as many as make the blocks larger.
+TEST_F(CudaCountedRows, AreNumberedWhateverBlocksTheyLieIn) {
+  struct Shape {
+    int64_t sequences, tokens;
+  };
+  for (const Shape& shape :
+       {Shape{1, 1}, Shape{5, 31}, Shape{3, 33}, Shape{1, 1024}, Shape{1, 1025}, Shape{4, 2048},
+        Shape{3, 2049}, Shape{2500, 1}, Shape{7, 1463}, Shape{1, 65536}, Shape{2, 32769}}) {
+    const int64_t sequences = shape.sequences, tokens = shape.tokens;
+    auto score = at::randn({sequences, tokens});
+    score.flatten().slice(0, 0, std::nullopt, 7).fill_(1e-4);  // just above a half
+    const auto decided = at::rand({sequences, tokens}).lt(0.4);
+    for (const bool scores : {true, false})
+      for (const bool decides : {true, false})
+        for (const double explore : {0.0, 0.3}) {
+          if (!scores && !decides) continue;
+          const auto chosen = [&](at::Device device) {
+            auto counts = at::ones({3}, at::kDouble).to(device);
+            const kernels::RowChoice choice = {
+                .score_BT = scores ? score.to(device) : at::Tensor(),
+                .active_BT = decides ? decided.to(device) : at::Tensor(),
+                .key_B = explore > 0 ? (at::arange(sequences) * 77).to(device) : at::Tensor(),
+                .stream = int64_t{1} << 44,
+                .explore = explore};
+            const auto [rows, active] = kernels::chosen_rows(choice, &counts);
+            return std::tuple{rows, active.cpu(), counts.cpu()};
+          };
+          const auto [expected, expected_active, expected_counts] = chosen(at::kCPU);
+          const auto [got, active, counts] = chosen(device_);
+          EXPECT_TRUE(at::equal(active, expected_active)) << sequences << " of " << tokens;
+          EXPECT_TRUE(at::equal(got.start_S1.cpu(), expected.start_S1)) << sequences << " of " << tokens;
+          EXPECT_TRUE(at::equal(got.all()[-1].cpu(), expected.all()[-1])) << sequences << " of " << tokens;
+          EXPECT_TRUE(at::equal(got.slot_N.cpu(), expected.slot_N)) << sequences << " of " << tokens;
+          EXPECT_TRUE(at::equal(used(got.place_N, got), used(expected.place_N, expected)))
+              << sequences << " of " << tokens;
+          EXPECT_TRUE(at::allclose(counts, expected_counts, 1e-5)) << sequences << " of " << tokens;
+        }
+  }
+}
+
 /// Tiles of both sizes, whole and not, and a width that no kernel takes.
 TEST_F(CudaCountedRows, AScorersProductIsThatOfNormedRows) {
   for (const auto type : {at::kBFloat16, at::kHalf})
