@@ -75,13 +75,16 @@ __device__ inline void load_operand(uint32_t (&x)[4], uint32_t address) {
   x[0] = loaded.x, x[1] = loaded.y, x[2] = loaded.z, x[3] = loaded.w;
 }
 
-/// A warp's sums: of products, and of the squares of its rows' elements, of which each warp that has these
-/// rows takes every so many.
+/// A warp's sums: of products, and of squares of its rows' elements, which the warps that have these rows
+/// share: each squares 16 of the rows, and of these all elements or 8 of each 16. What it squares it selects,
+/// since a branch would hold back the loads and products behind it.
 template <typename T, typename Tile>
 struct WarpSums {
   static constexpr int kTall = kWarpRows / 16, kWide = Tile::kWarpColumns / 8;
+  static constexpr int kSquareParts = Tile::kAcross / kTall;
+  static_assert(kTall == 2 && (kSquareParts == 1 || kSquareParts == 2));
   float product[kTall][kWide][4] = {};
-  float square[kTall][2] = {};
+  float square[2] = {};
 
   __device__ void add_stage(const unsigned char* stage, int down, int across) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -108,14 +111,17 @@ struct WarpSums {
           multiply_add<T>(product[i][j + 1], a[i], b[2], b[3]);
         }
       }
-      if (step % Tile::kAcross == across % (kDepth / 16))
+      uint32_t squared[4];
 #pragma unroll
-        for (int i = 0; i < kTall; ++i)
+      for (int r = 0; r < 4; ++r) squared[r] = across % kTall == 0 ? a[0][r] : a[1][r];
+      if constexpr (kSquareParts == 2)
 #pragma unroll
-          for (int r = 0; r < 4; ++r) {
-            const float2 pair = widened_pair<T>(a[i][r]);
-            square[i][r % 2] += pair.x * pair.x + pair.y * pair.y;
-          }
+        for (int r = 0; r < 2; ++r) squared[r] = across / kTall == 0 ? squared[r] : squared[2 + r];
+#pragma unroll
+      for (int r = 0; r < 4 / kSquareParts; ++r) {
+        const float2 pair = widened_pair<T>(squared[r]);
+        square[r % 2] += pair.x * pair.x + pair.y * pair.y;
+      }
     }
   }
 };
@@ -124,7 +130,7 @@ template <typename T, typename Tile>
 __global__ void __launch_bounds__(kProductThreads) product_kernel(ScorerProductArgs args) {
   using Sums = WarpSums<T, Tile>;
   extern __shared__ __align__(kLineBytes) unsigned char stages[];
-  __shared__ float squares[Tile::kRows][Tile::kAcross];
+  __shared__ float squares[Tile::kRows][Sums::kSquareParts];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int down = warp / Tile::kAcross, across = warp % Tile::kAcross;
   const int first = static_cast<int>(blockIdx.x) * Tile::kRows;
@@ -144,12 +150,11 @@ __global__ void __launch_bounds__(kProductThreads) product_kernel(ScorerProductA
   }
 
 #pragma unroll
-  for (int i = 0; i < Sums::kTall; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float square = sum_of_four(sums.square[i][half]);
-      if (lane % 4 == 0) squares[down * kWarpRows + i * 16 + half * 8 + lane / 4][across] = square;
-    }
+  for (int half = 0; half < 2; ++half) {
+    const float square = sum_of_four(sums.square[half]);
+    const int row = down * kWarpRows + across % Sums::kTall * 16 + half * 8 + lane / 4;
+    if (lane % 4 == 0) squares[row][across / Sums::kTall] = square;
+  }
   __syncthreads();
   const int64_t sequence = blockIdx.z, columns = 2 * args.inner;
   float scale[Sums::kTall][2];
@@ -161,7 +166,7 @@ __global__ void __launch_bounds__(kProductThreads) product_kernel(ScorerProductA
       const int row = down * kWarpRows + i * 16 + half * 8 + lane / 4;
       float square = 0;
 #pragma unroll
-      for (int part = 0; part < Tile::kAcross; ++part) square += squares[row][part];
+      for (int part = 0; part < Sums::kSquareParts; ++part) square += squares[row][part];
       scale[i][half] = rsqrtf(square / static_cast<float>(args.dim) + args.eps);
       real[i][half] = first + row < args.tokens;
       if (real[i][half] && blockIdx.y == 0 && across == 0 && lane % 4 == 0)
