@@ -89,7 +89,9 @@ std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& x, const at::Te
 }
 
 residual_rms_norm_parts::Three sum_forward_cpu(const at::Tensor& x_in, const at::Tensor& branch,
-                                               const at::Tensor& weight, double eps) {
+                                               const at::Tensor& weight, double eps, bool to_half,
+                                               const std::optional<at::Tensor>& saturated) {
+  if (to_half) return residual_rms_norm_parts::forward(x_in, branch, weight, eps, to_half, saturated);
   const auto x = x_in.contiguous();
   auto sum = at::empty_like(x);
   auto [y, scale] = forward_of(x, branch.contiguous(), sum, weight.to(x.scalar_type()).contiguous(), eps);
@@ -127,14 +129,17 @@ std::tuple<at::Tensor, at::Tensor> backward_cpu(const at::Tensor& grad, const at
   return {grad_x, grad_weight.to(weight.scalar_type())};
 }
 
-residual_rms_norm_parts::Pair sum_backward_cpu(const std::optional<at::Tensor>& grad_sum,
-                                               const at::Tensor& grad, const at::Tensor& sum,
-                                               const at::Tensor& weight, const at::Tensor& scale) {
+residual_rms_norm_parts::Three sum_backward_cpu(const std::optional<at::Tensor>& grad_sum,
+                                                const at::Tensor& grad, const at::Tensor& sum,
+                                                const at::Tensor& weight, const at::Tensor& scale,
+                                                bool half_branch) {
+  if (half_branch || grad.scalar_type() != sum.scalar_type())
+    return residual_rms_norm_parts::backward(grad_sum, grad, sum, weight, scale, half_branch);
   std::optional<at::Tensor> added;
   if (grad_sum) added = grad_sum->contiguous();
   const auto [grad_x, grad_weight] = backward_of(grad.contiguous(), sum.contiguous(),
                                                  weight.to(sum.scalar_type()).contiguous(), scale, added);
-  return {grad_x, grad_weight.to(weight.scalar_type())};
+  return {grad_x, grad_x, grad_weight.to(weight.scalar_type())};
 }
 
 }  // namespace
