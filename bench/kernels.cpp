@@ -1,14 +1,13 @@
 // How near are the operations of src/kernels to what this device can do: to the bandwidth of its memory where
 // they move numbers, to the rate of its matrix products where they multiply?
 //
-//   bench_kernels --device cpu|cuda [--precision fp32|bf16|fp16] [--rows N] [--dim D] [--only NAME] [--json]
+//   bench_kernels --device cpu|cuda [--precision fp32|bf16|fp16] [--rows N] [--dim D] [--json]
 //
 // Each operation alone, on random rows of a decoder (heads of 64) or maps of a Swin (14 × 14 places in
 // shifted windows of 7, heads of 32), forward ("forward") and with its backward pass ("training"): the
 // fastest of five runs, on a GPU from a graph, so without the host. Bytes are those that a fused operation
 // has to read and to write once. Both rates are measured in the same run. One JSON line an operation and
-// pass, and on Hopper one for each product of a decoder's layers in FP8 ("fp8_product": ours beside
-// LibTorch's).
+// pass.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -23,7 +22,6 @@
 #include "base/error.h"
 #include "kernels/attention.h"
 #include "kernels/fp8_linear.h"
-#include "kernels/fp8_products.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
@@ -51,7 +49,6 @@ struct KernelOptions {
   int64_t rows = 0;       ///< 0: 2,048 on a CPU, 16,384 on a GPU
   int64_t dim = 1024;
   int64_t threads = 1;
-  std::string only;  ///< what the names of operations must begin with
   bool as_json = true;
 };
 
@@ -283,8 +280,10 @@ Kernel fp8_linear_kernel(const Operands& make) {
   return {"fp8_linear", {x, weight}, forward, {5 * n, flops}, {10 * n, 2 * flops}, 2};
 }
 
-bool multiplies_fp8(const Operands& make) {
-  return make.options.dtype() == at::kBFloat16 && kernels::has_fp8_products(make.options.device());
+/// What this device multiplies in FP8, where it does.
+std::vector<Kernel> fp8_kernels(const Operands& make) {
+  if (make.options.dtype() != at::kBFloat16 || !kernels::has_fp8_products(make.options.device())) return {};
+  return {fp8_tiles_kernel(make), fp8_linear_kernel(make)};
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
@@ -316,33 +315,20 @@ class KernelBench {
   void run() {
     const Operands make{at::TensorOptions().device(runtime_.device()).dtype(type_named(options_.precision)),
                         options_.rows, options_.dim};
-    const bool in_fp8 = multiplies_fp8(make);
     std::vector<Kernel> every = all_kernels(make);
-    if (in_fp8) every.insert(every.end(), {fp8_tiles_kernel(make), fp8_linear_kernel(make)});
+    for (Kernel& kernel : fp8_kernels(make)) every.push_back(std::move(kernel));
     if (make.options.dtype() == at::kBFloat16 && !make.options.device().is_cpu())
       every.push_back(half_linear_kernel(make));
     for (const Kernel& kernel : every) {
-      if (!kernel.name.starts_with(options_.only)) continue;
       print(kernel, "forward", forward_ms(kernel, runtime_), kernel.forward_cost);
       if (kernel.backward_cost.numbers == 0) continue;
       print(kernel, "training", training_ms(kernel, runtime_),
             {kernel.forward_cost.numbers + kernel.backward_cost.numbers,
              kernel.forward_cost.flops + kernel.backward_cost.flops});
     }
-    if (in_fp8 && std::string("fp8_product").starts_with(options_.only)) print_fp8_products();
   }
 
  private:
-  void print_fp8_products() {
-    for (const Fp8ProductShape& shape : fp8_product_shapes(options_.rows / 16 * 16, options_.dim / 16 * 16)) {
-      Json line = new_line("kernels", runtime_.name());
-      line["operation"] = "fp8_product";
-      add_fp8_product(line, shape, runtime_);
-      line["gemm_tflop_per_second"] = 1e-12 * roofline_.gemm_rate();
-      print_line(line);
-    }
-  }
-
   void print(const Kernel& kernel, const char* pass, double ms, const Cost& cost) {
     const double bytes = cost.numbers * static_cast<double>(c10::elementSize(type_named(options_.precision)));
     Json line = new_line("kernels", runtime_.name());
@@ -378,7 +364,6 @@ void add_options(CLI::App& app, KernelOptions& options) {
   app.add_option("--threads", options.threads, "on a CPU; with one, times are CPU times")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--only", options.only, "operations whose names begin so, such as fp8");
   app.add_flag("--json", options.as_json, "as it is without: nothing but JSON is printed");
 }
 

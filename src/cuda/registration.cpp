@@ -29,7 +29,6 @@ std::string register_kernels() {
     register_column_sum(library);
     register_counted_rows(library);
     register_counted_gradients(library);
-    register_fp8_gemm(library);
     register_fp8_tiles(library);
     register_token_choice(library);
     register_decode_layers(library);

@@ -24,7 +24,6 @@ void register_shifted_window_attention(torch::Library& library);
 void register_column_sum(torch::Library& library);
 void register_counted_rows(torch::Library& library);
 void register_counted_gradients(torch::Library& library);
-void register_fp8_gemm(torch::Library& library);
 void register_fp8_tiles(torch::Library& library);
 void register_token_choice(torch::Library& library);
 void register_decode_layers(torch::Library& library);

@@ -1,5 +1,4 @@
-// Products on a GPU: our kernel's, or else LibTorch's with scales for blocks (cuBLASLt's, on Hopper), through
-// its operator: no CUDA header.
+// LibTorch's products with scales for blocks (cuBLASLt's, on Hopper), through its operator: no CUDA header.
 #include <ATen/BlasBackend.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/_scaled_mm_v2.h>
@@ -12,7 +11,6 @@
 #include <string_view>
 
 #include "base/log.h"
-#include "kernels/call.h"
 #include "kernels/fp8_tiles.h"
 
 namespace fathom::kernels {
@@ -58,16 +56,6 @@ bool try_biased_product(const Fp8Matrix& left, const Fp8Matrix& right, const std
   return true;
 }
 
-/// To wherever `result` begins.
-bool library_product(const Fp8Matrix& left, const Fp8Matrix& right, const std::optional<at::Tensor>& bias,
-                     at::Tensor& result) {
-  const bool begins_well = reinterpret_cast<uintptr_t>(result.const_data_ptr()) % kResultAlignment == 0;
-  at::Tensor room = begins_well ? result : at::empty_like(result);
-  if (!try_biased_product(left, right, bias, room)) return false;
-  if (!begins_well) result.copy_(room);
-  return true;
-}
-
 void say_once_that_none_fits(const at::Tensor& left, const at::Tensor& right) {
   static std::atomic<bool> said = false;
   if (!said.exchange(true))
@@ -79,18 +67,17 @@ void say_once_that_none_fits(const at::Tensor& left, const at::Tensor& right) {
 
 void product_cuda(const at::Tensor& left, const at::Tensor& left_scales, const at::Tensor& right,
                   const at::Tensor& right_scales, const std::optional<at::Tensor>& bias, at::Tensor& result) {
-  const Fp8Matrix a = {left, left_scales}, b = {right, right_scales};
-  if (fp8_gemm(a, b, bias.value_or(at::Tensor()), result) || library_product(a, b, bias, result)) return;
-  say_once_that_none_fits(left, right);
-  fp8_tiles_ref::product(left, left_scales, right, right_scales, bias, result);
+  const bool begins_well = reinterpret_cast<uintptr_t>(result.const_data_ptr()) % kResultAlignment == 0;
+  at::Tensor room = begins_well ? result : at::empty_like(result);
+  if (!try_biased_product({left, left_scales}, {right, right_scales}, bias, room)) {
+    say_once_that_none_fits(left, right);
+    fp8_tiles_ref::product(left, left_scales, right, right_scales, bias, result);
+  } else if (!begins_well) {
+    result.copy_(room);
+  }
 }
 
 }  // namespace
-
-bool fp8_library_product(const Fp8Matrix& left, const Fp8Matrix& right, const at::Tensor& bias,
-                         at::Tensor result) {
-  return library_product(left, right, optional(bias), result);
-}
 
 bool has_fp8_products(at::Device device) {
   static const auto tiles = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::fp8_tiles", "");
@@ -98,8 +85,7 @@ bool has_fp8_products(at::Device device) {
   const auto x = at::ones({kFp8Tile, kFp8Tile}, at::TensorOptions(device).dtype(at::kBFloat16));
   const Fp8Pair pair = fp8_tiles(x, {.plain = TileScales::kByRow, .turned = TileScales::kByTile});
   auto result = at::empty_like(x);
-  return fp8_gemm(pair.plain, pair.turned, {}, result) ||
-         fp8_library_product(pair.plain, pair.turned, {}, result);
+  return try_scaled_product(pair.plain, pair.turned, std::nullopt, result);
 }
 
 TORCH_LIBRARY_IMPL(fathom, CUDA, library) {

@@ -14,12 +14,6 @@ bool is_fp8(at::ScalarType type) {
   return type == at::kFloat8_e4m3fn || type == at::kFloat8_e5m2;
 }
 
-/// Where no plug-in has registered its kernel.
-bool no_gemm(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-             const std::optional<at::Tensor>&, at::Tensor&, int64_t) {
-  return false;
-}
-
 }  // namespace
 
 Fp8Pair fp8_tiles(const at::Tensor& x_RC, const Fp8Wish& wish, const at::Tensor& beyond) {
@@ -46,15 +40,6 @@ void fp8_product(const Fp8Matrix& left, const Fp8Matrix& right, const at::Tensor
   op.call(a, left.scales, b, right.scales, optional(bias), result);
 }
 
-bool fp8_gemm(const Fp8Matrix& left, const Fp8Matrix& right, const at::Tensor& bias, at::Tensor result,
-              BlocksThatShare sharing) {
-  static const auto op =
-      find_op<bool(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                   const std::optional<at::Tensor>&, at::Tensor&, int64_t)>("fathom::fp8_gemm");
-  return op.call(left.values_RK, left.scales, right.values_RK, right.scales, optional(bias), result,
-                 static_cast<int64_t>(sharing));
-}
-
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "fp8_tiles(Tensor x, ScalarType type, int plain, int turned, Tensor(a!)? beyond) -> "
@@ -62,14 +47,10 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
       "fp8_product(Tensor left, Tensor left_scales, Tensor right, Tensor right_scales, Tensor? bias, "
       "Tensor(a!) result) -> ()");
-  library.def(
-      "fp8_gemm(Tensor left, Tensor left_scales, Tensor right, Tensor right_scales, Tensor? bias, "
-      "Tensor(a!) result, int blocks_that_share) -> bool");
 }
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("fp8_tiles", fp8_tiles_ref::tiles);
   library.impl("fp8_product", fp8_tiles_ref::product);
-  library.impl("fp8_gemm", no_gemm);
 }
 
 }  // namespace fathom::kernels

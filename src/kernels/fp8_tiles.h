@@ -48,23 +48,9 @@ struct Fp8Wish {
 Fp8Pair fp8_tiles(const at::Tensor& x_RC, const Fp8Wish& wish, const at::Tensor& beyond = {});
 
 /// Writes left rightᵀ (+ bias) to `result`: [rows of left, rows of right], float32 or, alone with a bias,
-/// bfloat16. Scales of `left` lie by row, of `right` by tile; at most one of them is E5M2. Summed in float32;
-/// every run makes the same bits. On a GPU by `fp8_gemm` where that takes them, or else by
-/// `fp8_library_product`; where neither does, operands are brought back to bfloat16. No gradient.
+/// bfloat16. Scales of `left` lie by row, of `right` by tile; at most one of them is E5M2. Summed in float32.
+/// On a GPU whose cuBLASLt has no such product, operands are brought back to bfloat16. No gradient.
 void fp8_product(const Fp8Matrix& left, const Fp8Matrix& right, const at::Tensor& bias, at::Tensor result);
-
-/// How many neighbouring blocks of our kernel share what they load of the left factor.
-enum class BlocksThatShare : int64_t { kAsTheSizesAsk, kOne, kTwo };
-
-/// The same by our own kernel, which stands in the plug-in. False, and nothing is written, where it does not
-/// take these: on other GPUs than Hopper's, where a matrix begins at no multiple of 16 bytes, or where the
-/// right factor is E5M2.
-bool fp8_gemm(const Fp8Matrix& left, const Fp8Matrix& right, const at::Tensor& bias, at::Tensor result,
-              BlocksThatShare sharing = BlocksThatShare::kAsTheSizesAsk);
-/// The same by LibTorch's operator (cuBLASLt's, on Hopper). False, and nothing is written, where it has no
-/// kernel. REQUIRES a GPU.
-bool fp8_library_product(const Fp8Matrix& left, const Fp8Matrix& right, const at::Tensor& bias,
-                         at::Tensor result);
 
 /// Whether the device has kernels for both; it is asked by a small product. False on a CPU, where the
 /// references run.

@@ -44,7 +44,7 @@ kernels::Products products_of(Precision precision, at::Device device) {
 void Fp8Config::fields(Fields& f) {
   f.choice("gradients", gradients,
            "type of gradients under precision fp8: with a scale for each tile E4M3 has range enough and a "
-           "digit more; e5m2 is there to compare with",
+           "digit more; products of e5m2 are computed in BF16, of the same numbers, to compare with",
            {{"e4m3", Fp8Gradients::kE4M3}, {"e5m2", Fp8Gradients::kE5M2}});
   f("least_intensity", least_intensity,
     "products with fewer multiply-adds for each number of their three matrices stay in BF16, where turning "
