@@ -210,6 +210,8 @@ void run(const Graph& graph, const RaggedRows& rows, std::unordered_map<int64_t,
 /// Hopper's kernels alone are known to be faster than LibTorch's flash attention here.
 bool fits(const RaggedRows& rows) {
   const int64_t size = rows.qkv.size(1) / (3 * rows.heads);
+  const auto type = rows.qkv.scalar_type();
+  if ((type != at::kHalf && type != at::kBFloat16) || !rows.qkv.is_contiguous()) return false;
   return at::cuda::getDeviceProperties(rows.qkv.device().index())->major == 9 && size % 8 == 0 &&
          size <= 128 && rows.qkv.numel() > 0 && rows.qkv.numel() <= std::numeric_limits<int32_t>::max() &&
          rows.tokens > 0 && rows.start.numel() > 1;
