@@ -68,7 +68,9 @@ TEST(ShiftedWindowAttention, EqualsItsThreePartsWithGradients) {
     EXPECT_LT(relative_error(whole(inputs), parts(inputs)), 1e-12);
     if (shape.height == 4) testing::expect_gradients(whole, inputs);
   }
-  EXPECT_FALSE(kernels::has_shifted_window_attention(at::ones({1, 4, 4, 32}), {4, 4, 2, 1}, 32));  // a CPU
+  EXPECT_TRUE(kernels::has_shifted_window_attention(at::ones({1, 4, 4, 32}), {4, 4, 2, 1}, 32));  // a CPU
+  EXPECT_FALSE(kernels::has_shifted_window_attention(at::ones({1, 5, 4, 32}), {5, 4, 2, 1}, 32));
+  EXPECT_FALSE(kernels::has_shifted_window_attention(at::ones({1, 17, 17, 32}), {17, 17, 17, 0}, 32));
   EXPECT_THROW(kernels::shifted_window_attention(at::ones({1, 5, 4, 6}), at::ones({2, 4, 4}), {5, 4, 2, 0}),
                Error);
 }
