@@ -4,8 +4,8 @@
 
 #include <limits>
 
-#include "cuda/hopper_gemm.cuh"
 #include "cuda/half_gemm.h"
+#include "cuda/hopper_gemm.cuh"
 #include "kernels/half_range.h"
 
 namespace fathom::cuda {
