@@ -23,24 +23,29 @@ inline bool takes_square_tiles(int64_t rows, int64_t columns) {
 }
 
 template <typename Element, typename Epilogue>
-cudaError_t run_gelu_gemm(const GemmArgs& gemm, cudaStream_t stream) {
-  if (takes_square_tiles(gemm.m, gemm.n))
+cudaError_t run_gelu_gemm(const LinearGeluArgs& args, cudaStream_t stream) {
+  const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
+            in = static_cast<int>(args.in_dim);
+  const GemmArgs gemm{args.x, args.weight, args.y, {nullptr, rows}, rows, out, in};
+  const auto tell = [&](auto& fusion) {
+    fusion.bias_ptr = static_cast<const Element*>(args.bias);
+    if constexpr (Epilogue::IsAuxOutSupported) {
+      fusion.aux_ptr = static_cast<Element*>(args.inner);
+      fusion.dAux = stride_of<std::decay_t<decltype(fusion.dAux)>>(rows, out);
+    }
+  };
+  if (takes_square_tiles(rows, out))
     return Gemm<Element, Element, RowMajor, ColumnMajor, SquareShape, Counted::kRows, Epilogue>::launch(
-        gemm, stream);
-  return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows, Epilogue>::launch(gemm,
-                                                                                                     stream);
+        gemm, stream, tell);
+  return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows, Epilogue>::launch(
+      gemm, stream, tell);
 }
 
 template <typename T>
 cudaError_t GeluGemm<T>::run(const LinearGeluArgs& args, cudaStream_t stream) {
   using Element = CutlassType<T>;
-  const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
-            in = static_cast<int>(args.in_dim);
-  GemmArgs gemm{args.x, args.weight, args.y, {nullptr, rows}, rows, out, in};
-  gemm.bias = args.bias;
-  gemm.kept = args.inner;
-  return args.inner == nullptr ? run_gelu_gemm<Element, BiasGeluEpilogue<Element>>(gemm, stream)
-                               : run_gelu_gemm<Element, KeptGeluEpilogue<Element>>(gemm, stream);
+  return args.inner == nullptr ? run_gelu_gemm<Element, BiasGeluEpilogue<Element>>(args, stream)
+                               : run_gelu_gemm<Element, KeptGeluEpilogue<Element>>(args, stream);
 }
 
 }  // namespace fathom::cuda

@@ -51,8 +51,23 @@ struct GemmArgs {
   int n;
   int k;
   int splits = 1;
-  const void* bias = nullptr;  ///< [n], for an epilogue that takes one
-  void* kept = nullptr;        ///< [m, n], for an epilogue that writes what enters its activation
+};
+
+/// Of a matrix whose last dimension is contiguous, or whose last but one is.
+template <typename Stride>
+Stride stride_of(int rows, int columns) {
+  Stride stride{};
+  if constexpr (std::is_same_v<std::decay_t<decltype(cute::get<0>(stride))>, int64_t>)
+    cute::get<0>(stride) = columns;
+  else
+    cute::get<1>(stride) = rows;
+  return stride;
+}
+
+/// What an epilogue takes that is told nothing.
+struct NothingMore {
+  template <typename Arguments>
+  void operator()(Arguments& /*arguments*/) const {}
 };
 
 /// What the count shortens: m or k.
@@ -82,19 +97,10 @@ class Gemm {
       std::conditional_t<kReduction, CountedReduction<MainLoop>, MainLoop>, Epilogue,
       std::conditional_t<kReduction, cutlass::gemm::PersistentScheduler, CountedRows>>;
 
-  /// Of a matrix whose last dimension is contiguous, or whose last but one is.
-  template <typename Stride>
-  static Stride stride_of(int rows, int columns) {
-    Stride stride{};
-    if constexpr (std::is_same_v<std::decay_t<decltype(cute::get<0>(stride))>, int64_t>)
-      cute::get<0>(stride) = columns;
-    else
-      cute::get<1>(stride) = rows;
-    return stride;
-  }
-
  public:
-  static cudaError_t launch(const GemmArgs& args, cudaStream_t stream) {
+  /// `tell` gets the arguments of the fusion: biases, activations, what it writes beside.
+  template <typename Tell = NothingMore>
+  static cudaError_t launch(const GemmArgs& args, cudaStream_t stream, const Tell& tell = {}) {
     int device = 0, multiprocessors = 0;
     if (auto error = cudaGetDevice(&device)) return error;
     if (auto error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))
@@ -107,13 +113,7 @@ class Gemm {
     arguments.mainloop.dB = stride_of<typename Kernel::StrideB>(args.n, args.k);
     arguments.epilogue.thread.alpha = 1.0f;
     arguments.epilogue.thread.beta = 0.0f;
-    if constexpr (Fusion::IsPerColBiasSupported)
-      arguments.epilogue.thread.bias_ptr = static_cast<const Out*>(args.bias);
-    if constexpr (Fusion::IsAuxOutSupported) {
-      auto& kept = arguments.epilogue.thread;
-      kept.aux_ptr = static_cast<Out*>(args.kept);
-      kept.dAux = stride_of<std::decay_t<decltype(kept.dAux)>>(args.m, args.n);
-    }
+    tell(arguments.epilogue.thread);
     arguments.epilogue.ptr_D = static_cast<Out*>(args.out);
     arguments.epilogue.dD = stride_of<typename Kernel::StrideD>(args.m, args.n);
     arguments.hw_info = {device, multiprocessors};

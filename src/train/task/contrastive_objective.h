@@ -60,8 +60,9 @@ struct ContrastiveRows {
 /// `region_weight`. Each rank scores its own texts with all pictures; scores, not tokens, then go to the
 /// other ranks. `reversal` adds what a modality discriminator sees in the embeddings, with reversed
 /// gradients; `consistency` the divergence between whom a sample's modalities resemble in the batch, averaged
-/// over the kinds of pairs; `word_weight` the mean loss of naming words, over views of samples with picture
-/// and captions; `localization` that of telling where regions lie, over all views.
+/// over the kinds of pairs; `view_weight` contrast among views of a picture, `caption_weight` among its
+/// captions; `word_weight` the mean loss of naming words, over views of samples with picture and captions;
+/// `localization` that of telling where regions lie, over all views.
 ///
 /// Where pictures are mixed, their pairs with texts have targets in shares, and views of two pictures that
 /// are mixed with each other are not held against each other; with `soft_targets`, so much of every target is
