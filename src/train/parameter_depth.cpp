@@ -12,8 +12,8 @@
 namespace fathom {
 namespace {
 
-constexpr std::array<std::string_view, 7> kInputs = {"embedding", "patch_embed", "stem",      "positions",
-                                                     "position",  "conv",        "mask_token"};
+constexpr std::array<std::string_view, 8> kInputs = {"embedding", "patch_embed", "stem",       "positions",
+                                                     "position",  "conv",        "mask_token", "sub_band"};
 
 std::vector<std::string_view> split(std::string_view name) {
   std::vector<std::string_view> parts;

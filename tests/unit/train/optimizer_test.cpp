@@ -181,6 +181,13 @@ TEST(ParameterDepth, CountsLayersOfEachTower) {
   EXPECT_EQ(found.at("log_scale"), Place(1, 0));
 }
 
+TEST(ParameterDepth, WhatTellsSubBandsApartIsAnInput) {
+  const at::Tensor some = at::zeros({1});
+  const auto depths = parameter_depths({{"audio.sub_band", some}, {"audio.blocks.0.mlp.down.weight", some}});
+  EXPECT_EQ(depths[0].depth, 0);
+  EXPECT_EQ(depths[1].depth, 1);
+}
+
 TEST(ParameterGroups, LowerLayersLearnMoreSlowly) {
   OptimizerConfig config;
   config.layer_decay = 0.5;
