@@ -100,6 +100,7 @@ std::vector<std::string> answers_in(Fusion& model, const Situation& seen, const 
 /// Adds up one pass over the questions.
 struct Tally {
   AnswerCount all;
+  VqaFigures people;
   CaptionFigures captions;
   std::map<std::string, AnswerCount> groups;
   std::map<std::string, double> weight;  ///< sums over the questions
@@ -165,6 +166,7 @@ Tally ask_all(Fusion& model, const AnswerData& data, const EvaluateOptions& opti
         figures.count += 1;
       };
       count(tally.all);
+      tally.people.add(record, said[i]);
       for (const std::string& tag : data.group_tags)
         if (const auto value = record.tags.find(tag); value != record.tags.end())
           count(tally.groups[tag + "=" + value->second]);
@@ -191,6 +193,8 @@ Json AnswerReport::to_json() const {
     json["captions"] = captions.captions;
   }
   if (blind.count > 0) json["blind_accuracy"] = blind.accuracy();
+  if (people.count > 0) json["vqa_accuracy"] = people.accuracy();
+  if (blind_people.count > 0) json["blind_vqa_accuracy"] = blind_people.accuracy();
   if (blind_captions.captions > 0) json["blind_caption_nats"] = blind_captions.mean_nats();
   if (agreement.count > 0) {
     json["image_only_accuracy"] = image_only.accuracy();
@@ -283,7 +287,8 @@ AnswerReport evaluate_answers(Fusion model, const AnswerData& data, const Evalua
                               bool blind) {
   model->eval();
   Tally seen = ask_all(model, data, options, Asked::kWithAll);
-  AnswerReport report{.all = seen.all, .captions = seen.captions, .groups = std::move(seen.groups)};
+  AnswerReport report{
+      .all = seen.all, .captions = seen.captions, .people = seen.people, .groups = std::move(seen.groups)};
   for (const auto& [name, sum] : seen.weight)
     report.modality_weight[name] = sum / static_cast<double>(seen.all.count);
   report.answers = std::move(seen.answers);
@@ -291,6 +296,7 @@ AnswerReport evaluate_answers(Fusion model, const AnswerData& data, const Evalua
   const Tally blinded = ask_all(model, data, options, Asked::kBlind);
   report.blind = blinded.all;
   report.blind_captions = blinded.captions;
+  report.blind_people = blinded.people;
   if (!model->config().captions) return report;
   Tally image = ask_all(model, data, options, Asked::kByImage);
   Tally caption = ask_all(model, data, options, Asked::kByCaption);

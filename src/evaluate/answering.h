@@ -15,6 +15,7 @@
 #include "evaluate/captioning.h"
 #include "evaluate/model_inputs.h"
 #include "evaluate/options.h"
+#include "evaluate/vqa_accuracy.h"
 #include "models/fusion/model.h"
 
 namespace fathom {
@@ -31,6 +32,7 @@ struct AnswerReport {
   AnswerCount blind;  ///< the same questions with every picture replaced by a grey one
   /// Of a model that generates, where records have captions and no question; `blind_captions` likewise.
   CaptionFigures captions, blind_captions;
+  VqaFigures people, blind_people;            ///< where several people have answered a question
   std::map<std::string, AnswerCount> groups;  ///< by "TAG=VALUE"
   /// Where the model reads captions: with the picture alone and with the caption alone, and how often the two
   /// agree (right counts agreements).
@@ -43,6 +45,7 @@ struct AnswerReport {
 
   /// {"task": "answers", "accuracy", "count", "caption_nats", "captions" (where there are some to foretell),
   /// "blind_accuracy", "blind_caption_nats" (where there are pictures),
+  /// "vqa_accuracy", "blind_vqa_accuracy" (where rows say what people answered),
   /// "image_only_accuracy", "caption_only_accuracy", "agreement" (where there are captions),
   /// "modality_weight": {NAME: share}, "groups": {NAME: {"accuracy", "count"}}}
   Json to_json() const;

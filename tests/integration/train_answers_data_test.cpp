@@ -25,8 +25,11 @@ class EvaluatedAsTrained : public AnswersRun {
     for (int i = 0; i < 60; ++i) {
       const char* answer = kColours[static_cast<size_t>(i) % 3].name;
       questions.push_back(Json::Object{{"question_id", i}, {"image_id", i}, {"question", "what colour?"}});
-      answers.push_back(
-          Json::Object{{"question_id", i}, {"image_id", i}, {"multiple_choice_answer", answer}});
+      const Json person = Json::Object{{"answer", answer}};
+      Json people = Json::array();
+      for (int j = 0; j < 3; ++j) people.push_back(person);
+      answers.push_back(Json::Object{
+          {"question_id", i}, {"image_id", i}, {"multiple_choice_answer", answer}, {"answers", people}});
       rows += fmt::format(R"({{"image":"{}.png","question":"what colour?","answer":"{}","fold":{}}})"
                           "\n",
                           i, answer, i % 4);
@@ -60,6 +63,9 @@ TEST_F(EvaluatedAsTrained, OnQuestionsWithAnswersInAnotherFile) {
   EXPECT_EQ(asked({"--data", folder_ / "vqa/../vqa/questions.json"}), part);
   EXPECT_EQ(asked({"--split", "all"}), 60);
   EXPECT_EQ(asked({"--limit", "3"}), 3);
+  const Json figures = parse_json(run_program({"eval", folder_ / "run", "--json"}).out, "eval");
+  EXPECT_NEAR(figures.at("vqa_accuracy").as_double(), figures.at("accuracy").as_double() * 2 / 3, 1e-9)
+      << "two of three people are left when one is left out";
   expect_failure(run_program({"eval", folder_ / "run", "--annotations", folder_ / "no.json"}), 1,
                  {"no.json"});
   ASSERT_EQ(run_program({"report", folder_ / "run"}).status, 0);
