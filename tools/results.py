@@ -11,6 +11,7 @@ processes may share one. Prints a Markdown table (mean, lowest to highest over t
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -32,8 +33,9 @@ class Table:
     data: tuple = ("data.train.path={data}",)  # settings that name it
     folds: list = None  # of (settings, eval options); None: seeds
     world: list = None  # arguments of `fathom data make scenes`
-    start: tuple = None  # (recipe, file, settings): trained once a seed, before the arms; {start} and {world} need one
-    one_start: bool = False  # once for all
+    start: tuple = None  # (recipe, file, settings): trained once a seed, before the arms; {start}, {starts} and {world} need one
+    one_start: bool = False  # once for all; {starts}, those of seeds 2 and 3, need more
+    start_arm: str = None  # what begins with the recipe's own model may be held against that: an arm of this name
     evals: list = field(default_factory=list)  # more options of `fathom eval`, one measurement each; figures "1:accuracy"
     trained: bool = False  # figures of training's own evaluation, in its precision, instead of `fathom eval`
     baselines: tuple = ()  # arms that the others are compared with
@@ -64,7 +66,8 @@ def both_gates(*settings):
 
 
 FUSIONS = {name: [f"model.fusion={name}"] for name in ("progressive", "concat_pooled", "concat_tokens", "question_only")}
-PUBLISHED_SWIN = ["model.vision.local_mixing=0", "model.vision.mlp_mixing=0", "model.vision.convolution_stem=false"]
+LESS_DROP = "model.vision.drop_path=0.2"  # what the recipe had before
+PUBLISHED_SWIN = [LESS_DROP, "model.vision.local_mixing=0", "model.vision.mlp_mixing=0", "model.vision.convolution_stem=false"]
 FLICKR_PICTURES = [f"model.vision.{setting}" for setting in (
     "image_size=160", "patch_size=4", "dim=96", "depths=[2,2,6,2]", "heads=[3,6,12,24]", "window=5")]
 GUESSES = ("concat_pooled", "question_only")
@@ -74,19 +77,23 @@ DIRECTIONS = ("t2i", "i2t", "i2a", "a2i", "t2a", "a2t")
 LATE = ["model.region=late", "contrastive.region_weight=0.3"]
 HARD = ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.group=2"]
 MASKED_START = ['init=[{{from="{start}",as="vision.*"}}]']
+SHORT = ["training.epochs=60", LESS_DROP]
 CONVOLUTIONS = ["model.vision.local_mixing=3", "model.vision.mlp_mixing=3", "model.vision.convolution_stem=true"]
 
 TABLES = {
     "flickr8k-convolved-parts": Table(  # as flickr8k-parts, upon a Swin with convolutions and with region scores at 0.3
         "flickr8k", ["mean"] + BOTH_WAYS,
-        {name: ["training.epochs=60", *settings] for name, settings in {
+        {name: [*SHORT, *settings] for name, settings in {
             "global": [], "late interaction": LATE, "hard negatives": LATE + HARD,
             "attention": ["model.region=attention", "contrastive.region_weight=0.3", *HARD],
             "masked start": LATE + HARD + MASKED_START}.items()} | {
             # At full length:
-            "all parts": LATE + HARD + MASKED_START, "longer": ["training.epochs=300"],
-            "captions": ["contrastive.caption_weight=0.2"], "deeper drop": ["model.vision.drop_path=0.4"]},
+            "all parts": [LESS_DROP, *LATE, *HARD, *MASKED_START], "longer": ["training.epochs=300", LESS_DROP],
+            "captions": ["contrastive.caption_weight=0.2", LESS_DROP]},
         file="flickr8k", start=("flickr8k-masked", "flickr8k", [setting.replace("vision.", "") for setting in CONVOLUTIONS]), baselines=("global",)),
+    "flickr8k-distilled": Table(  # taught by two of the recipe's own models; --seeds 1,4,5 leaves the teachers' seeds out
+        "flickr8k", ["mean"] + BOTH_WAYS, {"none": [], "taught": ["contrastive.distillation.teachers=[{starts}]"]},
+        file="flickr8k", start=("flickr8k", "flickr8k", []), start_arm="teachers", baselines=("none", "teachers")),
     "flickr8k": Table("flickr8k", [way.replace(".", "_") for way in BOTH_WAYS], file="flickr8k", trained=True),
     "flickr8k-parts": Table(  # hard negatives and the masked start beside late interaction; attention in its place
         "flickr8k", ["mean"] + BOTH_WAYS,
@@ -107,7 +114,7 @@ TABLES = {
         file="flickr8k", start=("flickr8k-masked", "flickr8k", []), baselines=("global",)),
     "flickr8k-gates": Table(  # which windows and tokens each block of both towers computes, at one density
         "flickr8k-gated", ["mean"] + BOTH_WAYS + ["density"],
-        {name: ["training.epochs=60", *settings] for name, settings in {
+        {name: [*SHORT, *settings] for name, settings in {
             "dense": both_gates("kind=none", "layer_density=[]"),
             "learned": [],
             "random": both_gates("kind=random"),
@@ -178,7 +185,7 @@ class Run:
     data: str
     settings: list
     eval_options: list
-    needs: str = ""  # the name of a run that must be done before
+    needs: tuple = ()  # the names of runs that must be done before
 
 
 class Runner:
@@ -188,6 +195,8 @@ class Runner:
         self.out.mkdir(parents=True, exist_ok=True)
         self.arms = [arm for arm in table.arms if not options.arms or arm in options.arms.split(",")]
         self.plan = list(self.runs())
+        if table.start_arm and any(run.arm == table.start_arm for run in self.plan):
+            self.arms.insert(0, table.start_arm)
 
     def fathom(self, *words, device=None, log=None):
         environment = dict(os.environ)
@@ -214,15 +223,24 @@ class Runner:
             variants = [(f"fold {i + 1}", *fold) for i, fold in enumerate(table.folds) if not numbers or str(i + 1) in numbers]
         else:
             variants = [(f"seed {seed}", [f"seed={seed}"], []) for seed in numbers or ("1", "2", "3")]
+        wanted = [setting for arm in self.arms for setting in table.arms[arm]]
+        starts = {variant: "start" if table.one_start else f"start, {variant}" for variant, _, _ in variants}
+        made = {}  # by name
+        if any("{start}" in setting for setting in wanted):
+            made = {starts[variant]: [] if table.one_start else settings for variant, settings, _ in variants}
+        elif any("{starts}" in setting for setting in wanted):
+            made = {f"start, seed {seed}": [f"seed={seed}"] for seed in (2, 3)}
+        for name, settings in made.items():
+            recipe, file, extra = table.start
+            yield Run(name, name.removeprefix("start, "), table.start_arm, recipe, str(data / file), extra + settings, [])
+        all_starts = ",".join(f'"{self.model(name)}"' for name in made)
         for variant, settings, eval_options in variants:
-            start = "start" if table.one_start else f"start, {variant}"
-            if not (table.one_start and variant != variants[0][0]) and \
-                    any("{start}" in setting for arm in self.arms for setting in table.arms[arm]):
-                recipe, file, extra = table.start
-                yield Run(start, variant, None, recipe, str(data / file), extra + ([] if table.one_start else settings), [])
             for arm in self.arms:
-                needs = start if any("{start}" in setting for setting in table.arms[arm]) else ""
-                extra = [setting.format(start=self.model(start), world=data) if table.start else setting for setting in table.arms[arm]]
+                own = table.arms[arm]
+                needs = (starts[variant],) if any("{start}" in setting for setting in own) else \
+                    tuple(made) if any("{starts}" in setting for setting in own) else ()
+                extra = [setting.format(start=self.model(starts[variant]), starts=all_starts, world=data) if table.start else setting
+                         for setting in own]
                 yield Run(f"{arm}, {variant}" if arm else variant, variant, arm, table.recipe, str(data / table.file),
                           extra + settings + options.set, eval_options, needs)
 
@@ -243,13 +261,15 @@ class Runner:
 
     def do_alone(self, run, device, folder):
         settings = [setting.format(data=run.data) for setting in self.table.data] + ["evaluation.every=0", *run.settings]
+        recipe = ROOT / "recipes" / f"{run.recipe}.toml"
+        made_of = {"recipe": hashlib.sha256(recipe.read_bytes()).hexdigest(), "settings": settings}
         kept = folder / "settings.json"
-        if kept.exists() and json.loads(kept.read_text()) != settings:
-            raise RuntimeError(f"{folder} is of other settings: choose another --out")
-        kept.write_text(json.dumps(settings))
+        if kept.exists() and json.loads(kept.read_text()) != made_of:
+            raise RuntimeError(f"{folder} is of another recipe or other settings: choose another --out")
+        kept.write_text(json.dumps(made_of))
         if self.is_done(run.name):
             return
-        self.fathom("train", str(ROOT / "recipes" / f"{run.recipe}.toml"), "--out", str(folder / "run"), "--resume",
+        self.fathom("train", str(recipe), "--out", str(folder / "run"), "--resume",
                     *[word for setting in settings for word in ("--set", setting)], device=device, log=folder / "train.log")
         (folder / "result.json").write_text(json.dumps(self.measure(run, device)))
 
@@ -272,12 +292,12 @@ class Runner:
                 while pending:
                     if self.options.deadline and time.monotonic() - self.begun > self.options.deadline:
                         return None
-                    ready = [run for run in pending if not run.needs or self.is_done(run.needs) and run.needs not in running]
+                    ready = [run for run in pending if all(self.is_done(name) and name not in running for name in run.needs)]
                     if ready:
                         pending.remove(ready[0])
                         running.add(ready[0].name)
                         return ready[0]
-                    if not any(run.needs in running for run in pending):
+                    if not any(name in running for run in pending for name in run.needs):
                         return None
                     changed.wait()
             return None

@@ -118,6 +118,14 @@ std::vector<std::string> model_parameter_names(const std::string& path) {
   return parameter_names(kind_of(record, path), path, record);
 }
 
+DualTowerConfig dual_tower_shape(const std::string& path) {
+  if (is_adapter_folder(path)) return dual_tower_shape(base_of(path));
+  const Json record = read_record(path);
+  if (const ModelKind kind = kind_of(record, path); kind != ModelKind::kDualTower)
+    fail(ErrorKind::kCheckpoint, "{} holds a {} model, not a dual tower", path, model_kind_name(kind));
+  return dual_tower_config(path, record);
+}
+
 torch::nn::Module& LoadedModel::module() {
   if (kind == ModelKind::kLanguage) return *language;
   if (kind == ModelKind::kSwin) return *vision;

@@ -63,6 +63,9 @@ ModelKind model_kind(const std::string& path);
 /// configuration alone: no weights are read. Errors (kCheckpoint): as `model_kind`; a broken configuration.
 std::vector<std::string> model_parameter_names(const std::string& path);
 
+/// The shape of the dual tower in `path`, likewise. Errors (kCheckpoint): the same; a model of another kind.
+DualTowerConfig dual_tower_shape(const std::string& path);
+
 /// A folder of adapters gives the model they belong to, with them added to its weights. Errors (kCheckpoint):
 /// as `model_kind`; weights whose names or shapes do not all match (they are listed); a tower
 /// whose own config.json contradicts fathom.json; adapters whose model is not where they say.

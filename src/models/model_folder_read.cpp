@@ -143,9 +143,13 @@ AudioEncoder read_audio(const std::string& folder, const LoadOptions& options) {
   return model;
 }
 
+DualTowerConfig dual_tower_config(const std::string& folder, const Json& record) {
+  return towers_config<DualTowerConfig>(record, path_in(folder, "fathom.json"), "dual tower");
+}
+
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options) {
   const std::string record_path = path_in(folder, "fathom.json");
-  const auto config = towers_config<DualTowerConfig>(record, record_path, "dual tower");
+  const DualTowerConfig config = dual_tower_config(folder, record);
   const auto text = EncoderFiles::open(path_in(folder, "text"), config.text.gate.adds_weights()),
              vision = EncoderFiles::open(path_in(folder, "vision"), config.vision.has_additions());
   const auto bridge = WeightFiles::open(path_in(folder, "fathom.safetensors"));

@@ -16,6 +16,8 @@ AudioEncoder read_audio(const std::string& folder, const LoadOptions& options);
 /// `record`: fathom.json's content, in which their shape stands; the towers' folders must not contradict it.
 /// Errors (kCheckpoint): as `load_model_folder`.
 DualTower read_dual_tower(const std::string& folder, const Json& record, const LoadOptions& options);
+/// The shape alone.
+DualTowerConfig dual_tower_config(const std::string& folder, const Json& record);
 Fusion read_fusion(const std::string& folder, const Json& record, const LoadOptions& options);
 Classifier read_classifier(const std::string& folder, const Json& record, const LoadOptions& options);
 

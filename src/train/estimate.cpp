@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "train/fp8_memory.h"
+#include "train/session_teachers.h"
 #include "train/task/contrastive_flops.h"
 #include "train/task/masked_token.h"
 
@@ -89,10 +90,20 @@ SampleCost cost_of_sample(const RecipeConfig& recipe) {
                                     .captions = recipe.data.pairing.captions_per_image,
                                     .tokens = recipe.data.inputs.text.max_tokens,
                                     .frames = model.audio_tower ? recipe.data.inputs.audio.max_frames() : 0};
-  return {parameter_count(model), contrastive_flops(model, recipe.contrastive, sample),
+  return {parameter_count(model),
+          contrastive_flops(model, recipe.contrastive, sample, teacher_shapes(recipe)),
           per_width * (static_cast<double>(sample.views) * kept_widths(model.vision, inside) +
                        static_cast<double>(sample.captions) * kept_widths(model.text, sample.tokens) +
                        (model.audio_tower ? kept_widths(model.audio, sample.frames) : 0))};
+}
+
+/// Weights of models that are learned from, and their copies.
+int64_t teacher_bytes(const RecipeConfig& recipe) {
+  if (recipe.task != TaskKind::kContrastive) return 0;
+  int64_t each = static_cast<int64_t>(c10::elementSize(parameter_type(recipe.precision))), sum = 0;
+  if (const auto type = copy_type(recipe.precision)) each += static_cast<int64_t>(c10::elementSize(*type));
+  for (const DualTowerConfig& teacher : teacher_shapes(recipe)) sum += each * parameter_count(teacher);
+  return sum;
 }
 
 }  // namespace
@@ -127,7 +138,7 @@ Estimate estimate_run(const RecipeConfig& recipe, int64_t batches_per_epoch, int
     fp8 = fp8_memory(recipe, micro, *products);
   if (const auto type = copy_type(recipe.precision); type && training.weight_copies)
     estimate.state_bytes += (cost.parameters - fp8.weights) * static_cast<int64_t>(c10::elementSize(*type));
-  estimate.state_bytes += 2 * fp8.weights;
+  estimate.state_bytes += 2 * fp8.weights + teacher_bytes(recipe);
   estimate.activation_bytes =
       static_cast<int64_t>(cost.activation_bytes * static_cast<double>(micro)) + fp8.activation_bytes;
   estimate.device_bytes = runtime.memory().total_bytes;

@@ -14,11 +14,22 @@ namespace fathom {
 namespace {
 
 /// Keys, or tables of keys.
-constexpr std::string_view kFixed[] = {"task",           "seed",          "training.batch_size",
-                                       "data.train",     "data.val",      "data.train_files",
-                                       "data.val_files", "tokenizer",     "model",
-                                       "lora.rank",      "lora.patterns", "data.chat",
-                                       "data.mix",       "data.mixing",   "data.pairing.questions_per_image"};
+constexpr std::string_view kFixed[] = {"task",
+                                       "seed",
+                                       "training.batch_size",
+                                       "data.train",
+                                       "data.val",
+                                       "data.train_files",
+                                       "data.val_files",
+                                       "tokenizer",
+                                       "model",
+                                       "lora.rank",
+                                       "lora.patterns",
+                                       "data.chat",
+                                       "data.mix",
+                                       "data.mixing",
+                                       "data.pairing.questions_per_image",
+                                       "contrastive.distillation.teachers"};
 
 bool is_fixed(std::string_view key) {
   return std::any_of(std::begin(kFixed), std::end(kFixed), [&](std::string_view fixed) {

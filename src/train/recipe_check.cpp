@@ -131,6 +131,17 @@ void check_mixing(const RecipeConfig& recipe) {
          recipe.training.batch_size == 1 ? "batch_size" : "micro_batch_size");
 }
 
+void check_distillation(const RecipeConfig& recipe) {
+  const DistillationConfig& config = recipe.contrastive.distillation;
+  for (const std::string& teacher : config.teachers)
+    require_path("contrastive.distillation.teachers", teacher);
+  if (!config.on()) return;
+  check_shared_targets(recipe, "distillation.teachers");
+  if (recipe.contrastive.soft_targets > 0)
+    fail(ErrorKind::kConfig,
+         "contrastive.soft_targets: not with contrastive.distillation, whose teachers give soft targets");
+}
+
 /// `keys`: where the model's keys stand.
 void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model,
                   const char* keys = "model.audio") {
@@ -148,6 +159,7 @@ void check_contrastive(const RecipeConfig& recipe) {
   check_hard_negatives(recipe);
   check_mixing(recipe);
   if (recipe.contrastive.soft_targets > 0) check_shared_targets(recipe, "soft_targets");
+  check_distillation(recipe);
   if (recipe.dual_tower.audio_tower) check_sounds(recipe.data.inputs.audio, recipe.dual_tower.audio);
   check_positions(recipe.dual_tower.text, recipe.data.inputs.text.max_tokens);
   if (recipe.contrastive.view_weight > 0 && recipe.data.pairing.views_per_image < 2)

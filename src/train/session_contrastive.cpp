@@ -6,6 +6,7 @@
 #include "models/narrowed.h"
 #include "train/session_model.h"
 #include "train/session_parts.h"
+#include "train/session_teachers.h"
 #include "train/task/contrastive.h"
 
 namespace fathom {
@@ -152,7 +153,8 @@ void open_contrastive(Session& session, const SessionPlace& place) {
           mark_ids(*tokenizer, {inputs.text.begin_token, inputs.text.end_token, inputs.text.mask_token}),
       .tokenizer_json = tokenizer->to_json(),
       .adapter_base = adapter_base_of(recipe),
-      .hard_negatives = hard_negatives};
+      .hard_negatives = hard_negatives,
+      .teachers = load_teachers(recipe, place, *tokenizer)};
   if (place.collective.rank() == 0) {
     std::shared_ptr<const Dataset> val = open_dataset(recipe.data.val);
     ModelInputs evaluated = inputs;

@@ -42,6 +42,15 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
                                                                    .mix_share = setup_.config.mix_share,
                                                                    .device = like.device()});
   }
+  if (!setup_.teachers.empty()) {
+    FATHOM_CHECK(!setup_.missing && !model.audio_tower,
+                 "[contrastive] expected a picture and a text in every sample, for teachers");
+    teachers_ = std::make_shared<Teachers>(std::move(setup_.teachers));
+    if (setup_.config.distillation.embedding_weight > 0) {
+      teacher_heads_ = TeacherHeads(model.embed_dim, teachers_->shapes());
+      place(*teacher_heads_);
+    }
+  }
   if (setup_.config.reversal > 0) {
     discriminator_ = ModalityDiscriminator(model.embed_dim, model.audio_tower ? 3 : 2);
     place(*discriminator_);
@@ -54,7 +63,8 @@ ContrastiveTask::ContrastiveTask(Setup setup) : setup_(std::move(setup)) {
       ContrastiveObjective::Setup{.model = setup_.model,
                                   .config = setup_.config,
                                   .discriminator = discriminator_,
-                                  .hard_negatives = setup_.hard_negatives});
+                                  .hard_negatives = setup_.hard_negatives,
+                                  .teachers = teachers_});
 }
 
 NamedParameters ContrastiveTask::parameters() const {
@@ -65,6 +75,7 @@ NamedParameters ContrastiveTask::parameters() const {
   if (view_head_) add("view_head.", *view_head_);
   if (word_head_) add("word_head.", *word_head_);
   if (location_head_) add("location_head.", *location_head_);
+  if (teacher_heads_) add("teacher_heads.", *teacher_heads_);
   if (discriminator_) add("discriminator.", *discriminator_);
   return all;
 }
@@ -202,11 +213,12 @@ void ContrastiveTask::apply_heads(const at::Tensor& region_NPD, const Rows& rows
   }
 }
 
-ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
+ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch, const std::vector<TaughtRows>* taught) {
   ContrastiveRows local{.owner_B = micro_batch.batch.index_B};
   std::vector<Modality> modalities{Modality::kImage, Modality::kText};
   if (setup_.model->config().audio_tower) modalities.push_back(Modality::kSound);
   MixedPictures mixed;
+  Rows pictures;
   for (const Modality modality : modalities) {
     const Rows rows = rows_of(micro_batch, modality);
     at::Tensor region_NPD;
@@ -214,8 +226,17 @@ ContrastiveRows ContrastiveTask::embed(const MicroBatch& micro_batch) {
     if (modality == Modality::kImage) {
       apply_heads(region_NPD, rows, micro_batch.batch, local);
       mixed = rows.mixed;
+      pictures = rows;
     }
     if (modality != Modality::kText) continue;
+    if (teachers_) {
+      local.taught =
+          taught ? *taught : teachers_->embed(pictures.input, rows.input, rows.length, rows.forward);
+      if (teacher_heads_)
+        local.taught_loss_B = teacher_heads_->loss(local.of(Modality::kImage).side.whole_ND,
+                                                   local.of(Modality::kText).side.whole_ND, local.taught,
+                                                   local.owner_B.size(0));
+    }
     local.caption_M = caption_ids(rows.input, rows.length);
     if (rows.place_N.defined()) {  // what no caption has, where there is none
       const at::Tensor none_M = at::full({rows.total}, kNobody, local.caption_M.options());
@@ -251,9 +272,9 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
   micro_batches.front().forward.scaled(loss).backward();
 
   std::vector<int64_t> row(learned.size(), 0);
-  for (const MicroBatch& micro_batch : micro_batches) {
-    if (&micro_batch == &micro_batches.back()) step.expect_last_backward();
-    ContrastiveRows part = embed(micro_batch);
+  for (size_t m = 0; m < micro_batches.size(); ++m) {
+    if (m + 1 == micro_batches.size()) step.expect_last_backward();
+    ContrastiveRows part = embed(micro_batches[m], &parts[m].taught);
     const std::vector<at::Tensor*> outputs_of_part = part.learned();
     std::vector<at::Tensor> outputs, gradients;
     for (size_t i = 0; i < learned.size(); ++i) {
@@ -324,7 +345,8 @@ double ContrastiveTask::flops_per_sample() const {
                            {.views = setup_.views_per_image,
                             .captions = setup_.captions_per_image,
                             .tokens = setup_.num_tokens,
-                            .frames = setup_.num_frames});
+                            .frames = setup_.num_frames},
+                           teachers_ ? teachers_->shapes() : std::vector<DualTowerConfig>{});
 }
 
 }  // namespace fathom

@@ -11,6 +11,7 @@
 #include "train/task.h"
 #include "train/task/contrastive_config.h"
 #include "train/task/contrastive_objective.h"
+#include "train/task/distillation.h"
 #include "train/task/hard_negatives.h"
 #include "train/task/location_head.h"
 #include "train/task/modality_discriminator.h"
@@ -40,6 +41,9 @@ namespace fathom {
 /// With `mixup`, in training each picture is mixed with another of its micro-batch (picture_mixing.h). Its
 /// pairs with texts and the words that it is to name then are those of both, in their shares; its views are
 /// views of one mixture, and its regions lie where they did. REQUIRES that no sample lacks a modality.
+///
+/// With teachers, a part of every target is what they find similar, and embeddings learn to foretell theirs
+/// through heads that are thrown away after training (distillation.h). REQUIRES two towers and the same.
 class ContrastiveTask : public Task {
  public:
   struct Setup {
@@ -55,6 +59,7 @@ class ContrastiveTask : public Task {
     std::string tokenizer_json;
     std::string adapter_base = {};  ///< keep adapters alone, of this model; empty: whole models
     std::shared_ptr<HardNegatives> hard_negatives;  ///< may be null; also the hook of the loader's order
+    std::vector<DualTower> teachers = {};           ///< those of `config.distillation`, on the model's device
     std::function<Metrics(DualTower)> evaluate;     ///< may be empty
     /// Centres for the model as it is (evaluate/modality_centres.h), with which it is evaluated and saved
     /// where its modalities are centred; empty: those of the origin, as in training.
@@ -83,7 +88,8 @@ class ContrastiveTask : public Task {
   /// The model with the centres that it is used with. Measured once for the weights of a step.
   CentresInUse centred();
 
-  ContrastiveRows embed(const MicroBatch& micro_batch);
+  /// `taught`: what teachers have made of the micro-batch before; null: they are asked.
+  ContrastiveRows embed(const MicroBatch& micro_batch, const std::vector<TaughtRows>* taught = nullptr);
   Rows rows_of(const MicroBatch& micro_batch, Modality modality) const;
   ModalityRows encode(const Rows& rows, Modality modality, at::Tensor* region_NPD);
   /// What training alone asks of pictures, by their regions.
@@ -97,6 +103,8 @@ class ContrastiveTask : public Task {
   LocationHead location_head_{nullptr};
   std::unique_ptr<PictureMixing> mixing_;  ///< with mixup
   ModalityDiscriminator discriminator_{nullptr};
+  std::shared_ptr<Teachers> teachers_;  ///< null: none
+  TeacherHeads teacher_heads_{nullptr};
   std::vector<at::Tensor> measured_centres_;  ///< empty: not since the last step
   std::unique_ptr<ContrastiveObjective> objective_;
 };

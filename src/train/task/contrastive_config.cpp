@@ -62,6 +62,7 @@ void ContrastiveConfig::fields(Fields& f) {
     "in the batch; 0 for none",
     {.low = 0});
   f.group("hard_negatives", hard_negatives, "which negatives meet, and what each weighs");
+  f.group("distillation", distillation, "other dual towers to learn from");
 }
 
 }  // namespace fathom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/config.h"
+#include "train/task/distillation.h"
 #include "train/task/hard_negatives.h"
 
 namespace fathom {
@@ -38,6 +39,7 @@ struct ContrastiveConfig {
   double reversal = 0.0;
   double consistency = 0.0;
   HardNegativeConfig hard_negatives;
+  DistillationConfig distillation;
 
   void fields(Fields& f);
 };

@@ -22,15 +22,25 @@ int64_t head_products(const DualTowerConfig& model, const ContrastiveConfig& con
   return sample.views * a_view + told_apart;
 }
 
+/// Of the pictures and texts of a sample, forward.
+int64_t tower_flops(const DualTowerConfig& model, const ContrastiveSample& sample) {
+  const int64_t image = forward_flops(model, 1, 0);
+  const int64_t text = forward_flops(model, 1, sample.tokens) - image;
+  return sample.views * image + sample.captions * text;
+}
+
 }  // namespace
 
 double contrastive_flops(const DualTowerConfig& model, const ContrastiveConfig& config,
-                         const ContrastiveSample& sample) {
-  const int64_t image = forward_flops(model, 1, 0);
-  const int64_t text = forward_flops(model, 1, sample.tokens) - image;
-  return 3.0 *
-         static_cast<double>(sample.views * image + sample.captions * text +
-                             sound_flops(model, 1, sample.frames) + 2 * head_products(model, config, sample));
+                         const ContrastiveSample& sample, const std::vector<DualTowerConfig>& teachers) {
+  int64_t products = head_products(model, config, sample), taught = 0;
+  for (const DualTowerConfig& teacher : teachers) {
+    taught += tower_flops(teacher, sample);
+    if (config.distillation.embedding_weight > 0)
+      products += (sample.views + sample.captions) * model.embed_dim * teacher.embed_dim;
+  }
+  const int64_t learned = tower_flops(model, sample) + sound_flops(model, 1, sample.frames) + 2 * products;
+  return 3.0 * static_cast<double>(learned) + static_cast<double>(taught);
 }
 
 }  // namespace fathom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "models/dual_tower/config.h"
 #include "train/task/contrastive_config.h"
@@ -16,9 +17,9 @@ struct ContrastiveSample {
   int64_t frames = 0;  ///< of a sound
 };
 
-/// Floating-point operations of a training step over one sample: towers, projections, and the heads of
-/// training alone that `config` asks for. Without the scores of pairs.
+/// Floating-point operations of a training step over one sample: towers, projections, the heads of
+/// training alone that `config` asks for, and what teachers compute. Without the scores of pairs.
 double contrastive_flops(const DualTowerConfig& model, const ContrastiveConfig& config,
-                         const ContrastiveSample& sample);
+                         const ContrastiveSample& sample, const std::vector<DualTowerConfig>& teachers);
 
 }  // namespace fathom

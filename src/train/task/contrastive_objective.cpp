@@ -53,7 +53,7 @@ std::vector<at::Tensor*> ContrastiveRows::learned() {
   for (ModalityRows& rows : modalities)
     for (at::Tensor PairSide::*member : {&PairSide::whole_ND, &PairSide::key_NSD, &PairSide::value_NSD})
       tensors.push_back(&(rows.side.*member));
-  tensors.insert(tensors.end(), {&view_VD, &word_loss_V, &location_loss_V});
+  tensors.insert(tensors.end(), {&view_VD, &word_loss_V, &location_loss_V, &taught_loss_B});
   return tensors;
 }
 
@@ -67,6 +67,7 @@ ContrastiveRows ContrastiveRows::join(const std::vector<ContrastiveRows>& parts)
   ContrastiveRows whole{.view_VD = cat([](const auto& part) { return part.view_VD; }),
                         .word_loss_V = cat([](const auto& part) { return part.word_loss_V; }),
                         .location_loss_V = cat([](const auto& part) { return part.location_loss_V; }),
+                        .taught_loss_B = cat([](const auto& part) { return part.taught_loss_B; }),
                         .owner_B = cat([](const auto& part) { return part.owner_B; }),
                         .caption_M = cat([](const auto& part) { return part.caption_M; }),
                         .mixed = {.share_B = cat([](const auto& part) { return part.mixed.share_B; }),
@@ -80,6 +81,9 @@ ContrastiveRows ContrastiveRows::join(const std::vector<ContrastiveRows>& parts)
          .side = join_sides(sides),
          .present_B = cat([m](const auto& part) { return part.modalities[m].present_B; })});
   }
+  for (size_t k = 0; k < parts.front().taught.size(); ++k)
+    whole.taught.push_back({.image_ND = cat([k](const auto& part) { return part.taught[k].image_ND; }),
+                            .text_MD = cat([k](const auto& part) { return part.taught[k].text_MD; })});
   return whole;
 }
 
@@ -104,6 +108,9 @@ ContrastiveObjective::Gathered ContrastiveObjective::gather(const ContrastiveRow
     all.mixed = {.share_B = collective.all_gather(local.mixed.share_B),
                  .owner_B = collective.all_gather(local.mixed.owner_B),
                  .caption_M = collective.all_gather(local.mixed.caption_M)};
+  if (setup_.config.distillation.share == 0) return all;
+  for (const auto& [image_ND, text_MD] : local.taught)
+    all.taught.push_back({collective.all_gather(image_ND), collective.all_gather(text_MD)});
   return all;
 }
 
@@ -188,7 +195,19 @@ ContrastiveObjective::Labels ContrastiveObjective::label(const ContrastiveRows& 
   }
   if (local.mixed.defined()) share_out(labels, local, all, kind);
   if (setup_.config.soft_targets > 0) soften(labels, all, kind, collective);
+  if (setup_.teachers && setup_.config.distillation.share > 0) {
+    const double temperature = setup_.config.distillation.temperature;
+    const auto picture = &TaughtRows::image_ND, text = &TaughtRows::text_MD;
+    labels.forward.soft_RC = setup_.teachers->judge(local.taught, picture, all.taught, text, temperature);
+    labels.backward.soft_RC = setup_.teachers->judge(local.taught, text, all.taught, picture, temperature);
+  }
   return labels;
+}
+
+SoftShare ContrastiveObjective::soft_share() const {
+  const DistillationConfig& distillation = setup_.config.distillation;
+  if (setup_.teachers) return {.share = distillation.share, .temperature = distillation.temperature};
+  return {.share = setup_.config.soft_targets};
 }
 
 at::Tensor ContrastiveObjective::pair_loss(const Similarities& similarities, const Labels& labels,
@@ -197,7 +216,7 @@ at::Tensor ContrastiveObjective::pair_loss(const Similarities& similarities, con
     at::Tensor logits_RC = similarity_RC * calibration.scale;
     if (calibration.bias.defined()) logits_RC = logits_RC + calibration.bias;
     if (setup_.config.loss == ContrastiveLoss::kSigmoid) return pairwise_sigmoid(logits_RC, targets.own);
-    return targets.info_nce(logits_RC, setup_.config.label_smoothing, setup_.config.soft_targets);
+    return targets.info_nce(logits_RC, setup_.config.label_smoothing, soft_share());
   };
   const at::Tensor forward = labels.first.divide(loss(similarities.forward, labels.forward));
   if (setup_.config.loss == ContrastiveLoss::kSigmoid) return forward;
@@ -327,6 +346,9 @@ at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepCo
   if (local.location_loss_V.defined())
     add(config.localization *
         mean_of_views(local.location_loss_V, local, all.of(Modality::kImage).present_B, all.samples()));
+  if (local.taught_loss_B.defined())
+    add(config.distillation.embedding_weight *
+        count_rows({}, all.samples(), 1).divide(local.taught_loss_B.sum()));
   if (setup_.discriminator) add(config.reversal * adversarial_loss(local, all, step));
   if (setup_.hard_negatives)
     setup_.hard_negatives->observe(all.owner_B, all.of(Modality::kText).side.whole_ND);

@@ -11,6 +11,7 @@
 #include "train/losses/contrastive_losses.h"
 #include "train/task.h"
 #include "train/task/contrastive_config.h"
+#include "train/task/distillation.h"
 #include "train/task/hard_negatives.h"
 #include "train/task/modality_discriminator.h"
 #include "train/task/pair_targets.h"
@@ -36,6 +37,8 @@ struct ContrastiveRows {
   at::Tensor view_VD;                    ///< for the contrast among views; undefined without it
   at::Tensor word_loss_V;                ///< of each view's naming of words; undefined without it
   at::Tensor location_loss_V;            ///< of each view's localization; undefined without it
+  std::vector<TaughtRows> taught;        ///< of each teacher; empty without any
+  at::Tensor taught_loss_B;              ///< of each sample's embeddings beside theirs; undefined without it
   at::Tensor owner_B;    ///< int64: position of each sample in its data set; equal ones are one sample
   at::Tensor caption_M;  ///< int64 hashes of the texts
   MixedIn mixed;         ///< what pictures have of others; undefined where none are mixed
@@ -66,7 +69,8 @@ struct ContrastiveRows {
 ///
 /// Where pictures are mixed, their pairs with texts have targets in shares, and views of two pictures that
 /// are mixed with each other are not held against each other; with `soft_targets`, so much of every target is
-/// given by how alike texts are (pair_targets.h). Both are for two towers and InfoNCE.
+/// given by how alike texts are (pair_targets.h), or, with teachers, by what these find alike, and embeddings
+/// are compared with theirs (distillation.h). All are for two towers and InfoNCE.
 class ContrastiveObjective {
  public:
   struct Setup {
@@ -74,6 +78,7 @@ class ContrastiveObjective {
     ContrastiveConfig config;
     ModalityDiscriminator discriminator{nullptr};        ///< set where config.reversal is not 0
     std::shared_ptr<HardNegatives> hard_negatives = {};  ///< may be null
+    std::shared_ptr<const Teachers> teachers = {};       ///< set where there is something to learn of them
   };
   explicit ContrastiveObjective(Setup setup) : setup_(std::move(setup)) {}
 
@@ -104,6 +109,8 @@ class ContrastiveObjective {
                Collective& collective) const;
   void share_out(Labels& labels, const ContrastiveRows& local, const Gathered& all, const Kind& kind) const;
   void soften(Labels& labels, const Gathered& all, const Kind& kind, Collective& collective) const;
+  /// What is known of pairs beside their labels.
+  SoftShare soft_share() const;
   PairLabels label(const ContrastiveRows& rows, const ContrastiveRows& columns, Modality row,
                    Modality column) const;
   at::Tensor pair_loss(const Similarities& similarities, const Labels& labels,

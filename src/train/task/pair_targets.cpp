@@ -49,10 +49,14 @@ void PairTargets::share_among_rows(const at::Tensor& share_C) {
   mixed_in.target_RC = other_RC / sum_R1;
 }
 
-at::Tensor PairTargets::info_nce(const at::Tensor& logits_RC, double label_smoothing, double soft) const {
+at::Tensor PairTargets::info_nce(const at::Tensor& logits_RC, double label_smoothing,
+                                 const SoftShare& soft) const {
   at::Tensor loss = fathom::info_nce(logits_RC, own, label_smoothing);
   if (mixed_in.positive_RC.defined()) loss = loss + fathom::info_nce(logits_RC, mixed_in, label_smoothing);
-  return soft_RC.defined() ? (1 - soft) * loss + soft * soft_cross_entropy(logits_RC, soft_RC) : loss;
+  if (!soft_RC.defined()) return loss;
+  const double squared = soft.temperature * soft.temperature;
+  const at::Tensor softened_RC = soft.temperature == 1 ? logits_RC : logits_RC / soft.temperature;
+  return (1 - soft.share) * loss + soft.share * squared * soft_cross_entropy(softened_RC, soft_RC);
 }
 
 at::Tensor sample_means(const at::Tensor& embedding_RD, int64_t samples) {

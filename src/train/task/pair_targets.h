@@ -26,6 +26,14 @@ constexpr int64_t kNobody = std::numeric_limits<int64_t>::min();
 MixedIn note_mixture(const at::Tensor& share_B, const at::Tensor& partner_B, const at::Tensor& owner_B,
                      const at::Tensor& caption_M);
 
+/// How much of a loss is cross-entropy with soft targets, whose logits are divided by `temperature`. So are
+/// their gradients, twice; what they weigh does not change (Hinton et al., "Distilling the knowledge in a
+/// neural network", 2015).
+struct SoftShare {
+  double share = 0.0;
+  double temperature = 1.0;
+};
+
 struct PairTargets {
   PairLabels own;       ///< by the samples that rows and columns are of
   PairLabels mixed_in;  ///< by the sample mixed into a picture instead of the picture's own; may be undefined
@@ -39,7 +47,7 @@ struct PairTargets {
   void share_among_rows(const at::Tensor& share_C);
 
   /// Σ over rows of InfoNCE, of which `soft` is cross-entropy with `soft_RC`.
-  at::Tensor info_nce(const at::Tensor& logits_RC, double label_smoothing, double soft) const;
+  at::Tensor info_nce(const at::Tensor& logits_RC, double label_smoothing, const SoftShare& soft) const;
 };
 
 /// Rows of samples, each a distribution over samples.
