@@ -161,15 +161,21 @@ Two rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Ten
   return {grad_x, sum_of_parts(partial, at::kFloat)};
 }
 
-/// Of what was used in the forward pass (counted_rows.cpp).
-Three attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
-                         const at::Tensor& sums, int64_t heads, int64_t kv_heads, const at::Tensor& place,
+/// By cuDNN where the forward pass was (counted_rows.cpp) and it has a backward pass, else by LibTorch's
+/// flash attention, whose sums lie head by head.
+Three attention_backward(const at::Tensor& grad_in, const at::Tensor& qkv, const at::Tensor& y,
+                         const at::Tensor& sums_in, int64_t heads, int64_t kv_heads, const at::Tensor& place,
                          const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const int64_t rows = qkv.size(0), tokens = rows_of(place, start).tokens;
-  if (sums.dim() == 3)
-    return ragged_attention_backward({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens},
-                                     grad.contiguous(), y, sums);
+  const auto grad = grad_in.contiguous();
+  at::Tensor sums = sums_in;
+  if (sums.dim() == 3) {
+    if (auto made = ragged_attention_backward({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens},
+                                              grad, y, sums))
+      return *std::move(made);
+    sums = sums.squeeze(2).t().contiguous();
+  }
   const auto all = qkv.view({rows, heads + 2 * kv_heads, -1});
   const auto by_head = [&](const at::Tensor& x) { return x.view({rows, heads, -1}); };
   // Of what it takes beside: the states of random numbers, for dropout alone.

@@ -1,5 +1,6 @@
 #include "cuda/ragged_attention.h"
 
+#include <ATen/Context.h>
 #include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/cudnn/Handle.h>
 #include <ATen/ops/empty.h>
@@ -15,6 +16,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -50,14 +52,20 @@ constexpr std::pair<Name, Layout> kLayouts[] = {
     {kOutput, kOfOutput},    {kSums, kOfSums},      {kGrad, kOfOutput},
     {kGradQuery, kOfOutput}, {kGradKey, kOfOutput}, {kGradValue, kOfOutput}};
 
+enum class Pass {
+  kForward,
+  kBackward,
+  kRepeatableBackward,  ///< the same bits in every run: slower, in a workspace that grows with tokens²
+};
+
 /// What a graph depends on. The count of rows is read on the device; `tokens`, which bounds a sequence, is
 /// rounded up so that prompts of many lengths share a graph.
 struct Key {
   int64_t sequences, heads, tokens, size;
   at::ScalarType type;
   c10::DeviceIndex device;
-  bool backward;
-  auto tied() const { return std::tuple(sequences, heads, tokens, size, type, device, backward); }
+  Pass pass;
+  auto tied() const { return std::tuple(sequences, heads, tokens, size, type, device, pass); }
   bool operator<(const Key& other) const { return tied() < other.tied(); }
 };
 
@@ -74,10 +82,10 @@ class GraphMaker {
 
   /// Null where cuDNN has no kernel for it.
   std::unique_ptr<Graph> make() {
-    if (key_.backward)
-      add_backward();
-    else
+    if (key_.pass == Pass::kForward)
       add_forward();
+    else
+      add_backward();
     const cudnnHandle_t handle = at::native::getCudnnHandle();
     const auto bad = [](const fe::error_t& status) { return status.is_bad(); };
     if (bad(graph_->validate()) || bad(graph_->build_operation_graph(handle)) ||
@@ -142,6 +150,7 @@ class GraphMaker {
   void add_backward() {
     auto sums = graph_->tensor(fe::graph::Tensor_attributes().set_name("sums"));
     lay_out_sums(sums);
+    const bool repeatable = key_.pass == Pass::kRepeatableBackward;
     const auto grads = graph_->sdpa_backward(rows(kQuery, "query", true), rows(kKey, "key", true),
                                              rows(kValue, "value", true), rows(kOutput, "output", false),
                                              rows(kGrad, "grad", false), sums,
@@ -151,7 +160,8 @@ class GraphMaker {
                                                  .set_causal_mask(true)
                                                  .set_padding_mask(true)
                                                  .set_seq_len_q(query_length_)
-                                                 .set_seq_len_kv(key_length_));
+                                                 .set_seq_len_kv(key_length_)
+                                                 .set_deterministic_algorithm(repeatable));
     const Name names[] = {kGradQuery, kGradKey, kGradValue};
     for (size_t i = 0; i < grads.size(); ++i) {
       grads[i]->set_output(true);
@@ -164,15 +174,35 @@ class GraphMaker {
   TensorPointer query_length_, key_length_;
 };
 
-/// The graph of `key`, made once a thread; null where cuDNN has none.
-const Graph* graph_of(const Key& key) {
-  thread_local std::map<Key, std::unique_ptr<Graph>> graphs;
-  const auto found = graphs.find(key);
-  if (found != graphs.end()) return found->second.get();
-  return graphs.emplace(key, GraphMaker(key).make()).first->second.get();
-}
+/// Graphs of all threads, each made when it is first asked for. Plans may not run in several threads at a
+/// time, even with a handle each (github.com/pytorch/pytorch/pull/103939), so a lock is held for a launch.
+class Graphs {
+ public:
+  /// Never destroyed: at the program's end cuDNN may be gone before.
+  static Graphs& of_process() {
+    static Graphs& graphs = *new Graphs;
+    return graphs;
+  }
 
-Key key_of(const RaggedRows& rows, bool backward) {
+  /// Null where cuDNN has none.
+  const Graph* find(const Key& key) {
+    const std::lock_guard lock(mutex_);
+    const auto found = graphs_.find(key);
+    if (found != graphs_.end()) return found->second.get();
+    return graphs_.emplace(key, GraphMaker(key).make()).first->second.get();
+  }
+  fe::error_t launch(const Graph& graph, std::unordered_map<int64_t, void*>& pointers, void* workspace) {
+    const cudnnHandle_t handle = at::native::getCudnnHandle();
+    const std::lock_guard lock(mutex_);
+    return graph.execute(handle, pointers, workspace);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<Key, std::unique_ptr<Graph>> graphs_;
+};
+
+Key key_of(const RaggedRows& rows, Pass pass) {
   return {.sequences = rows.start.numel() - 1,
           .heads = rows.heads,
           .tokens =
@@ -180,7 +210,7 @@ Key key_of(const RaggedRows& rows, bool backward) {
           .size = rows.qkv.size(1) / (3 * rows.heads),
           .type = rows.qkv.scalar_type(),
           .device = rows.qkv.device().index(),
-          .backward = backward};
+          .pass = pass};
 }
 
 /// Runs a graph of these rows. `pointers`: to what it takes beside queries, keys, values and counts.
@@ -203,7 +233,7 @@ void run(const Graph& graph, const RaggedRows& rows, std::unordered_map<int64_t,
   int64_t workspace_bytes = 0;
   FATHOM_CHECK(graph.get_workspace_size(workspace_bytes).is_good(), "[ragged_attention] cuDNN has no plan");
   const auto workspace = at::empty({workspace_bytes}, rows.start.options().dtype(at::kByte));
-  auto status = graph.execute(at::native::getCudnnHandle(), pointers, workspace.data_ptr());
+  auto status = Graphs::of_process().launch(graph, pointers, workspace.data_ptr());
   FATHOM_CHECK(status.is_good(), "[ragged_attention] cuDNN: {}", status.get_message());
 }
 
@@ -221,8 +251,8 @@ bool fits(const RaggedRows& rows) {
 
 std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows) {
   if (!fits(rows)) return std::nullopt;
-  const Graph* graph = graph_of(key_of(rows, false));
-  if (graph == nullptr || graph_of(key_of(rows, true)) == nullptr) return std::nullopt;
+  const Graph* graph = Graphs::of_process().find(key_of(rows, Pass::kForward));
+  if (graph == nullptr) return std::nullopt;
   const int64_t count = rows.qkv.size(0);
   const auto y = at::empty({count, rows.qkv.size(1) / 3}, rows.qkv.options()),
              sums = at::empty({count, rows.heads, 1}, rows.qkv.options().dtype(at::kFloat));
@@ -230,14 +260,15 @@ std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedR
   return std::tuple(y, sums);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> ragged_attention_backward(const RaggedRows& rows,
-                                                                         const at::Tensor& grad,
-                                                                         const at::Tensor& y,
-                                                                         const at::Tensor& sums) {
-  const Graph* graph = graph_of(key_of(rows, true));
-  FATHOM_CHECK(graph != nullptr && grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() &&
-                   sums.size(0) == rows.qkv.size(0),
-               "[ragged_attention] expected dense rows of a pass by cuDNN");
+std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
+    const RaggedRows& rows, const at::Tensor& grad, const at::Tensor& y, const at::Tensor& sums) {
+  const Pass pass =
+      at::globalContext().deterministicAlgorithms() ? Pass::kRepeatableBackward : Pass::kBackward;
+  const Graph* graph = Graphs::of_process().find(key_of(rows, pass));
+  if (graph == nullptr) return std::nullopt;
+  FATHOM_CHECK(
+      grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() && sums.size(0) == rows.qkv.size(0),
+      "[ragged_attention] expected dense rows of a pass by cuDNN");
   const int64_t count = rows.qkv.size(0), size = rows.qkv.size(1) / (3 * rows.heads);
   const auto room = [&] { return at::empty({count, rows.heads, size}, rows.qkv.options()); };
   auto grad_q = room(), grad_k = room(), grad_v = room();
@@ -248,7 +279,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ragged_attention_backward(const R
        {kGradQuery, grad_q.data_ptr()},
        {kGradKey, grad_k.data_ptr()},
        {kGradValue, grad_v.data_ptr()}});
-  return {grad_q, grad_k, grad_v};
+  return std::tuple(grad_q, grad_k, grad_v);
 }
 
 }  // namespace fathom::cuda

@@ -17,14 +17,14 @@ struct RaggedRows {
   int64_t tokens;    ///< that a sequence may have
 };
 
-/// [rows, heads · E], and what the backward pass wants, float32 [rows, heads, 1]. Rows that are not in use
-/// hold anything. Nothing where cuDNN does not take these both ways: the caller has another way.
+/// [rows, heads · E], and the logarithm of each row's sum of exponentials, float32 [rows, heads, 1]. Rows
+/// that are not in use hold anything. Nothing where cuDNN does not take these: the caller has another way.
 std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows);
 
-/// Of queries, keys and values, [rows, heads, E] each, dense.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> ragged_attention_backward(const RaggedRows& rows,
-                                                                         const at::Tensor& grad,
-                                                                         const at::Tensor& y,
-                                                                         const at::Tensor& sums);
+/// Of queries, keys and values, [rows, heads, E] each, dense. `y` and `sums`: what `ragged_attention` made.
+/// The same in every run where LibTorch is told to use deterministic algorithms
+/// (`at::globalContext().setDeterministicAlgorithms`). Nothing where cuDNN has no such pass.
+std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
+    const RaggedRows& rows, const at::Tensor& grad, const at::Tensor& y, const at::Tensor& sums);
 
 }  // namespace fathom::cuda

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "cuda_fixture.h"
@@ -57,6 +58,79 @@ TEST_F(CudaRaggedAttention, IsThatOfEachSequence) {
               << c10::toString(type) << ", heads of " << size << ", lengths " << at::IntArrayRef(lengths)
               << ", part " << i;
       }
+}
+
+/// Sequences with a share of their tokens each, on a device.
+struct Case {
+  int64_t heads = 8;
+  at::Tensor qkv, grad, active;
+
+  static Case on(at::Device device) {
+    const int64_t sequences = 4, tokens = 1024, size = 64;
+    const auto options = at::TensorOptions(device).dtype(at::kBFloat16);
+    Case made{.active = at::rand({sequences, tokens}) < 0.4};
+    made.qkv = at::randn({sequences * tokens, 3 * made.heads * size}, options);
+    made.grad = at::randn({sequences * tokens, made.heads * size}, options);
+    return made;
+  }
+  std::vector<at::Tensor> run() const { return attended(qkv, grad, active, heads); }
+};
+
+/// LibTorch's switch, for as long as this lives.
+struct Deterministic {
+  Deterministic() { at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false); }
+  ~Deterministic() { at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false); }
+};
+
+TEST_F(CudaRaggedAttention, IsTheSameInEveryRunWhereItMustBe) {
+  at::manual_seed(62);
+  const Case of = Case::on(device_);
+  const auto any = of.run();
+  const Deterministic deterministic;
+  const auto first = of.run();
+  for (size_t i = 0; i < any.size(); ++i) EXPECT_LT(relative_error(first[i], any[i]), 3e-2) << "part " << i;
+  for (int again = 0; again < 5; ++again) {
+    const auto next = of.run();
+    for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(next[i], first[i])) << "part " << i;
+  }
+}
+
+/// Which takes the backward pass where cuDNN has a forward pass alone.
+TEST_F(CudaRaggedAttention, SumsAreThoseOfFlashAttention) {
+  at::manual_seed(64);
+  const Case of = Case::on(device_);
+  auto counts = at::zeros({3}, of.qkv.options().dtype(at::kDouble));
+  const CountedRows rows = kernels::chosen_rows({.active_BT = of.active.to(device_)}, &counts).first;
+  const kernels::HeadLayout layout = {of.heads, of.heads};
+  const auto [y, sums] = kernels::counted_attention(of.qkv, layout, rows);
+  if (sums.dim() != 3) GTEST_SKIP() << "not by cuDNN here";
+  const auto expected = kernels::counted_attention_backward(of.grad, of.qkv, y, sums, layout, rows),
+             got = kernels::counted_attention_backward(of.grad, of.qkv, y, sums.squeeze(2).t().contiguous(),
+                                                       layout, rows);
+  const int64_t used = rows.start_S1[-1].item<int64_t>();
+  const auto error = [&](const at::Tensor& a, const at::Tensor& b) {
+    return relative_error(a.narrow(0, 0, used), b.narrow(0, 0, used));
+  };
+  EXPECT_LT(error(got.q, expected.q), 2e-2);
+  EXPECT_LT(error(got.k, expected.k), 2e-2);
+  EXPECT_LT(error(got.v, expected.v), 2e-2);
+}
+
+/// All of them with the same plans.
+TEST_F(CudaRaggedAttention, RunsInSeveralThreads) {
+  at::manual_seed(63);
+  const Case of = Case::on(device_);
+  const auto expected = of.run();
+  std::vector<std::vector<at::Tensor>> made(4);
+  std::vector<std::thread> threads;
+  for (auto& results : made)
+    threads.emplace_back([&of, &results] {
+      for (int again = 0; again < 20; ++again) results = of.run();
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& results : made)
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_LT(relative_error(results[i], expected[i]), 2e-2) << "part " << i;
 }
 
 }  // namespace
