@@ -1,5 +1,6 @@
 // fathom doctor [--json]: what works on this machine and what is missing.
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 #include <torch/version.h>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "base/version.h"
+#include "cli/card_gaps.h"
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "kernels/fp8_tiles.h"
@@ -44,37 +46,32 @@ Json describe_devices(const CudaAvailability& cuda) {
   return devices;
 }
 
-/// Whether a Swin's usual windows, of 7 with a shift, have their kernels in training too.
+/// Whether a Swin's usual windows, of 7 with a shift, have their kernels there: while gradients are recorded,
+/// for training too.
 bool has_window_kernels(at::Device card) {
   const at::Tensor x = at::empty({0}, at::TensorOptions(card).dtype(at::kBFloat16));
   return kernels::has_shifted_window_attention(x, {.height = 14, .width = 14, .side = 7, .shift = 3}, 32);
 }
 
-/// What a GPU lacks, each a few words or nothing.
-struct CardGaps {
-  std::string name, kernels, windows, fp8;
-};
-
-CardGaps gaps_of(at::Device card) {
-  CardGaps gaps = {.name = card.str(), .kernels = make_device_runtime(card)->missing_kernels()};
-  if (!gaps.kernels.empty()) {
-    gaps.fp8 = "kernels of ours do not run there";
-    return gaps;
-  }
-  if (!has_window_kernels(card)) gaps.windows = "too little shared memory for the kernel's backward pass";
-  if (!kernels::has_fp8_products(card)) gaps.fp8 = "no products with scales for tiles (Hopper has them)";
-  return gaps;
+Card card_at(at::Device device) {
+  Card card = {.name = device.str(), .missing_kernels = make_device_runtime(device)->missing_kernels()};
+  if (!card.missing_kernels.empty()) return card;
+  card.learning_windows = has_window_kernels(device);
+  card.fp8_products = kernels::has_fp8_products(device);
+  const at::NoGradGuard no_gradients;
+  card.windows = has_window_kernels(device);
+  return card;
 }
 
-std::vector<CardGaps> gaps_of_cards(const CudaAvailability& cuda) {
-  std::vector<CardGaps> gaps;
+std::vector<Card> find_cards(const CudaAvailability& cuda) {
+  std::vector<Card> cards;
   for (int64_t i = 0; i < cuda.num_devices; ++i)
-    gaps.push_back(gaps_of(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(i))));
-  return gaps;
+    cards.push_back(card_at(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(i))));
+  return cards;
 }
 
 /// Why features that want a GPU do not work, by their names.
-Json describe_reasons(const CudaAvailability& cuda, const std::vector<CardGaps>& cards) {
+Json describe_reasons(const CudaAvailability& cuda, const std::vector<Card>& cards) {
   Json reasons = Json::object();
   if (const CudaPluginSearch& search = find_cuda_plugin(); search.plugin == nullptr) {
     reasons["cuda_plugin"] = search.reason;
@@ -86,10 +83,11 @@ Json describe_reasons(const CudaAvailability& cuda, const std::vector<CardGaps>&
     for (const char* name : {"cuda_kernels", "fp8", "nccl"}) reasons[name] = "no GPU";
     return reasons;
   }
-  for (const CardGaps& card : cards) {  // the first card's, where several lack the same
-    if (!card.kernels.empty() && !reasons.find("cuda_kernels"))
-      reasons["cuda_kernels"] = card.name + ": " + card.kernels;
-    if (!card.fp8.empty() && !reasons.find("fp8")) reasons["fp8"] = card.name + ": " + card.fp8;
+  for (const Card& card : cards) {  // the first card's, where several lack the same
+    if (!card.missing_kernels.empty() && !reasons.find("cuda_kernels"))
+      reasons["cuda_kernels"] = card.name + ": " + card.missing_kernels;
+    if (const std::string gap = fp8_gap(card); !gap.empty() && !reasons.find("fp8"))
+      reasons["fp8"] = card.name + ": " + gap;
   }
   return reasons;
 }
@@ -123,23 +121,11 @@ Json describe_disk() {
 }
 
 /// What does not work here, each with its reason.
-Json describe_missing(const CudaAvailability& cuda, const std::vector<CardGaps>& cards,
-                      const Json& features) {
+Json describe_missing(const CudaAvailability& cuda, const std::vector<Card>& cards, const Json& features) {
   Json missing = Json::array();
   if (cuda.num_devices == 0) missing.push_back("GPU: " + cuda.reason);
-  for (const CardGaps& card : cards) {
-    if (!card.kernels.empty())
-      missing.push_back(
-          fmt::format("kernels of ours on {}: {}; LibTorch's run, more slowly", card.name, card.kernels));
-    if (!card.windows.empty())
-      missing.push_back(
-          fmt::format("attention in windows of 7 on {}: {}; training a Swin runs LibTorch's "
-                      "operations, more slowly",
-                      card.name, card.windows));
-    if (!card.fp8.empty())
-      missing.push_back(
-          fmt::format("FP8 on {}: {}; precision = \"fp8\" computes in BF16 there", card.name, card.fp8));
-  }
+  for (const Card& card : cards)
+    for (const std::string& gap : missing_on(card)) missing.push_back(gap);
   if (!features.at("avx2").as_bool())
     missing.push_back("AVX2: this processor lacks it; images are decoded more slowly");
   if (!features.at("bf16").as_bool()) {
@@ -150,7 +136,7 @@ Json describe_missing(const CudaAvailability& cuda, const std::vector<CardGaps>&
 
 Json examine() {
   const CudaAvailability cuda = cuda_availability();
-  const std::vector<CardGaps> cards = gaps_of_cards(cuda);
+  const std::vector<Card> cards = find_cards(cuda);
   const Json reasons = describe_reasons(cuda, cards), features = describe_features(reasons);
   return Json::Object{{"version", version()},
                       {"commit", commit()},
