@@ -212,9 +212,10 @@ TEST_F(CudaFp8, ProductsAreThoseOfTheReference) {
                  narrow = at::zeros({rows, columns}, on_device.dtype(at::kBFloat16));
       const at::Tensor bias = at::randn({columns}).to(at::kBFloat16);
       kernels::fp8_product(there(product.left), there(product.right), {}, wide);
-      EXPECT_LT(relative_error(wide, product.expected), 5e-3) << where;
+      EXPECT_LT(relative_error(wide, product.expected), product_error(type)) << where;
       kernels::fp8_product(there(product.left), there(product.right), bias.to(device_), narrow);
-      EXPECT_LT(relative_error(narrow, product.expected + bias), 1e-2) << where;
+      EXPECT_LT(relative_error(narrow, product.expected + bias), product_error(type) + 2 * kBFloat16Rounding)
+          << where << ": the bias may come by a pass of its own";
     }
 }
 
@@ -225,7 +226,7 @@ TEST_F(CudaFp8, AResultMayBeginAtAnyVector) {
   at::Tensor result = bucket.narrow(0, 4, 64 * 48).view({64, 48});
   kernels::fp8_product({product.left.values_RK.to(device_), product.left.scales.to(device_)},
                        {product.right.values_RK.to(device_), product.right.scales.to(device_)}, {}, result);
-  EXPECT_LT(relative_error(result, product.expected), 5e-3);
+  EXPECT_LT(relative_error(result, product.expected), product_error(at::kFloat8_e4m3fn));
   EXPECT_EQ(bucket[3].item<float>(), 7);
   EXPECT_EQ(bucket[4 + 64 * 48].item<float>(), 7);
 }
