@@ -49,10 +49,11 @@ Process start(int64_t rank, int64_t size, int64_t port, const std::string& body,
   const std::string program = own_path();
   int ends[2];
   FATHOM_CHECK(pipe2(ends, O_CLOEXEC) == 0, "no pipe");
-  const pid_t id = fork();
+  const pid_t tests = getpid(), id = fork();
   if (id == 0) {
-    dup2(ends[1], STDERR_FILENO);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != tests) _exit(127);  // they ended before
+    dup2(ends[1], STDERR_FILENO);
     const auto set = [](const char* name, const std::string& value) { setenv(name, value.c_str(), 1); };
     set("RANK", std::to_string(rank));
     set("WORLD_SIZE", std::to_string(size));
@@ -66,6 +67,7 @@ Process start(int64_t rank, int64_t size, int64_t port, const std::string& body,
     execl(program.c_str(), program.c_str(), nullptr);
     _exit(127);
   }
+  FATHOM_CHECK(id > 0, "no process for rank {}", rank);
   close(ends[1]);
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
   return {.id = id, .errors = ends[0]};

@@ -17,8 +17,8 @@ struct ProgramResult {
   std::string error;
 };
 
-/// `fathom ARGUMENTS…` at work, with its own cache folder and an empty standard input. Waited for at the
-/// latest when it is destroyed.
+/// `fathom ARGUMENTS…` at work, with its own cache folder and an empty standard input. Killed when it is
+/// destroyed before it was waited for, and when the tests end.
 class RunningProgram {
  public:
   explicit RunningProgram(const std::vector<std::string>& arguments, const std::string& limits = "");
