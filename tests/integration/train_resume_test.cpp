@@ -45,8 +45,11 @@ void expect_equal_runs(const std::string& expected, const std::string& run) {
 
 TEST(Resume, EqualsTheUninterruptedRunAfterTwentyKills) {
   const TrainingWorld world;
+  const std::vector<std::string> settings = {"training.max_steps=200", "evaluation.every=75",
+                                             "checkpoint.model_every=50"};
+  const auto words = [&](const std::string& run) { return world.arguments(run, settings); };
   const auto start = std::chrono::steady_clock::now();
-  const ProgramResult whole = run_program(world.arguments(world / "whole"));
+  const ProgramResult whole = run_program(words(world / "whole"));
   ASSERT_EQ(whole.status, 0) << whole.error;
   const auto needed =
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
@@ -57,14 +60,14 @@ TEST(Resume, EqualsTheUninterruptedRunAfterTwentyKills) {
   int finished = 0;
   std::string run = world / "run0";
   while (kills < kKills || newest_state(run).empty()) {
-    if (run_and_kill(world.arguments(run), std::chrono::milliseconds(delay(random)))) {
+    if (run_and_kill(words(run), std::chrono::milliseconds(delay(random)))) {
       ++kills;
       continue;
     }
     expect_equal_runs(world / "whole", run);
     run = world / ("run" + std::to_string(++finished));
   }
-  std::vector<std::string> last = world.arguments(run);
+  std::vector<std::string> last = words(run);
   last.emplace_back("--resume");
   const ProgramResult resumed = run_program(last);
   ASSERT_EQ(resumed.status, 0) << resumed.error;
