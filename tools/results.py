@@ -151,7 +151,7 @@ TABLES = {
         "demo", BOTH_WAYS + ["1:accuracy"],
         {name: ["training.epochs=9", "evaluation.every=0", "schedule.warmup_steps=50", *settings]
          for name, settings in {"none": [], "centred": ["model.centred=true"],
-                                "adapters and reversal": ["model.adapters=32", "contrastive.reversal=0.1"],
+                                "adapters": ["model.adapters=32"], "adapters and reversal": ["model.adapters=32", "contrastive.reversal=0.1"],
                                 "consistency": ["contrastive.consistency=0.1"]}.items()},
         file="captions.jsonl", world=["--train", "3000", "--val", "500", "--seed", "11"],
         evals=[["--task", "modality_probe"]], baselines=("none",)),

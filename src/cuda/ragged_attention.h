@@ -22,8 +22,8 @@ struct RaggedRows {
 std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows);
 
 /// Of queries, keys and values, [rows, heads, E] each, dense. `y` and `sums`: what `ragged_attention` made.
-/// The same in every run where LibTorch is told to use deterministic algorithms
-/// (`at::globalContext().setDeterministicAlgorithms`). Nothing where cuDNN has no such pass.
+/// The same in every run where LibTorch is told to use deterministic algorithms (tensor/determinism.h).
+/// Nothing where cuDNN has no such pass.
 std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
     const RaggedRows& rows, const at::Tensor& grad, const at::Tensor& y, const at::Tensor& sums);
 

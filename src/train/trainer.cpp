@@ -53,6 +53,7 @@ Json TrainingSummary::to_json() const {
 
 Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
     : config_(config),
+      determinism_(config.training.deterministic),
       parts_(parts),
       folder_{config.run_folder},
       parameters_(parts.task.parameters()),

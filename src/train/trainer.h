@@ -12,6 +12,7 @@
 #include "distributed/collective.h"
 #include "distributed/data_parallel.h"
 #include "kernels/weight_copies.h"
+#include "tensor/determinism.h"
 #include "tensor/device_runtime.h"
 #include "train/best_model.h"
 #include "train/checkpoint.h"
@@ -97,6 +98,7 @@ class Trainer {
   void start_monitor();
 
   TrainerConfig config_;
+  Determinism determinism_;
   TrainerParts parts_;
   RunFolder folder_;
   NamedParameters parameters_;

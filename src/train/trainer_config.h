@@ -24,6 +24,7 @@ struct TrainingConfig {
   bool checkpoint_blocks = false;
   double average_decay = 0;
   bool record_step = true;
+  bool deterministic = false;
   bool weight_copies = true;
   int64_t log_every = 10;
 

@@ -149,6 +149,19 @@ TEST(Features, PrecisionAndCheckpointingReachTheModel) {
   for (const ForwardContext& forward : {low, plain}) EXPECT_TRUE(forward.drops());
 }
 
+TEST(Features, StepsAreDeterministicWhereAskedFor) {
+  for (const bool deterministic : {true, false}) {
+    const TemporaryFolder folder;
+    TrainerConfig config = small_config(folder.path());
+    config.training.max_steps = 1;
+    config.training.deterministic = deterministic;
+    SmallRun run(config);
+    run.trainer.run();
+    EXPECT_EQ(run.task.was_deterministic, deterministic);
+  }
+  EXPECT_FALSE(at::globalContext().deterministicAlgorithms()) << "the next run decides anew";
+}
+
 TEST(Features, CheckpointedBlocksTrainToTheSameWeightsBitForBit) {
   const LanguageOutcome plain = train_language([](TrainerConfig&) {});
   const LanguageOutcome recomputed =

@@ -50,6 +50,7 @@ class CountTask : public Task {
     if (static_cast<int64_t>(weights_by_step.size()) == step.step) weights_by_step.push_back(flat_weights());
     micro_batch_sizes.push_back(micro_batch.batch.size());
     last_forward = micro_batch.forward;
+    was_deterministic = at::globalContext().deterministicAlgorithms();
     const at::Tensor& tokens = micro_batch.batch.tokens_BT;
     const at::Tensor noise = keyed_uniform(micro_batch.forward.key_B, {1}, 5) * 0.1;
     const at::Tensor answer = (at::embedding(weight_, tokens).sum(1) + bias_).sum(1);
@@ -88,6 +89,7 @@ class CountTask : public Task {
   std::vector<at::Tensor> weights_by_step;  ///< as each step found them
   std::vector<int64_t> micro_batch_sizes;   ///< of all steps, in order
   ForwardContext last_forward;
+  bool was_deterministic = false;  ///< at the last step
 
  private:
   at::Tensor weight_, bias_;
