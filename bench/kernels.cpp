@@ -1,7 +1,7 @@
 // How near are the operations of src/kernels to what this device can do: to the bandwidth of its memory where
 // they move numbers, to the rate of its matrix products where they multiply?
 //
-//   bench_kernels --device cpu|cuda [--precision fp32|bf16|fp16] [--rows N] [--dim D] [--json]
+//   bench_kernels --device cpu|cuda [--precision fp32|bf16|fp16] [--rows N] [--dim D] [--only NAME] [--json]
 //
 // Each operation alone, on random rows of a decoder (heads of 64) or maps of a Swin (14 × 14 places in
 // shifted windows of 7, heads of 32), forward ("forward") and with its backward pass ("training"): the
@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "kernels/attention.h"
 #include "kernels/fp8_linear.h"
+#include "kernels/kernel.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
@@ -49,36 +50,8 @@ struct KernelOptions {
   int64_t rows = 0;       ///< 0: 2,048 on a CPU, 16,384 on a GPU
   int64_t dim = 1024;
   int64_t threads = 1;
+  std::string only;  ///< what names begin with
   bool as_json = true;
-};
-
-/// What a pass costs at least.
-struct Cost {
-  double numbers = 0;  ///< read and written, of the type that is measured
-  double flops = 0;
-};
-
-struct Kernel {
-  std::string name;
-  std::vector<at::Tensor> inputs;  ///< those that may have gradients
-  std::function<std::vector<at::Tensor>()> forward;
-  Cost forward_cost;
-  Cost backward_cost = {};  ///< zero: no backward pass
-  double rate = 1;          ///< of products, in rates of the type that is measured
-};
-
-/// Makes the operands of all operations.
-struct Operands {
-  at::TensorOptions options;  ///< of floating-point ones
-  int64_t rows, dim;
-
-  at::Tensor random(at::IntArrayRef sizes) const {
-    return at::randn(sizes, options.dtype(at::kFloat)).to(options.dtype()).requires_grad_();
-  }
-  int64_t tokens() const { return std::min<int64_t>(rows, 2048); }
-  int64_t batch() const { return rows / tokens(); }
-  int64_t heads() const { return std::max<int64_t>(1, dim / 64); }
-  double numbers() const { return static_cast<double>(batch() * tokens() * dim); }
 };
 
 Kernel norm_kernel(const Operands& make, bool is_rms) {
@@ -319,7 +292,9 @@ class KernelBench {
     for (Kernel& kernel : fp8_kernels(make)) every.push_back(std::move(kernel));
     if (make.options.dtype() == at::kBFloat16 && !make.options.device().is_cpu())
       every.push_back(half_linear_kernel(make));
+    for (Kernel& kernel : counted_kernels(make)) every.push_back(std::move(kernel));
     for (const Kernel& kernel : every) {
+      if (kernel.name.compare(0, options_.only.size(), options_.only) != 0) continue;
       print(kernel, "forward", forward_ms(kernel, runtime_), kernel.forward_cost);
       if (kernel.backward_cost.numbers == 0) continue;
       print(kernel, "training", training_ms(kernel, runtime_),
@@ -337,6 +312,7 @@ class KernelBench {
     line["precision"] = options_.precision;
     line["rows"] = options_.rows;
     line["dim"] = options_.dim;
+    if (!kernel.weight.empty()) line["weight"] = kernel.weight;
     line["ms"] = ms;
     line["bytes"] = bytes;
     line["bandwidth_share"] = bytes / (1e-3 * ms) / roofline_.bandwidth();
@@ -361,6 +337,7 @@ void add_options(CLI::App& app, KernelOptions& options) {
   app.add_option("--rows", options.rows, "tokens or places; 16384 on a GPU, 2048 on a CPU by default")
       ->check(CLI::Range(16, 1 << 24));
   app.add_option("--dim", options.dim, "their width")->check(CLI::Range(64, 8192))->capture_default_str();
+  app.add_option("--only", options.only, "operations whose names begin with this");
   app.add_option("--threads", options.threads, "on a CPU; with one, times are CPU times")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
