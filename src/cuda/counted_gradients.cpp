@@ -66,21 +66,24 @@ bool takes_products(const at::Tensor& grad, const at::Tensor& other, int64_t in,
 }
 
 at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start,
-                      int64_t expected) {
+                      int64_t expected_in) {
   const c10::cuda::CUDAGuard guard(grad.device());
   const int64_t rows = grad.size(0), out = weight.size(0), in = weight.size(1);
   FATHOM_CHECK(grad.size(1) == out, "[counted_input_grad] expected gradients of {}, got {}", out,
                grad.size(1));
   if (!takes_products(grad, weight, in, out)) return at::matmul(grad, weight);
   auto grad_x = at::empty({rows, in}, grad.options());
+  const int64_t expected = expected_of(expected_in, rows);
+  auto workspace = workspace_of(counted_input_grad_workspace_bytes(expected, in, out), grad);
   const CountedInputGradArgs args = {.grad = grad.const_data_ptr(),
                                      .weight = weight.const_data_ptr(),
                                      .grad_x = grad_x.mutable_data_ptr(),
                                      .count = count_of(start),
                                      .rows = rows,
-                                     .expected = expected_of(expected, rows),
+                                     .expected = expected,
                                      .in_dim = in,
-                                     .out_dim = out};
+                                     .out_dim = out,
+                                     .workspace = data_or_null(workspace)};
   C10_CUDA_CHECK(launch_counted_input_grad(element_type_of(grad, "counted_input_grad"), args, stream()));
   return grad_x;
 }
@@ -96,9 +99,8 @@ void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& 
     result.copy_(at::matmul(grad.masked_fill(free, 0).t(), x.masked_fill(free, 0)));
     return;
   }
-  const int64_t expected = expected_of(expected_in, rows),
-                bytes = counted_weight_grad_workspace_bytes(expected, in, out);
-  const auto workspace = at::empty({bytes}, grad.options().dtype(at::kByte));
+  const int64_t expected = expected_of(expected_in, rows);
+  auto workspace = workspace_of(counted_weight_grad_workspace_bytes(expected, in, out), grad);
   const CountedWeightGradArgs args = {.grad = grad.const_data_ptr(),
                                       .x = x.const_data_ptr(),
                                       .grad_weight = result.mutable_data_ptr(),
@@ -108,7 +110,7 @@ void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& 
                                       .in_dim = in,
                                       .out_dim = out,
                                       .grad_weight_type = element_type_of(result, "counted_weight_grad"),
-                                      .workspace = bytes > 0 ? workspace.mutable_data_ptr() : nullptr};
+                                      .workspace = data_or_null(workspace)};
   C10_CUDA_CHECK(launch_counted_weight_grad(element_type_of(grad, "counted_weight_grad"), args, stream()));
 }
 
