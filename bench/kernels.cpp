@@ -15,12 +15,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "kernels/attention.h"
-#include "kernels/fp8.h"
+#include "kernels/fp8_linear.h"
 #include "kernels/kernel.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
@@ -226,6 +227,36 @@ Kernel half_linear_kernel(const Operands& make) {
   const double flops = 8 * make.numbers() * static_cast<double>(make.dim);
   const double numbers = 5 * make.numbers() + 4 * static_cast<double>(make.dim * make.dim);
   return {"half_linear", {x, weight}, forward, {numbers, flops}, {2 * numbers, 2 * flops}};
+}
+
+/// Activations in FP8, as they are and turned: half the bytes of a number each.
+Kernel fp8_tiles_kernel(const Operands& make) {
+  const at::Tensor x = make.random({make.rows / 16 * 16, make.dim}).detach();
+  const kernels::Fp8Wish wish{.plain = kernels::TileScales::kByRow, .turned = kernels::TileScales::kByTile};
+  const auto forward = [=] {
+    const kernels::Fp8Pair pair = kernels::fp8_tiles(x, wish);
+    return std::vector{pair.plain.values_RK, pair.turned.values_RK};
+  };
+  return {"fp8_tiles", {x}, forward, {2 * static_cast<double>(x.numel())}};
+}
+
+/// Forward x is turned into FP8, and in training the gradient; the weight is each time.
+Kernel fp8_linear_kernel(const Operands& make) {
+  const int64_t rows = make.rows / 16 * 16;
+  const at::Tensor x = make.random({rows, make.dim});
+  const at::Tensor weight =
+      at::randn({4 * make.dim, make.dim}, make.options.dtype(at::kFloat)).requires_grad_();
+  const auto forward = [=] {
+    return std::vector{kernels::fp8_linear(x, weight, {}, {.least_intensity = 0}, nullptr)};
+  };
+  const double n = static_cast<double>(rows * make.dim), flops = 8 * n * static_cast<double>(make.dim);
+  return {"fp8_linear", {x, weight}, forward, {5 * n, flops}, {10 * n, 2 * flops}, 2};
+}
+
+/// What this device multiplies in FP8, where it does.
+std::vector<Kernel> fp8_kernels(const Operands& make) {
+  if (make.options.dtype() != at::kBFloat16 || !kernels::has_fp8_products(make.options.device())) return {};
+  return {fp8_tiles_kernel(make), fp8_linear_kernel(make)};
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
