@@ -42,15 +42,6 @@ __device__ Elements<float, kWidth> parameters_at(const float* parameters, int pl
   return reinterpret_cast<const Elements<float, kWidth>*>(parameters)[place];
 }
 
-/// `kWidth` weights as they are in type T.
-template <typename T, int kWidth>
-__device__ Elements<float, kWidth> rounded_weights(const float* weight, int place) {
-  auto result = parameters_at<kWidth>(weight, place);
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) result.values[i] = to_float(from_float<T>(result.values[i]));
-  return result;
-}
-
 /// Calls `run` with an element, lanes and vectors.
 template <typename Run>
 cudaError_t with_norm_row(ElementType type, int64_t dim, const Run& run) {

@@ -30,7 +30,6 @@ std::string register_kernels() {
     register_counted_rows(library);
     register_counted_gradients(library);
     register_fp8_tiles(library);
-    register_fp8_rms_norm(library);
     register_token_choice(library);
     register_decode_layers(library);
     register_softmax_cross_entropy(library);

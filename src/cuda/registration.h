@@ -25,7 +25,6 @@ void register_column_sum(torch::Library& library);
 void register_counted_rows(torch::Library& library);
 void register_counted_gradients(torch::Library& library);
 void register_fp8_tiles(torch::Library& library);
-void register_fp8_rms_norm(torch::Library& library);
 void register_token_choice(torch::Library& library);
 void register_decode_layers(torch::Library& library);
 void register_softmax_cross_entropy(torch::Library& library);

@@ -7,6 +7,15 @@
 namespace fathom::cuda {
 namespace {
 
+/// `kWidth` weights as they are in type T.
+template <typename T, int kWidth>
+__device__ Elements<float, kWidth> rounded_weights(const float* weight, int place) {
+  auto result = parameters_at<kWidth>(weight, place);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) result.values[i] = to_float(from_float<T>(result.values[i]));
+  return result;
+}
+
 /// `Out`: of y, T or half.
 template <typename T, typename Out, int kLanes, int kVectors>
 __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualNormArgs args) {

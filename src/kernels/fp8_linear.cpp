@@ -32,26 +32,21 @@ struct Fp8LinearFunction : torch::autograd::Function<Fp8LinearFunction> {
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
     const auto capsule = context->saved_data["holder"].toCapsule();
-    auto& held = *static_cast<Fp8Holder*>(capsule.get());
+    const auto& held = *static_cast<Fp8Holder*>(capsule.get());
     const Fp8Matrix turned_rows = {saved[0], saved[1]}, turned_weight = {saved[2], saved[3]};
     const bool of_x = context->needs_input_grad(0), of_weight = context->needs_input_grad(1);
-    const Fp8Pair narrow = held.in_fp8(grads[0], held.wish(of_x, of_weight));
+    const auto grad = grads[0].contiguous().view({-1, grads[0].size(-1)});
+    const Fp8Pair narrow = fp8_tiles(grad, held.wish(of_x, of_weight), held.beyond);
     at::Tensor grad_x, grad_weight, grad_bias;
     if (of_x)
       grad_x = narrow_product(narrow.plain, turned_weight).view(with_last(grads[0], held.weights[0].size(1)));
     if (of_weight) fp8_product(narrow.turned, turned_rows, {}, grad_weight = held.room(0));
-    if (const auto type = bias_type(*context)) grad_bias = column_sum(grads[0], type);
+    if (const auto type = bias_type(*context)) grad_bias = column_sum(grad, type);
     return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
-
-c10::intrusive_ptr<Fp8Holder> fp8_linear_of(const at::Tensor& y) {
-  return fp8_layer_of<Fp8LinearFunction>(y, [](const torch::autograd::Node& node, const Fp8Holder& held) {
-    return held.wish(node.should_compute_output(0), node.should_compute_output(1));
-  });
-}
 
 const Fp8Pair& Fp8Weights::of(const at::Tensor& weight, const at::Tensor& beyond) {
   Entry& entry = entries_[weight.unsafeGetTensorImpl()];

@@ -52,11 +52,12 @@ struct Fp8MlpFunction : torch::autograd::Function<Fp8MlpFunction> {
     const Fp8Matrix turned_rows = matrix(0), turned_gate_up = matrix(1), turned_inner = matrix(2),
                     turned_down = matrix(3);
     const auto capsule = context->saved_data["holder"].toCapsule();
-    auto& held = *static_cast<Fp8Holder*>(capsule.get());
+    const auto& held = *static_cast<Fp8Holder*>(capsule.get());
     const bool of_x = context->needs_input_grad(0), of_gate_up = context->needs_input_grad(1),
                of_down = context->needs_input_grad(2);
+    const auto grad = grads[0].contiguous().view({-1, grads[0].size(-1)});
     at::Tensor grad_x, grad_gate_up, grad_down;
-    const Fp8Pair above = held.in_fp8(grads[0], held.wish(of_x || of_gate_up, of_down));
+    const Fp8Pair above = fp8_tiles(grad, held.wish(of_x || of_gate_up, of_down), held.beyond);
     if (of_down) fp8_product(above.turned, turned_inner, {}, grad_down = held.room(kDown));
     if (of_x || of_gate_up) {
       const Fp8Pair between = fp8_swiglu_backward(narrow_product(above.plain, turned_down), saved[8],
@@ -72,13 +73,6 @@ struct Fp8MlpFunction : torch::autograd::Function<Fp8MlpFunction> {
 };
 
 }  // namespace
-
-c10::intrusive_ptr<Fp8Holder> fp8_mlp_of(const at::Tensor& y) {
-  return fp8_layer_of<Fp8MlpFunction>(y, [](const torch::autograd::Node& node, const Fp8Holder& held) {
-    return held.wish(node.should_compute_output(0) || node.should_compute_output(1),
-                     node.should_compute_output(2));
-  });
-}
 
 Fp8Pair fp8_swiglu(const at::Tensor& gate_up_RC, const Fp8Wish& wish, const at::Tensor& beyond) {
   static const auto op =

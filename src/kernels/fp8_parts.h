@@ -29,52 +29,14 @@ struct Fp8Holder : torch::CustomClassHolder {
     return {.type = gradients, .plain = by_row(of_inputs), .turned = by_row(of_weight)};
   }
 
-  /// Who makes the gradient of the layer's result, `grad`, and its forms in one pass leaves these here.
-  void hand(const at::Tensor& grad, Fp8Pair forms) {
-    handed_of_ = TensorContent::of(grad);
-    handed_ = std::move(forms);
-  }
-  /// The gradient of the result in FP8: what was handed over with it, otherwise by a pass of its own.
-  Fp8Pair in_fp8(const at::Tensor& grad, const Fp8Wish& wish) {
-    const TensorContent of = std::exchange(handed_of_, {});
-    Fp8Pair forms = std::exchange(handed_, {});
-    if (grad.is_contiguous() && of.is_of(grad) && suits(forms.plain, wish.plain, wish.type) &&
-        suits(forms.turned, wish.turned, wish.type))
-      return forms;
-    return fp8_tiles(grad.contiguous().view({-1, grad.size(-1)}), wish, beyond);
-  }
-
   std::vector<at::Tensor> weights;
   at::Tensor beyond;
   at::ScalarType gradients;
   GradientRooms* rooms;
-  Fp8Wish awaited;  ///< what `hand` is to bring
 
  private:
   static TileScales by_row(bool wanted) { return wanted ? TileScales::kByRow : TileScales::kUnwanted; }
-  static bool suits(const Fp8Matrix& matrix, TileScales layout, at::ScalarType type) {
-    return layout == TileScales::kUnwanted ||
-           (matrix.values_RK.defined() && matrix.values_RK.scalar_type() == type);
-  }
-
-  TensorContent handed_of_;
-  Fp8Pair handed_;
 };
-
-/// What the layer that made `y` holds, where `Function` is its autograd function and keeps that as "holder";
-/// else null. `wish`: of its node and what it holds.
-template <typename Function, typename Wish>
-c10::intrusive_ptr<Fp8Holder> fp8_layer_of(const at::Tensor& y, const Wish& wish) {
-  const auto made_by = y.grad_fn();
-  auto* node = dynamic_cast<torch::autograd::CppNode<Function>*>(made_by.get());
-  if (node == nullptr) return {};
-  auto holder = c10::static_intrusive_pointer_cast<Fp8Holder>(node->ctx_.saved_data["holder"].toCapsule());
-  holder->awaited = wish(*node, *holder);
-  return holder;
-}
-/// Of `fp8_linear` and of `fp8_mlp`; null for what is undefined or another's.
-c10::intrusive_ptr<Fp8Holder> fp8_linear_of(const at::Tensor& y);
-c10::intrusive_ptr<Fp8Holder> fp8_mlp_of(const at::Tensor& y);
 
 /// Activations, which multiply a weight from the left and, where that learns, turned, its gradient from the
 /// right.

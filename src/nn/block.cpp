@@ -58,34 +58,15 @@ Residual BlockImpl::dense(Residual stream, const AttentionView& view, const Forw
                           GatedPart part) {
   BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
   if (part != GatedPart::kMlp) {
-    const auto [x_BTD, branch_BTD] = attended(stream, view, context);
-    stream = with_branch(x_BTD, branch_BTD, drop, context);
+    const auto [x_BTD, y_BTD] = normed_sum(stream, attention_norm_, context.products);
+    stream = with_branch(x_BTD, attention_(y_BTD, view, options_.layer, context), drop, context);
   }
   drop.stream += 1;
   if (part != GatedPart::kAttention) {
-    const auto [x_BTD, branch_BTD] = fed_forward(stream, context);
-    stream = with_branch(x_BTD, branch_BTD, drop, context);
+    const auto [x_BTD, y_BTD] = normed_sum(stream, mlp_norm_, context.products);
+    stream = with_branch(x_BTD, mlp_(y_BTD, context), drop, context);
   }
   return stream;
-}
-
-BlockImpl::SumAndBranch BlockImpl::attended(const Residual& stream, const AttentionView& view,
-                                            const ForwardContext& context) {
-  if (attention_->takes_fp8(stream.x, context)) {
-    const auto [x_BTD, rows] = normed_sum(stream, attention_norm_, attention_->qkv()->weight(), *context.fp8);
-    return {x_BTD, attention_->forward_fp8(rows, view, options_.layer, context)};
-  }
-  const auto [x_BTD, y_BTD] = normed_sum(stream, attention_norm_, context.products);
-  return {x_BTD, attention_(y_BTD, view, options_.layer, context)};
-}
-
-BlockImpl::SumAndBranch BlockImpl::fed_forward(const Residual& stream, const ForwardContext& context) {
-  if (mlp_->takes_fp8(stream.x, context)) {
-    const auto [x_BTD, rows] = normed_sum(stream, mlp_norm_, mlp_->gate_up()->weight(), *context.fp8);
-    return {x_BTD, mlp_->forward_fp8(rows, context)};
-  }
-  const auto [x_BTD, y_BTD] = normed_sum(stream, mlp_norm_, context.products);
-  return {x_BTD, mlp_(y_BTD, context)};
 }
 
 at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,

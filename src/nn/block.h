@@ -57,14 +57,7 @@ class BlockImpl : public torch::nn::Module {
   const BlockOptions& options() const { return options_; }
 
  private:
-  struct SumAndBranch {
-    at::Tensor x_BTD, branch_BTD;
-  };
-
   Residual dense(Residual stream, const AttentionView& view, const ForwardContext& context, GatedPart part);
-  /// The stream's sum, and what one of the two layers makes of its norm.
-  SumAndBranch attended(const Residual& stream, const AttentionView& view, const ForwardContext& context);
-  SumAndBranch fed_forward(const Residual& stream, const ForwardContext& context);
   at::Tensor gated(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
   bool counts_rows(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
   at::Tensor branch(const at::Tensor& x, const GatedRows& rows, const AttentionView& view);

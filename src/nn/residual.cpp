@@ -47,16 +47,6 @@ kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm,
   return {sum, norm->forward(sum)};
 }
 
-kernels::Fp8NormedSum normed_sum(const Residual& stream, const RMSNorm& norm, const at::Tensor& weight,
-                                 const kernels::Fp8Products& products) {
-  const kernels::RmsNormFactors factors = {.weight = norm->weight(), .eps = norm->eps()};
-  const bool learns = at::GradMode::is_enabled() && weight.requires_grad();
-  const auto branch = stream.open();
-  if (branch && !branch->scale_B.defined())
-    return kernels::fp8_rms_norm(stream.x, branch->value, factors, learns, products);
-  return kernels::fp8_rms_norm(stream.sum(), {}, factors, learns, products);
-}
-
 kernels::NormedSum normed_sum(const Residual& stream, const LayerNorm& norm) {
   if (const auto branch = stream.open())
     return kernels::residual_layer_norm(stream.x, *branch, norm->weight(), norm->bias(), norm->eps());

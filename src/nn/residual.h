@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "kernels/fp8_rms_norm.h"
 #include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
 #include "nn/forward_context.h"
@@ -51,10 +50,6 @@ Residual with_branch(const at::Tensor& x, const at::Tensor& branch, const Branch
 kernels::NormedSum normed_sum(const Residual& stream, const RMSNorm& norm,
                               const kernels::Products& products = {});
 kernels::NormedSum normed_sum(const Residual& stream, const LayerNorm& norm);
-
-/// The same where the norm feeds a product of `weight` in FP8 alone.
-kernels::Fp8NormedSum normed_sum(const Residual& stream, const RMSNorm& norm, const at::Tensor& weight,
-                                 const kernels::Fp8Products& products);
 
 /// What stochastic depth multiplies each sample's branch with: [B], or undefined where it drops none.
 at::Tensor branch_scale(const at::TensorOptions& options, const BranchDrop& drop,
