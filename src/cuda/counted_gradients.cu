@@ -1,13 +1,16 @@
 // Backward passes of counted_rows.cu: memory-bound, with grids that do not depend on the number of rows.
 #include "cuda/counted_gradients.h"
 
-#include "cuda/rotation.cuh"
+#include <algorithm>
+
 #include "cuda/row_grid.h"
-#include "cuda/swiglu_formula.cuh"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
 namespace {
+
+constexpr int kNormThreads = 128;
+constexpr int kNormWarps = kNormThreads / 32;
 
 /// A warp a place: its gradient goes to its row, and what its row brought to its score.
 template <typename T>
@@ -19,108 +22,173 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGradArgs args
   const float price = args.multiplier != nullptr ? static_cast<float>(*args.multiplier) * args.share : 0.0f;
   for (int64_t place = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32; place < args.places; place += step) {
     const int slot = args.slot[place];
-    const float score = args.score != nullptr ? args.score[place] : 0.0f;
     const bool active = slot >= 0 && slot < count, learns = args.score != nullptr && slot >= 0;
     const auto* grad = static_cast<const Vector*>(args.grad) + place * vectors;
     const int64_t row = int64_t{slot} * vectors;
     float gain = 0;
-    for (int first = lane; (active || learns) && first < vectors; first += 32 * kVectorsAtOnce) {
-      Vector above[kVectorsAtOnce], part[kVectorsAtOnce], added[kVectorsAtOnce];
-#pragma unroll
-      for (int k = 0; k < kVectorsAtOnce; ++k) {
-        above[k] = part[k] = added[k] = {};
-        const int v = first + k * 32;
-        if (v >= vectors) continue;
-        above[k] = grad[v];
+    if (active || learns)
+      for (int v = lane; v < vectors; v += 32) {
+        const Vector g = grad[v];
+        if (active) static_cast<Vector*>(args.grad_rows)[row + v] = g;
         if (!learns) continue;
-        part[k] = static_cast<const Vector*>(args.part)[row + v];
-        added[k] = static_cast<const Vector*>(args.added)[row + v];
-      }
-#pragma unroll
-      for (int k = 0; k < kVectorsAtOnce; ++k) {
-        if (active && first + k * 32 < vectors)
-          static_cast<Vector*>(args.grad_rows)[row + first + k * 32] = above[k];
+        const Vector part = static_cast<const Vector*>(args.part)[row + v],
+                     added = static_cast<const Vector*>(args.added)[row + v];
 #pragma unroll
         for (int i = 0; i < kWidth; ++i)
-          gain += to_float(above[k].values[i]) * (to_float(part[k].values[i]) + to_float(added[k].values[i]));
+          gain += to_float(g.values[i]) * (to_float(part.values[i]) + to_float(added.values[i]));
       }
-    }
     if (args.score == nullptr) continue;
     gain = warp_sum(gain) * (active ? 1.0f : args.explored_weight) + price;
     if (lane != 0) continue;
-    const float p = 1 / (1 + expf(-score));
+    const float p = 1 / (1 + expf(-args.score[place]));
     args.grad_score[place] = gain * p * (1 - p);
   }
 }
 
-/// A thread has a vector's place in a row, and rows in turn.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, kColumnResidents) swiglu_grad_kernel(RowSwigluGradArgs args) {
+/// Rows go to warps in turn; a lane keeps the sums of its columns over its rows. With `passed` a warp goes
+/// through all places, and copies the gradients of those without an active row.
+template <typename T, int kVectors, bool kPlaces>
+__global__ void __launch_bounds__(kNormThreads) norm_grad_kernel(RowNormGradArgs args) {
   using Vector = Vector16<T>;
-  const int64_t vectors = args.inner / Vector::kWidth,
-                column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const int64_t count = args.rows.start[args.rows.sequences], step = gridDim.y;
-  if (column >= vectors) return;
-  for (int64_t first = blockIdx.y; first < count; first += step * kRowsAtOnce) {
-    Vector gate[kRowsAtOnce], up[kRowsAtOnce], above[kRowsAtOnce];
-#pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      const auto* x = static_cast<const Vector*>(args.gate_up) + row * 2 * vectors + column;
-      gate[r] = x[0];
-      up[r] = x[vectors];
-      above[r] = static_cast<const Vector*>(args.grad)[row * vectors + column];
+  constexpr int kWidth = Vector::kWidth;
+  extern __shared__ float shared[];  // [dim]
+  const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth), count = *args.count;
+  const int64_t items = kPlaces ? args.places : count, step = int64_t{gridDim.x} * kNormWarps;
+  const float inverse = 1.0f / static_cast<float>(args.dim);
+  const auto* weight = static_cast<const Vector*>(args.weight);
+  float weight_sum[kVectors][kWidth] = {};
+  for (int64_t item = int64_t{blockIdx.x} * kNormWarps + threadIdx.x / 32; item < items; item += step) {
+    auto* grad_x = static_cast<Vector*>(args.grad_x) + item * vectors;
+    const int64_t row = kPlaces ? args.slot[item] : item;
+    if (kPlaces && (row < 0 || row >= count)) {
+      const auto* passed = static_cast<const Vector*>(args.passed) + item * vectors;
+      for (int v = lane; v < vectors; v += 32) grad_x[v] = passed[v];
+      continue;
     }
+    const auto* x = static_cast<const Vector*>(args.x) + item * vectors;
+    const auto* grad = static_cast<const Vector*>(args.grad) + row * vectors;
+    const auto* added = static_cast<const Vector*>(args.added) + row * vectors;
+    float square = 0, product = 0;
+    for (int v = lane; v < vectors; v += 32) {
+      const Vector value = x[v], g = grad[v], w = weight[v];
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      const auto grad = gated_gradients(gate[r], up[r], above[r]);
-      auto* out = static_cast<Vector*>(args.grad_gate_up) + row * 2 * vectors + column;
-      out[0] = grad.gate;
-      out[vectors] = grad.up;
+      for (int i = 0; i < kWidth; ++i) {
+        const float element = to_float(value.values[i]);
+        square += element * element;
+        product += element * to_float(g.values[i]) * to_float(w.values[i]);
+      }
     }
+    const float scale = rsqrtf(warp_sum(square) * inverse + args.eps);
+    const float shared_part = warp_sum(product) * inverse * scale * scale;
+    // Each lane reads again what it read before.
+#pragma unroll
+    for (int k = 0; k < kVectors; ++k) {
+      const int v = lane + k * 32;
+      if (v >= vectors) continue;
+      const Vector value = x[v], g = grad[v], w = weight[v];
+      Vector result = added[v];
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) {
+        const float element = to_float(value.values[i]), above = to_float(g.values[i]);
+        weight_sum[k][i] += above * element * scale;
+        result.values[i] = from_float<T>(to_float(result.values[i]) +
+                                         scale * (above * to_float(w.values[i]) - element * shared_part));
+      }
+      grad_x[v] = result;
+    }
+  }
+  for (int warp = 0; warp < kNormWarps; ++warp) {
+    if (threadIdx.x / 32 == warp)
+#pragma unroll
+      for (int k = 0; k < kVectors; ++k)
+        if (lane + k * 32 < vectors)
+#pragma unroll
+          for (int i = 0; i < kWidth; ++i) {
+            float& sum = shared[(lane + k * 32) * kWidth + i];
+            sum = warp == 0 ? weight_sum[k][i] : sum + weight_sum[k][i];
+          }
+    __syncthreads();
+  }
+  for (int64_t column = threadIdx.x; column < args.dim; column += kNormThreads)
+    args.partial[blockIdx.x * args.dim + column] = shared[column];
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) swiglu_grad_kernel(RowSwigluGradArgs args) {
+  using Vector = Vector16<T>;
+  constexpr int kWidth = Vector::kWidth;
+  const int64_t vectors = args.inner / kWidth, items = args.rows.start[args.rows.sequences] * vectors;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
+    const int64_t first = item + item / vectors * vectors;
+    const auto* x = static_cast<const Vector*>(args.gate_up) + first;
+    const Vector gate = x[0], up = x[vectors], grad = static_cast<const Vector*>(args.grad)[item];
+    Vector grad_gate, grad_up;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const float g = to_float(gate.values[i]), above = to_float(grad.values[i]);
+      const float sigmoid = 1 / (1 + __expf(-g));
+      grad_gate.values[i] = from_float<T>(above * to_float(up.values[i]) * sigmoid * (1 + g * (1 - sigmoid)));
+      grad_up.values[i] = from_float<T>(above * g * sigmoid);
+    }
+    auto* out = static_cast<Vector*>(args.grad_gate_up) + first;
+    out[0] = grad_gate;
+    out[vectors] = grad_up;
   }
 }
 
-/// A thread has a pair of vectors' place in a row's heads, and rows in turn, whose pairs it turns back and
-/// packs.
+/// A thread turns a vector of a head's first half back against that of its second, and packs them.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kColumnResidents) rope_grad_kernel(RowRopeGradArgs args) {
+__global__ void __launch_bounds__(kThreads) rope_grad_kernel(RowRopeGradArgs args) {
   using Vector = Vector16<T>;
-  const int pairs = static_cast<int>(args.head_size / 2 / Vector::kWidth);
-  const int item = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const int pair = item % pairs, head = item / pairs;
+  constexpr int kWidth = Vector::kWidth;
+  const int pairs = static_cast<int>(args.head_size / 2 / kWidth);
   const int queries = static_cast<int>(args.heads), keys = static_cast<int>(args.kv_heads);
-  const int all_heads = queries + 2 * keys, tokens = static_cast<int>(args.rows.tokens);
-  if (head >= all_heads) return;
-  const bool is_query = head < queries, turns = head < queries + keys;
-  const int own_heads = is_query ? queries : keys, own = is_query ? head : (head - queries) % keys;
-  const auto* source = static_cast<const Vector*>(is_query ? args.grad_q : turns ? args.grad_k : args.grad_v);
-  const int64_t count = args.rows.start[args.rows.sequences], step = gridDim.y;
-  for (int64_t first = blockIdx.y; first < count; first += step * kRowsAtOnce) {
-    Vector low[kRowsAtOnce], high[kRowsAtOnce];
-    int place[kRowsAtOnce];
+  const int heads = queries + 2 * keys, tokens = static_cast<int>(args.rows.tokens);
+  const int64_t items = int64_t{args.rows.start[args.rows.sequences]} * heads * pairs;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
+    const int pair = static_cast<int>(item % pairs), head = static_cast<int>(item / pairs % heads);
+    const int64_t row = item / pairs / heads;
+    const bool is_query = head < queries, turns = head < queries + keys;
+    const void* source = is_query ? args.grad_q : turns ? args.grad_k : args.grad_v;
+    const int64_t place = is_query ? row * queries + head : row * keys + (head - queries) % keys;
+    const auto* low = static_cast<const Vector*>(source) + place * 2 * pairs + pair;
+    Vector a = low[0], b = low[pairs];
+    if (turns) {
+      const int64_t angle = (int64_t{args.rows.place[row] % tokens} * pairs + pair) * kWidth;
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      const Vector* from = source + (row * own_heads + own) * 2 * pairs + pair;
-      low[r] = from[0];
-      high[r] = from[pairs];
-      if (turns) place[r] = args.rows.place[row];
+      for (int i = 0; i < kWidth; ++i) {
+        const float x = to_float(a.values[i]), y = to_float(b.values[i]);
+        const float cos = __ldg(args.cos + angle + i), sin = __ldg(args.sin + angle + i);
+        a.values[i] = from_float<T>(x * cos + y * sin);
+        b.values[i] = from_float<T>(y * cos - x * sin);
+      }
     }
-#pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      if (turns) turn<true>(low[r], high[r], args.cos, args.sin, int64_t{place[r] % tokens} * pairs + pair);
-      auto* to = static_cast<Vector*>(args.grad_qkv) + (row * all_heads + head) * 2 * pairs + pair;
-      to[0] = low[r];
-      to[pairs] = high[r];
-    }
+    auto* out = static_cast<Vector*>(args.grad_qkv) + (row * heads + head) * 2 * pairs + pair;
+    out[0] = a;
+    out[pairs] = b;
   }
+}
+
+template <typename T, int kVectors>
+cudaError_t norm_grad(const RowNormGradArgs& args, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>(args.blocks);
+  const size_t bytes = static_cast<size_t>(args.dim) * sizeof(float);
+  if (args.passed != nullptr)
+    norm_grad_kernel<T, kVectors, true><<<blocks, kNormThreads, bytes, stream>>>(args);
+  else
+    norm_grad_kernel<T, kVectors, false><<<blocks, kNormThreads, bytes, stream>>>(args);
+  return cudaGetLastError();
+}
+
+template <typename T>
+cudaError_t norm_grad(const RowNormGradArgs& args, cudaStream_t stream) {
+  const int64_t pieces = (args.dim / Vector16<T>::kWidth + 31) / 32;
+  if (pieces <= 4) return norm_grad<T, 4>(args, stream);
+  if (pieces <= 8) return norm_grad<T, 8>(args, stream);
+  if (pieces <= 16) return norm_grad<T, 16>(args, stream);
+  return pieces <= 32 ? norm_grad<T, 32>(args, stream) : cudaErrorInvalidValue;
 }
 
 template <typename T>
@@ -131,24 +199,32 @@ cudaError_t merge_grad(const MergeGradArgs& args, cudaStream_t stream) {
 
 template <typename T>
 cudaError_t swiglu_grad(const RowSwigluGradArgs& args, cudaStream_t stream) {
-  const ColumnGrid grid(args.inner / Vector16<T>::kWidth, args.rows.sequences * args.rows.tokens);
-  swiglu_grad_kernel<T><<<grid.blocks, grid.threads, 0, stream>>>(args);
+  const int64_t room = args.rows.sequences * args.rows.tokens;
+  swiglu_grad_kernel<T><<<vector_grid(room * args.inner), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t rope_grad(const RowRopeGradArgs& args, cudaStream_t stream) {
   const int64_t heads = args.heads + 2 * args.kv_heads, room = args.rows.sequences * args.rows.tokens;
-  const ColumnGrid grid(heads * args.head_size / 2 / Vector16<T>::kWidth, room);
-  rope_grad_kernel<T><<<grid.blocks, grid.threads, 0, stream>>>(args);
+  rope_grad_kernel<T><<<vector_grid(room * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
 }  // namespace
 
+int64_t row_norm_grad_blocks(int64_t places) {
+  return std::clamp<int64_t>((places + kNormWarps - 1) / kNormWarps, 1, int64_t{kMultiprocessors} * 2);
+}
+
 cudaError_t launch_merge_grad(ElementType type, const MergeGradArgs& args, cudaStream_t stream) {
   if (type == ElementType::kBFloat16) return merge_grad<__nv_bfloat16>(args, stream);
   return type == ElementType::kHalf ? merge_grad<__half>(args, stream) : cudaErrorInvalidValue;
+}
+
+cudaError_t launch_row_norm_grad(ElementType type, const RowNormGradArgs& args, cudaStream_t stream) {
+  if (type == ElementType::kBFloat16) return norm_grad<__nv_bfloat16>(args, stream);
+  return type == ElementType::kHalf ? norm_grad<__half>(args, stream) : cudaErrorInvalidValue;
 }
 
 cudaError_t launch_row_swiglu_grad(ElementType type, const RowSwigluGradArgs& args, cudaStream_t stream) {

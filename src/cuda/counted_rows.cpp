@@ -109,8 +109,7 @@ void rope(at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin, int64_t
   const RowsArgs rows = rows_of(place, start);
   FATHOM_CHECK(head_size % 16 == 0 && qkv.size(1) == head_size * (heads + 2 * kv_heads) &&
                    cos.is_contiguous() && sin.is_contiguous() && cos.scalar_type() == at::kFloat &&
-                   cos.numel() == rows.tokens * head_size / 2 && sin.sizes() == cos.sizes() &&
-                   are_aligned16({cos.const_data_ptr(), sin.const_data_ptr()}),
+                   cos.numel() == rows.tokens * head_size / 2 && sin.sizes() == cos.sizes(),
                "[counted_rope] expected float32 angles of {} tokens and heads in vectors of 16", rows.tokens);
   for (const Optional& cache : {keys, values})
     FATHOM_CHECK(!cache || (cache->is_contiguous() && cache->scalar_type() == qkv.scalar_type() &&

@@ -1,10 +1,8 @@
-// Rotation, gating, dropout and merging of rows of which the device alone knows how many there are:
+// Norms, rotation, gating and merging of rows of which the device alone knows how many there are:
 // memory-bound. A warp, or a thread a vector, walks over the rows in use; grids do not depend on their
 // number.
 #include "cuda/counted_rows.h"
-#include "cuda/rotation.cuh"
 #include "cuda/row_grid.h"
-#include "cuda/swiglu_formula.cuh"
 #include "cuda/vectors.cuh"
 #include "tensor/keyed_bits.h"
 
@@ -15,73 +13,102 @@ __device__ int rows_in_use(const RowsArgs& rows) {
   return rows.start[rows.sequences];
 }
 
-/// A thread has a pair of vectors' place in a row's heads, and rows in turn.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, kColumnResidents) rope_kernel(RowRopeArgs args) {
+template <typename T, bool kAdds>
+__global__ void __launch_bounds__(kThreads) norm_kernel(RowNormArgs args) {
   using Vector = Vector16<T>;
-  const int pairs = static_cast<int>(args.head_size / 2 / Vector::kWidth);
-  const int item = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const int pair = item % pairs, head = item / pairs, keys = static_cast<int>(args.kv_heads);
-  const int queries = static_cast<int>(args.heads), turned = queries + keys, all_heads = turned + keys;
-  if (head >= (args.keys != nullptr ? all_heads : turned)) return;
-  const int64_t count = rows_in_use(args.rows), step = gridDim.y;
-  const int tokens = static_cast<int>(args.rows.tokens);
-  for (int64_t first = blockIdx.y; first < count; first += step * kRowsAtOnce) {
-    Vector low[kRowsAtOnce], high[kRowsAtOnce];
-    int place[kRowsAtOnce];
+  constexpr int kWidth = Vector::kWidth;
+  const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth);
+  const int count = rows_in_use(args.rows), step = static_cast<int>(gridDim.x) * kWarps;
+  const auto* weight = static_cast<const Vector*>(args.weight);
+  for (int row = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32; row < count; row += step) {
+    const auto* x = static_cast<const Vector*>(args.x) + int64_t{args.rows.place[row]} * vectors;
+    const auto* added = static_cast<const Vector*>(args.added) + int64_t{row} * vectors;
+    auto* sums = static_cast<Vector*>(args.sums) + int64_t{row} * vectors;
+    float square = 0;
+    for (int v = lane; v < vectors; v += 32) {
+      Vector value = x[v];
+      if constexpr (kAdds) {
+        const Vector other = added[v];
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      const auto* from = static_cast<const Vector*>(args.qkv) + (row * all_heads + head) * 2 * pairs + pair;
-      low[r] = from[0];
-      high[r] = from[pairs];
-      place[r] = args.rows.place[row];
-    }
-#pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      const int sequence = place[r] / tokens, position = place[r] % tokens;
-      if (head < turned) {
-        turn<false>(low[r], high[r], args.cos, args.sin, int64_t{position} * pairs + pair);
-        auto* to = static_cast<Vector*>(args.qkv) + (row * all_heads + head) * 2 * pairs + pair;
-        to[0] = low[r];
-        to[pairs] = high[r];
+        for (int i = 0; i < kWidth; ++i)
+          value.values[i] = from_float<T>(to_float(value.values[i]) + to_float(other.values[i]));
+        sums[v] = value;
       }
-      if (args.keys == nullptr || head < queries) continue;
-      const int64_t slot = (int64_t{sequence} * keys + (head - queries) % keys) * args.capacity + row -
-                           args.rows.start[sequence];
-      auto* cache = static_cast<Vector*>(head < turned ? args.keys : args.values) + slot * 2 * pairs + pair;
-      cache[0] = low[r];
-      cache[pairs] = high[r];
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) square += to_float(value.values[i]) * to_float(value.values[i]);
+    }
+    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(args.dim) + args.eps);
+    auto* y = static_cast<Vector*>(args.y) + int64_t{row} * vectors;
+    // Each lane reads again what it read or wrote itself.
+    const Vector* normed = kAdds ? sums : x;
+    for (int v = lane; v < vectors; v += 32) {
+      Vector value = normed[v];
+      const Vector w = weight[v];
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i)
+        value.values[i] = from_float<T>(to_float(value.values[i]) * scale * to_float(w.values[i]));
+      y[v] = value;
     }
   }
 }
 
-/// A thread has a vector's place in a row, and rows in turn.
+/// A thread turns a vector of a head's first half against that of its second.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kColumnResidents) swiglu_kernel(RowSwigluArgs args) {
+__global__ void __launch_bounds__(kThreads) rope_kernel(RowRopeArgs args) {
   using Vector = Vector16<T>;
-  const int64_t vectors = args.inner / Vector::kWidth,
-                column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const int64_t count = rows_in_use(args.rows), step = gridDim.y;
-  if (column >= vectors) return;
-  for (int64_t first = blockIdx.y; first < count; first += step * kRowsAtOnce) {
-    Vector gate[kRowsAtOnce], up[kRowsAtOnce];
+  constexpr int kWidth = Vector::kWidth;
+  const int pairs = static_cast<int>(args.head_size / 2 / kWidth);
+  const int turned = static_cast<int>(args.heads + args.kv_heads);
+  const int heads = args.keys != nullptr ? turned + static_cast<int>(args.kv_heads) : turned;
+  const int all_heads = static_cast<int>(args.heads + 2 * args.kv_heads);
+  const int64_t items = int64_t{rows_in_use(args.rows)} * heads * pairs;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
+    const int pair = static_cast<int>(item % pairs), head = static_cast<int>(item / pairs % heads);
+    const int row = static_cast<int>(item / pairs / heads);
+    const int place = args.rows.place[row], tokens = static_cast<int>(args.rows.tokens);
+    const int sequence = place / tokens, position = place % tokens;
+    auto* low = static_cast<Vector*>(args.qkv) + (int64_t{row} * all_heads + head) * 2 * pairs + pair;
+    Vector a = low[0], b = low[pairs];
+    if (head < turned) {
+      const int64_t angle = (int64_t{position} * pairs + pair) * kWidth;
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row >= count) continue;
-      const auto* x = static_cast<const Vector*>(args.gate_up) + row * 2 * vectors + column;
-      gate[r] = x[0];
-      up[r] = x[vectors];
+      for (int i = 0; i < kWidth; ++i) {
+        const float x = to_float(a.values[i]), y = to_float(b.values[i]);
+        const float cos = __ldg(args.cos + angle + i), sin = __ldg(args.sin + angle + i);
+        a.values[i] = from_float<T>(x * cos - y * sin);
+        b.values[i] = from_float<T>(y * cos + x * sin);
+      }
+      low[0] = a;
+      low[pairs] = b;
     }
+    if (args.keys == nullptr || head < args.heads) continue;
+    const int kv_head = (head - static_cast<int>(args.heads)) % static_cast<int>(args.kv_heads);
+    auto* cache = static_cast<Vector*>(head < turned ? args.keys : args.values);
+    cache +=
+        ((sequence * args.kv_heads + kv_head) * args.capacity + row - args.rows.start[sequence]) * 2 * pairs +
+        pair;
+    cache[0] = a;
+    cache[pairs] = b;
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) swiglu_kernel(RowSwigluArgs args) {
+  using Vector = Vector16<T>;
+  constexpr int kWidth = Vector::kWidth;
+  const int64_t vectors = args.inner / kWidth, items = rows_in_use(args.rows) * vectors;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
+    const auto* x = static_cast<const Vector*>(args.gate_up) + item + item / vectors * vectors;
+    const Vector gate = x[0], up = x[vectors];
+    Vector y;
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t row = first + r * step;
-      if (row < count) static_cast<Vector*>(args.y)[row * vectors + column] = gated_values(gate[r], up[r]);
+    for (int i = 0; i < kWidth; ++i) {
+      const float g = to_float(gate.values[i]);
+      y.values[i] = from_float<T>(to_float(from_float<T>(g / (1 + __expf(-g)))) * to_float(up.values[i]));
     }
+    static_cast<Vector*>(args.y)[item] = y;
   }
 }
 
@@ -108,40 +135,28 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(RowDropoutArgs args) 
   }
 }
 
-/// A warp a place.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) merge_kernel(MergeRowsArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
-  const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth), count = *args.count;
-  const int64_t step = int64_t{gridDim.x} * kWarps;
-  for (int64_t place = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32; place < args.places; place += step) {
-    const int slot = args.slot[place];
-    const bool computed = slot >= 0 && slot < count;
-    if (!computed && args.y == args.x) continue;
-    const int64_t at_place = place * vectors, at_row = int64_t{slot} * vectors;
-    const auto* from = computed ? static_cast<const Vector*>(args.h) + at_row
-                                : static_cast<const Vector*>(args.x) + at_place;
-    for (int first = lane; first < vectors; first += 32 * kVectorsAtOnce) {
-      Vector y[kVectorsAtOnce], added[kVectorsAtOnce];
+  const int64_t vectors = args.dim / kWidth, items = args.places * vectors;
+  const int count = *args.count;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += step) {
+    const int slot = args.slot[item / vectors];
+    Vector y;
+    if (slot < 0 || slot >= count) {
+      if (args.y == args.x) continue;
+      y = static_cast<const Vector*>(args.x)[item];
+    } else {
+      const int64_t source = slot * vectors + item % vectors;
+      y = static_cast<const Vector*>(args.h)[source];
+      const Vector added = static_cast<const Vector*>(args.added)[source];
 #pragma unroll
-      for (int k = 0; k < kVectorsAtOnce; ++k) {
-        const int v = first + k * 32;
-        if (v >= vectors) continue;
-        y[k] = from[v];
-        if (computed) added[k] = static_cast<const Vector*>(args.added)[at_row + v];
-      }
-#pragma unroll
-      for (int k = 0; k < kVectorsAtOnce; ++k) {
-        const int v = first + k * 32;
-        if (v >= vectors) continue;
-        if (computed)
-#pragma unroll
-          for (int i = 0; i < kWidth; ++i)
-            y[k].values[i] = from_float<T>(to_float(y[k].values[i]) + to_float(added[k].values[i]));
-        static_cast<Vector*>(args.y)[at_place + v] = y[k];
-      }
+      for (int i = 0; i < kWidth; ++i)
+        y.values[i] = from_float<T>(to_float(y.values[i]) + to_float(added.values[i]));
     }
+    static_cast<Vector*>(args.y)[item] = y;
   }
 }
 
@@ -150,17 +165,25 @@ int64_t room_of(const RowsArgs& rows) {
 }
 
 template <typename T>
+cudaError_t norm(const RowNormArgs& args, cudaStream_t stream) {
+  const unsigned grid = grid_of((room_of(args.rows) + kWarps - 1) / kWarps);
+  if (args.added != nullptr)
+    norm_kernel<T, true><<<grid, kThreads, 0, stream>>>(args);
+  else
+    norm_kernel<T, false><<<grid, kThreads, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+template <typename T>
 cudaError_t rope(const RowRopeArgs& args, cudaStream_t stream) {
-  const int64_t heads = args.heads + (args.keys != nullptr ? 2 : 1) * args.kv_heads;
-  const ColumnGrid grid(heads * args.head_size / 2 / Vector16<T>::kWidth, room_of(args.rows));
-  rope_kernel<T><<<grid.blocks, grid.threads, 0, stream>>>(args);
+  const int64_t heads = args.heads + 2 * args.kv_heads;
+  rope_kernel<T><<<vector_grid(room_of(args.rows) * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t swiglu(const RowSwigluArgs& args, cudaStream_t stream) {
-  const ColumnGrid grid(args.inner / Vector16<T>::kWidth, room_of(args.rows));
-  swiglu_kernel<T><<<grid.blocks, grid.threads, 0, stream>>>(args);
+  swiglu_kernel<T><<<vector_grid(room_of(args.rows) * args.inner), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
@@ -172,11 +195,16 @@ cudaError_t dropout(const RowDropoutArgs& args, cudaStream_t stream) {
 
 template <typename T>
 cudaError_t merge(const MergeRowsArgs& args, cudaStream_t stream) {
-  merge_kernel<T><<<grid_of((args.places + kWarps - 1) / kWarps), kThreads, 0, stream>>>(args);
+  merge_kernel<T><<<vector_grid(args.places * args.dim), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
 }  // namespace
+
+cudaError_t launch_row_norm(ElementType type, const RowNormArgs& args, cudaStream_t stream) {
+  if (type == ElementType::kBFloat16) return norm<__nv_bfloat16>(args, stream);
+  return type == ElementType::kHalf ? norm<__half>(args, stream) : cudaErrorInvalidValue;
+}
 
 cudaError_t launch_row_rope(ElementType type, const RowRopeArgs& args, cudaStream_t stream) {
   if (type == ElementType::kBFloat16) return rope<__nv_bfloat16>(args, stream);

@@ -86,8 +86,7 @@ struct MergeRowsArgs {
   int64_t dim;
 };
 
-/// All: kHalf or kBFloat16, widths that are multiples of 8, pointers of 16 bytes. `dim` of norms: at most
-/// 8,192.
+/// All: kHalf or kBFloat16, widths that are multiples of 8, pointers of 16 bytes.
 cudaError_t launch_row_norm(ElementType type, const RowNormArgs& args, cudaStream_t stream);
 cudaError_t launch_row_rope(ElementType type, const RowRopeArgs& args, cudaStream_t stream);
 cudaError_t launch_row_swiglu(ElementType type, const RowSwigluArgs& args, cudaStream_t stream);
