@@ -81,16 +81,11 @@ class Gemm {
   static constexpr int kAlignment = 16 / sizeof(Element), kOutAlignment = 16 / sizeof(Out);
   static constexpr bool kReduction = kCounted == Counted::kReduction;
 
-  /// What of a large tile goes out at once: rows as wide as the copy engine takes them, 128 bytes. With 16
-  /// bits that is twice CUTLASS's own choice, so warps meet half as often.
-  using EpilogueTile =
-      std::conditional_t<Shape::kShares,
-                         cute::Shape<cute::_128, cute::Int<128 / static_cast<int>(sizeof(Out))>>,
-                         cutlass::epilogue::collective::EpilogueTileAuto>;
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, typename Shape::Tile, typename Shape::Cluster,
-      EpilogueTile, float, float, void, cutlass::layout::RowMajor, kOutAlignment, Out,
-      cutlass::layout::RowMajor, kOutAlignment, typename Shape::Epilogue, Fusion>::CollectiveOp;
+      cutlass::epilogue::collective::EpilogueTileAuto, float, float, void, cutlass::layout::RowMajor,
+      kOutAlignment, Out, cutlass::layout::RowMajor, kOutAlignment, typename Shape::Epilogue,
+      Fusion>::CollectiveOp;
   using MainLoop = typename cutlass::gemm::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Element, LayoutA, kAlignment, Element, LayoutB,
       kAlignment, float, typename Shape::Tile, typename Shape::Cluster,
