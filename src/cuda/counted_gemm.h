@@ -6,20 +6,13 @@
 
 namespace fathom::cuda {
 
-/// Of a gradient of weights: large tiles, which blocks share, or small ones, whose sums are divided.
-struct WeightGradTiles {
-  bool are_large = false;
-  int splits = 1;  ///< of small ones
-};
-
 /// `T`: __half or __nv_bfloat16. Sizes have been checked.
 template <typename T>
 struct CountedGemm {
   static cudaError_t product(const CountedProductArgs& args, cudaStream_t stream);
   static cudaError_t input_grad(const CountedInputGradArgs& args, cudaStream_t stream);
   /// With more than one split, float32 sums [splits, out_dim, in_dim] are left in the workspace.
-  static cudaError_t weight_grad(const CountedWeightGradArgs& args, const WeightGradTiles& tiles,
-                                 cudaStream_t stream);
+  static cudaError_t weight_grad(const CountedWeightGradArgs& args, int splits, cudaStream_t stream);
 };
 
 }  // namespace fathom::cuda

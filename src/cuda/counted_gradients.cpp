@@ -66,24 +66,21 @@ bool takes_products(const at::Tensor& grad, const at::Tensor& other, int64_t in,
 }
 
 at::Tensor input_grad(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& start,
-                      int64_t expected_in) {
+                      int64_t expected) {
   const c10::cuda::CUDAGuard guard(grad.device());
   const int64_t rows = grad.size(0), out = weight.size(0), in = weight.size(1);
   FATHOM_CHECK(grad.size(1) == out, "[counted_input_grad] expected gradients of {}, got {}", out,
                grad.size(1));
   if (!takes_products(grad, weight, in, out)) return at::matmul(grad, weight);
   auto grad_x = at::empty({rows, in}, grad.options());
-  const int64_t expected = expected_of(expected_in, rows);
-  auto workspace = workspace_of(counted_input_grad_workspace_bytes(expected, in, out), grad);
   const CountedInputGradArgs args = {.grad = grad.const_data_ptr(),
                                      .weight = weight.const_data_ptr(),
                                      .grad_x = grad_x.mutable_data_ptr(),
                                      .count = count_of(start),
                                      .rows = rows,
-                                     .expected = expected,
+                                     .expected = expected_of(expected, rows),
                                      .in_dim = in,
-                                     .out_dim = out,
-                                     .workspace = data_or_null(workspace)};
+                                     .out_dim = out};
   C10_CUDA_CHECK(launch_counted_input_grad(element_type_of(grad, "counted_input_grad"), args, stream()));
   return grad_x;
 }
@@ -99,8 +96,9 @@ void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& 
     result.copy_(at::matmul(grad.masked_fill(free, 0).t(), x.masked_fill(free, 0)));
     return;
   }
-  const int64_t expected = expected_of(expected_in, rows);
-  auto workspace = workspace_of(counted_weight_grad_workspace_bytes(expected, in, out), grad);
+  const int64_t expected = expected_of(expected_in, rows),
+                bytes = counted_weight_grad_workspace_bytes(expected, in, out);
+  const auto workspace = at::empty({bytes}, grad.options().dtype(at::kByte));
   const CountedWeightGradArgs args = {.grad = grad.const_data_ptr(),
                                       .x = x.const_data_ptr(),
                                       .grad_weight = result.mutable_data_ptr(),
@@ -110,7 +108,7 @@ void weight_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& 
                                       .in_dim = in,
                                       .out_dim = out,
                                       .grad_weight_type = element_type_of(result, "counted_weight_grad"),
-                                      .workspace = data_or_null(workspace)};
+                                      .workspace = bytes > 0 ? workspace.mutable_data_ptr() : nullptr};
   C10_CUDA_CHECK(launch_counted_weight_grad(element_type_of(grad, "counted_weight_grad"), args, stream()));
 }
 

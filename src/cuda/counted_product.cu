@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "cuda/counted_gemm.h"
-#include "cuda/tile_shares.h"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
@@ -83,31 +82,24 @@ cudaError_t few_rows(const CountedProductArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-/// What takes the least time, measured in steps of a small tile's reduction (64 rows of 128 by 128, about 0.3
-/// us): large tiles that are shared, or small ones, and among how many blocks the reduction of each is
-/// divided.
-WeightGradTiles weight_grad_tiles(int64_t rows, int64_t in_dim, int64_t out_dim) {
+/// Among how many blocks the reduction of one tile of grad_weight is divided: what takes the least time,
+/// measured in steps of a tile's reduction (64 rows of 128 by 128, about 0.3 us).
+int splits_of(int64_t rows, int64_t in_dim, int64_t out_dim) {
   constexpr int kMostSplits = 64;
   constexpr double kTileSteps = 6, kLaunchSteps = 8;  // what a tile costs beside its steps; the second kernel
   constexpr double kElementsAStep = 1e5;              // float32 sums written and read again
-  constexpr double kLargeStep = 1.75;
-  const TileShares shares = large_shares(out_dim, in_dim, rows, /*can_share=*/true);
-  WeightGradTiles best = {true, 1};
-  double least = kLargeStep * shares.duration() + kTileSteps * over(shares.tiles, kPairs);
-  const int64_t tiles = 2 * pair_tiles(out_dim, in_dim, 128, 128), steps = (rows + 63) / 64;
+  const int64_t tiles = (out_dim + 255) / 256 * 2 * ((in_dim + 127) / 128), steps = (rows + 63) / 64;
+  int best = 1;
+  double least = 0;
   for (int splits = 1; splits <= kMostSplits && splits <= steps; ++splits) {
     const auto waves = static_cast<double>((tiles * splits + kMultiprocessors - 1) / kMultiprocessors);
     double cost = waves * (static_cast<double>((steps + splits - 1) / splits) + kTileSteps);
     if (splits > 1) cost += kLaunchSteps + static_cast<double>(in_dim * out_dim * splits) / kElementsAStep;
-    if (cost >= least) continue;
-    best = {false, splits};
+    if (splits > 1 && cost >= least) continue;
+    best = splits;
     least = cost;
   }
   return best;
-}
-
-int64_t row_product_bytes(int64_t expected, int64_t columns, int64_t reduced) {
-  return takes_large_tiles(expected, columns, reduced, /*can_share=*/true) ? kPartsBytes : 0;
 }
 
 struct alignas(4 * sizeof(float)) Sums {
@@ -169,18 +161,9 @@ cudaError_t launch_counted_input_grad(ElementType type, const CountedInputGradAr
   });
 }
 
-int64_t counted_product_workspace_bytes(int64_t expected, int64_t in_dim, int64_t out_dim) {
-  return row_product_bytes(expected, out_dim, in_dim);
-}
-
-int64_t counted_input_grad_workspace_bytes(int64_t expected, int64_t in_dim, int64_t out_dim) {
-  return row_product_bytes(expected, in_dim, out_dim);
-}
-
 int64_t counted_weight_grad_workspace_bytes(int64_t expected, int64_t in_dim, int64_t out_dim) {
-  const WeightGradTiles tiles = weight_grad_tiles(expected, in_dim, out_dim);
-  if (tiles.are_large) return kPartsBytes;
-  return tiles.splits == 1 ? 0 : in_dim * out_dim * tiles.splits * static_cast<int64_t>(sizeof(float));
+  const int splits = splits_of(expected, in_dim, out_dim);
+  return splits == 1 ? 0 : in_dim * out_dim * splits * static_cast<int64_t>(sizeof(float));
 }
 
 cudaError_t launch_counted_weight_grad(ElementType type, const CountedWeightGradArgs& args,
@@ -192,12 +175,11 @@ cudaError_t launch_counted_weight_grad(ElementType type, const CountedWeightGrad
     if (args.rows == 0)
       return cudaMemsetAsync(args.grad_weight, 0,
                              static_cast<size_t>(args.in_dim * args.out_dim) * (is_float ? 4 : 2), stream);
-    const WeightGradTiles tiles = weight_grad_tiles(args.expected, args.in_dim, args.out_dim);
-    if ((tiles.are_large || tiles.splits > 1) && args.workspace == nullptr) return cudaErrorInvalidValue;
-    const cudaError_t error = CountedGemm<T>::weight_grad(args, tiles, stream);
-    if (error != cudaSuccess || tiles.splits == 1) return error;
-    return is_float ? add_splits<float>(args, tiles.splits, stream)
-                    : add_splits<T>(args, tiles.splits, stream);
+    const int splits = splits_of(args.expected, args.in_dim, args.out_dim);
+    if (splits > 1 && args.workspace == nullptr) return cudaErrorInvalidValue;
+    const cudaError_t error = CountedGemm<T>::weight_grad(args, splits, stream);
+    if (error != cudaSuccess || splits == 1) return error;
+    return is_float ? add_splits<float>(args, splits, stream) : add_splits<T>(args, splits, stream);
   });
 }
 

@@ -60,7 +60,7 @@ Two added_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& w
 
 /// On other cards than Hopper's, and for odd widths, rows that are not in use are multiplied too.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Tensor& start,
-                  int64_t expected_in) {
+                  int64_t expected) {
   const c10::cuda::CUDAGuard guard(x.device());
   const auto weight = weight_in.contiguous();
   const ElementType type = element_type_of(x, "counted_linear");
@@ -71,17 +71,14 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_in, const at::Te
                     weight.scalar_type() == x.scalar_type();
   if (!fits) return at::matmul(x, weight.t());
   auto y = at::empty({rows, out}, x.options());
-  const int64_t expected = expected_of(expected_in, rows);
-  auto workspace = workspace_of(counted_product_workspace_bytes(expected, in, out), x);
   const CountedProductArgs args = {.x = x.const_data_ptr(),
                                    .weight = weight.const_data_ptr(),
                                    .y = y.mutable_data_ptr(),
                                    .count = count_of(start),
                                    .rows = rows,
-                                   .expected = expected,
+                                   .expected = expected_of(expected, rows),
                                    .in_dim = in,
-                                   .out_dim = out,
-                                   .workspace = data_or_null(workspace)};
+                                   .out_dim = out};
   C10_CUDA_CHECK(launch_counted_product(type, args, stream()));
   return y;
 }

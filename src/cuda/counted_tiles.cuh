@@ -21,54 +21,21 @@ struct RowCount {
   }
 };
 
-/// What the count shortens: m or k.
-enum class Counted { kRows, kReduction };
-
-/// The tiles of a matrix as clusters take them, which lie in one line in the grid. A few tiles of rows go
-/// through all columns before the next few are begun, so that what is read again is still in the L2 cache.
-template <typename TileShape, typename ClusterShape>
-class ClusterTiles {
-  static constexpr uint32_t kRows = cute::size<0>(ClusterShape{}), kColumns = cute::size<1>(ClusterShape{});
-  static constexpr uint32_t kRowsTogether = 16 / kRows;  ///< of clusters
-
- public:
-  using Place = cutlass::gemm::kernel::detail::PersistentTileSchedulerSm90::WorkTileInfo;
-
-  ClusterTiles() = default;
-  __device__ ClusterTiles(uint32_t rows, uint32_t columns)
-      : rows_(ceil_div(rows, cute::size<0>(TileShape{}) * kRows)),
-        columns_(ceil_div(columns, cute::size<1>(TileShape{}) * kColumns)) {}
-
-  __device__ uint32_t count() const { return rows_ * columns_; }
-
-  /// The tile of this block in a cluster's.
-  __device__ Place place(uint32_t tile) const {
-    const uint32_t group = tile / (kRowsTogether * columns_), first = group * kRowsTogether;
-    const uint32_t inside = tile - first * columns_, height = min(kRowsTogether, rows_ - first);
-    const uint32_t column = inside / height, row = first + inside % height;
-    const dim3 block = cute::block_id_in_cluster();
-    return {static_cast<int32_t>(row * kRows + block.x), static_cast<int32_t>(column * kColumns + block.y), 0,
-            true};
-  }
-
-  __device__ static uint32_t cluster() { return (blockIdx.x + blockIdx.y * gridDim.x) / (kRows * kColumns); }
-  __device__ static uint32_t clusters() { return gridDim.x * gridDim.y / (kRows * kColumns); }
-
- private:
-  __device__ static uint32_t ceil_div(uint32_t length, uint32_t tile) { return (length + tile - 1) / tile; }
-
-  uint32_t rows_ = 0, columns_ = 0;
-};
-
 /// Chooses CountedRowsScheduler in CUTLASS's kernels.
 struct CountedRows {};
 
 /// Gives the blocks of a persistent kernel the tiles of the counted rows, and no others. Each role of a block
-/// keeps its own copy and reads the count itself, so all see the same tiles; clusters take them whole.
+/// keeps its own copy and reads the count itself, so all see the same tiles; clusters take them whole. A few
+/// tiles of rows go through all columns before the next few are begun, so that what is read again is still in
+/// the L2 cache.
 template <typename TileShape, typename ClusterShape>
 class CountedRowsScheduler : public cutlass::gemm::kernel::detail::PersistentTileSchedulerSm90 {
   using Base = cutlass::gemm::kernel::detail::PersistentTileSchedulerSm90;
-  using Tiles = ClusterTiles<TileShape, ClusterShape>;
+  static constexpr uint32_t kTileRows = cute::size<0>(TileShape{});
+  static constexpr uint32_t kClusterRows = cute::size<0>(ClusterShape{});
+  static constexpr uint32_t kClusterColumns = cute::size<1>(ClusterShape{});
+  static constexpr uint32_t kClusterBlocks = kClusterRows * kClusterColumns;
+  static constexpr uint32_t kRowsTogether = 16 / kClusterRows;  ///< of clusters
 
  public:
   using WorkTileInfo = typename Base::WorkTileInfo;
@@ -77,7 +44,6 @@ class CountedRowsScheduler : public cutlass::gemm::kernel::detail::PersistentTil
   };
   struct Params : Base::Params {
     RowCount rows;
-    uint32_t columns = 0;
   };
 
   template <typename Problem>
@@ -89,15 +55,17 @@ class CountedRowsScheduler : public cutlass::gemm::kernel::detail::PersistentTil
     static_cast<Base::Params&>(params) = Base::to_underlying_arguments(
         problem, tile, cluster, hardware, args, workspace, epilogue_subtile, alignment);
     params.rows = args.rows;
-    params.columns = cute::get<1>(problem);
     return params;
   }
 
   __device__ explicit CountedRowsScheduler(const Params& params) {
 #if defined(__CUDA_ARCH__)
-    tiles_ = Tiles(params.rows.read(), params.columns);
-    cluster_ = Tiles::cluster();
-    stride_ = Tiles::clusters();
+    const uint32_t rows = params.rows.read();
+    row_clusters_ = (rows + kTileRows * kClusterRows - 1) / (kTileRows * kClusterRows);
+    column_clusters_ = params.problem_tiles_n_;
+    // The grid is a line of clusters (see the raster order that the launcher asks for).
+    cluster_ = (blockIdx.x + blockIdx.y * gridDim.x) / kClusterBlocks;
+    stride_ = gridDim.x * gridDim.y / kClusterBlocks;
 #endif
   }
 
@@ -107,7 +75,14 @@ class CountedRowsScheduler : public cutlass::gemm::kernel::detail::PersistentTil
   }
 
   __device__ WorkTileInfo get_current_work() const {
-    return cluster_ < tiles_.count() ? tiles_.place(cluster_) : WorkTileInfo::invalid_work_tile();
+    if (cluster_ >= row_clusters_ * column_clusters_) return WorkTileInfo::invalid_work_tile();
+    const uint32_t group = cluster_ / (kRowsTogether * column_clusters_), first = group * kRowsTogether;
+    const uint32_t inside = cluster_ - first * column_clusters_,
+                   height = min(kRowsTogether, row_clusters_ - first);
+    const uint32_t column = inside / height, row = first + inside % height;
+    const dim3 place = cute::block_id_in_cluster();
+    return {static_cast<int32_t>(row * kClusterRows + place.x),
+            static_cast<int32_t>(column * kClusterColumns + place.y), 0, true};
   }
 
   __device__ void advance_to_next_work(uint32_t steps = 1) {
@@ -124,15 +99,14 @@ class CountedRowsScheduler : public cutlass::gemm::kernel::detail::PersistentTil
   }
 
  private:
-  Tiles tiles_;
+  uint32_t row_clusters_ = 0, column_clusters_ = 0;
   uint32_t cluster_ = 0, stride_ = 0;
 };
 
 /// A main loop of CUTLASS whose reduction is as long as the count says, and is divided among `splits` batches
 /// of the output. A batch takes its tiles last to first: its last may be partly beyond the count, and then
 /// what lies there is cleared in shared memory before the first product reads it. All batches take as many
-/// tiles; those that are missing are loaded from beyond the matrices, where TMA gives zeros. Where the
-/// scheduler divides tiles, its pieces of the one batch are taken likewise.
+/// tiles; those that are missing are loaded from beyond the matrices, where TMA gives zeros.
 template <typename Base>
 struct CountedReduction : Base {
   using TileShape = typename Base::TileShape;
@@ -184,12 +158,11 @@ struct CountedReduction : Base {
     }
   };
 
-  template <typename Inputs, typename StepIterator, typename Place>
+  template <typename Inputs, typename AnyIterator, typename Place>
   __device__ void load(const Params& params, MainloopPipeline pipeline, PipelineState state,
-                       const Inputs& inputs, const Place& place, StepIterator step, int tiles, int lane,
+                       const Inputs& inputs, const Place& place, AnyIterator, int tiles, int lane,
                        uint32_t rank, TensorStorage& storage) {
-    const int rows = params.rows.read();
-    const int begin = cute::get<3>(place) * tiles + static_cast<int>(*step);
+    const int rows = params.rows.read(), begin = cute::get<3>(place) * tiles;
     const int own = min(max(tiles_of(rows, kTile) - begin, 0), tiles), first = begin + own - 1;
     if (lane == 0) {  // that which acquires the stage below, so that its arrival publishes this
       while (pipeline.producer_try_acquire(state) != cutlass::BarrierStatus::WaitDone) {

@@ -73,7 +73,7 @@ cudaError_t run_half_gemm(const HalfGemmArgs& args, cudaStream_t stream) {
 
 template <typename Out>
 cudaError_t run_half_gemm(const HalfGemmArgs& args, cudaStream_t stream) {
-  const bool large = takes_large_tiles(args.rows, args.columns, args.reduced, /*can_share=*/false);
+  const bool large = takes_large_tiles(args.rows, args.columns);
   if (args.is_turned)
     return large ? run_half_gemm<Out, ColumnMajor, LargeShape>(args, stream)
                  : run_half_gemm<Out, ColumnMajor, SmallShape>(args, stream);

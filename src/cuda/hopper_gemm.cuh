@@ -14,7 +14,6 @@
 
 #include "cuda/counted_tiles.cuh"
 #include "cuda/element_type.h"
-#include "cuda/shared_tiles.cuh"
 
 namespace fathom::cuda {
 
@@ -24,7 +23,6 @@ template <typename Tile_, typename Cluster_, bool kTogether>
 struct GemmShape {
   using Tile = Tile_;
   using Cluster = Cluster_;
-  static constexpr bool kShares = kTogether;
   using Kernel = std::conditional_t<kTogether, cutlass::gemm::KernelTmaWarpSpecializedCooperative,
                                     cutlass::gemm::KernelTmaWarpSpecializedPingpong>;
   using Epilogue = std::conditional_t<kTogether, cutlass::epilogue::TmaWarpSpecializedCooperative,
@@ -43,7 +41,7 @@ using SquareShape = GemmShape<cute::Shape<cute::_128, cute::_128, cute::_64>,
 template <typename Out>
 using PlainEpilogue = cutlass::epilogue::fusion::LinearCombination<Out, float, void, float>;
 /// out [m, n] = a bᵀ, of a [m, k] and b [n, k]. With `splits`, parts of k go to an output each: [splits, m,
-/// n]. Large tiles, which have no splits, are shared where there is memory for `parts`: kPartsBytes.
+/// n].
 struct GemmArgs {
   const void* a;
   const void* b;
@@ -53,7 +51,6 @@ struct GemmArgs {
   int n;
   int k;
   int splits = 1;
-  void* parts = nullptr;
 };
 
 /// Of a matrix whose last dimension is contiguous, or whose last but one is.
@@ -72,6 +69,9 @@ struct NothingMore {
   template <typename Arguments>
   void operator()(Arguments& /*arguments*/) const {}
 };
+
+/// What the count shortens: m or k.
+enum class Counted { kRows, kReduction };
 
 /// `LayoutA`: RowMajor if a is stored as [m, k], ColumnMajor as [k, m]; `LayoutB`: ColumnMajor if b is stored
 /// as [n, k], RowMajor as [k, n] (the words are those of BLAS, where b is [k, n]).
@@ -95,10 +95,7 @@ class Gemm {
   using Kernel = cutlass::gemm::kernel::GemmUniversal<
       std::conditional_t<kReduction, cute::Shape<int, int, int, int>, cute::Shape<int, int, int>>,
       std::conditional_t<kReduction, CountedReduction<MainLoop>, MainLoop>, Epilogue,
-      std::conditional_t<Shape::kShares, SharedTiles<kCounted>,
-                         std::conditional_t<kReduction, cutlass::gemm::PersistentScheduler, CountedRows>>>;
-  static_assert(Kernel::SharedStorageSize <= cutlass::gemm::collective::detail::sm90_smem_capacity_bytes,
-                "of a block");
+      std::conditional_t<kReduction, cutlass::gemm::PersistentScheduler, CountedRows>>;
 
  public:
   /// `tell` gets the arguments of the fusion: biases, activations, what it writes beside.
@@ -120,7 +117,7 @@ class Gemm {
     arguments.epilogue.ptr_D = static_cast<Out*>(args.out);
     arguments.epilogue.dD = stride_of<typename Kernel::StrideD>(args.m, args.n);
     arguments.hw_info = {device, multiprocessors};
-    // Clusters in one line, as ClusterTiles takes them.
+    // Clusters in one line, as CountedRowsScheduler takes them.
     arguments.scheduler.raster_order =
         cutlass::gemm::kernel::detail::PersistentTileSchedulerSm90::RasterOrderOptions::AlongN;
     if constexpr (kReduction) {
@@ -130,9 +127,8 @@ class Gemm {
       arguments.mainloop.splits = args.splits;
     } else {
       arguments.problem_shape = {args.m, args.n, args.k};
+      arguments.scheduler.rows = args.rows;
     }
-    if constexpr (Shape::kShares) arguments.scheduler.parts = TileParts(args.parts);
-    if constexpr (Shape::kShares || !kReduction) arguments.scheduler.rows = args.rows;
     const auto params = Kernel::to_underlying_arguments(arguments, nullptr);
 
     constexpr auto kernel = cutlass::device_kernel<Kernel>;
@@ -160,5 +156,18 @@ using CutlassType = std::conditional_t<std::is_same_v<T, __half>, cutlass::half_
 
 using RowMajor = cutlass::layout::RowMajor;
 using ColumnMajor = cutlass::layout::ColumnMajor;
+
+/// In which pairs of blocks take all tiles.
+inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int64_t tile_columns) {
+  const int64_t pairs =
+      (rows + 2 * tile_rows - 1) / (2 * tile_rows) * ((columns + tile_columns - 1) / tile_columns);
+  return (pairs + kMultiprocessors / 2 - 1) / (kMultiprocessors / 2);
+}
+
+/// The tiles that are through first: a turn with a large tile takes as long as three with a small one (four
+/// times the products, half as many bytes to each).
+inline bool takes_large_tiles(int64_t rows, int64_t columns) {
+  return 3 * pair_turns(rows, columns, 128, 256) <= pair_turns(rows, columns, 64, 128);
+}
 
 }  // namespace fathom::cuda

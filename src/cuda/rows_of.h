@@ -1,7 +1,6 @@
 // What kernels of counted rows must know of tensors. For files that see LibTorch.
 #pragma once
 
-#include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
@@ -23,15 +22,6 @@ inline const int32_t* count_of(const at::Tensor& start) {
 /// Of as many rows as there is room for, where the host expects none in particular.
 inline int64_t expected_of(int64_t expected, int64_t rows) {
   return expected > 0 ? std::min(expected, rows) : rows;
-}
-
-/// Of so many bytes on `like`'s device; undefined if there are none.
-inline at::Tensor workspace_of(int64_t bytes, const at::Tensor& like) {
-  return bytes > 0 ? at::empty({bytes}, like.options().dtype(at::kByte)) : at::Tensor();
-}
-
-inline void* data_or_null(at::Tensor& workspace) {
-  return workspace.defined() ? workspace.mutable_data_ptr() : nullptr;
 }
 
 inline RowsArgs rows_of(const at::Tensor& place, const at::Tensor& start) {
