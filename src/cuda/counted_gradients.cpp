@@ -130,35 +130,54 @@ at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up, co
   return grad_gate_up;
 }
 
-Two rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, double eps,
-                      const at::Tensor& added, const Optional& passed, const at::Tensor& slot,
-                      const at::Tensor& start) {
-  const c10::cuda::CUDAGuard guard(grad.device());
+/// What a norm's backward pass reads.
+struct NormGradient {
+  const at::Tensor& grad;
+  const at::Tensor& x;
+  const at::Tensor& weight;
+  double eps;
+  const at::Tensor& added;
+  const at::Tensor& start;
+};
+
+/// Writes the gradient of x, of rows or of their places, and returns that of the weight.
+at::Tensor norm_backward(const NormGradient& norm, const int32_t* place, at::Tensor& grad_x) {
+  const c10::cuda::CUDAGuard guard(norm.grad.device());
   constexpr const char* kOp = "counted_rms_norm_backward";
-  const ElementType type = check_dense(grad, kOp);
-  const int64_t dim = grad.size(1), places = slot.numel(), blocks = row_norm_grad_blocks(places);
-  FATHOM_CHECK(check_dense(x, kOp) == type && check_dense(added, kOp) == type &&
-                   check_dense(weight, kOp) == type && x.numel() == places * dim &&
-                   grad.numel() == x.numel() && weight.numel() == dim &&
-                   (!passed || (check_dense(*passed, kOp) == type && passed->numel() == x.numel())),
-               "[counted_rms_norm_backward] expected {} rows of {} elements of one type", places, dim);
-  auto grad_x = at::empty_like(x);
-  auto partial = at::empty({blocks, dim}, grad.options().dtype(at::kFloat));
-  const RowNormGradArgs args = {.slot = slot.const_data_ptr<int32_t>(),
-                                .count = count_of(start),
-                                .grad = grad.const_data_ptr(),
-                                .x = x.const_data_ptr(),
-                                .weight = weight.const_data_ptr(),
-                                .added = added.const_data_ptr(),
-                                .passed = passed ? passed->const_data_ptr() : nullptr,
+  const ElementType type = check_dense(norm.grad, kOp);
+  const int64_t dim = norm.grad.size(1), room = norm.grad.size(0), blocks = row_norm_grad_blocks(room);
+  FATHOM_CHECK(check_dense(norm.x, kOp) == type && check_dense(norm.added, kOp) == type &&
+                   check_dense(norm.weight, kOp) == type && check_dense(grad_x, kOp) == type &&
+                   norm.x.numel() == room * dim && norm.added.numel() == room * dim &&
+                   grad_x.numel() == room * dim && norm.weight.numel() == dim,
+               "[counted_rms_norm_backward] expected {} rows of {} elements of one type", room, dim);
+  auto partial = at::empty({blocks, dim}, norm.grad.options().dtype(at::kFloat));
+  const RowNormGradArgs args = {.place = place,
+                                .count = count_of(norm.start),
+                                .grad = norm.grad.const_data_ptr(),
+                                .x = norm.x.const_data_ptr(),
+                                .weight = norm.weight.const_data_ptr(),
+                                .added = norm.added.const_data_ptr(),
                                 .grad_x = grad_x.mutable_data_ptr(),
                                 .partial = partial.mutable_data_ptr<float>(),
-                                .places = places,
                                 .dim = dim,
                                 .blocks = blocks,
-                                .eps = static_cast<float>(eps)};
+                                .eps = static_cast<float>(norm.eps)};
   C10_CUDA_CHECK(launch_row_norm_grad(type, args, stream()));
-  return {grad_x, sum_of_parts(partial, at::kFloat)};
+  return sum_of_parts(partial, at::kFloat);
+}
+
+Two rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, double eps,
+                      const at::Tensor& added, const at::Tensor& start) {
+  auto grad_x = at::empty_like(x);
+  auto grad_weight = norm_backward({grad, x, weight, eps, added, start}, nullptr, grad_x);
+  return {grad_x, grad_weight};
+}
+
+at::Tensor gathered_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                                  double eps, const at::Tensor& added, at::Tensor& grad_x,
+                                  const at::Tensor& place, const at::Tensor& start) {
+  return norm_backward({grad, x, weight, eps, added, start}, rows_of(place, start).place, grad_x);
 }
 
 /// By cuDNN where the forward pass was (counted_rows.cpp) and it has a backward pass, else by LibTorch's
@@ -224,6 +243,7 @@ void register_counted_gradients(torch::Library& library) {
   library.impl("counted_weight_grad", weight_grad);
   library.impl("counted_swiglu_backward", swiglu_backward);
   library.impl("counted_rms_norm_backward", rms_norm_backward);
+  library.impl("gathered_rms_norm_backward_", gathered_norm_backward);
   library.impl("counted_attention_backward", attention_backward);
   library.impl("counted_rope_backward", rope_backward);
 }

@@ -1,16 +1,11 @@
 // Backward passes of counted_rows.cu: memory-bound, with grids that do not depend on the number of rows.
 #include "cuda/counted_gradients.h"
 
-#include <algorithm>
-
 #include "cuda/row_grid.h"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
 namespace {
-
-constexpr int kNormThreads = 128;
-constexpr int kNormWarps = kNormThreads / 32;
 
 /// A warp a place: its gradient goes to its row, and what its row brought to its score.
 template <typename T>
@@ -43,74 +38,6 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGradArgs args
     const float p = 1 / (1 + expf(-args.score[place]));
     args.grad_score[place] = gain * p * (1 - p);
   }
-}
-
-/// Rows go to warps in turn; a lane keeps the sums of its columns over its rows. With `passed` a warp goes
-/// through all places, and copies the gradients of those without an active row.
-template <typename T, int kVectors, bool kPlaces>
-__global__ void __launch_bounds__(kNormThreads) norm_grad_kernel(RowNormGradArgs args) {
-  using Vector = Vector16<T>;
-  constexpr int kWidth = Vector::kWidth;
-  extern __shared__ float shared[];  // [dim]
-  const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth), count = *args.count;
-  const int64_t items = kPlaces ? args.places : count, step = int64_t{gridDim.x} * kNormWarps;
-  const float inverse = 1.0f / static_cast<float>(args.dim);
-  const auto* weight = static_cast<const Vector*>(args.weight);
-  float weight_sum[kVectors][kWidth] = {};
-  for (int64_t item = int64_t{blockIdx.x} * kNormWarps + threadIdx.x / 32; item < items; item += step) {
-    auto* grad_x = static_cast<Vector*>(args.grad_x) + item * vectors;
-    const int64_t row = kPlaces ? args.slot[item] : item;
-    if (kPlaces && (row < 0 || row >= count)) {
-      const auto* passed = static_cast<const Vector*>(args.passed) + item * vectors;
-      for (int v = lane; v < vectors; v += 32) grad_x[v] = passed[v];
-      continue;
-    }
-    const auto* x = static_cast<const Vector*>(args.x) + item * vectors;
-    const auto* grad = static_cast<const Vector*>(args.grad) + row * vectors;
-    const auto* added = static_cast<const Vector*>(args.added) + row * vectors;
-    float square = 0, product = 0;
-    for (int v = lane; v < vectors; v += 32) {
-      const Vector value = x[v], g = grad[v], w = weight[v];
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        const float element = to_float(value.values[i]);
-        square += element * element;
-        product += element * to_float(g.values[i]) * to_float(w.values[i]);
-      }
-    }
-    const float scale = rsqrtf(warp_sum(square) * inverse + args.eps);
-    const float shared_part = warp_sum(product) * inverse * scale * scale;
-    // Each lane reads again what it read before.
-#pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
-      const int v = lane + k * 32;
-      if (v >= vectors) continue;
-      const Vector value = x[v], g = grad[v], w = weight[v];
-      Vector result = added[v];
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        const float element = to_float(value.values[i]), above = to_float(g.values[i]);
-        weight_sum[k][i] += above * element * scale;
-        result.values[i] = from_float<T>(to_float(result.values[i]) +
-                                         scale * (above * to_float(w.values[i]) - element * shared_part));
-      }
-      grad_x[v] = result;
-    }
-  }
-  for (int warp = 0; warp < kNormWarps; ++warp) {
-    if (threadIdx.x / 32 == warp)
-#pragma unroll
-      for (int k = 0; k < kVectors; ++k)
-        if (lane + k * 32 < vectors)
-#pragma unroll
-          for (int i = 0; i < kWidth; ++i) {
-            float& sum = shared[(lane + k * 32) * kWidth + i];
-            sum = warp == 0 ? weight_sum[k][i] : sum + weight_sum[k][i];
-          }
-    __syncthreads();
-  }
-  for (int64_t column = threadIdx.x; column < args.dim; column += kNormThreads)
-    args.partial[blockIdx.x * args.dim + column] = shared[column];
 }
 
 template <typename T>
@@ -171,26 +98,6 @@ __global__ void __launch_bounds__(kThreads) rope_grad_kernel(RowRopeGradArgs arg
   }
 }
 
-template <typename T, int kVectors>
-cudaError_t norm_grad(const RowNormGradArgs& args, cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(args.blocks);
-  const size_t bytes = static_cast<size_t>(args.dim) * sizeof(float);
-  if (args.passed != nullptr)
-    norm_grad_kernel<T, kVectors, true><<<blocks, kNormThreads, bytes, stream>>>(args);
-  else
-    norm_grad_kernel<T, kVectors, false><<<blocks, kNormThreads, bytes, stream>>>(args);
-  return cudaGetLastError();
-}
-
-template <typename T>
-cudaError_t norm_grad(const RowNormGradArgs& args, cudaStream_t stream) {
-  const int64_t pieces = (args.dim / Vector16<T>::kWidth + 31) / 32;
-  if (pieces <= 4) return norm_grad<T, 4>(args, stream);
-  if (pieces <= 8) return norm_grad<T, 8>(args, stream);
-  if (pieces <= 16) return norm_grad<T, 16>(args, stream);
-  return pieces <= 32 ? norm_grad<T, 32>(args, stream) : cudaErrorInvalidValue;
-}
-
 template <typename T>
 cudaError_t merge_grad(const MergeGradArgs& args, cudaStream_t stream) {
   merge_grad_kernel<T><<<grid_of((args.places + kWarps - 1) / kWarps), kThreads, 0, stream>>>(args);
@@ -213,18 +120,9 @@ cudaError_t rope_grad(const RowRopeGradArgs& args, cudaStream_t stream) {
 
 }  // namespace
 
-int64_t row_norm_grad_blocks(int64_t places) {
-  return std::clamp<int64_t>((places + kNormWarps - 1) / kNormWarps, 1, int64_t{kMultiprocessors} * 2);
-}
-
 cudaError_t launch_merge_grad(ElementType type, const MergeGradArgs& args, cudaStream_t stream) {
   if (type == ElementType::kBFloat16) return merge_grad<__nv_bfloat16>(args, stream);
   return type == ElementType::kHalf ? merge_grad<__half>(args, stream) : cudaErrorInvalidValue;
-}
-
-cudaError_t launch_row_norm_grad(ElementType type, const RowNormGradArgs& args, cudaStream_t stream) {
-  if (type == ElementType::kBFloat16) return norm_grad<__nv_bfloat16>(args, stream);
-  return type == ElementType::kHalf ? norm_grad<__half>(args, stream) : cudaErrorInvalidValue;
 }
 
 cudaError_t launch_row_swiglu_grad(ElementType type, const RowSwigluGradArgs& args, cudaStream_t stream) {

@@ -27,19 +27,17 @@ struct MergeGradArgs {
   int64_t dim;
 };
 
-/// `x`, `grad_x`: of rows, or, where `passed` is there, of places; `partial`: float32 [blocks, dim], sums of
-/// a block's rows for the weight.
+/// `x`, `grad_x`: of rows, or, where `place` is there, of places, of which those of rows alone are read and
+/// written; `partial`: float32 [blocks, dim], sums of a block's rows for the weight.
 struct RowNormGradArgs {
-  const int32_t* slot;
+  const int32_t* place;  ///< or null
   const int32_t* count;
   const void* grad;  ///< [rows, dim]
   const void* x;
   const void* weight;
-  const void* added;   ///< [rows, dim]
-  const void* passed;  ///< [places, dim], or null
+  const void* added;  ///< [rows, dim]
   void* grad_x;
   float* partial;
-  int64_t places;
   int64_t dim;
   int64_t blocks;
   float eps;
@@ -68,7 +66,7 @@ struct RowRopeGradArgs {
 
 /// Blocks of a norm's backward pass: the same for the same sizes.
 int64_t row_norm_grad_blocks(int64_t places);
-/// All as in counted_rows.h; `dim` of norms at most 8,192.
+/// All as in counted_rows.h.
 cudaError_t launch_merge_grad(ElementType type, const MergeGradArgs& args, cudaStream_t stream);
 cudaError_t launch_row_norm_grad(ElementType type, const RowNormGradArgs& args, cudaStream_t stream);
 cudaError_t launch_row_swiglu_grad(ElementType type, const RowSwigluGradArgs& args, cudaStream_t stream);

@@ -1,4 +1,4 @@
-// Norms, rotation, gating and merging of rows of which the device alone knows how many there are:
+// Rotation, gating, dropout and merging of rows of which the device alone knows how many there are:
 // memory-bound. A warp, or a thread a vector, walks over the rows in use; grids do not depend on their
 // number.
 #include "cuda/counted_rows.h"
@@ -11,45 +11,6 @@ namespace {
 
 __device__ int rows_in_use(const RowsArgs& rows) {
   return rows.start[rows.sequences];
-}
-
-template <typename T, bool kAdds>
-__global__ void __launch_bounds__(kThreads) norm_kernel(RowNormArgs args) {
-  using Vector = Vector16<T>;
-  constexpr int kWidth = Vector::kWidth;
-  const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth);
-  const int count = rows_in_use(args.rows), step = static_cast<int>(gridDim.x) * kWarps;
-  const auto* weight = static_cast<const Vector*>(args.weight);
-  for (int row = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32; row < count; row += step) {
-    const auto* x = static_cast<const Vector*>(args.x) + int64_t{args.rows.place[row]} * vectors;
-    const auto* added = static_cast<const Vector*>(args.added) + int64_t{row} * vectors;
-    auto* sums = static_cast<Vector*>(args.sums) + int64_t{row} * vectors;
-    float square = 0;
-    for (int v = lane; v < vectors; v += 32) {
-      Vector value = x[v];
-      if constexpr (kAdds) {
-        const Vector other = added[v];
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i)
-          value.values[i] = from_float<T>(to_float(value.values[i]) + to_float(other.values[i]));
-        sums[v] = value;
-      }
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) square += to_float(value.values[i]) * to_float(value.values[i]);
-    }
-    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(args.dim) + args.eps);
-    auto* y = static_cast<Vector*>(args.y) + int64_t{row} * vectors;
-    // Each lane reads again what it read or wrote itself.
-    const Vector* normed = kAdds ? sums : x;
-    for (int v = lane; v < vectors; v += 32) {
-      Vector value = normed[v];
-      const Vector w = weight[v];
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i)
-        value.values[i] = from_float<T>(to_float(value.values[i]) * scale * to_float(w.values[i]));
-      y[v] = value;
-    }
-  }
 }
 
 /// A thread turns a vector of a head's first half against that of its second.
@@ -165,16 +126,6 @@ int64_t room_of(const RowsArgs& rows) {
 }
 
 template <typename T>
-cudaError_t norm(const RowNormArgs& args, cudaStream_t stream) {
-  const unsigned grid = grid_of((room_of(args.rows) + kWarps - 1) / kWarps);
-  if (args.added != nullptr)
-    norm_kernel<T, true><<<grid, kThreads, 0, stream>>>(args);
-  else
-    norm_kernel<T, false><<<grid, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
-}
-
-template <typename T>
 cudaError_t rope(const RowRopeArgs& args, cudaStream_t stream) {
   const int64_t heads = args.heads + 2 * args.kv_heads;
   rope_kernel<T><<<vector_grid(room_of(args.rows) * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
@@ -200,11 +151,6 @@ cudaError_t merge(const MergeRowsArgs& args, cudaStream_t stream) {
 }
 
 }  // namespace
-
-cudaError_t launch_row_norm(ElementType type, const RowNormArgs& args, cudaStream_t stream) {
-  if (type == ElementType::kBFloat16) return norm<__nv_bfloat16>(args, stream);
-  return type == ElementType::kHalf ? norm<__half>(args, stream) : cudaErrorInvalidValue;
-}
 
 cudaError_t launch_row_rope(ElementType type, const RowRopeArgs& args, cudaStream_t stream) {
   if (type == ElementType::kBFloat16) return rope<__nv_bfloat16>(args, stream);

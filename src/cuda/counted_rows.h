@@ -86,7 +86,8 @@ struct MergeRowsArgs {
   int64_t dim;
 };
 
-/// All: kHalf or kBFloat16, widths that are multiples of 8, pointers of 16 bytes.
+/// All: kHalf or kBFloat16, widths that are multiples of 8, pointers of 16 bytes. `dim` of norms: at most
+/// 8,192.
 cudaError_t launch_row_norm(ElementType type, const RowNormArgs& args, cudaStream_t stream);
 cudaError_t launch_row_rope(ElementType type, const RowRopeArgs& args, cudaStream_t stream);
 cudaError_t launch_row_swiglu(ElementType type, const RowSwigluArgs& args, cudaStream_t stream);

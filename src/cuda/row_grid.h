@@ -10,6 +10,7 @@ namespace fathom::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+constexpr int kVectorsAtOnce = 4;  ///< of a row, that a lane asks for before it uses the first
 
 /// Blocks for at most so many pieces of work of a block each.
 inline unsigned grid_of(int64_t pieces) {

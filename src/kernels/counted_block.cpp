@@ -95,6 +95,11 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
   return result;
 }
 
+/// Whether nobody but the caller holds `grad`, or its elements.
+bool is_spare(const at::Tensor& grad) {
+  return grad.use_count() == 1 && grad.storage().use_count() == 1;
+}
+
 /// One function for all: its gradients meet in the kernels, not in sums over all tokens.
 struct BlockFunction : torch::autograd::Function<BlockFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_BTD, at::TensorList inputs,
@@ -115,7 +120,8 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     const auto& held = *static_cast<BlockHolder*>(holder.get());
     const CountedBlock& block = held.block;
     const CountedRows& rows = block.rows;
-    const auto grad = above[0].contiguous();
+    const bool spare = is_spare(above[0]);
+    at::Tensor grad = above[0].contiguous();
     const bool learns = block.score.score_BT.defined();
     variable_list grads(1 + kWeights + (learns ? 1 : 0));
     const ProductGradient product = {*context, kept, held, grads};
@@ -132,9 +138,12 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     const HeadGradients turned = counted_attention_backward(grad_attended, kept[kTurned], kept[kAttended],
                                                             kept[kSums], block.heads, rows);
     const auto grad_qkv = counted_rope_backward(turned, block.cos_TF, block.sin_TF, rows);
-    std::tie(grads[0], grads[1 + kAttentionNorm]) =
+    // What skipped tokens pass on is theirs already.
+    if (grad.is_same(above[0]) && !spare) grad = grad.clone();
+    grads[1 + kAttentionNorm] =
         gathered_rms_norm_backward(product(grad_qkv, kept[kNormed], kQkv), kept[kX],
                                    kept[kKept + kAttentionNorm], block.eps, grad_h, grad, rows);
+    grads[0] = std::move(grad);
     if (learns) grads.back() = grad_score;
     if (learns && block.score.values)
       grads.back() = grad_score + value_score_grad(turned.v, kept[kTurned], block.score.score_BT, rows);

@@ -15,16 +15,11 @@ using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
-Two norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, double eps,
-                  const at::Tensor& added, const at::Tensor& passed, const CountedRows& rows) {
-  static const auto op =
-      find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
-                  const Optional&, const at::Tensor&, const at::Tensor&)>(
-          "fathom::counted_rms_norm_backward");
+void check_norm(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                const at::Tensor& added, const CountedRows& rows) {
   FATHOM_CHECK(added.sizes() == grad.sizes() && grad.size(0) == rows.place_N.numel() &&
-                   x.size(-1) == grad.size(1) && weight.numel() == grad.size(1),
+                   x.numel() == grad.numel() && x.size(-1) == grad.size(1) && weight.numel() == grad.size(1),
                "[counted_rms_norm_backward] expected {} rows of {}", rows.place_N.numel(), weight.numel());
-  return op.call(grad, x, weight, eps, added, optional(passed), rows.slot_N, rows.start_S1);
 }
 
 }  // namespace
@@ -73,17 +68,25 @@ std::pair<at::Tensor, at::Tensor> counted_rms_norm_backward(const at::Tensor& gr
                                                             const at::Tensor& weight, double eps,
                                                             const at::Tensor& added,
                                                             const CountedRows& rows) {
-  auto [grad_x, grad_weight] = norm_backward(grad, x, weight, eps, added, {}, rows);
+  static const auto op =
+      find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
+                  const at::Tensor&)>("fathom::counted_rms_norm_backward");
+  check_norm(grad, x, weight, added, rows);
+  auto [grad_x, grad_weight] = op.call(grad, x, weight, eps, added, rows.start_S1);
   return {grad_x, grad_weight};
 }
 
-std::pair<at::Tensor, at::Tensor> gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
-                                                             const at::Tensor& weight, double eps,
-                                                             const at::Tensor& added,
-                                                             const at::Tensor& passed,
-                                                             const CountedRows& rows) {
-  auto [grad_x, grad_weight] = norm_backward(grad, x_BTD, weight, eps, added, passed, rows);
-  return {grad_x, grad_weight};
+at::Tensor gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
+                                      const at::Tensor& weight, double eps, const at::Tensor& added,
+                                      at::Tensor& grad_BTD, const CountedRows& rows) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
+                         at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "fathom::gathered_rms_norm_backward_");
+  check_norm(grad, x_BTD, weight, added, rows);
+  FATHOM_CHECK(grad_BTD.sizes() == x_BTD.sizes() && grad_BTD.is_contiguous(),
+               "[gathered_rms_norm_backward] expected a dense gradient like the states");
+  return op.call(grad, x_BTD, weight, eps, added, grad_BTD, rows.place_N, rows.start_S1);
 }
 
 HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
@@ -150,8 +153,11 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "counted_weight_grad(Tensor grad, Tensor x, Tensor start, Tensor(a!) result, int expected) -> ()");
   library.def("counted_swiglu_backward(Tensor grad, Tensor gate_up, Tensor start) -> Tensor");
   library.def(
-      "counted_rms_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor? "
-      "passed, Tensor slot, Tensor start) -> (Tensor, Tensor)");
+      "counted_rms_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor "
+      "start) -> (Tensor, Tensor)");
+  library.def(
+      "gathered_rms_norm_backward_(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor(a!) "
+      "grad_x, Tensor place, Tensor start) -> Tensor");
   library.def(
       "counted_attention_backward(Tensor grad, Tensor qkv, Tensor y, Tensor sums, int heads, int kv_heads, "
       "Tensor place, Tensor start) -> (Tensor, Tensor, Tensor)");

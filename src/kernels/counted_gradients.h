@@ -37,12 +37,11 @@ at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gat
 std::pair<at::Tensor, at::Tensor> counted_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x,
                                                             const at::Tensor& weight, double eps,
                                                             const at::Tensor& added, const CountedRows& rows);
-/// The same of `gathered_rms_norm`, with `passed` [B, T, D], the gradient of tokens that are not active.
-std::pair<at::Tensor, at::Tensor> gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
-                                                             const at::Tensor& weight, double eps,
-                                                             const at::Tensor& added,
-                                                             const at::Tensor& passed,
-                                                             const CountedRows& rows);
+/// The same of `gathered_rms_norm`: that of x is written over `grad_BTD`, dense, at active tokens alone, that
+/// of the weight returned.
+at::Tensor gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
+                                      const at::Tensor& weight, double eps, const at::Tensor& added,
+                                      at::Tensor& grad_BTD, const CountedRows& rows);
 /// Gradients of queries [N, H, E], keys and values [N, K, E].
 struct HeadGradients {
   at::Tensor q, k, v;

@@ -71,17 +71,29 @@ at::Tensor counted_swiglu_backward(const at::Tensor& grad, const at::Tensor& gat
   return with_room(swiglu_ref::backward(first(grad, start_S1), first(gate_up, start_S1)), grad.size(0));
 }
 
-Two counted_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
-                              double eps, const at::Tensor& added, const Optional& passed,
-                              const at::Tensor& slot_N, const at::Tensor& start_S1) {
-  const auto place_n = slots_in_use(slot_N, start_S1);
-  const auto rows = passed ? x.flatten(0, 1).index_select(0, place_n) : first(x, start_S1);
+/// Of the rows alone.
+Two norm_backward(const at::Tensor& grad, const at::Tensor& rows, const at::Tensor& weight, double eps,
+                  const at::Tensor& added, const at::Tensor& start_S1) {
   const auto [y, scale] = rms_norm_ref::forward(rows, weight, eps);
   const auto [grad_rows, grad_weight] = rms_norm_ref::backward(first(grad, start_S1), rows, weight, scale);
-  const auto sum = first(added, start_S1) + grad_rows;
-  return {passed ? passed->flatten(0, 1).index_copy(0, place_n, sum).view_as(*passed)
-                 : with_room(sum, grad.size(0)),
-          grad_weight};
+  return {first(added, start_S1) + grad_rows, grad_weight};
+}
+
+Two counted_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                              double eps, const at::Tensor& added, const at::Tensor& start_S1) {
+  const auto [sum, grad_weight] = norm_backward(grad, first(x, start_S1), weight, eps, added, start_S1);
+  return {with_room(sum, grad.size(0)), grad_weight};
+}
+
+at::Tensor gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x_BTD,
+                                      const at::Tensor& weight, double eps, const at::Tensor& added,
+                                      at::Tensor& grad_BTD, const at::Tensor& place_N,
+                                      const at::Tensor& start_S1) {
+  const auto place_n = places(place_N, start_S1);
+  const auto [sum, grad_weight] =
+      norm_backward(grad, x_BTD.flatten(0, 1).index_select(0, place_n), weight, eps, added, start_S1);
+  grad_BTD.view({place_N.numel(), -1}).index_copy_(0, place_n, sum);
+  return grad_weight;
 }
 
 /// The gradients of softmax(q kᵀ / √E) v, of [H, n, E] each.
@@ -167,6 +179,7 @@ TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("counted_weight_grad", counted_rows_ref::counted_weight_grad);
   library.impl("counted_swiglu_backward", counted_rows_ref::counted_swiglu_backward);
   library.impl("counted_rms_norm_backward", counted_rows_ref::counted_rms_norm_backward);
+  library.impl("gathered_rms_norm_backward_", counted_rows_ref::gathered_rms_norm_backward);
   library.impl("counted_attention_backward", counted_rows_ref::counted_attention_backward);
   library.impl("counted_rope_backward", counted_rows_ref::counted_rope_backward);
   library.impl("causal_scores_backward", counted_rows_ref::causal_scores_backward);

@@ -92,6 +92,41 @@ TEST(CountedBlock, WritesGradientsOfWeightsWhereTheyAreToLie) {
   }
 }
 
+/// What is written over the gradient that came, and that what others hold of it stays as it is.
+void expect_written_over(Block block, const at::Tensor& input_BTD) {
+  const ForwardContext context{.training = true, .sample_share = 0.25};
+  struct Seen {
+    const void* above = nullptr;
+    const void* below = nullptr;
+    at::Tensor held, copy, gradient;
+  };
+  const auto backward = [&](bool holds) {
+    Seen seen;
+    const auto leaf = input_BTD.clone().requires_grad_(true), x = leaf * 1;
+    const auto y = block->counted(x, view_of(x), context);
+    y.register_hook([&](const at::Tensor& grad) {
+      seen.above = grad.data_ptr();
+      if (!holds) return;
+      seen.held = grad;
+      seen.copy = grad.clone();
+    });
+    x.register_hook([&](const at::Tensor& grad) { seen.below = grad.data_ptr(); });
+    y.square().sum().backward();
+    seen.gradient = leaf.grad().cpu();
+    return seen;
+  };
+  const Seen spare = backward(false), held = backward(true);
+  EXPECT_EQ(spare.below, spare.above);
+  EXPECT_NE(held.below, held.above);
+  EXPECT_TRUE(at::equal(held.held, held.copy));
+  EXPECT_FALSE(at::equal(held.gradient, held.held.cpu()));
+  EXPECT_LT(relative_error(held.gradient, spare.gradient), 1e-2);
+}
+
+TEST(CountedBlock, WritesItsGradientOverOneThatNobodyElseHolds) {
+  expect_written_over(block_of(0), at::randn({kBatch, kTokens, kDim}));
+}
+
 class CudaGatedBlock : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -181,6 +216,12 @@ TEST_F(CudaGatedBlock, LearnsAsByTheReferences) {
         }
         EXPECT_TRUE(at::allclose(block->gate()->counts().cpu(), expected_block->gate()->counts(), 1e-2));
       }
+}
+
+TEST_F(CudaGatedBlock, WritesItsGradientOverOneThatNobodyElseHolds) {
+  Block block = block_of(0);
+  block->to(device_);
+  expect_written_over(block, at::randn({kBatch, kTokens, kDim}).to(device_, at::kBFloat16));
 }
 
 /// What waits for the device cannot be recorded.
