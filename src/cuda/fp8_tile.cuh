@@ -9,10 +9,10 @@
 
 namespace fathom::cuda {
 
-constexpr int kFp8Side = kFp8TileSide, kFp8Threads = 256;
+constexpr int kFp8Side = 128, kFp8Threads = 256;
 /// A thread has every 16th row's vector of eight columns: 16 threads share a row.
-constexpr int kFp8Width = kFp8Vector, kFp8Lanes = kFp8Side / kFp8Width,
-              kFp8RowsATurn = kFp8Threads / kFp8Lanes, kFp8Turns = kFp8Side / kFp8RowsATurn;
+constexpr int kFp8Width = 8, kFp8Lanes = kFp8Side / kFp8Width, kFp8RowsATurn = kFp8Threads / kFp8Lanes,
+              kFp8Turns = kFp8Side / kFp8RowsATurn;
 /// Of a row in shared memory; and the rows that a thread turns at once, a vector of 16 bytes.
 constexpr int kFp8Words = kFp8Side / 4, kFp8Group = 16, kFp8Groups = kFp8Side / kFp8Group;
 static_assert(kFp8RowsATurn == kFp8Group && kFp8Groups * kFp8Words == kFp8Threads);

@@ -11,9 +11,6 @@ namespace fathom::cuda {
 
 enum class Fp8Format { kE4M3, kE5M2 };
 
-/// Side of a tile, and the numbers that a thread takes at once.
-constexpr int kFp8TileSide = 128, kFp8Vector = 8;
-
 /// Room for one form of the matrix; null: it is not wanted.
 struct Fp8Room {
   uint8_t* values = nullptr;

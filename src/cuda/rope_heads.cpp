@@ -1,6 +1,5 @@
-// fathom::rope_heads and its kind on a GPU: checks and registration. Each token's heads lie together in the
-// results, so that they do in attention's, which the next product takes as rows; their gradients come back
-// the same way.
+// fathom::rope_heads on a GPU: checks and registration. Each token's heads lie together in the results, so
+// that they do in attention's, which the next product takes as rows; their gradients come back the same way.
 #include "cuda/rope_heads.h"
 
 #include <ATen/ops/empty.h>
@@ -13,39 +12,30 @@
 #include <tuple>
 
 #include "cuda/element_type_of.h"
-#include "cuda/fp8_forms.h"
-#include "cuda/fp8_rope_heads.h"
 #include "cuda/registration.h"
-#include "kernels/fp8_heads_parts.h"
 
 namespace fathom::cuda {
 namespace {
 
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
-/// Numbers of a token's packed heads.
-int64_t packed_width(const Three& heads_BHTE) {
-  const auto& [q, k, v] = heads_BHTE;
-  return (q.size(1) + k.size(1) + v.size(1)) * q.size(3);
-}
-
-/// `packed`: where they lie packed, or null.
-RopeHeadsArgs rope_args(const void* packed, const Three& heads_BHTE, const at::Tensor& cos_TF,
+RopeHeadsArgs rope_args(const at::Tensor& packed, const Three& heads_BHTE, const at::Tensor& cos_TF,
                         const at::Tensor& sin_TF) {
   const auto& [q, k, v] = heads_BHTE;
   FATHOM_CHECK(cos_TF.scalar_type() == at::kFloat && cos_TF.is_contiguous() && sin_TF.is_contiguous() &&
-                   cos_TF.device() == q.device() && sin_TF.device() == q.device() &&
+                   cos_TF.device() == packed.device() && sin_TF.device() == packed.device() &&
                    cos_TF.sizes() == sin_TF.sizes() && cos_TF.numel() == q.size(2) * (q.size(3) / 2) &&
                    sin_TF.scalar_type() == at::kFloat,
-               "[rope_heads] expected dense float32 angles of {} tokens on {}", q.size(2), q.device().str());
+               "[rope_heads] expected dense float32 angles of {} tokens on {}", q.size(2),
+               packed.device().str());
   FATHOM_CHECK(q.size(0) * q.size(2) < std::numeric_limits<int32_t>::max() &&
-                   packed_width(heads_BHTE) < std::numeric_limits<int32_t>::max() / 2,
+                   packed.size(2) < std::numeric_limits<int32_t>::max() / 2,
                "[rope_heads] expected fewer than 2^31 tokens of 2^30 numbers");
   const auto place = [](const at::Tensor& heads) {
     return HeadsPlace{const_cast<void*>(heads.const_data_ptr()), heads.stride(0), heads.stride(1),
                       heads.stride(2)};
   };
-  return {.packed = const_cast<void*>(packed),
+  return {.packed = const_cast<void*>(packed.const_data_ptr()),
           .q = place(q),
           .k = place(k),
           .v = place(v),
@@ -55,8 +45,7 @@ RopeHeadsArgs rope_args(const void* packed, const Three& heads_BHTE, const at::T
           .tokens = q.size(2),
           .heads = q.size(1),
           .kv_heads = k.size(1),
-          .head_size = q.size(3),
-          .skips_values = false};
+          .head_size = q.size(3)};
 }
 
 Three forward(const at::Tensor& qkv_in, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
@@ -71,76 +60,34 @@ Three forward(const at::Tensor& qkv_in, const at::Tensor& cos_TF, const at::Tens
   };
   Three result = {apart(heads), apart(kv_heads), apart(kv_heads)};
   if (qkv.numel() == 0) return result;
-  const RopeHeadsArgs args = rope_args(qkv.const_data_ptr(), result, cos, sin);
+  const RopeHeadsArgs args = rope_args(qkv, result, cos, sin);
   C10_CUDA_CHECK(
       launch_rope_heads(element_type_of(qkv, "rope_heads"), args, c10::cuda::getCurrentCUDAStream()));
   return result;
-}
-
-void in_place(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
-              int64_t kv_heads) {
-  const c10::cuda::CUDAGuard guard(qkv.device());
-  const int64_t slots = heads + 2 * kv_heads;
-  FATHOM_CHECK(heads >= 0 && kv_heads >= 0 && slots > 0 && qkv.dim() == 3 && qkv.is_contiguous() &&
-                   qkv.size(2) % (2 * slots) == 0,
-               "[rope_heads] expected dense [B, T, {} heads of even size]", slots);
-  if (qkv.numel() == 0) return;
-  const auto cos = cos_TF.contiguous(), sin = sin_TF.contiguous();
-  const auto all = qkv.view({qkv.size(0), qkv.size(1), slots, qkv.size(2) / slots}).transpose(1, 2);
-  const Three places = {all.narrow(1, 0, heads), all.narrow(1, heads, kv_heads),
-                        all.narrow(1, heads + kv_heads, kv_heads)};
-  RopeHeadsArgs args = rope_args(qkv.mutable_data_ptr(), places, cos, sin);
-  args.skips_values = true;
-  C10_CUDA_CHECK(
-      launch_rope_heads(element_type_of(qkv, "rope_heads"), args, c10::cuda::getCurrentCUDAStream()));
 }
 
 at::Tensor with_dense_rows(const at::Tensor& x) {
   return x.stride(-1) == 1 ? x : x.contiguous();
 }
 
-/// Gradients [B, heads, T, E] as kernels read them.
-Three checked_gradients(const at::Tensor& grad_q, const at::Tensor& grad_k, const at::Tensor& grad_v) {
+at::Tensor backward(const at::Tensor& grad_q, const at::Tensor& grad_k, const at::Tensor& grad_v,
+                    const at::Tensor& cos_TF, const at::Tensor& sin_TF) {
+  const c10::cuda::CUDAGuard guard(grad_q.device());
   FATHOM_CHECK(grad_q.dim() == 4 && grad_k.dim() == 4 && grad_v.sizes() == grad_k.sizes() &&
                    grad_k.size(0) == grad_q.size(0) && grad_k.size(2) == grad_q.size(2) &&
                    grad_k.size(3) == grad_q.size(3) && grad_k.scalar_type() == grad_q.scalar_type() &&
                    grad_v.scalar_type() == grad_q.scalar_type() && grad_k.device() == grad_q.device() &&
                    grad_v.device() == grad_q.device(),
                "[rope_heads] expected gradients [B, heads, T, E] of one type");
-  return {with_dense_rows(grad_q), with_dense_rows(grad_k), with_dense_rows(grad_v)};
-}
-
-at::Tensor backward(const at::Tensor& grad_q, const at::Tensor& grad_k, const at::Tensor& grad_v,
-                    const at::Tensor& cos_TF, const at::Tensor& sin_TF) {
-  const c10::cuda::CUDAGuard guard(grad_q.device());
-  const Three grads = checked_gradients(grad_q, grad_k, grad_v);
   const auto cos = cos_TF.contiguous(), sin = sin_TF.contiguous();
-  auto result = at::empty({grad_q.size(0), grad_q.size(2), packed_width(grads)}, grad_q.options());
+  const Three grads = {with_dense_rows(grad_q), with_dense_rows(grad_k), with_dense_rows(grad_v)};
+  const int64_t slots = grad_q.size(1) + 2 * grad_k.size(1);
+  auto result = at::empty({grad_q.size(0), grad_q.size(2), slots * grad_q.size(3)}, grad_q.options());
   if (result.numel() == 0) return result;
-  const RopeHeadsArgs args = rope_args(result.const_data_ptr(), grads, cos, sin);
+  const RopeHeadsArgs args = rope_args(result, grads, cos, sin);
   C10_CUDA_CHECK(
       launch_rope_heads_grad(element_type_of(result, "rope_heads"), args, c10::cuda::getCurrentCUDAStream()));
   return result;
-}
-
-kernels::fp8_tiles_ref::FourTensors fp8_backward(const at::Tensor& grad_q, const at::Tensor& grad_k,
-                                                 const at::Tensor& grad_v, const at::Tensor& cos_TF,
-                                                 const at::Tensor& sin_TF, at::ScalarType type, int64_t plain,
-                                                 int64_t turned, const std::optional<at::Tensor>& beyond) {
-  const c10::cuda::CUDAGuard guard(grad_q.device());
-  const Three grads = checked_gradients(grad_q, grad_k, grad_v);
-  const auto cos = aligned16(cos_TF), sin = aligned16(sin_TF);
-  const int64_t rows = grad_q.size(0) * grad_q.size(2), columns = packed_width(grads);
-  const RopeHeadsArgs heads = rope_args(nullptr, grads, cos, sin);
-  if (grad_q.scalar_type() != at::kBFloat16 || !heads_take_vectors(heads, kFp8Vector) ||
-      heads.head_size % (2 * kFp8Vector) != 0)
-    return kernels::fp8_heads_parts::backward({grad_q, grad_k, grad_v, cos, sin}, type, plain, turned,
-                                              beyond);
-  const Fp8Forms forms(rows, columns, grad_q.options().dtype(type), plain, turned, beyond);
-  if (rows * columns > 0)
-    C10_CUDA_CHECK(launch_fp8_rope_heads_grad(format_of(type), {.heads = heads, .result = forms.result},
-                                              c10::cuda::getCurrentCUDAStream()));
-  return forms.tensors();
 }
 
 }  // namespace
@@ -148,8 +95,6 @@ kernels::fp8_tiles_ref::FourTensors fp8_backward(const at::Tensor& grad_q, const
 void register_rope_heads(torch::Library& library) {
   library.impl("rope_heads", forward);
   library.impl("rope_heads_backward", backward);
-  library.impl("rope_heads_in_place", in_place);
-  library.impl("fp8_rope_heads_backward", fp8_backward);
 }
 
 }  // namespace fathom::cuda

@@ -2,7 +2,6 @@
 // and takes both from the packed projections to the heads' own tensors, or their gradients back.
 #include "cuda/rope_heads.h"
 
-#include "cuda/rope_formula.cuh"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
@@ -10,17 +9,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
-int64_t visited_heads(const RopeHeadsArgs& args) {
-  return args.heads + (args.skips_values ? 1 : 2) * args.kv_heads;
-}
-
 template <typename T, int kWidth, bool kBack>
 __global__ void __launch_bounds__(kThreads) rope_heads_kernel(RopeHeadsArgs args) {
   using Vector = Elements<T, kWidth>;
   const auto pairs = static_cast<unsigned>(args.head_size / 2 / kWidth);
   const auto queries = static_cast<unsigned>(args.heads), keys = static_cast<unsigned>(args.kv_heads);
   const unsigned slots = queries + 2 * keys;
-  const RowItem item = row_item((args.skips_values ? queries + keys : slots) * pairs);
+  const RowItem item = row_item(slots * pairs);
   if (item.row >= args.rows) return;
   const unsigned slot = item.column / pairs, pair = item.column % pairs;
   const unsigned tokens = static_cast<unsigned>(args.tokens), row = static_cast<unsigned>(item.row);
@@ -46,12 +41,17 @@ __global__ void __launch_bounds__(kThreads) rope_heads_kernel(RopeHeadsArgs args
     for (int i = 0; i < kWidth; ++i) {
       const Computed<T> x = widened(low.values[i]), y = widened(high.values[i]);
       const Computed<T> c = cos.values[i], s = kBack ? -sin.values[i] : sin.values[i];
-      low.values[i] = narrowed<T>(turned(x, y, c, -s));
-      high.values[i] = narrowed<T>(turned(y, x, c, s));
+      low.values[i] = narrowed<T>(x * c - y * s);
+      high.values[i] = narrowed<T>(y * c + x * s);
     }
   }
   to[0] = low;
   to[pairs] = high;
+}
+
+bool takes_vectors(const HeadsPlace& place, int64_t width) {
+  return are_aligned16({place.data}) && place.batch_stride % width == 0 && place.head_stride % width == 0 &&
+         place.token_stride % width == 0;
 }
 
 template <bool kBack>
@@ -59,9 +59,9 @@ cudaError_t launch(ElementType type, const RopeHeadsArgs& args, cudaStream_t str
   return with_element(type, [&](auto element) {
     using T = decltype(element);
     constexpr int kWidth = Vector16<T>::kWidth;
-    const int64_t pairs = args.rows * visited_heads(args) * (args.head_size / 2);
+    const int64_t pairs = args.rows * (args.heads + 2 * args.kv_heads) * (args.head_size / 2);
     if (args.head_size / 2 % kWidth == 0 && are_aligned16({args.packed, args.cos, args.sin}) &&
-        heads_take_vectors(args, kWidth))
+        takes_vectors(args.q, kWidth) && takes_vectors(args.k, kWidth) && takes_vectors(args.v, kWidth))
       rope_heads_kernel<T, kWidth, kBack>
           <<<item_blocks(pairs / kWidth, kThreads), kThreads, 0, stream>>>(args);
     else

@@ -13,6 +13,11 @@ namespace {
 using FourOfFp8 = fp8_tiles_ref::FourTensors;
 using MaybeTensor = std::optional<at::Tensor>;
 
+Fp8Pair pair_of(FourOfFp8 found) {
+  auto& [plain, plain_scales, turned, turned_scales] = found;
+  return {{std::move(plain), std::move(plain_scales)}, {std::move(turned), std::move(turned_scales)}};
+}
+
 FourOfFp8 fp8_swiglu_ref(const at::Tensor& gate_up, int64_t plain, int64_t turned,
                          const MaybeTensor& beyond) {
   static const auto op = find_op<at::Tensor(const at::Tensor&)>("fathom::swiglu");
@@ -28,12 +33,12 @@ FourOfFp8 fp8_swiglu_backward_ref(const at::Tensor& grad, const at::Tensor& gate
 struct Fp8MlpFunction : torch::autograd::Function<Fp8MlpFunction> {
   enum : size_t { kGateUp, kDown };
 
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& states,
-                            const at::Tensor& gate_up, const at::Tensor& down, const Fp8Pair& in_fp8,
-                            const Fp8Products& products, GradientRooms* rooms, bool learns_gate_up,
-                            bool learns_down) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& gate_up, const at::Tensor& down, const Fp8Products& products,
+                            GradientRooms* rooms, bool learns_gate_up, bool learns_down) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const Fp8Pair rows = rows_in_fp8({states, in_fp8}, learns_gate_up, products);
+    const Fp8Pair rows = fp8_tiles(x.reshape({-1, gate_up.size(1)}).contiguous(),
+                                   activation_wish(learns_gate_up), products.beyond);
     const Fp8Pair first = weight_in_fp8(gate_up, products), second = weight_in_fp8(down, products);
     const auto both = narrow_product(rows.plain, first.plain);
     const Fp8Pair inner = fp8_swiglu(both, activation_wish(learns_down), products.beyond);
@@ -42,7 +47,7 @@ struct Fp8MlpFunction : torch::autograd::Function<Fp8MlpFunction> {
                                 second.turned.values_RK, second.turned.scales, both});
     context->saved_data["holder"] = c10::IValue::make_capsule(
         c10::make_intrusive<Fp8Holder>(std::vector<at::Tensor>{gate_up, down}, products, rooms));
-    return narrow_product(inner.plain, second.plain).view(with_last(states, down.size(0)));
+    return narrow_product(inner.plain, second.plain).view(with_last(x, down.size(0)));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -67,8 +72,7 @@ struct Fp8MlpFunction : torch::autograd::Function<Fp8MlpFunction> {
         grad_x = narrow_product(between.plain, turned_gate_up)
                      .view(with_last(grads[0], held.weights[kGateUp].size(1)));
     }
-    return {grad_x,       grad_gate_up, grad_down,    at::Tensor(),
-            at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {grad_x, grad_gate_up, grad_down, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -105,10 +109,9 @@ bool is_fp8_mlp(const at::Tensor& x, const at::Tensor& gate_up, const at::Tensor
          down.size(1) % kFp8Tile == 0 && multiplies_in_fp8(x.numel() / x.size(-1), down, products);
 }
 
-at::Tensor fp8_mlp(const Fp8Rows& x, const at::Tensor& gate_up, const at::Tensor& down,
+at::Tensor fp8_mlp(const at::Tensor& x, const at::Tensor& gate_up, const at::Tensor& down,
                    const Fp8Products& products, GradientRooms* rooms) {
-  return Fp8MlpFunction::apply(x.states, gate_up, down, x.in_fp8, products, rooms, learns(gate_up),
-                               learns(down));
+  return Fp8MlpFunction::apply(x, gate_up, down, products, rooms, learns(gate_up), learns(down));
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {

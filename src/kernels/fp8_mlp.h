@@ -2,7 +2,6 @@
 #pragma once
 
 #include "kernels/fp8_linear.h"
-#include "kernels/fp8_rows.h"
 
 namespace fathom::kernels {
 
@@ -17,10 +16,10 @@ Fp8Pair fp8_swiglu_backward(const at::Tensor& grad_RM, const at::Tensor& gate_up
 bool is_fp8_mlp(const at::Tensor& x, const at::Tensor& gate_up, const at::Tensor& down,
                 const Fp8Products& products);
 
-/// `x`: [..., D]; `gate_up`: float32 [2M, D], gate first; `down`: float32 [D, M]. The numbers of two
+/// `x`: bfloat16 [..., D]; `gate_up`: float32 [2M, D], gate first; `down`: float32 [D, M]. The numbers of two
 /// `fp8_linear` with `swiglu` between them: but what lies between is written in FP8 alone. REQUIRES
 /// `is_fp8_mlp`.
-at::Tensor fp8_mlp(const Fp8Rows& x, const at::Tensor& gate_up, const at::Tensor& down,
+at::Tensor fp8_mlp(const at::Tensor& x, const at::Tensor& gate_up, const at::Tensor& down,
                    const Fp8Products& products, GradientRooms* rooms);
 
 }  // namespace fathom::kernels

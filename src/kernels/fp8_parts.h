@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "kernels/fp8_linear.h"
-#include "kernels/fp8_rows.h"
 #include "kernels/linear_gradient.h"
 
 namespace fathom::kernels {
@@ -47,19 +46,6 @@ inline Fp8Wish activation_wish(bool learns) {
 inline Fp8Pair weight_in_fp8(const at::Tensor& weight, const Fp8Products& products) {
   if (products.weights != nullptr) return products.weights->of(weight, products.beyond);
   return fp8_tiles(weight, {.plain = TileScales::kByTile, .turned = TileScales::kByTile}, products.beyond);
-}
-
-/// As a left factor, of a weight that may learn.
-inline Fp8Pair rows_in_fp8(const Fp8Rows& x, bool learns, const Fp8Products& products) {
-  if (x.in_fp8.plain.values_RK.defined()) return x.in_fp8;
-  return fp8_tiles(x.states.reshape({-1, x.states.size(-1)}).contiguous(), activation_wish(learns),
-                   products.beyond);
-}
-
-/// Of what an op gives back.
-inline Fp8Pair pair_of(fp8_tiles_ref::FourTensors found) {
-  auto& [plain, plain_scales, turned, turned_scales] = found;
-  return {{std::move(plain), std::move(plain_scales)}, {std::move(turned), std::move(turned_scales)}};
 }
 
 /// Whether somebody asks for its gradient. To be asked outside of an autograd function.

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/attention.h"
-#include "kernels/fp8_heads.h"
+#include "kernels/rope_heads.h"
 
 namespace fathom {
 namespace {
@@ -88,32 +88,12 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
                                   const ForwardContext& context) {
-  if (takes_fp8(x_BTD, context)) return forward_fp8({x_BTD}, view, layer, context);
-  return attended(kernels::rope_heads(qkv_(x_BTD, context, Feeds::kProduct), view.angles.cos_TF,
-                                      view.angles.sin_TF, {options_.heads, options_.kv_heads}),
-                  view, layer, context);
-}
-
-bool AttentionImpl::takes_fp8(const at::Tensor& x_BTD, const ForwardContext& context) const {
-  return context.fp8 != nullptr && qkv_->is_plain() &&
-         kernels::multiplies_in_fp8(x_BTD, qkv_->weight(), *context.fp8);
-}
-
-at::Tensor AttentionImpl::forward_fp8(const kernels::Fp8Rows& x_BTD, const AttentionView& view, int64_t layer,
-                                      const ForwardContext& context) {
-  const kernels::HeadRotation rotation = {.cos_TF = view.angles.cos_TF,
-                                          .sin_TF = view.angles.sin_TF,
-                                          .layout = {options_.heads, options_.kv_heads}};
-  return attended(kernels::fp8_heads(x_BTD, qkv_->weight(), rotation, *context.fp8, context.rooms), view,
-                  layer, context);
-}
-
-at::Tensor AttentionImpl::attended(kernels::Heads heads, const AttentionView& view, int64_t layer,
-                                   const ForwardContext& context) {
-  auto& [q_BHTE, k_BKSE, v_BKSE] = heads;
+  auto [q_BHTE, k_BKSE, v_BKSE] =
+      kernels::rope_heads(qkv_(x_BTD, context, Feeds::kProduct), view.angles.cos_TF, view.angles.sin_TF,
+                          {options_.heads, options_.kv_heads});
   if (view.cache != nullptr) std::tie(k_BKSE, v_BKSE) = view.cache->append(layer, k_BKSE, v_BKSE);
   const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
-  return output_(y_BHTE.transpose(1, 2).flatten(2), context);
+  return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}), context);
 }
 
 at::Tensor AttentionImpl::forward_tokens(const at::Tensor& x_ND, const ComputedTokens& tokens,

@@ -8,8 +8,6 @@
 
 #include <cstdint>
 
-#include "kernels/fp8_rows.h"
-#include "kernels/rope_heads.h"
 #include "kernels/varlen_attention.h"
 #include "nn/forward_context.h"
 #include "nn/kv_cache.h"
@@ -63,12 +61,7 @@ class AttentionImpl : public torch::nn::Module {
   /// [B, T, D] → [B, T, D]. `layer` is this layer's place in the cache.
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
                      const ForwardContext& context = {});
-  /// Whether the first product is one of operands in FP8 that leaves heads (kernels/fp8_heads.h).
-  bool takes_fp8(const at::Tensor& x_BTD, const ForwardContext& context) const;
-  /// `forward` of what may be in FP8 already. REQUIRES `takes_fp8`.
-  at::Tensor forward_fp8(const kernels::Fp8Rows& x_BTD, const AttentionView& view, int64_t layer,
-                         const ForwardContext& context);
-  /// `forward` for single tokens of the batch, which see one another alone (and, with a cache, what it holds
+  /// The same for single tokens of the batch, which see one another alone (and, with a cache, what it holds
   /// of their row): [N, D] → [N, D].
   at::Tensor forward_tokens(const at::Tensor& x_ND, const ComputedTokens& tokens, const AttentionView& view,
                             int64_t layer, const ForwardContext& context = {});
@@ -79,10 +72,6 @@ class AttentionImpl : public torch::nn::Module {
   Linear output() const { return output_; }
 
  private:
-  /// Behind the first product.
-  at::Tensor attended(kernels::Heads heads, const AttentionView& view, int64_t layer,
-                      const ForwardContext& context);
-
   AttentionOptions options_;
   Linear qkv_{nullptr};  ///< queries, keys and values in one product: [(H + 2K)·E, D]
   Linear output_{nullptr};

@@ -19,17 +19,10 @@ SwigluMlpImpl::SwigluMlpImpl(const MlpOptions& options) {
 }
 
 at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
-  if (takes_fp8(x, context)) return forward_fp8({x}, context);
+  if (context.fp8 != nullptr && is_plain() &&
+      kernels::is_fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8))
+    return kernels::fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8, context.rooms);
   return down_(kernels::swiglu(gate_up_(x, context), context.products), context);
-}
-
-bool SwigluMlpImpl::takes_fp8(const at::Tensor& x, const ForwardContext& context) const {
-  return context.fp8 != nullptr && is_plain() &&
-         kernels::is_fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8);
-}
-
-at::Tensor SwigluMlpImpl::forward_fp8(const kernels::Fp8Rows& x, const ForwardContext& context) {
-  return kernels::fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8, context.rooms);
 }
 
 GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 
-#include "kernels/fp8_rows.h"
 #include "nn/linear.h"
 #include "nn/local_mixing.h"
 
@@ -24,10 +23,6 @@ class SwigluMlpImpl : public torch::nn::Module {
  public:
   explicit SwigluMlpImpl(const MlpOptions& options);
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
-  /// Whether both products are of operands in FP8 (kernels/fp8_mlp.h).
-  bool takes_fp8(const at::Tensor& x, const ForwardContext& context) const;
-  /// `forward` of what may be in FP8 already. REQUIRES `takes_fp8`.
-  at::Tensor forward_fp8(const kernels::Fp8Rows& x, const ForwardContext& context);
   /// Without adapters.
   bool is_plain() const { return gate_up_->is_plain() && down_->is_plain(); }
   Linear gate_up() const { return gate_up_; }

@@ -2,14 +2,12 @@
 #pragma once
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/equal.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <string>
 
 #include "cuda_fp8_fixture.h"
 #include "kernels/fp8_tiles.h"
@@ -58,20 +56,6 @@ inline Fp8Pair both(const at::Tensor& x, at::ScalarType type = at::kFloat8_e4m3f
 /// What `x` becomes, float32.
 inline at::Tensor rounded(const at::Tensor& x, at::ScalarType type = at::kFloat8_e4m3fn) {
   return exact(both(x, type).plain, TileScales::kByRow);
-}
-
-inline void expect_same_matrix(const Fp8Matrix& got, const Fp8Matrix& expected, const std::string& where) {
-  ASSERT_EQ(got.values_RK.defined(), expected.values_RK.defined()) << where;
-  if (!got.values_RK.defined()) return;
-  EXPECT_EQ(got.values_RK.scalar_type(), expected.values_RK.scalar_type()) << where;
-  EXPECT_TRUE(at::equal(got.values_RK.cpu().view(at::kByte), expected.values_RK.cpu().view(at::kByte)))
-      << where;
-  EXPECT_TRUE(at::equal(got.scales.cpu(), expected.scales.cpu())) << where;
-}
-/// Bytes and scales, to the last bit.
-inline void expect_same_forms(const Fp8Pair& got, const Fp8Pair& expected, const std::string& where) {
-  expect_same_matrix(got.plain, expected.plain, where);
-  expect_same_matrix(got.turned, expected.turned, where + ", turned");
 }
 
 }  // namespace fathom::testing

@@ -148,7 +148,7 @@ struct Mlp {
     };
     const at::Tensor inputs = there(x), first = there(gate_up), second = there(down);
     const at::Tensor y =
-        together ? kernels::fp8_mlp({inputs}, first, second, fp8, nullptr)
+        together ? kernels::fp8_mlp(inputs, first, second, fp8, nullptr)
                  : kernels::linear(kernels::swiglu(kernels::linear(inputs, first, {}, {.fp8 = &fp8})), second,
                                    {}, {.fp8 = &fp8});
     y.backward(slope.to(device));
@@ -177,10 +177,10 @@ TEST(Fp8Mlp, LearnsWhatIsAskedForAlone) {
   const Fp8Products products = every_product();
   const auto whole = mlp.run(products, true);
   const at::Tensor x = mlp.x.clone(), down = mlp.down.clone().requires_grad_();
-  kernels::fp8_mlp({x}, mlp.gate_up, down, products, nullptr).backward(mlp.slope);
+  kernels::fp8_mlp(x, mlp.gate_up, down, products, nullptr).backward(mlp.slope);
   EXPECT_TRUE(at::equal(down.grad(), whole[3]));
   const at::Tensor inputs = mlp.x.clone().requires_grad_();
-  kernels::fp8_mlp({inputs}, mlp.gate_up, mlp.down, products, nullptr).backward(mlp.slope);
+  kernels::fp8_mlp(inputs, mlp.gate_up, mlp.down, products, nullptr).backward(mlp.slope);
   EXPECT_TRUE(at::equal(inputs.grad(), whole[1]));
 }
 
