@@ -12,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TORCH = re.compile(r'#include [<"]((?:torch|ATen|c10)/[^">]+)')
-TENSOR_ZONE = re.compile(r"""(ATen/core/(Tensor|dispatch/Dispatcher)\.h|ATen/ops/\w+\.h|ATen/(BlasBackend|Parallel|TensorOperators)\.h
+TENSOR_ZONE = re.compile(r"""(ATen/core/(Tensor|dispatch/Dispatcher)\.h|ATen/ops/\w+\.h|ATen/(BlasBackend|Context|Parallel|TensorOperators)\.h
     |c10/.+|torch/(library|version)\.h|torch/csrc/autograd/custom_function\.h)$""", re.X)
 MODULES = re.compile(r"torch/nn/(module|pimpl|modules/.+)\.h$")
 BESIDE = {"cuda": ["kernels", "tensor", "distributed"], "cli": ["train", "runtime", "report"]}
