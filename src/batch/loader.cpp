@@ -24,26 +24,6 @@ constexpr int64_t kMaxReplacements = 100;
 constexpr int64_t kMaxWarnings = 20;
 constexpr uint64_t kReplacementStream = 0x7e;
 
-/// One batch on its way: the slots are filled by workers in any order.
-struct Pending {
-  Pending(std::span<const int64_t> batch_indices, SamplerState batch_state)
-      : indices(batch_indices.begin(), batch_indices.end()),
-        state(batch_state),
-        samples(indices.size()),
-        errors(indices.size()) {}
-
-  int64_t size() const { return static_cast<int64_t>(indices.size()); }
-
-  const std::vector<int64_t> indices;
-  const SamplerState state;
-  std::vector<Sample> samples;
-  std::vector<std::exception_ptr> errors;  ///< one a slot, so that the first by order is thrown
-  int64_t num_taken = 0;
-  int64_t num_done = 0;
-  Batch batch;
-  bool ready = false;
-};
-
 }  // namespace
 
 /// The consumer draws up the list of pending batches; workers take runs of samples from the oldest that has
@@ -64,6 +44,26 @@ class Loader::Pipeline {
   }
 
  private:
+  /// One batch on its way: the slots are filled by workers in any order.
+  struct Pending {
+    Pending(std::span<const int64_t> batch_indices, SamplerState batch_state)
+        : indices(batch_indices.begin(), batch_indices.end()),
+          state(batch_state),
+          samples(indices.size()),
+          errors(indices.size()) {}
+
+    int64_t size() const { return static_cast<int64_t>(indices.size()); }
+
+    const std::vector<int64_t> indices;
+    const SamplerState state;
+    std::vector<Sample> samples;
+    std::vector<std::exception_ptr> errors;  ///< one a slot, so that the first by order is thrown
+    int64_t num_taken = 0;
+    int64_t num_done = 0;
+    Batch batch;
+    bool ready = false;
+  };
+
   void fill();
   void work(std::stop_token stop);
   std::shared_ptr<Pending> oldest_with_work() const;
@@ -151,7 +151,7 @@ void Loader::Pipeline::resume(SamplerState state) {
   drawn_ = delivered_ = state;
 }
 
-std::shared_ptr<Pending> Loader::Pipeline::oldest_with_work() const {
+auto Loader::Pipeline::oldest_with_work() const -> std::shared_ptr<Pending> {
   for (const auto& pending : queue_)
     if (pending->num_taken < pending->size()) return pending;
   return nullptr;

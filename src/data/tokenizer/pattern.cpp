@@ -21,7 +21,6 @@ struct Deleter {
     Free(object);
   }
 };
-using CodePtr = std::unique_ptr<pcre2_code, Deleter<pcre2_code_free>>;
 using MatchDataPtr = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
 using MatchContextPtr = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match_context_free>>;
 
@@ -87,8 +86,13 @@ PCRE2_SPTR units(std::string_view text) {
 }  // namespace
 
 struct Pattern::Code {
+  struct Free {
+    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
+  };
+  using Regex = std::unique_ptr<pcre2_code, Free>;
+
   std::string source;  ///< the literal text, or the expression for messages
-  CodePtr regex;       ///< null: a literal
+  Regex regex;         ///< null: a literal
 };
 
 Pattern::Pattern(std::unique_ptr<const Code> code) : code_(std::move(code)) {}
@@ -106,7 +110,7 @@ Pattern Pattern::regex(const std::string& expression) {
   const std::string text = translated(expression);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  CodePtr code(pcre2_compile(units(text), text.size(), kOptions, &error, &offset, nullptr));
+  Code::Regex code(pcre2_compile(units(text), text.size(), kOptions, &error, &offset, nullptr));
   if (!code) fail(ErrorKind::kData, "pattern \"{}\": {}", expression, pcre_message(error));
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, matching interprets
   return Pattern(std::make_unique<Code>(Code{expression, std::move(code)}));
