@@ -1,4 +1,5 @@
 // fathom ask MODEL --image FILE "how many cubes?"
+// fathom ask MODEL --caption "three red cubes" "how many cubes?"
 #include <fmt/format.h>
 
 #include "base/error.h"
@@ -13,7 +14,7 @@ namespace {
 
 struct AskOptions {
   ModelOptions model;
-  std::string image;
+  std::string image, caption;
   std::vector<std::string> questions;
   int64_t top = 1;
   bool as_json = false;
@@ -25,6 +26,9 @@ void add_options(CLI::App& app, AskOptions& options) {
       ->required()
       ->type_name("QUESTIONS");
   app.add_option("--image", options.image, "the picture they are about")->type_name("FILE");
+  app.add_option("--caption", options.caption,
+                 "what it shows, beside the picture or in its place, where the model reads captions")
+      ->type_name("TEXT");
   app.add_option("--top", options.top, "how many answers to show, where the model chooses")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -37,11 +41,24 @@ void check_questions(const std::vector<std::string>& questions) {
       fail(ErrorKind::kUsage, "ask: a question without words");
 }
 
-void warn_of_cuts(const std::vector<std::string>& questions, const TextEncoding& encoding) {
-  for (size_t i = 0; i < questions.size(); ++i)
-    if (const int64_t cut = encoding.num_cut(questions[i]); cut > 0)
-      log::warning("question {}: its last {} tokens are cut, the model takes {} (data.text.max_tokens)",
-                   i + 1, cut, encoding.config().max_tokens);
+void check_modalities(const AskOptions& options, const FusionConfig& config) {
+  if (!options.caption.empty() && !config.captions)
+    fail(ErrorKind::kUsage, "ask: --caption: this model reads no captions (model.captions)");
+  if (!options.image.empty() && !config.sees())
+    fail(ErrorKind::kUsage, "ask: --image: this model sees no pictures");
+  if (config.sees() && options.image.empty() && options.caption.empty())
+    fail(ErrorKind::kUsage, "ask: --image FILE{} is needed", config.captions ? " or --caption TEXT" : "");
+}
+
+void warn_of_cuts(const AskOptions& options, const TextEncoding& encoding) {
+  const auto warn = [&](const std::string& name, const std::string& text) {
+    if (const int64_t cut = encoding.num_cut(text); cut > 0)
+      log::warning("{}: its last {} tokens are cut, the model takes {} (data.text.max_tokens)", name, cut,
+                   encoding.config().max_tokens);
+  };
+  for (size_t i = 0; i < options.questions.size(); ++i)
+    warn(fmt::format("question {}", i + 1), options.questions[i]);
+  warn("caption", options.caption);
 }
 
 Batch make_batch(const AskOptions& options, const OpenedModel& model, const TextEncoding& encoding) {
@@ -51,7 +68,9 @@ Batch make_batch(const AskOptions& options, const OpenedModel& model, const Text
     samples[i].token_rows.push_back(encoding.encode(options.questions[i]));
     samples[i].prompt_lengths = {static_cast<int64_t>(samples[i].token_rows[0].size())};
   }
-  if (config.sees()) {
+  if (!options.caption.empty())
+    for (Sample& sample : samples) sample.token_rows.push_back(encoding.encode(options.caption));
+  if (!options.image.empty()) {
     Random random(0, 0);
     const Image image = ImageViews(model.inputs.image, Phase::kEvaluate).view(options.image, random);
     for (Sample& sample : samples) sample.images.push_back(image);
@@ -87,10 +106,10 @@ struct Answered {
 std::vector<Answered> answer_all(const AskOptions& options, const OpenedModel& model) {
   Fusion fusion = model.fusion("ask");
   const FusionConfig& config = fusion->config();
-  if (config.sees() && options.image.empty()) fail(ErrorKind::kUsage, "ask: --image FILE is needed");
+  check_modalities(options, config);
   fusion->eval();
   const TextEncoding encoding(model.require_tokenizer(), model.inputs.text);
-  warn_of_cuts(options.questions, encoding);
+  warn_of_cuts(options, encoding);
   const Batch batch = make_batch(options, model, encoding);
   const ForwardContext context = model.evaluate.context();
   std::vector<Answered> all;
@@ -111,7 +130,7 @@ std::vector<Answered> answer_all(const AskOptions& options, const OpenedModel& m
 }  // namespace
 
 int run_ask(int argc, const char* const* argv) {
-  VerbApp app("ask", "Answers questions about a picture.");
+  VerbApp app("ask", "Answers questions about a picture, or about what a caption says of it.");
   AskOptions options;
   add_options(app, options);
   if (!parse_options(app, argc, argv)) return 0;
@@ -123,7 +142,11 @@ int run_ask(int argc, const char* const* argv) {
   }
   Json list = Json::array();
   for (const Answered& one : answered) list.push_back(one.to_json());
-  print_json(Json::Object{{"image", options.image}, {"questions", list}});
+  Json about = Json::object();
+  if (!options.image.empty()) about["image"] = options.image;
+  if (!options.caption.empty()) about["caption"] = options.caption;
+  about["questions"] = list;
+  print_json(about);
   return 0;
 }
 

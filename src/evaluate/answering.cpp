@@ -235,7 +235,8 @@ AskedTexts asked_texts(const Batch& batch) {
 }
 
 Percept perceive(Fusion model, const Batch& batch, const ForwardContext& context) {
-  Percept percept = model->perceive(batch.image_BCHW, context);
+  Percept percept;
+  if (batch.image_BCHW.defined()) percept = model->perceive(batch.image_BCHW, context);
   if (!model->config().captions) return percept;
   if (const AskedTexts texts = asked_texts(batch); texts.caption.tokens_BT.defined())
     percept.caption = model->read(texts.caption, context);

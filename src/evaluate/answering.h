@@ -59,7 +59,7 @@ struct AskedTexts {
 };
 AskedTexts asked_texts(const Batch& batch);
 
-/// All that the model perceives of a batch: pictures, and captions where it reads them.
+/// All that the model perceives of a batch: its pictures, if there are any, and captions where it reads them.
 Percept perceive(Fusion model, const Batch& batch, const ForwardContext& context = {});
 
 /// What a `FusionTrace` of a pass over this weighs, in its order: "image", "caption", "question".

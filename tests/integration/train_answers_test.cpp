@@ -80,8 +80,16 @@ TEST_P(AnswersRun, KnowsFromPictureOrCaption) {
                      evaluation.at("modality_weight/caption").as_double() +
                      evaluation.at("modality_weight/question").as_double();
   EXPECT_NEAR(sum, 1, 1e-5);
-  EXPECT_THAT(run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?"}).out,
-              HasSubstr("green"));
+  const std::string run = folder_ / "run", question = "what colour is it?";
+  EXPECT_THAT(run_program({"ask", run, "--image", folder_ / "43.png", question}).out, HasSubstr("green"));
+  EXPECT_THAT(run_program({"ask", run, "--caption", "all of it is red", question}).out, HasSubstr("red"));
+  const Json both = parse_json(run_program({"ask", run, "--image", folder_ / "43.png", "--caption",
+                                            "all of it is green", question, "--json"})
+                                   .out,
+                               "ask");
+  EXPECT_EQ(both.at("caption").as_string(), "all of it is green");
+  EXPECT_THAT(both.at("questions").dump(), HasSubstr("green"));
+  expect_failure(run_program({"ask", run, question}), 2, {"--image FILE or --caption TEXT"});
 }
 
 /// A step is launched a few times before it is recorded. What is left is the order of atomic sums.
@@ -201,6 +209,8 @@ TEST_P(AnswersRun, SaysWhatIsWrong) {
                  1, {"qa.jsonl:1: no image", "data.pairing.questions_per_image"});
   ASSERT_EQ(train({"training.max_steps=1"}).status, 0);
   expect_failure(run_program({"ask", folder_ / "run", "what colour is it?"}), 2, {"--image"});
+  expect_failure(run_program({"ask", folder_ / "run", "--caption", "green", "what colour is it?"}), 2,
+                 {"this model reads no captions"});
   for (const char* question : {"", " \n"})
     expect_failure(run_program({"ask", folder_ / "run", "--image", folder_ / "43.png", "why?", question}), 2,
                    {"ask: a question without words"});
