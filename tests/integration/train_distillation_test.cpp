@@ -70,6 +70,19 @@ TEST_F(TrainDistillation, GoesOnToTheBit) {
         << file;
 }
 
+TEST_F(TrainDistillation, GoesOnWithNoOtherTeacher) {
+  const std::string replaced = *world_ / "replaced";
+  std::filesystem::copy(teacher(), replaced, std::filesystem::copy_options::recursive);
+  std::vector<std::string> rest =
+      words("begun", {taught_by(replaced), "training.max_steps=2", "checkpoint.every=2"});
+  ASSERT_EQ(run_program(rest).status, 0);
+  train("other_teacher", {"seed=9", "training.max_steps=1"});
+  std::filesystem::remove_all(replaced);
+  std::filesystem::copy(*world_ / "other_teacher/model", replaced, std::filesystem::copy_options::recursive);
+  rest.insert(rest.end(), {"--resume", "--set", "training.max_steps=3"});
+  expect_failure(run_program(rest), 1, {"teacher.0 has other weights than when the run began"});
+}
+
 TEST_F(TrainDistillation, TakesNoTeacherThatSeesOtherTokensOrPictures) {
   expect_refused({taught_by("/nowhere")}, "contrastive.distillation.teachers: \"/nowhere\" does not exist");
   expect_refused({taught_by(teacher() + "/vision")},

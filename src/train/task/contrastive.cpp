@@ -314,6 +314,7 @@ TensorMap ContrastiveTask::state() const {
   TensorMap state;
   if (setup_.hard_negatives) state = setup_.hard_negatives->state();
   if (word_targets_) state.merge(word_targets_->state());
+  if (teachers_) state.merge(teachers_->state());
   return state;
 }
 
@@ -321,6 +322,7 @@ void ContrastiveTask::load_state(const TensorMap& state) {
   // A run that goes on with a bank or counts that it did not have begins with empty ones.
   if (setup_.hard_negatives) setup_.hard_negatives->load_state(state);
   if (word_targets_) word_targets_->load_state(state);
+  if (teachers_) teachers_->check_state(state);
 }
 
 void ContrastiveTask::save_model(const std::string& folder, const Json& record) {

@@ -1,11 +1,14 @@
 #include "train/task/distillation.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <cmath>
 #include <utility>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "train/task/module_parameters.h"
 
 namespace fathom {
 namespace {
@@ -19,6 +22,19 @@ Linear make_head(int64_t in, int64_t out) {
 at::Tensor distance_of_samples(const at::Tensor& x_ND, const at::Tensor& target_ND, int64_t samples) {
   const at::Tensor length_N = at::linalg_vector_norm(x_ND, 2, {1}).clamp_min(1e-12);
   return (1 - (x_ND * target_ND).sum(1) / length_N).view({samples, -1}).mean(1);
+}
+
+at::Tensor weights_checksum(const torch::nn::Module& model) {
+  Checksum checksum;
+  for (const auto& [name, parameter] : module_parameters(model)) {
+    const at::Tensor weight = parameter.detach().to(at::kCPU).contiguous();
+    checksum.update({static_cast<const std::byte*>(weight.const_data_ptr()), weight.nbytes()});
+  }
+  return at::full({}, static_cast<int64_t>(checksum.value()), at::kLong);
+}
+
+std::string teacher_key(size_t place) {
+  return fmt::format("teacher.{}", place);
 }
 
 }  // namespace
@@ -81,6 +97,19 @@ at::Tensor Teachers::judge(const std::vector<TaughtRows>& own, Side row, const s
     sum_RC = k == 0 ? judged_RC : sum_RC + judged_RC;
   }
   return sum_RC / static_cast<double>(teachers_.size());
+}
+
+TensorMap Teachers::state() const {
+  TensorMap state;
+  for (size_t i = 0; i < teachers_.size(); ++i) state[teacher_key(i)] = weights_checksum(*teachers_[i].model);
+  return state;
+}
+
+void Teachers::check_state(const TensorMap& state) const {
+  for (const auto& [key, checksum] : this->state())
+    if (const auto former = state.find(key); former != state.end() && !former->second.equal(checksum))
+      fail(ErrorKind::kCheckpoint,
+           "contrastive.distillation.teachers: {} has other weights than when the run began", key);
 }
 
 std::vector<DualTowerConfig> Teachers::shapes() const {

@@ -13,6 +13,7 @@
 #include "base/config.h"
 #include "models/dual_tower/model.h"
 #include "nn/linear.h"
+#include "tensor/tensor_file.h"
 
 namespace fathom {
 
@@ -52,6 +53,12 @@ class Teachers {
                    Side column, double temperature) const;
 
   std::vector<DualTowerConfig> shapes() const;
+
+  /// A checksum of each teacher's weights, "teacher.0" and on.
+  TensorMap state() const;
+  /// Errors (kCheckpoint) where a teacher has other weights than the run's had. A run from before its state
+  /// told them goes on unchecked.
+  void check_state(const TensorMap& state) const;
 
  private:
   struct Teacher {
