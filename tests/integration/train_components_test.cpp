@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/file.h"
 #include "cli_program.h"
@@ -100,6 +101,23 @@ TEST(MaskedImages, RefuseMasksThatDoNotFit) {
                    "--set", "training.max_steps=2"});
   EXPECT_EQ(result.status, 1);
   EXPECT_NE(result.error.find("masked_image.mask_size"), std::string::npos) << result.error;
+}
+
+/// Eight steps an epoch; orders are fixed from epoch 2 on.
+TEST(HardNegatives, ChangeTheOrderOfLaterEpochs) {
+  const TrainingWorld world;
+  const auto losses = [&](const std::string& name, std::vector<std::string> settings) {
+    settings.insert(settings.end(), {"training.max_steps=24", "training.log_every=1"});
+    EXPECT_EQ(run_program(world.arguments(world / name, settings)).status, 0);
+    return logged_losses(world / name);
+  };
+  const std::vector<double> plain = losses("plain", {}),
+                            grouped = losses("grouped", {"contrastive.hard_negatives.refresh=3",
+                                                         "contrastive.hard_negatives.group=4"});
+  ASSERT_EQ(plain.size(), 24u);
+  ASSERT_EQ(grouped.size(), 24u);
+  for (size_t i = 0; i < 16; ++i) EXPECT_NEAR(plain[i], grouped[i], 1e-6) << i;
+  EXPECT_GT(std::abs(plain[16] - grouped[16]), 1e-4);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <tuple>
@@ -251,6 +252,24 @@ TEST_F(QuestionSourceTest, RowsThatLackSomethingCanBeSkipped) {
   EXPECT_EQ(source.load(0, 0).record.question, "what is red?");
   EXPECT_EQ(source.dataset().record(1).question, "is it a cup?");
   EXPECT_EQ(source.report()->count(), 1);
+}
+
+TEST_F(QuestionSourceTest, TrainingMasksWordsOfQuestions) {
+  auto parts = setup(kQuestionRows);
+  parts.text = TextEncoding(tokenizer_, {.mask_probability = 0.5});
+  const int32_t mask = *tokenizer_->token_id("<|mask|>");
+  const auto masked = [&](Phase phase) {
+    parts.phase = phase;
+    const QuestionSource source(parts);
+    int64_t count = 0;
+    for (int64_t epoch = 0; epoch < 20; ++epoch) {
+      const std::vector<int32_t> row = source.load(1, epoch).token_rows[0];
+      count += std::count(row.begin(), row.end(), mask);
+    }
+    return count;
+  };
+  EXPECT_GT(masked(Phase::kTrain), 0);
+  EXPECT_EQ(masked(Phase::kEvaluate), 0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <set>
 
@@ -368,6 +369,22 @@ TEST_F(TokenWindowTest, TextsThatAreTooShortAreNamed) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("2.txt"));
   }
+}
+
+TEST_F(SourcesTest, TrainingMasksWordsOfCaptions) {
+  const int32_t mask = *tokenizer_->token_id("<|mask|>");
+  const auto masked = [&](Phase phase, double probability) {
+    const PairedSource source = pairs(phase, probability);
+    int64_t count = 0;
+    for (int64_t epoch = 0; epoch < 20; ++epoch) {
+      const std::vector<int32_t> row = source.load(0, epoch).token_rows[0];
+      count += std::count(row.begin(), row.end(), mask);
+    }
+    return count;
+  };
+  EXPECT_GT(masked(Phase::kTrain, 0.5), 0);
+  EXPECT_EQ(masked(Phase::kTrain, 0), 0);
+  EXPECT_EQ(masked(Phase::kEvaluate, 0.5), 0);
 }
 
 }  // namespace

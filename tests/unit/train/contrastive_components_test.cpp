@@ -263,5 +263,23 @@ TEST(ContrastiveFlops, CountTheHeadsOfTrainingAlone) {
   expect_head({.reversal = 0.1}, "discriminator.", 2 + 3);
 }
 
+TEST_F(ComponentValues, TheBankHoldsTheTasksOwnTexts) {
+  const torch::NoGradGuard no_grad;
+  const ContrastiveConfig config{.hard_negatives = {.refresh = 1}};
+  const auto bank = std::make_shared<HardNegatives>(HardNegatives::Setup{.config = config.hard_negatives,
+                                                                         .num_samples = 12,
+                                                                         .batch_size = 12,
+                                                                         .dim = 12,
+                                                                         .options = at::kDouble});
+  ContrastiveTask task({.model = make_model(config), .config = config, .hard_negatives = bank});
+  Batch batch = ragged_batch();
+  batch.index_B = torch::arange(12);
+  loss_of(task, batch);
+  const auto collective = make_solo_collective();
+  task.after_step({.collective = *collective});
+  const at::Tensor text_SD = make_model(config)->encode_text(batch.tokens_BT, batch.length_B).whole_ND;
+  EXPECT_TRUE(at::allclose(bank->bank(), unit_length(text_SD - text_SD.mean(0, /*keepdim=*/true))));
+}
+
 }  // namespace
 }  // namespace fathom::testing::contrastive_components_test

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "distributed/collective.h"
 #include "nn/init.h"
 
@@ -98,6 +100,21 @@ TEST(GateController, MultipliersStayInTheirMemory) {
     EXPECT_GT(first.item<double>(), last) << step;
     last = first.item<double>();
     controller.finish(*collective);
+  }
+}
+
+TEST(GateController, ComputesEverythingInTheWarmUpAndThenLowersItsTarget) {
+  const std::vector<Decided> decided = {{"0", 10, 4, 4}};
+  const std::vector<NamedGate> gates = {make_gate(decided[0], 0)};
+  GateController controller(gates, {.dense_warmup = 4, .rate = 1});
+  const auto collective = make_solo_collective();
+  for (int64_t step = 0; step < 10; ++step) {
+    controller.begin(step);
+    EXPECT_EQ(gates[0].gate->dense(), step < 4) << step;
+    decide(gates, decided);
+    controller.finish(*collective);
+    const double fallen = std::clamp(static_cast<double>(step - 4) / 4, 0.0, 1.0);
+    EXPECT_NEAR(controller.state().at("error").item<double>(), 0.7 * fallen, 1e-9) << step;
   }
 }
 

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "language_run.h"
 
 namespace fathom::trainer_features_test {
@@ -255,6 +257,33 @@ TEST(Features, AFigureThatIsNoNumberIsNeverBestAndCanBeResumed) {
   more.task.next_figure = [] { return 2.0; };
   ASSERT_TRUE(more.trainer.resume());
   EXPECT_EQ(more.trainer.run().best.at("step").as_int(), 15);
+}
+
+TEST(Features, LowerLayersStayAndTheOthersLearn) {
+  LanguageModel trained{nullptr};
+  std::map<std::string, at::Tensor> before;
+  train_language(LanguageChange{.config = [](TrainerConfig& config) { config.optimizer.freeze_layers = 1; },
+                                .model =
+                                    [&](LanguageModel& model) {
+                                      trained = model;
+                                      for (const auto& item : model->named_parameters())
+                                        before[item.key()] = item.value().detach().clone();
+                                    }});
+  for (const auto& item : trained->named_parameters()) {
+    const bool stays = item.key().starts_with("embedding") || item.key().starts_with("blocks.0.");
+    EXPECT_EQ(at::equal(item.value(), before.at(item.key())), stays) << item.key();
+  }
+}
+
+TEST(Features, WhatGatesLearnFromReachesTheModel) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.training.max_steps = 1;
+  config.gating = {.explore = 0.3, .score_values = true};
+  SmallRun run(config);
+  run.trainer.run();
+  EXPECT_EQ(run.task.last_forward.explore, 0.3);
+  EXPECT_TRUE(run.task.last_forward.score_values);
 }
 
 }  // namespace
