@@ -12,34 +12,49 @@ cudaError_t CountedGemm<T>::product(const CountedProductArgs& args, cudaStream_t
   const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
             in = static_cast<int>(args.in_dim);
   const GemmArgs gemm{args.x, args.weight, args.y, {args.count, rows}, rows, out, in};
-  if (takes_large_tiles(args.expected, args.out_dim))
-    return Gemm<Element, Element, RowMajor, ColumnMajor, LargeShape, Counted::kRows>::launch(gemm, stream);
-  return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows>::launch(gemm, stream);
+  return with_best_shape<192, 208, 256>(args.expected, out, in, [&](auto shape) {
+    return Gemm<Element, Element, RowMajor, ColumnMajor, decltype(shape), Counted::kRows>::launch(gemm,
+                                                                                                  stream);
+  });
 }
 
+/// Weights lie along the columns here, in atoms of 64: 208 would be read by eighths of them.
 template <typename T>
 cudaError_t CountedGemm<T>::input_grad(const CountedInputGradArgs& args, cudaStream_t stream) {
   using Element = CutlassType<T>;
   const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
             in = static_cast<int>(args.in_dim);
   const GemmArgs gemm{args.grad, args.weight, args.grad_x, {args.count, rows}, rows, in, out};
-  if (takes_large_tiles(args.expected, args.in_dim))
-    return Gemm<Element, Element, RowMajor, RowMajor, LargeShape, Counted::kRows>::launch(gemm, stream);
-  return Gemm<Element, Element, RowMajor, RowMajor, SmallShape, Counted::kRows>::launch(gemm, stream);
+  return with_best_shape<192, 256>(args.expected, in, out, [&](auto shape) {
+    return Gemm<Element, Element, RowMajor, RowMajor, decltype(shape), Counted::kRows>::launch(gemm, stream);
+  });
 }
 
 template <typename T>
-cudaError_t CountedGemm<T>::weight_grad(const CountedWeightGradArgs& args, int splits, cudaStream_t stream) {
+cudaError_t CountedGemm<T>::weight_grad(const CountedWeightGradArgs& args, const WeightGradTiles& tiles,
+                                        cudaStream_t stream) {
   using Element = CutlassType<T>;
   const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
             in = static_cast<int>(args.in_dim);
-  GemmArgs gemm{args.grad, args.x, args.grad_weight, {args.count, rows}, out, in, rows, splits};
-  if (splits > 1) gemm.out = args.workspace;
-  if (splits > 1 || args.grad_weight_type == ElementType::kFloat)
-    return Gemm<Element, float, ColumnMajor, RowMajor, SquareShape, Counted::kReduction>::launch(gemm,
+  const RowCount count{args.count, rows};
+  void* to = tiles.splits > 1 ? args.workspace : args.grad_weight;
+  const GemmArgs plain{args.grad, args.x, to, count, out, in, rows, tiles.splits};
+  const GemmArgs turned{args.x, args.grad, to, count, in, out, rows, tiles.splits};
+  const auto run = [&](auto sum) {
+    using Out = decltype(sum);
+    constexpr auto kCounted = Counted::kReduction;
+    using Plain = PlainEpilogue<Out>;
+    if (tiles.columns == kSquareColumns)
+      return Gemm<Element, Out, ColumnMajor, RowMajor, TurnShape<kSquareColumns>, kCounted>::launch(plain,
+                                                                                                    stream);
+    using Wide = TurnShape<kWideColumns>;
+    if (!tiles.turned)
+      return Gemm<Element, Out, ColumnMajor, RowMajor, Wide, kCounted>::launch(plain, stream);
+    return Gemm<Element, Out, ColumnMajor, RowMajor, Wide, kCounted, Plain, ColumnMajor>::launch(turned,
                                                                                                  stream);
-  return Gemm<Element, Element, ColumnMajor, RowMajor, SquareShape, Counted::kReduction>::launch(gemm,
-                                                                                                 stream);
+  };
+  const bool in_float = tiles.splits > 1 || args.grad_weight_type == ElementType::kFloat;
+  return in_float ? run(float()) : run(Element());
 }
 
 }  // namespace fathom::cuda

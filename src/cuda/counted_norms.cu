@@ -1,6 +1,7 @@
-// Norms of rows of which the device alone knows how many there are, forward and backward: memory-bound. A row
-// lies in the registers of a warp, or of a few, so all that it takes is asked for at once and read once, and
-// neighbouring rows go to different blocks, so that few rows too keep all multiprocessors busy.
+// Norms of rows of which the device alone knows how many there are, forward and backward: memory-bound.
+// Backward a row lies in the registers of a warp, or of a few, so all that it takes is asked for at once and
+// read once, and neighbouring rows go to different blocks, so that few rows too keep all multiprocessors
+// busy.
 #include <type_traits>
 
 #include "cuda/counted_gradients.h"
@@ -55,50 +56,43 @@ __device__ void add_over_row(float (&sums)[kCount], float (&shared)[kWarps][kCou
   }
 }
 
-template <typename T, int kRowWarps, bool kAdds>
-__global__ void __launch_bounds__(kThreads, 4) norm_kernel(RowNormArgs args) {
+/// A warp a row: many warps at once, which keep few registers, hide more of the memory's delay than rows kept
+/// whole.
+template <typename T, bool kAdds>
+__global__ void __launch_bounds__(kThreads) norm_kernel(RowNormArgs args) {
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
-  __shared__ float shared[2][kWarps][1];
-  const RowShare<kRowWarps> share(args.dim / kWidth);
-  const int count = args.rows.start[args.rows.sequences];
+  const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth);
+  const int count = args.rows.start[args.rows.sequences], step = static_cast<int>(gridDim.x) * kWarps;
   const auto* weight = static_cast<const Vector*>(args.weight);
-  int turn = 0;
-  // As many turns for all of a block: its first row is the one that it has longest.
-  for (int64_t lead = blockIdx.x; lead < count; lead += row_step<kRowWarps>(), turn ^= 1) {
-    const int64_t row = lead - blockIdx.x + share.first, to = row * share.vectors;
-    const bool real = row < count;
-    const int64_t from = real ? int64_t{args.rows.place[row]} * share.vectors : 0;
-    Vector value[kVectorsAtOnce], added[kVectorsAtOnce];
+  for (int row = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32; row < count; row += step) {
+    const auto* x = static_cast<const Vector*>(args.x) + int64_t{args.rows.place[row]} * vectors;
+    const auto* added = static_cast<const Vector*>(args.added) + int64_t{row} * vectors;
+    auto* sums = static_cast<Vector*>(args.sums) + int64_t{row} * vectors;
+    float square = 0;
+    for (int v = lane; v < vectors; v += 32) {
+      Vector value = x[v];
+      if constexpr (kAdds) {
+        const Vector other = added[v];
 #pragma unroll
-    for (int k = 0; k < kVectorsAtOnce; ++k) {
-      value[k] = added[k] = {};
-      if (!real || !share.has(k)) continue;
-      value[k] = static_cast<const Vector*>(args.x)[from + share.vector(k)];
-      if constexpr (kAdds) added[k] = static_cast<const Vector*>(args.added)[to + share.vector(k)];
-    }
-    float square[1] = {0};
-#pragma unroll
-    for (int k = 0; k < kVectorsAtOnce; ++k) {
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        if constexpr (kAdds)
-          value[k].values[i] = from_float<T>(to_float(value[k].values[i]) + to_float(added[k].values[i]));
-        square[0] += to_float(value[k].values[i]) * to_float(value[k].values[i]);
+        for (int i = 0; i < kWidth; ++i)
+          value.values[i] = from_float<T>(to_float(value.values[i]) + to_float(other.values[i]));
+        sums[v] = value;
       }
-      if constexpr (kAdds)
-        if (real && share.has(k)) static_cast<Vector*>(args.sums)[to + share.vector(k)] = value[k];
-    }
-    add_over_row<kRowWarps>(square, shared[turn]);
-    const float scale = rsqrtf(square[0] / static_cast<float>(args.dim) + args.eps);
 #pragma unroll
-    for (int k = 0; k < kVectorsAtOnce; ++k) {
-      if (!real || !share.has(k)) continue;
-      const Vector w = weight[share.vector(k)];
+      for (int i = 0; i < kWidth; ++i) square += to_float(value.values[i]) * to_float(value.values[i]);
+    }
+    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(args.dim) + args.eps);
+    auto* y = static_cast<Vector*>(args.y) + int64_t{row} * vectors;
+    // Each lane reads again what it read or wrote itself.
+    const Vector* normed = kAdds ? sums : x;
+    for (int v = lane; v < vectors; v += 32) {
+      Vector value = normed[v];
+      const Vector w = weight[v];
 #pragma unroll
       for (int i = 0; i < kWidth; ++i)
-        value[k].values[i] = from_float<T>(to_float(value[k].values[i]) * scale * to_float(w.values[i]));
-      static_cast<Vector*>(args.y)[to + share.vector(k)] = value[k];
+        value.values[i] = from_float<T>(to_float(value.values[i]) * scale * to_float(w.values[i]));
+      y[v] = value;
     }
   }
 }
@@ -187,17 +181,12 @@ cudaError_t with_row_warps(int64_t vectors, const Run& run) {
 
 template <typename T>
 cudaError_t norm(const RowNormArgs& args, cudaStream_t stream) {
-  return with_row_warps(args.dim / Vector16<T>::kWidth, [&](auto row_warps) {
-    constexpr int kRowWarps = decltype(row_warps)::value, kRows = RowShare<kRowWarps>::kRows;
-    const int64_t room = args.rows.sequences * args.rows.tokens;
-    const auto blocks = static_cast<unsigned>(
-        std::clamp<int64_t>((room + kRows - 1) / kRows, 1, int64_t{kMultiprocessors} * 4));
-    if (args.added != nullptr)
-      norm_kernel<T, kRowWarps, true><<<blocks, kThreads, 0, stream>>>(args);
-    else
-      norm_kernel<T, kRowWarps, false><<<blocks, kThreads, 0, stream>>>(args);
-    return cudaGetLastError();
-  });
+  const unsigned grid = grid_of((args.rows.sequences * args.rows.tokens + kWarps - 1) / kWarps);
+  if (args.added != nullptr)
+    norm_kernel<T, true><<<grid, kThreads, 0, stream>>>(args);
+  else
+    norm_kernel<T, false><<<grid, kThreads, 0, stream>>>(args);
+  return cudaGetLastError();
 }
 
 template <typename T>

@@ -2,6 +2,7 @@
 // bound by the reading of the weight and have a kernel of their own; the rest goes to the tensor cores.
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "cuda/counted_gemm.h"
 #include "cuda/vectors.cuh"
@@ -82,22 +83,31 @@ cudaError_t few_rows(const CountedProductArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-/// Among how many blocks the reduction of one tile of grad_weight is divided: what takes the least time,
-/// measured in steps of a tile's reduction (64 rows of 128 by 128, about 0.3 us).
-int splits_of(int64_t rows, int64_t in_dim, int64_t out_dim) {
+/// What takes the least time, measured in steps of a square tile's reduction (64 rows of 128 by 128, about
+/// 0.4 us), and of those the fewest tiles.
+WeightGradTiles tiles_of(int64_t rows, int64_t in_dim, int64_t out_dim) {
   constexpr int kMostSplits = 64;
   constexpr double kTileSteps = 6, kLaunchSteps = 8;  // what a tile costs beside its steps; the second kernel
   constexpr double kElementsAStep = 1e5;              // float32 sums written and read again
-  const int64_t tiles = (out_dim + 255) / 256 * 2 * ((in_dim + 127) / 128), steps = (rows + 63) / 64;
-  int best = 1;
-  double least = 0;
+  const int64_t steps = std::max<int64_t>(1, (rows + 63) / 64);
+  WeightGradTiles best;
+  std::pair<double, int64_t> least = {-1, 0};
+  const auto compare = [&](const WeightGradTiles& way) {
+    const int64_t m = way.turned ? in_dim : out_dim, n = way.turned ? out_dim : in_dim;
+    const int64_t tiles = (m + 255) / 256 * 2 * ((n + way.columns - 1) / way.columns) * way.splits;
+    const auto turns = static_cast<double>((tiles + kMultiprocessors - 1) / kMultiprocessors);
+    double time = turns * (static_cast<double>((steps + way.splits - 1) / way.splits) + kTileSteps) *
+                  way.columns / kSquareColumns;
+    if (way.splits > 1)
+      time += kLaunchSteps + static_cast<double>(in_dim * out_dim * way.splits) / kElementsAStep;
+    const std::pair<double, int64_t> taken = {time, tiles};
+    if (least.first >= 0 && taken >= least) return;
+    least = taken;
+    best = way;
+  };
   for (int splits = 1; splits <= kMostSplits && splits <= steps; ++splits) {
-    const auto waves = static_cast<double>((tiles * splits + kMultiprocessors - 1) / kMultiprocessors);
-    double cost = waves * (static_cast<double>((steps + splits - 1) / splits) + kTileSteps);
-    if (splits > 1) cost += kLaunchSteps + static_cast<double>(in_dim * out_dim * splits) / kElementsAStep;
-    if (splits > 1 && cost >= least) continue;
-    best = splits;
-    least = cost;
+    compare({kSquareColumns, false, splits});
+    for (const bool turned : {false, true}) compare({kWideColumns, turned, splits});
   }
   return best;
 }
@@ -162,7 +172,7 @@ cudaError_t launch_counted_input_grad(ElementType type, const CountedInputGradAr
 }
 
 int64_t counted_weight_grad_workspace_bytes(int64_t expected, int64_t in_dim, int64_t out_dim) {
-  const int splits = splits_of(expected, in_dim, out_dim);
+  const int splits = tiles_of(expected, in_dim, out_dim).splits;
   return splits == 1 ? 0 : in_dim * out_dim * splits * static_cast<int64_t>(sizeof(float));
 }
 
@@ -175,9 +185,10 @@ cudaError_t launch_counted_weight_grad(ElementType type, const CountedWeightGrad
     if (args.rows == 0)
       return cudaMemsetAsync(args.grad_weight, 0,
                              static_cast<size_t>(args.in_dim * args.out_dim) * (is_float ? 4 : 2), stream);
-    const int splits = splits_of(args.expected, args.in_dim, args.out_dim);
+    const WeightGradTiles tiles = tiles_of(args.expected, args.in_dim, args.out_dim);
+    const int splits = tiles.splits;
     if (splits > 1 && args.workspace == nullptr) return cudaErrorInvalidValue;
-    const cudaError_t error = CountedGemm<T>::weight_grad(args, splits, stream);
+    const cudaError_t error = CountedGemm<T>::weight_grad(args, tiles, stream);
     if (error != cudaSuccess || splits == 1) return error;
     return is_float ? add_splits<float>(args, splits, stream) : add_splits<T>(args, splits, stream);
   });

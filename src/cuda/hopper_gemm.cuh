@@ -17,6 +17,9 @@
 
 namespace fathom::cuda {
 
+using RowMajor = cutlass::layout::RowMajor;
+using ColumnMajor = cutlass::layout::ColumnMajor;
+
 /// Shape of a block's tile (rows, columns, reduction), clusters that share their loads, and how the two warp
 /// groups work: together on one tile, or in turn, so that one stores while the other multiplies.
 template <typename Tile_, typename Cluster_, bool kTogether>
@@ -29,13 +32,19 @@ struct GemmShape {
                                       cutlass::epilogue::TmaWarpSpecialized>;
 };
 
-using LargeShape = GemmShape<cute::Shape<cute::_128, cute::_256, cute::_64>,
-                             cute::Shape<cute::_2, cute::_1, cute::_1>, true>;
+/// Both warp groups together on 128 rows by so many columns.
+template <int kColumns>
+using WideShape = GemmShape<cute::Shape<cute::_128, cute::Int<kColumns>, cute::_64>,
+                            cute::Shape<cute::_2, cute::_1, cute::_1>, true>;
+using LargeShape = WideShape<256>;
 /// Its multiplications take half as long as its own loads from the second cache would.
 using SmallShape = GemmShape<cute::Shape<cute::_64, cute::_128, cute::_64>,
                              cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
-using SquareShape = GemmShape<cute::Shape<cute::_128, cute::_128, cute::_64>,
-                              cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
+/// A warp group on 128 rows by so many columns, in turn.
+template <int kColumns>
+using TurnShape = GemmShape<cute::Shape<cute::_128, cute::Int<kColumns>, cute::_64>,
+                            cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
+using SquareShape = TurnShape<128>;
 
 /// What becomes of a tile's sums on their way out.
 template <typename Out>
@@ -74,18 +83,18 @@ struct NothingMore {
 enum class Counted { kRows, kReduction };
 
 /// `LayoutA`: RowMajor if a is stored as [m, k], ColumnMajor as [k, m]; `LayoutB`: ColumnMajor if b is stored
-/// as [n, k], RowMajor as [k, n] (the words are those of BLAS, where b is [k, n]).
+/// as [n, k], RowMajor as [k, n] (the words are those of BLAS, where b is [k, n]); `LayoutOut`: ColumnMajor
+/// if out is stored as [n, m].
 template <typename Element, typename Out, typename LayoutA, typename LayoutB, typename Shape,
-          Counted kCounted, typename Fusion = PlainEpilogue<Out>>
+          Counted kCounted, typename Fusion = PlainEpilogue<Out>, typename LayoutOut = RowMajor>
 class Gemm {
   static constexpr int kAlignment = 16 / sizeof(Element), kOutAlignment = 16 / sizeof(Out);
   static constexpr bool kReduction = kCounted == Counted::kReduction;
 
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, typename Shape::Tile, typename Shape::Cluster,
-      cutlass::epilogue::collective::EpilogueTileAuto, float, float, void, cutlass::layout::RowMajor,
-      kOutAlignment, Out, cutlass::layout::RowMajor, kOutAlignment, typename Shape::Epilogue,
-      Fusion>::CollectiveOp;
+      cutlass::epilogue::collective::EpilogueTileAuto, float, float, void, LayoutOut, kOutAlignment, Out,
+      LayoutOut, kOutAlignment, typename Shape::Epilogue, Fusion>::CollectiveOp;
   using MainLoop = typename cutlass::gemm::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Element, LayoutA, kAlignment, Element, LayoutB,
       kAlignment, float, typename Shape::Tile, typename Shape::Cluster,
@@ -154,9 +163,6 @@ class Gemm {
 template <typename T>
 using CutlassType = std::conditional_t<std::is_same_v<T, __half>, cutlass::half_t, cutlass::bfloat16_t>;
 
-using RowMajor = cutlass::layout::RowMajor;
-using ColumnMajor = cutlass::layout::ColumnMajor;
-
 /// In which pairs of blocks take all tiles.
 inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int64_t tile_columns) {
   const int64_t pairs =
@@ -168,6 +174,34 @@ inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int6
 /// times the products, half as many bytes to each).
 inline bool takes_large_tiles(int64_t rows, int64_t columns) {
   return 3 * pair_turns(rows, columns, 128, 256) <= pair_turns(rows, columns, 64, 128);
+}
+
+/// What a wide tile takes beside its products, in columns of a step of its reduction: filling and emptying.
+constexpr int64_t kColumnsBeside = 350;
+
+/// How long all tiles of a shape take, in columns of a step of 64 of the reduction.
+inline int64_t wide_time(int64_t rows, int64_t columns, int64_t steps, int64_t tile_columns) {
+  return pair_turns(rows, columns, 128, tile_columns) * (steps * tile_columns + kColumnsBeside);
+}
+
+/// Calls `run` with the shape whose tiles are through first: small ones, or wide ones of `kColumns` columns.
+/// Where few turns are taken, narrower tiles may leave fewer multiprocessors idle in the last.
+template <int... kColumns, typename Run>
+cudaError_t with_best_shape(int64_t rows, int64_t columns, int64_t depth, const Run& run) {
+  const int64_t steps = (depth + 63) / 64;
+  int64_t least = pair_turns(rows, columns, 64, 128) * (steps * 256 + kColumnsBeside) / 3;
+  int best = 0;
+  const auto compare = [&](int tile_columns) {
+    const int64_t time = wide_time(rows, columns, steps, tile_columns);
+    if (time > least) return;
+    least = time;
+    best = tile_columns;
+  };
+  (compare(kColumns), ...);
+  if (best == 0) return run(SmallShape());
+  cudaError_t error = cudaErrorInvalidValue;
+  (void)((best == kColumns && (error = run(WideShape<kColumns>()), true)) || ...);
+  return error;
 }
 
 }  // namespace fathom::cuda

@@ -172,8 +172,9 @@ TEST(ShiftedWindowAttention, EqualsReferenceForwardAndBackward) {
         const double tolerance = type == at::kHalf ? 2e-3 : 4 * tolerance_of(type);
         EXPECT_LT(relative_error(y, expected), tolerance) << c10::toString(type) << places;
         EXPECT_LT(relative_error(grads[0], grad_qkv), tolerance) << c10::toString(type) << places;
-        if (places > 1)
+        if (places > 1) {
           EXPECT_LT(relative_error(grads[1], grad_bias), tolerance) << c10::toString(type) << places;
+        }
         EXPECT_EQ(y.scalar_type(), type);
         EXPECT_EQ(grads[1].scalar_type(), bias_type);
       }

@@ -310,24 +310,27 @@ TEST_F(CudaCountedRows, AreNumberedWhateverBlocksTheyLieIn) {
   }
 }
 
-/// Widths and numbers of rows that take small tiles and large ones, with one sum of a gradient or several.
+/// Widths and numbers of rows that take small tiles and wide ones of each width, also of the transpose, with
+/// one sum of a gradient or several.
 TEST_F(CudaCountedRows, ProductsAreRightWhateverIsExpected) {
-  constexpr int64_t kRoom = 2048, kIn = 256;
+  constexpr int64_t kRoom = 3280;
   const auto type = at::TensorOptions(device_).dtype(at::kBFloat16);
-  for (const int64_t out : {264, 3072})
-    for (const int64_t count : {0, 1, 130, 881, 2048})
-      for (const int64_t expected : {0, 1, 881, 2048}) {
+  using Widths = std::pair<int64_t, int64_t>;
+  for (const auto& [in, out] :
+       std::initializer_list<Widths>{{256, 264}, {256, 3072}, {768, 3072}, {1024, 3072}})
+    for (const int64_t count : {0, 1, 130, 881, 3280})
+      for (const int64_t expected : {0, 1, 881, 3277}) {
         auto border = at::tensor({int64_t{0}, count}, at::kInt).to(device_);
         const CountedRows rows = {.place_N = at::arange(kRoom, at::kInt).to(device_),
                                   .slot_N = at::arange(kRoom, at::kInt).to(device_),
                                   .start_S1 = border,
                                   .expected = expected};
-        const at::Tensor weight = at::randn({out, kIn}, type) / 16, x = at::randn({kRoom, kIn}, type),
+        const at::Tensor weight = at::randn({out, in}, type) / 16, x = at::randn({kRoom, in}, type),
                          grad = at::randn({kRoom, out}, type);
         x.narrow(0, count, kRoom - count).fill_(NAN);
         grad.narrow(0, count, kRoom - count).fill_(NAN);
         const auto used = [&](const at::Tensor& of) { return of.narrow(0, 0, count).to(at::kFloat); };
-        auto grad_weight = at::full({out, kIn}, NAN, type.dtype(at::kFloat));
+        auto grad_weight = at::full({out, in}, NAN, type.dtype(at::kFloat));
         kernels::counted_weight_grad(grad, x, rows, grad_weight);
         EXPECT_LT(testing::relative_error(grad_weight.cpu(), at::matmul(used(grad).t(), used(x)).cpu()), 1e-3)
             << count << " of " << expected;
