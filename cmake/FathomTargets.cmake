@@ -16,6 +16,7 @@ if(FATHOM_WERROR)
   add_compile_options(-Werror)
 endif()
 if(FATHOM_FUZZ)
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")  # compiled longer than it runs
   set(fuzz_flags -fsanitize=address,undefined -fno-sanitize-recover=undefined)
   add_compile_options(${fuzz_flags} -fsanitize=fuzzer-no-link)
   add_link_options(${fuzz_flags})
