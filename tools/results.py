@@ -138,6 +138,13 @@ TABLES = {
          for name, settings in FUSIONS.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
         start=("scenes-vision", "captions.jsonl", []), baselines=("concat_pooled", "concat_tokens", "question_only")),
+    "scenes-vqa-rates": Table(  # a learning rate for each: a fifth of the steps, and as many tries for every fusion
+        "scenes-vqa", ["accuracy"],
+        {f"{name} {rate}": [f"model.fusion={name}", f"optimizer.learning_rate={rate}", "training.max_steps=3000",
+                            'init=[{{from="{start}",take="vision.*"}}]']
+         for name in ("progressive", "concat_pooled", "concat_tokens") for rate in ("5e-4", "1e-3", "2e-3")},
+        file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
+        start=("scenes-vision", "captions.jsonl", [])),
     "missing": Table(  # a caption as one more modality: what is left when one is missing
         "scenes-vqa", ["accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"],
         {name: ["model.vision.local_mixing=0", "model.captions=true", "data.question.captions={world}/captions.jsonl",
