@@ -220,12 +220,12 @@ std::vector<std::vector<SearchHit>> find(const SearchOptions& options, const Ope
 void print_hits(const std::string& query, const Json& results) {
   fmt::print("{}\n", query);
   for (const Json& result : results.as_array()) {
-    std::vector<std::string> captions;
-    for (const Json& caption : result.at("captions").as_array()) captions.push_back(caption.as_string());
+    const Json::Array& captions = result.at("captions").as_array();
     const Json* sound = result.find("audio");
-    fmt::print("{:>4}  {:.3f}  {}{}  {}\n", result.at("rank").as_int(), result.at("score").as_double(),
+    fmt::print("{:>4}  {:.3f}  {}{}{}{}\n", result.at("rank").as_int(), result.at("score").as_double(),
                result.at("image").as_string(), sound ? " " + sound->as_string() : "",
-               fmt::join(captions, " | "));
+               captions.empty() ? "" : "  " + captions.front().as_string(),
+               captions.size() > 1 ? fmt::format(" (+{} more)", captions.size() - 1) : "");
   }
 }
 

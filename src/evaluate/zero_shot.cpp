@@ -11,7 +11,9 @@ namespace {
 
 int64_t class_id(const Record& record, const std::vector<std::string>& names) {
   if (record.image_path.empty() || record.label.empty())
-    fail(ErrorKind::kData, "{}: classification needs an image and a label in every row", record.source);
+    fail(ErrorKind::kData,
+         "{}: no captions to search by, and zero-shot classification needs an image and a label in every row",
+         record.source);
   const auto place = std::find(names.begin(), names.end(), record.label);
   if (place == names.end())
     fail(ErrorKind::kData, "{}: label \"{}\" is not among the {} classes", record.source, record.label,

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/biased_product.h"
 #include "kernels/call.h"
 #include "kernels/gradient_type.h"
 #include "kernels/half_product.h"
@@ -32,7 +33,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const auto rows = x.reshape({-1, x.size(-1)});
     context->save_for_backward({rows, operand});
     keep_parameters(*context, weight, bias, types.rooms);
-    return at::linear(rows, operand, added).view(with_last(x, weight.size(0)));
+    return biased_product(rows, operand, added).view(with_last(x, weight.size(0)));
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {

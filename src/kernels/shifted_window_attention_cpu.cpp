@@ -27,11 +27,6 @@ int64_t whole_vectors(int64_t size) {
   return (size + Packed<C>::kSize - 1) / Packed<C>::kSize * Packed<C>::kSize;
 }
 
-template <typename C>
-FATHOM_CPU_CLONES void multiply_small(const SmallProduct<C>& of) {
-  multiply(of);
-}
-
 /// [rows, from_row] → [columns, to_row].
 template <typename C>
 FATHOM_CPU_CLONES void transpose_small(const C* from, int64_t from_row, C* to, int64_t to_row, int64_t rows,

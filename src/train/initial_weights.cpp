@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/name_pattern.h"
 #include "models/model_folder.h"
 
@@ -128,7 +129,13 @@ InitReport take_initial_weights(torch::nn::Module& module, const std::vector<Ini
   for (const InitRule& rule : rules) {
     const size_t before = report.left.size();
     const int64_t count = apply(rule, parameters, tokenizer_json, report, given);
-    if (count == 0) gives_nothing(rule, std::span(report.left).subspan(before));
+    const std::span<const InitReport::Left> left = std::span(report.left).subspan(before);
+    if (count == 0) gives_nothing(rule, left);
+    if (count < static_cast<int64_t>(left.size()))
+      log::warning(
+          "init: {} gives {} of the {} parameters that fit \"{}\"; the first that it does not: {}: {}",
+          rule.from, count, count + static_cast<int64_t>(left.size()), rule.take, left.front().name,
+          left.front().reason);
   }
   for (const auto& item : parameters)
     if (!given.contains(item.key())) report.left.push_back({item.key(), "no rule gives it"});

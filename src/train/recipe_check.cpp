@@ -151,6 +151,15 @@ void check_sounds(const AudioViewConfig& inputs, const AudioEncoderConfig& model
   if (inputs.max_frames() > model.max_frames)
     fail(ErrorKind::kConfig, "data.audio.max_seconds: {:g} are {} frames, more than {}.max_frames = {}",
          inputs.max_seconds, inputs.max_frames(), keys, model.max_frames);
+  const AudioAugmentConfig& augment = inputs.augment;
+  if (augment.band_masks > 0 && augment.band_mask_bands > model.bands)
+    fail(ErrorKind::kConfig, "data.audio.augment.band_mask_bands: {} are more than {}.bands = {}",
+         augment.band_mask_bands, keys, model.bands);
+  if (augment.time_masks > 0 && augment.time_mask_frames > inputs.max_frames())
+    fail(ErrorKind::kConfig,
+         "data.audio.augment.time_mask_frames: {} are more than the {} frames of the longest clip "
+         "(data.audio.max_seconds)",
+         augment.time_mask_frames, inputs.max_frames());
 }
 
 void check_contrastive(const RecipeConfig& recipe) {

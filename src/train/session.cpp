@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
-#include "train/gate_settings.h"
+#include "train/idle_settings.h"
 #include "train/session_parts.h"
 
 namespace fathom {
@@ -57,7 +57,7 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   check_ranks(recipe, place.collective.size());
   Session session{.recipe = resolve(recipe)};
   if (place.collective.rank() == 0)
-    for (const std::string& setting : idle_gate_settings(session.recipe))
+    for (const std::string& setting : idle_settings(session.recipe))
       log::warning("without effect: {}", setting);
   if (place.collective.rank() == 0) warn_of_precision(recipe.precision, place.runtime.device());
   switch (session.recipe.task) {

@@ -23,6 +23,7 @@ struct AudioAugmentConfig {
   int64_t band_mask_bands = 15;
 
   void fields(Fields& f);
+  bool operator==(const AudioAugmentConfig&) const = default;
 };
 
 /// Faster or slower, pitch and all, by a factor drawn from [1 − speed, 1 + speed], by resampling.

@@ -85,8 +85,12 @@ std::optional<Mp3Frame> read_mp3_frame(std::span<const std::byte> bytes) {
       .tag_offset = 4 + side + (has_checksum ? 2 : 0)};
 }
 
-/// Sizes from here on are what programs write that do not know them yet.
-constexpr uint64_t kPlaceholderBytes = 0x7FFFF000;
+/// What programs write for a size that they do not know yet: the largest numbers of 32 bits, with a sign and
+/// without, less what precedes the sound. A day of sound lies between the two.
+bool is_placeholder(uint64_t size) {
+  constexpr uint64_t kHeaders = 0x1000;
+  return (size >= 0x80000000 - kHeaders && size <= 0x80000000) || size > 0xFFFFFFFF - kHeaders;
+}
 
 }  // namespace
 
@@ -118,8 +122,9 @@ AudioFormat detect_audio_format(std::span<const std::byte> bytes, const std::str
 }
 
 std::optional<WavClaim> read_wav_claim(std::span<const std::byte> bytes) {
-  if (text_of(bytes).starts_with("RF64")) return std::nullopt;
+  const bool is_rf64 = text_of(bytes).starts_with("RF64");
   WavClaim claim;
+  uint64_t wide_size = 0;  // of the sound, where 32 bits do not hold it: EBU Tech 3306
   for (size_t at = 12; at + 8 <= bytes.size();) {
     const std::string_view name = text_of(bytes).substr(at, 4);
     const uint64_t size = little_endian(bytes, at + 4, 4);
@@ -128,10 +133,13 @@ std::optional<WavClaim> read_wav_claim(std::span<const std::byte> bytes) {
       claim.sample_rate = static_cast<int64_t>(little_endian(bytes, at + 12, 4));
       claim.bytes_per_second = static_cast<int64_t>(little_endian(bytes, at + 16, 4));
     }
+    if (is_rf64 && name == "ds64" && size >= 16 && left >= 16) wide_size = little_endian(bytes, at + 16, 8);
     if (name == "data") {
-      if (size >= kPlaceholderBytes || claim.sample_rate == 0) return std::nullopt;
-      claim.announced_bytes = static_cast<int64_t>(size);
-      claim.present_bytes = static_cast<int64_t>(std::min(size, left));
+      const bool is_wide = is_rf64 && size == 0xFFFFFFFF && wide_size > 0 && wide_size <= INT64_MAX;
+      if ((!is_wide && is_placeholder(size)) || claim.sample_rate == 0) return std::nullopt;
+      const uint64_t announced = is_wide ? wide_size : size;
+      claim.announced_bytes = static_cast<int64_t>(announced);
+      claim.present_bytes = static_cast<int64_t>(std::min(announced, left));
       return claim;
     }
     if (size > left) return std::nullopt;

@@ -26,8 +26,8 @@ struct WavClaim {
   bool is_cut() const { return present_bytes < announced_bytes; }
 };
 
-/// Nothing where the announced size is a placeholder (0xFFFFFFFF and its like: a stream of unknown length),
-/// or where there is no format or data chunk: the codec will say what is wrong.
+/// RF64 too. Nothing where the announced size is a placeholder (0xFFFFFFFF and its like: a stream of unknown
+/// length), or where there is no format or data chunk: the codec will say what is wrong.
 std::optional<WavClaim> read_wav_claim(std::span<const std::byte> bytes);
 
 /// The frames of an MP3 file. Codecs guess the length of a file without a Xing header from its first frames,

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "data/readers/class_names.h"
 #include "data/readers/reading.h"
+#include "data/readers/record_builder.h"
 
 namespace fathom {
 namespace {
@@ -68,6 +69,10 @@ void DatasetConfig::fields(Fields& f) {
            "when it is loaded: data.loader.on_error)",
            {{"stop", OnError::kStop}, {"skip", OnError::kSkip}});
   f("limit", limit, "read at most this many records; 0 for all", {.low = 0});
+}
+
+void DatasetConfig::validate() const {
+  const RecordBuilder refuses_wrong_renames("", columns);
 }
 
 Dataset::Dataset(std::string path, DataFormat format, std::vector<Record> records,

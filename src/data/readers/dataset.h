@@ -38,6 +38,7 @@ struct DatasetConfig {
   bool split_if_named = false;  ///< where the data names no split at all, take every row; no recipe's key
   std::string table = {};       ///< of a recipe that holds this ("data.train"), for messages; no recipe's key
   void fields(Fields& f);
+  void validate() const;
 };
 
 /// Records in the order of their file, all in memory. Immutable after `open_dataset`, so safe from many

@@ -35,7 +35,7 @@ RecordBuilder::RecordBuilder(std::string base_folder, const std::vector<std::str
   for (const std::string& rename : renames) {
     const size_t equals = rename.find('=');
     if (equals == std::string::npos || equals == 0 || equals + 1 == rename.size())
-      fail(ErrorKind::kConfig, "data.columns: \"{}\" is not of the form \"theirs=ours\"", rename);
+      fail(ErrorKind::kConfig, "columns: \"{}\" is not of the form \"theirs=ours\"", rename);
     renames_[rename.substr(0, equals)] = rename.substr(equals + 1);
   }
 }

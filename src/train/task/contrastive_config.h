@@ -17,6 +17,7 @@ struct PairWeights {
 
   void fields(Fields& f);
   void validate() const;
+  bool operator==(const PairWeights&) const = default;
 };
 
 struct ContrastiveConfig {

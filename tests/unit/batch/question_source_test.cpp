@@ -72,6 +72,16 @@ TEST_F(QuestionSourceTest, ClassesHaveTheQuestionAlone) {
   EXPECT_EQ(sample.images.size(), 1);
 }
 
+TEST_F(QuestionSourceTest, ACaptionAloneAsksNothingOfClasses) {
+  auto parts = setup("{\"image\":\"0.png\",\"captions\":[\"a cup\"]}\n");
+  try {
+    const QuestionSource source(parts);
+    ADD_FAILURE() << "there is no question";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("qa.jsonl:1: no question, and captions are generated, not chosen"));
+  }
+}
+
 TEST_F(QuestionSourceTest, ACaptionOfThePictureIsASecondRow) {
   auto parts = setup(kQuestionRows);
   parts.with_captions = true;

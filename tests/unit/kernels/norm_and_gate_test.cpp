@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "gradcheck.h"
+#include "kernels/biased_product.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/merged_layer_norm.h"
@@ -260,6 +261,17 @@ TEST(ColumnSum, SumsAllButTheLastDimension) {
   EXPECT_TRUE(at::equal(kernels::column_sum(x), x.view({6, 4}).sum(0)));
   const auto wide = kernels::column_sum(at::ones({1001, 4}, at::kBFloat16), at::kFloat);
   EXPECT_TRUE(at::equal(wide, at::full({4}, 1001.F))) << "BF16 has no 1001";
+  at::manual_seed(28);
+  for (const auto type : kNormTypes)
+    for (const auto& shape :
+         std::vector<std::vector<int64_t>>{{1, 3}, {7, 33}, {2, 601, 17}, {5000, 96}, {0, 4}}) {
+      const auto many = random_tensor(shape, type);
+      const auto sum = kernels::column_sum(many);
+      EXPECT_EQ(sum.scalar_type(), type);
+      const auto expected = at::sum(many.to(at::kDouble).reshape({-1, shape.back()}), {0});
+      EXPECT_LT((sum.to(at::kDouble) - expected).abs().sum().item<double>(),
+                tolerance_of(type) * (expected.abs().sum().item<double>() + 1e-30));
+    }
 }
 
 TEST(RmsNorm, WeightGradientDoesNotDependOnThreads) {
@@ -325,6 +337,22 @@ TEST(Linear, CastsParametersAndStaysNearFloat32InBFloat16) {
   EXPECT_EQ(y.scalar_type(), at::kBFloat16);
   EXPECT_LT(relative_error(y, exact), 1e-2);
   EXPECT_THROW(kernels::linear(at::ones({2, 5}), at::ones({3, 4})), Error);
+}
+
+TEST(Linear, AddsTheBiasThatLibTorchAdds) {
+  at::manual_seed(29);
+  for (const auto type : {at::kBFloat16, at::kFloat})
+    for (const auto& [rows, in, out] : {std::array{1, 8, 3}, std::array{50, 33, 17}, std::array{0, 8, 4}}) {
+      const auto x = at::randn({rows, in}).to(type), weight = at::randn({out, in}).to(type),
+                 bias = 100 * at::randn({out}).to(type);
+      const auto exact = at::linear(x.to(at::kDouble), weight.to(at::kDouble), bias.to(at::kDouble));
+      const auto y = kernels::biased_product(x, weight, bias);
+      EXPECT_EQ(y.scalar_type(), type);
+      EXPECT_TRUE(at::allclose(y.to(at::kDouble), exact, type == at::kFloat ? 1e-5 : 8e-3, 1e-4));
+      EXPECT_TRUE(at::allclose(kernels::biased_product(x, weight, std::nullopt).to(at::kDouble),
+                               at::linear(x.to(at::kDouble), weight.to(at::kDouble)),
+                               type == at::kFloat ? 1e-5 : 8e-3, 1e-2));
+    }
 }
 
 TEST(Linear, Float32ParametersCollectFloat32Gradients) {

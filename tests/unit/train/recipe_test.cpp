@@ -150,6 +150,12 @@ TEST_F(Recipe, ReadsClassifiersOfEachModality) {
   EXPECT_THAT(
       error_of(classification("[model.audio]\nmax_frames = 100\n")),
       HasSubstr("data.audio.max_seconds: 30 are 3000 frames, more than model.audio.max_frames = 100"));
+  EXPECT_THAT(error_of(classification("[data.audio.augment]\nband_masks = 1\nband_mask_bands = 81\n")),
+              HasSubstr("data.audio.augment.band_mask_bands: 81 are more than model.audio.bands = 80"));
+  EXPECT_THAT(error_of(classification("[data.audio.augment]\ntime_masks = 1\ntime_mask_frames = 3001\n")),
+              HasSubstr("data.audio.augment.time_mask_frames: 3001 are more than the 3000 frames"));
+  EXPECT_THAT(error_of(classification("[data.val]\ncolumns = [\"a\"]\n")),
+              HasSubstr("data.val: columns: \"a\" is not"));
   EXPECT_THAT(error_of(classification("[model]\nencoder = \"text\"\n[data.text]\nmax_tokens = 129\n")),
               HasSubstr("data.text.max_tokens: 129 is more than model.text.max_positions = 128"));
 }
