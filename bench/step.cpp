@@ -1,5 +1,5 @@
-// How long does a training step of a decoder or a dual tower take, and a pass of Swin-T, beside eager and
-// compiled PyTorch, and how near is that to what the device can do at best?
+// How long does a training step of a decoder or a dual tower take, and a pass of Swin-T or of a decoder over
+// a prompt, beside eager and compiled PyTorch, and how near is that to what the device can do at best?
 //
 //   bench_step --device cpu|cuda [--model decoder|swin|dual] [--work step|forward] [--shape LxDxTxB]
 //       [--precision fp32|bf16|fp16|fp16_bf16|fp8] [--json] [--peer "python3 bench/peers/step.py"]
@@ -53,6 +53,7 @@ std::vector<Question> questions_of(at::Device device) {
   std::vector<Question> questions;
   for (const char* precision : {"fp32", "bf16"}) {
     questions.push_back({"decoder", "step", precision, {4, 256, 256, 8}, 4096});
+    questions.push_back({"decoder", "forward", precision, {8, 512, 512, 4}, 4096});
     questions.push_back({"swin", "forward", precision, {8}});
     questions.push_back({"swin", "step", precision, {8}});
     questions.push_back({"dual", "step", precision, {2, 256, 32, 8}, 4096});
@@ -74,8 +75,10 @@ std::vector<int64_t> parse_shape(const std::string& text, bool batch_alone) {
 }
 
 void check(const Question& question) {
-  if (question.model != "swin" && !question.trains())
-    fail(ErrorKind::kUsage, "--work forward is a question about swin alone");
+  if (question.model == "dual" && !question.trains())
+    fail(ErrorKind::kUsage, "--work forward is a question about decoder and swin");
+  if (question.model == "decoder" && question.precision == "fp16")
+    fail(ErrorKind::kUsage, "--precision fp16 is for passes of swin");
   if (question.trains() && question.precision == "fp16")
     fail(ErrorKind::kUsage, "--precision fp16 is for --work forward");
   if (!question.trains() && (question.precision == "fp8" || question.precision == "fp16_bf16"))
@@ -89,7 +92,10 @@ Question chosen_question(const StepOptions& options, const std::vector<Question>
   const auto found = std::find_if(questions.begin(), questions.end(), [&](const Question& question) {
     return question.model == options.model && (options.work.empty() || question.work == options.work);
   });
-  Question question = found != questions.end() ? *found : Question{options.model, options.work, "bf16", {32}};
+  Question question = found != questions.end() ? *found
+                      : options.model == "decoder"
+                          ? Question{"decoder", "forward", "bf16", {24, 1024, 2048, 4}, 32000}
+                          : Question{options.model, options.work, "bf16", {32}};
   if (!options.shape.empty()) question.shape = parse_shape(options.shape, question.model == "swin");
   if (!options.precision.empty()) question.precision = options.precision;
   if (options.vocabulary > 0) question.vocabulary = options.vocabulary;
@@ -123,7 +129,9 @@ void add_options(CLI::App& app, StepOptions& options) {
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--model", options.model, "whose step or pass; without it all questions are answered")
       ->check(CLI::IsMember({"decoder", "swin", "dual"}));
-  app.add_option("--work", options.work, "a training step, or a forward pass (of swin)")
+  app.add_option(
+         "--work", options.work,
+         "a training step, or a forward pass (of swin; of decoder up to the logits of the last token)")
       ->check(CLI::IsMember({"step", "forward"}));
   app.add_option("--shape", options.shape, "LxDxTxB: layers, width, tokens, batch; of swin the batch alone");
   app.add_option("--precision", options.precision, "of products and activations")

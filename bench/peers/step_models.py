@@ -76,6 +76,8 @@ def make_decoder(spec, device):
     tokens = torch.randint(spec["vocabulary"], (spec["batch"], spec["tokens"] + 1), device=device)
 
     def loss_of(model):
+        if spec["work"] == "forward":  # of the last place, as a prompt is read
+            return F.linear(model(tokens[:, :-1])[:, -1], model.embedding.weight)
         logits = F.linear(model(tokens[:, :-1]), model.embedding.weight)
         return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 

@@ -67,19 +67,41 @@ Subject training_subject(std::unique_ptr<Task> task, Batch batch, const Question
   return subject;
 }
 
-/// As `fathom embed` computes: parameters in float32, and copies of them in the type of products.
-Subject swin_pass(Swin model, const at::Tensor& image_BCHW, const Question& question, LeastWork least) {
-  model->eval();
-  ForwardContext context{.settled = true};
-  std::shared_ptr<kernels::WeightCopies> copies;
-  if (question.type() != at::kFloat) {
-    copies = std::make_shared<kernels::WeightCopies>(model->parameters(), question.type());
+/// As `fathom embed` and `fathom generate` compute: parameters in float32, and copies of them in the type of
+/// products.
+struct Settled {
+  Settled(torch::nn::Module& model, const Question& question) {
+    model.eval();
+    if (question.type() == at::kFloat) return;
+    copies = std::make_shared<kernels::WeightCopies>(model.parameters(), question.type());
     context.compute_dtype = question.type();
     context.copies = copies.get();
   }
-  const auto run = [model, copies, context, image = image_BCHW.to(question.type())]() mutable {
+  std::shared_ptr<kernels::WeightCopies> copies;
+  ForwardContext context{.settled = true};
+};
+
+/// What reading a prompt costs: the logits of the last place.
+Subject decoder_pass(LanguageModel model, const at::Tensor& tokens_BT, const Question& question) {
+  const LanguageModelConfig& config = model->config();
+  const int64_t batch = tokens_BT.size(0), tokens = tokens_BT.size(1);
+  LeastWork least = transformer_work(config, batch, tokens, false, {question.type(), false});
+  least.products.push_back({batch, config.dim, config.vocab_size});
+  const auto run = [model, settled = Settled(*model, question), tokens_BT]() mutable {
     const at::NoGradGuard no_grad;
-    model(image, context);
+    model->logits(model->hidden(tokens_BT, {}, settled.context).select(1, -1), settled.context);
+  };
+  const int64_t spared = 2 * batch * (tokens - 1) * config.dim * config.vocab_size;
+  return {.run = run,
+          .flops = static_cast<double>(forward_flops(config, batch, tokens) - spared),
+          .least = std::move(least)};
+}
+
+Subject swin_pass(Swin model, const at::Tensor& image_BCHW, const Question& question, LeastWork least) {
+  const auto run = [model, settled = Settled(*model, question),
+                    image = image_BCHW.to(question.type())]() mutable {
+    const at::NoGradGuard no_grad;
+    model(image, settled.context);
   };
   return {.run = run,
           .flops = static_cast<double>(forward_flops(model->config(), image_BCHW.size(0))),
@@ -91,6 +113,13 @@ Subject swin_pass(Swin model, const at::Tensor& image_BCHW, const Question& ques
 Subject make_decoder(const Question& question, at::Device device) {
   const LanguageModelConfig config = transformer_config(question);
   const int64_t tokens = question.shape[2], batch_size = question.shape[3];
+  if (!question.trains()) {
+    Subject subject =
+        decoder_pass(made<LanguageModel>(config, device),
+                     at::randint(config.vocab_size, {batch_size, tokens}, integers_on(device)), question);
+    add_sizes(subject.sizes, config);
+    return subject;
+  }
   Batch batch{.index_B = at::arange(batch_size, integers_on(device)),
               .tokens_BT = at::randint(config.vocab_size, {batch_size, tokens + 1}, integers_on(device))};
   auto task = std::make_unique<LanguageTask>(

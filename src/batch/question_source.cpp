@@ -84,8 +84,7 @@ std::string QuestionSource::problem_of(const Record& record) const {
   if (setup_.questions_per_image > 1 && record.image_path.empty())
     return "no image, which data.pairing.questions_per_image needs";
   if (is_captioning(record) && record.captions.empty()) return "no question and no caption";
-  if (is_captioning(record))
-    return setup_.answers_follow ? "" : "no question, and captions are generated, not chosen";
+  if (is_captioning(record)) return setup_.answers.empty() ? "" : "no question, and captions are not chosen";
   return record.answers.empty() ? "no answer" : "";
 }
 

@@ -8,8 +8,9 @@
 namespace fathom::kernels {
 namespace {
 
-using Pointwise = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                             std::string_view attribute, c10::List<std::optional<at::Scalar>> scalars,
+using Pointwise = at::Tensor(const at::Tensor& x, const at::Tensor& weight,
+                             const std::optional<at::Tensor>& bias, std::string_view attribute,
+                             c10::List<std::optional<at::Scalar>> scalars,
                              std::optional<std::string_view> algorithm);
 
 /// Absent from a LibTorch without oneDNN.
@@ -21,7 +22,8 @@ std::optional<c10::TypedOperatorHandle<Pointwise>> pointwise() {
 
 }  // namespace
 
-at::Tensor biased_product(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+at::Tensor biased_product(const at::Tensor& x, const at::Tensor& weight,
+                          const std::optional<at::Tensor>& bias) {
   static const auto op = pointwise();
   if (op && bias && x.is_cpu() && x.scalar_type() == at::kBFloat16 && x.numel() > 0)
     return op->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");

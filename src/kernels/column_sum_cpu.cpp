@@ -14,7 +14,8 @@ namespace {
 
 /// Adds rows [rows, size] to `sum`, four at a time.
 template <typename T>
-FATHOM_CPU_CLONES void add_rows(const T* __restrict x, int64_t rows, int64_t size, Compute<T>* __restrict sum) {
+FATHOM_CPU_CLONES void add_rows(const T* __restrict x, int64_t rows, int64_t size,
+                                Compute<T>* __restrict sum) {
   int64_t row = 0;
   for (; row + 4 <= rows; row += 4, x += 4 * size)
     for (int64_t i = 0; i < size; ++i)

@@ -58,8 +58,8 @@ FATHOM_CPU_CLONES void norm_row(const T* __restrict x, const Compute<T>* __restr
   of = {mean, scale};
 }
 
-/// The gradient of x with `added` (or null), and times `factor` that of the branch (or null); adds to those of
-/// weight and bias.
+/// The gradient of x with `added` (or null), and times `factor` that of the branch (or null); adds to those
+/// of weight and bias.
 template <typename T>
 struct BackwardRow {
   using C = Compute<T>;
@@ -78,7 +78,7 @@ struct BackwardRow {
 template <typename T>
 FATHOM_CPU_CLONES void norm_row_backward(const BackwardRow<T>& of) {
   using C = Compute<T>;
-  const T *__restrict grad = of.grad, *__restrict x = of.x;
+  const T* __restrict grad = of.grad, * __restrict x = of.x;
   const C* __restrict weight = of.weight;
   const C mean = of.moments.mean, scale = of.moments.scale;
   C first[kLanes] = {}, second[kLanes] = {};
@@ -103,7 +103,7 @@ FATHOM_CPU_CLONES void norm_row_backward(const BackwardRow<T>& of) {
   along /= count;
   turned *= scale * scale / count;
   T* __restrict grad_x = of.grad_x;
-  C *__restrict grad_weight = of.grad_weight, *__restrict grad_bias = of.grad_bias;
+  C* __restrict grad_weight = of.grad_weight, * __restrict grad_bias = of.grad_bias;
   for (i = 0; i < of.size; ++i) {
     const C g = load(grad[i]), centred = load(x[i]) - mean;
     grad_weight[i] += g * centred * scale;
@@ -138,8 +138,9 @@ at::Tensor empty_moments(const at::Tensor& x) {
 }
 
 /// With `sum` to be written, of x + scale · branch.
-parts::Three norm_rows(const at::Tensor& x, const at::Tensor& branch, const std::optional<at::Tensor>& scale_B,
-                const at::Tensor& sum, const at::Tensor& weight_in, const at::Tensor& bias_in, double eps) {
+parts::Three norm_rows(const at::Tensor& x, const at::Tensor& branch,
+                       const std::optional<at::Tensor>& scale_B, const at::Tensor& sum,
+                       const at::Tensor& weight_in, const at::Tensor& bias_in, double eps) {
   const auto type = compute_type(x.scalar_type());
   const auto weight = weight_in.to(type).contiguous(), bias = bias_in.to(type).contiguous();
   const auto factors = scale_B ? scale_B->contiguous() : at::Tensor();
@@ -160,8 +161,8 @@ parts::Three norm_rows(const at::Tensor& x, const at::Tensor& branch, const std:
           add_row(from + at, added + at, factor ? load(factor[row / rows.of_sample]) : C(1), summed + at,
                   rows.size);
         Moments<T> moments;
-        norm_row((added != nullptr ? summed : from) + at, weight.const_data_ptr<C>(), bias.const_data_ptr<C>(),
-                 normed + at, moments, rows.size, eps);
+        norm_row((added != nullptr ? summed : from) + at, weight.const_data_ptr<C>(),
+                 bias.const_data_ptr<C>(), normed + at, moments, rows.size, eps);
         means[row] = moments.mean;
         scales[row] = moments.scale;
       }
@@ -171,8 +172,8 @@ parts::Three norm_rows(const at::Tensor& x, const at::Tensor& branch, const std:
 }
 
 parts::Four norm_rows_backward(const at::Tensor& grad, const at::Tensor& added, const at::Tensor& x,
-                        const std::optional<at::Tensor>& scale_B, const at::Tensor& weight_in,
-                        const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
+                               const std::optional<at::Tensor>& scale_B, const at::Tensor& weight_in,
+                               const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
   const auto type = compute_type(x.scalar_type());
   const auto weight = weight_in.to(type).contiguous();
   const auto factors = scale_B ? scale_B->contiguous() : at::Tensor();
@@ -220,14 +221,15 @@ parts::Three forward_cpu(const at::Tensor& x, const at::Tensor& weight, const at
 }
 
 parts::Three backward_cpu(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
-                   const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
-  auto [grad_x, grad_branch, grad_weight, grad_bias] = norm_rows_backward(
-      grad.contiguous(), {}, x.contiguous(), std::nullopt, weight, bias, mean, scale);
+                          const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& scale) {
+  auto [grad_x, grad_branch, grad_weight, grad_bias] =
+      norm_rows_backward(grad.contiguous(), {}, x.contiguous(), std::nullopt, weight, bias, mean, scale);
   return {std::move(grad_x), std::move(grad_weight), std::move(grad_bias)};
 }
 
-parts::Four residual_cpu(const at::Tensor& x_in, const at::Tensor& branch, const std::optional<at::Tensor>& scale_B,
-                  const at::Tensor& weight, const at::Tensor& bias, double eps) {
+parts::Four residual_cpu(const at::Tensor& x_in, const at::Tensor& branch,
+                         const std::optional<at::Tensor>& scale_B, const at::Tensor& weight,
+                         const at::Tensor& bias, double eps) {
   const auto x = x_in.contiguous();
   auto sum = at::empty_like(x);
   auto [y, mean, scale] = norm_rows(x, branch.contiguous(), scale_B, sum, weight, bias, eps);
@@ -235,9 +237,9 @@ parts::Four residual_cpu(const at::Tensor& x_in, const at::Tensor& branch, const
 }
 
 parts::Four residual_backward_cpu(const std::optional<at::Tensor>& grad_sum, const at::Tensor& grad,
-                           const at::Tensor& sum, const std::optional<at::Tensor>& scale_B,
-                           const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
-                           const at::Tensor& scale) {
+                                  const at::Tensor& sum, const std::optional<at::Tensor>& scale_B,
+                                  const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
+                                  const at::Tensor& scale) {
   return norm_rows_backward(grad.contiguous(), grad_sum ? grad_sum->contiguous() : at::Tensor(),
                             sum.contiguous(), scale_B, weight, bias, mean, scale);
 }

@@ -9,8 +9,8 @@
 namespace fathom {
 
 /// Those that differ from their defaults, each with the reason: "lora.patterns: lora.rank = 0 adds no
-/// adapters"; those of gates too (`gate_settings.h`). They are no errors, since arms of a comparison differ in
-/// one switch alone.
+/// adapters"; those of gates too (`gate_settings.h`). They are no errors, since arms of a comparison differ
+/// in one switch alone.
 std::vector<std::string> idle_settings(const RecipeConfig& recipe);
 
 }  // namespace fathom

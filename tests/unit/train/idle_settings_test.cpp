@@ -21,8 +21,8 @@ TEST(IdleSettings, OfATowerWithoutRegionsAndSounds) {
   recipe.dual_tower.audio.sub_bands = 2;
   EXPECT_THAT(idle_settings(recipe),
               ElementsAre(StartsWith("contrastive.region_weight: model.region = \"none\""),
-                          StartsWith("evaluation.rerank: model.region"),
-                          StartsWith("contrastive.pairs: "), StartsWith("data.audio.augment: ")));
+                          StartsWith("evaluation.rerank: model.region"), StartsWith("contrastive.pairs: "),
+                          StartsWith("data.audio.augment: ")));
   recipe.dual_tower.region = RegionScore::kLate;
   recipe.dual_tower.audio_tower = true;
   EXPECT_THAT(idle_settings(recipe), ElementsAre(StartsWith("model.audio.sub_bands: front_end = \"mel\"")));
