@@ -133,6 +133,12 @@ TABLES = {
         {name: settings + ([*FLICKR_PICTURES, 'init=[{{from="{start}",take="vision.*"}}]', 'optimizer.freeze=["vision.*"]']
                            if name != "question_only" else []) for name, settings in FUSIONS.items()},
         file="daquar", folds=list(fifths()), start=("flickr8k", "flickr8k", ["training.epochs=60", *PUBLISHED_SWIN]), one_start=True, baselines=GUESSES),
+    "daquar-tuned": Table(  # the same encoder, learning on: at one rate, or slower the deeper it lies
+        "daquar", ["accuracy", "blind_accuracy"],
+        {name: [*FLICKR_PICTURES, 'init=[{{from="{start}",take="vision.*"}}]', *settings]
+         for name, settings in {"frozen": ['optimizer.freeze=["vision.*"]'], "whole": [], "layer decay": ["optimizer.layer_decay=0.75"]}.items()},
+        file="daquar", folds=list(fifths()), start=("flickr8k", "flickr8k", ["training.epochs=60", *PUBLISHED_SWIN]), one_start=True,
+        baselines=("frozen",)),
     "scenes-vqa": Table(
         "scenes-vqa", ["accuracy", "groups.unseen=true.accuracy", "blind_accuracy"],
         {name: settings + (['init=[{{from="{start}",take="vision.*"}}]'] if name != "question_only" else [])
@@ -152,9 +158,18 @@ TABLES = {
                 'init=[{{from="{start}",take="vision.*"}}]', *settings]
          for name, settings in {"neither": [], "modality dropout": ["answering.modality_dropout=0.5"],
                                 "consistency": ["answering.consistency=0.3"],
-                                "both": ["answering.modality_dropout=0.5", "answering.consistency=0.3"]}.items()},
+                                "both": ["answering.modality_dropout=0.5", "answering.consistency=0.3"],
+                                "reversal": ["answering.reversal=0.1"], "plain projections": ["model.adapter_dim=0"]}.items()},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
         start=("scenes-vision", "captions.jsonl", ["model.vision.local_mixing=0"]), baselines=("neither",)),
+    "scenes-regions": Table(  # where captions name single things
+        "demo", ["mean"] + BOTH_WAYS,
+        {name: ["training.epochs=9", "evaluation.every=0", "schedule.warmup_steps=50", *settings]
+         for name, settings in {"global": [], "late interaction": ["model.region=late"], "attention": ["model.region=attention"],
+                                "hard negatives": ["contrastive.hard_negatives.refresh=20", "contrastive.hard_negatives.group=4"],
+                                "both": ["model.region=late", "contrastive.hard_negatives.refresh=20",
+                                               "contrastive.hard_negatives.group=4"]}.items()},
+        file="captions.jsonl", world=["--train", "3000", "--val", "500", "--seed", "11"], baselines=("global",)),
     "modalities": Table(
         "demo", BOTH_WAYS + ["1:accuracy"],
         {name: ["training.epochs=9", "evaluation.every=0", "schedule.warmup_steps=50", *settings]
@@ -165,6 +180,13 @@ TABLES = {
         evals=[["--task", "modality_probe"]], baselines=("none",)),
     "fsdd": Table("fsdd", ["accuracy"], {"from nothing": [], "masked start": ['init=[{{from="{start}",as="audio.*"}}]']}, file="fsdd",
                   start=("fsdd-masked", "fsdd", []), baselines=("from nothing",)),
+    "fsdd-parts": Table(  # what hearing in sub-bands, and each change of a clip, brings
+        "fsdd", ["accuracy"],
+        {"the recipe": [], "sub-bands": ["model.audio.front_end=sub_bands"],
+         "no masks": ["data.audio.augment.time_masks=0", "data.audio.augment.band_masks=0"],
+         "no gain, no speed": ["data.audio.augment.gain_db=0", "data.audio.augment.speed=0"],
+         "shift": ["data.audio.augment.shift_seconds=0.1"]},
+        file="fsdd", baselines=("the recipe",)),
     "esc10": Table(
         "esc10", ["accuracy"], {"from nothing": [], "masked start": ['init=[{{from="{start}",as="audio.*"}}]']}, file="esc10",
         folds=list(esc10_folds()), trained=True,
