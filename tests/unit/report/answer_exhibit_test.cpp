@@ -137,10 +137,12 @@ TEST_P(AnswerExhibits, OfCaptionedPicturesShowPromptAndCaptions) {
   inputs.image.size = 16;
   inputs.text.end_token = "";
   inputs.question.caption_prompt = "say what it is";
+  FusionConfig without_classes = config_;  // among which captions are not chosen
+  without_classes.answers.clear();
   const AnswerData data(
       std::make_shared<const Dataset>(folder_.path(), DataFormat::kJsonLines, std::vector<Record>{record},
                                       std::make_shared<DataReport>()),
-      config_, inputs, std::make_shared<const Tokenizer>(byte_tokenizer()));
+      without_classes, inputs, std::make_shared<const Tokenizer>(byte_tokenizer()));
   AnswerReport report = evaluate_answers(model_, data);
   report.captions = {.nats = 3, .tokens = 2, .captions = 2};
   const auto exhibits = exhibit_answers(model_, data, report, {}, {.count = 1, .thumbnail_pixels = 32});
