@@ -27,17 +27,14 @@ FATHOM_CPU_CLONES void add_rows(const T* __restrict x, int64_t rows, int64_t siz
 at::Tensor column_sum_cpu(const at::Tensor& x_in, std::optional<at::ScalarType> type) {
   const auto x = x_in.contiguous();
   const int64_t size = x.size(-1), rows = x.numel() / std::max<int64_t>(1, size);
-  // In chunks of fixed size, so that the sum does not depend on the number of threads.
-  const int64_t chunk_rows = std::max<int64_t>(row_grain(size), (rows + 63) / 64);
-  const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
-  const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  auto partial = at::zeros({chunks, size}, x.options().dtype(wide));
+  const RowChunks chunks(rows, size);
+  auto partial = at::zeros({chunks.count, size}, x.options().dtype(compute_type(x.scalar_type())));
   dispatch_floating(x.scalar_type(), "column_sum", [&]<typename T>(T) {
     auto* sums = partial.mutable_data_ptr<Compute<T>>();
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, chunks.count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; ++chunk)
-        add_rows(x.const_data_ptr<T>() + chunk * chunk_rows * size,
-                 std::min(chunk_rows, rows - chunk * chunk_rows), size, sums + chunk * size);
+        add_rows(x.const_data_ptr<T>() + chunk * chunks.rows * size,
+                 std::min(chunks.rows, rows - chunk * chunks.rows), size, sums + chunk * size);
     });
   });
   return at::sum(partial, {0}).to(type.value_or(x.scalar_type()));

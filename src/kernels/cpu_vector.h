@@ -107,9 +107,24 @@ void dispatch_floating(at::ScalarType dtype, const char* op, const Body& body) {
   }
 }
 
+/// The type of `Compute`, for elements of type `dtype`.
+inline at::ScalarType compute_type(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
+
 /// Rows a task should have for at::parallel_for, so that one task moves some 32 K elements.
 inline int64_t row_grain(int64_t row_elements) {
   return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, row_elements));
 }
+
+/// At most 64 chunks of rows for sums over them: of a size that does not depend on the number of threads, so
+/// neither do the sums.
+struct RowChunks {
+  RowChunks(int64_t all_rows, int64_t row_elements)
+      : rows(std::max<int64_t>(row_grain(row_elements), (all_rows + 63) / 64)),
+        count((all_rows + rows - 1) / rows) {}
+  int64_t rows;  ///< of each but the last
+  int64_t count;
+};
 
 }  // namespace fathom::kernels

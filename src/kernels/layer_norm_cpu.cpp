@@ -117,10 +117,6 @@ FATHOM_CPU_CLONES void norm_row_backward(const BackwardRow<T>& of) {
     for (i = 0; i < of.size; ++i) store(grad_branch[i], load(grad_x[i]) * of.factor);
 }
 
-at::ScalarType compute_type(at::ScalarType dtype) {
-  return dtype == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 /// A dense tensor's rows, and the samples that share a factor.
 struct Rows {
   explicit Rows(const at::Tensor& x, const std::optional<at::Tensor>& scale_B)
@@ -179,10 +175,8 @@ parts::Four norm_rows_backward(const at::Tensor& grad, const at::Tensor& added, 
   const auto factors = scale_B ? scale_B->contiguous() : at::Tensor();
   const Rows rows(x, scale_B);
   auto grad_x = at::empty_like(x), grad_branch = scale_B ? at::empty_like(x) : at::empty({0}, x.options());
-  // Summed in chunks of fixed size, so that the gradients do not depend on the number of threads.
-  const int64_t chunk_rows = std::max<int64_t>(row_grain(rows.size), (rows.count + 63) / 64);
-  const int64_t chunks = (rows.count + chunk_rows - 1) / chunk_rows;
-  auto partial = at::zeros({chunks, 2, rows.size}, x.options().dtype(type));
+  const RowChunks chunks(rows.count, rows.size);
+  auto partial = at::zeros({chunks.count, 2, rows.size}, x.options().dtype(type));
   dispatch_floating(x.scalar_type(), "layer_norm", [&]<typename T>(T) {
     using C = Compute<T>;
     const T* from = x.const_data_ptr<T>();
@@ -193,10 +187,10 @@ parts::Four norm_rows_backward(const at::Tensor& grad, const at::Tensor& added, 
     T* to_branch = scale_B ? grad_branch.mutable_data_ptr<T>() : nullptr;
     const C *means = mean.const_data_ptr<C>(), *scales = scale.const_data_ptr<C>();
     C* sums = partial.mutable_data_ptr<C>();
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin * chunk_rows; row < std::min(rows.count, end * chunk_rows); ++row) {
+    at::parallel_for(0, chunks.count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin * chunks.rows; row < std::min(rows.count, end * chunks.rows); ++row) {
         const int64_t at = row * rows.size;
-        C* chunk = sums + row / chunk_rows * 2 * rows.size;
+        C* chunk = sums + row / chunks.rows * 2 * rows.size;
         const BackwardRow<T> of = {.grad = learned + at,
                                    .x = from + at,
                                    .added = plus != nullptr ? plus + at : nullptr,

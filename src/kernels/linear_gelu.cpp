@@ -29,8 +29,8 @@ std::tuple<at::Tensor, at::Tensor> call_linear_gelu(const at::Tensor& x, const a
   static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(
       const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>("fathom::linear_gelu");
   const at::AutoDispatchBelowADInplaceOrView below;
-  return writes_gelu(x, weight) ? op.call(x, weight, bias, keep)
-                                : linear_gelu_ref::forward(x, weight, bias, keep);
+  return x.is_cpu() || writes_gelu(x, weight) ? op.call(x, weight, bias, keep)
+                                              : linear_gelu_ref::forward(x, weight, bias, keep);
 }
 
 struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {

@@ -1,12 +1,15 @@
 // GELU's backward pass adds up the bias's gradient while it has each row in its hands.
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <cmath>
 
+#include "kernels/biased_product.h"
 #include "kernels/cpu_vector.h"
 #include "kernels/linear_gelu.h"
 
@@ -52,21 +55,25 @@ FATHOM_CPU_CLONES void gelu_row_backward(const T* __restrict grad, const T* __re
   }
 }
 
+std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& x, const at::Tensor& weight,
+                                               const at::Tensor& bias, bool keep) {
+  auto inner = biased_product(x, weight, bias);
+  auto y = at::gelu(inner);
+  return {std::move(y), keep ? std::move(inner) : at::empty({0}, x.options())};
+}
+
 std::tuple<at::Tensor, at::Tensor> grad_sum_cpu(const at::Tensor& grad_in, const at::Tensor& x_in) {
   const auto grad = grad_in.contiguous(), x = x_in.contiguous();
   const int64_t size = x.size(-1), rows = x.numel() / std::max<int64_t>(1, size);
   auto grad_x = at::empty_like(x);
-  // The bias's gradient is summed in chunks of fixed size, so it does not depend on the number of threads.
-  const int64_t chunk_rows = std::max<int64_t>(row_grain(size), (rows + 63) / 64);
-  const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
-  const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  auto partial = at::zeros({chunks, size}, x.options().dtype(wide));
+  const RowChunks chunks(rows, size);
+  auto partial = at::zeros({chunks.count, size}, x.options().dtype(compute_type(x.scalar_type())));
   dispatch_floating(x.scalar_type(), "gelu_grad_sum", [&]<typename T>(T) {
     auto* sums = partial.mutable_data_ptr<Compute<T>>();
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin * chunk_rows; row < std::min(rows, end * chunk_rows); ++row)
+    at::parallel_for(0, chunks.count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin * chunks.rows; row < std::min(rows, end * chunks.rows); ++row)
         gelu_row_backward(grad.const_data_ptr<T>() + row * size, x.const_data_ptr<T>() + row * size,
-                          grad_x.mutable_data_ptr<T>() + row * size, sums + row / chunk_rows * size, size);
+                          grad_x.mutable_data_ptr<T>() + row * size, sums + row / chunks.rows * size, size);
     });
   });
   return {grad_x, at::sum(partial, {0})};
@@ -75,6 +82,7 @@ std::tuple<at::Tensor, at::Tensor> grad_sum_cpu(const at::Tensor& grad_in, const
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fathom, CPU, library) {
+  library.impl("linear_gelu", forward_cpu);
   library.impl("gelu_grad_sum", grad_sum_cpu);
 }
 

@@ -59,10 +59,6 @@ FATHOM_CPU_CLONES void backward_row(const T* grad, const T* x, const T* weight, 
   }
 }
 
-at::ScalarType compute_type(at::ScalarType dtype) {
-  return dtype == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 /// With `sum` to be written, of x + branch.
 parts::Pair norm_rows(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& sum,
                       const at::Tensor& weight_in, double eps) {
@@ -94,18 +90,16 @@ parts::Pair norm_rows_backward(const at::Tensor& grad, const at::Tensor& added, 
   const auto weight = weight_in.contiguous();
   const int64_t size = weight.size(0), rows = x.numel() / std::max<int64_t>(1, size);
   auto grad_x = at::empty_like(x);
-  // The weight's gradient is summed in chunks of fixed size, so it does not depend on the number of threads.
-  const int64_t chunk_rows = std::max<int64_t>(row_grain(size), (rows + 63) / 64);
-  const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
-  auto partial = at::zeros({chunks, size}, scale.options());
+  const RowChunks chunks(rows, size);
+  auto partial = at::zeros({chunks.count, size}, scale.options());
   dispatch_floating(x.scalar_type(), "rms_norm", [&]<typename T>(T) {
     const T* plus = added.defined() ? added.const_data_ptr<T>() : nullptr;
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin * chunk_rows; row < std::min(rows, end * chunk_rows); ++row) {
+    at::parallel_for(0, chunks.count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin * chunks.rows; row < std::min(rows, end * chunks.rows); ++row) {
         T* to = grad_x.mutable_data_ptr<T>() + row * size;
         backward_row(grad.const_data_ptr<T>() + row * size, x.const_data_ptr<T>() + row * size,
                      weight.const_data_ptr<T>(), scale.const_data_ptr<Compute<T>>()[row], to,
-                     partial.mutable_data_ptr<Compute<T>>() + row / chunk_rows * size, size);
+                     partial.mutable_data_ptr<Compute<T>>() + row / chunks.rows * size, size);
         // By itself, so that it rounds as LibTorch's addition does where a checkpoint parts the two.
         if (plus != nullptr) add_to_row(to, plus + row * size, size);
       }

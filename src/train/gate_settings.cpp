@@ -51,18 +51,6 @@ std::vector<EncoderGate> encoder_gates(const RecipeConfig& recipe) {
   return {};
 }
 
-class IdleSettings {
- public:
-  /// `idle`: whether the setting, which is given, changes nothing.
-  void add(bool idle, const std::string& setting, const std::string& why) {
-    if (idle) found_.push_back(setting + ": " + why);
-  }
-  std::vector<std::string> take() { return std::move(found_); }
-
- private:
-  std::vector<std::string> found_;
-};
-
 void add_encoder(const EncoderGate& encoder, IdleSettings& idle) {
   const GateConfig& gate = encoder.gate;
   const GateConfig usual;

@@ -19,19 +19,7 @@ const AudioEncoderConfig* audio_encoder(const RecipeConfig& recipe) {
   }
 }
 
-class Found {
- public:
-  explicit Found(std::vector<std::string> so_far) : found_(std::move(so_far)) {}
-  void add(bool idle, const std::string& setting, const std::string& why) {
-    if (idle) found_.push_back(setting + ": " + why);
-  }
-  std::vector<std::string> take() { return std::move(found_); }
-
- private:
-  std::vector<std::string> found_;
-};
-
-void add_contrastive(const RecipeConfig& recipe, Found& found) {
+void add_contrastive(const RecipeConfig& recipe, IdleSettings& found) {
   const ContrastiveConfig usual;
   const bool has_regions = recipe.dual_tower.region != RegionScore::kNone;
   const char* no_regions = "model.region = \"none\" has no region scores";
@@ -43,7 +31,7 @@ void add_contrastive(const RecipeConfig& recipe, Found& found) {
             "there is one kind of pairs without model.audio_tower");
 }
 
-void add_sounds(const RecipeConfig& recipe, Found& found) {
+void add_sounds(const RecipeConfig& recipe, IdleSettings& found) {
   const AudioEncoderConfig* audio = audio_encoder(recipe);
   found.add(recipe.data.inputs.audio.augment != AudioAugmentConfig() && audio == nullptr,
             "data.audio.augment", "nothing here listens");
@@ -56,7 +44,7 @@ void add_sounds(const RecipeConfig& recipe, Found& found) {
 }  // namespace
 
 std::vector<std::string> idle_settings(const RecipeConfig& recipe) {
-  Found found(idle_gate_settings(recipe));
+  IdleSettings found(idle_gate_settings(recipe));
   if (recipe.task == TaskKind::kContrastive) add_contrastive(recipe, found);
   add_sounds(recipe, found);
   found.add(recipe.task == TaskKind::kAnswers && !recipe.data.inputs.question.captions.empty() &&
