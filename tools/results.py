@@ -299,8 +299,10 @@ class Runner:
         kept.write_text(json.dumps(made_of))
         if self.is_done(run.name):
             return
-        self.fathom("train", str(recipe), "--out", str(folder / "run"), "--resume",
-                    *[word for setting in settings for word in ("--set", setting)], device=device, log=folder / "train.log")
+        said = self.fathom("train", str(recipe), "--out", str(folder / "run"), "--resume",
+                           *[word for setting in settings for word in ("--set", setting)], device=device, log=folder / "train.log")
+        if "\nrequested after " in said:
+            raise RuntimeError("stopped by a signal; the same command goes on from there")
         (folder / "result.json").write_text(json.dumps(self.measure(run, device)))
 
     def measure(self, run, device):
