@@ -4,6 +4,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <csignal>
 #include <cstdlib>
 #include <thread>
 
@@ -68,6 +69,11 @@ class C10dStore final : public KeyValueStore {
 /// LibTorch would print a stack trace for every lost connection; the failure watch says it in one line.
 void silence_torch_warnings() {
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+}
+
+/// A peer that is gone closes its sockets: writing to one is to be an error, and not the end of this process.
+void ignore_closed_sockets() {
+  std::signal(SIGPIPE, SIG_IGN);
 }
 
 StorePointer connect_store(const RankEnvironment& environment, const CollectiveConfig& config) {
@@ -324,6 +330,7 @@ std::unique_ptr<Collective> make_collective(const RankEnvironment& environment, 
                                             const CollectiveConfig& config) {
   if (environment.size == 1) return make_solo_collective();
   silence_torch_warnings();
+  ignore_closed_sockets();
   return std::make_unique<C10dCollective>(environment, device, config);
 }
 
