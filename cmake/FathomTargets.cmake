@@ -46,7 +46,7 @@ target_compile_options(fathom_torch INTERFACE
 target_compile_definitions(fathom_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 target_link_options(fathom_torch INTERFACE -Wl,--allow-shlib-undefined)
 target_link_libraries(fathom_torch INTERFACE
-  ${FATHOM_TORCH_DIR}/lib/libtorch_cpu.so ${FATHOM_TORCH_DIR}/lib/libc10.so)
+  ${FATHOM_TORCH_DIR}/lib/libtorch_cpu.so ${FATHOM_TORCH_DIR}/lib/libc10.so ${FATHOM_TORCH_DIR}/lib/libgomp.so.1)
 set(FATHOM_TORCH_RPATH "${FATHOM_TORCH_DIR}/lib")
 set(CMAKE_BUILD_RPATH "${FATHOM_TORCH_RPATH}")
 

@@ -14,6 +14,10 @@
 #include "base/error.h"
 #include "tensor/host_device.h"
 
+#if defined(__GNUC__) && !defined(__clang__) && !defined(_OPENMP)
+#error "at::parallel_for is a plain loop without -fopenmp"
+#endif
+
 /// Compiles a function for AVX-512, AVX2 and the portable baseline; the loader picks. What it calls must be
 /// inlined to profit.
 #define FATHOM_CPU_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
