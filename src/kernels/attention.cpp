@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/product_type.h"
+#include "kernels/short_attention.h"
 
 namespace fathom::kernels {
 
@@ -30,6 +31,8 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     const auto type = q.scalar_type();
     return std::get<0>(at::_scaled_dot_product_flash_attention(q, k.to(type), v.to(type)));
   }
+  if (has_short_attention(q, k))
+    return short_attention(q, k.to(q.scalar_type()), v.to(q.scalar_type()), mask, causal);
   const auto type = product_type(q);
   const auto bias = mask.defined() ? std::make_optional(mask) : std::nullopt;
   const bool grouped = q.size(1) != k.size(1);

@@ -13,27 +13,11 @@
 
 #include "kernels/cpu_vector.h"
 #include "kernels/shifted_window_attention.h"
-#include "kernels/small_product.h"
+#include "kernels/small_attention.h"
 #include "kernels/window_seam.h"
 
 namespace fathom::kernels {
 namespace {
-
-/// The bias of columns that are there to fill a vector.
-constexpr double kNoPlace = -1e30;
-
-template <typename C>
-int64_t whole_vectors(int64_t size) {
-  return (size + Packed<C>::kSize - 1) / Packed<C>::kSize * Packed<C>::kSize;
-}
-
-/// [rows, from_row] → [columns, to_row].
-template <typename C>
-FATHOM_CPU_CLONES void transpose_small(const C* from, int64_t from_row, C* to, int64_t to_row, int64_t rows,
-                                       int64_t columns) {
-  for (int64_t j = 0; j < columns; ++j)
-    for (int64_t i = 0; i < rows; ++i) to[j * to_row + i] = from[i * from_row + j];
-}
 
 /// Rows of a map at these places, of `size` elements each, times `factor`.
 template <typename T>
@@ -51,51 +35,6 @@ FATHOM_CPU_CLONES void write_rows(const Compute<T>* from, int64_t from_row, cons
   for (int64_t i = 0; i < count; ++i) {
     T* row = to + place[i] * to_row;
     for (int64_t j = 0; j < size; ++j) store(row[j], from[i * from_row + j] * factor);
-  }
-}
-
-/// softmax(scores + bias + mask) of each row, in place; `columns`: whole vectors.
-template <typename C>
-FATHOM_CPU_CLONES void softmax_small(C* __restrict scores, const C* __restrict bias, const C* __restrict mask,
-                                     int64_t rows, int64_t columns) {
-  constexpr int64_t kSize = Packed<C>::kSize;
-  for (int64_t row = 0; row < rows; ++row, scores += columns, bias += columns) {
-    for (int64_t i = 0; i < columns; ++i) scores[i] += bias[i];
-    if (mask != nullptr)
-      for (int64_t i = 0; i < columns; ++i) scores[i] += mask[row * columns + i];
-    C lanes[kSize];
-    for (int64_t j = 0; j < kSize; ++j) lanes[j] = scores[j];
-    for (int64_t i = kSize; i < columns; i += kSize)
-      for (int64_t j = 0; j < kSize; ++j) lanes[j] = scores[i + j] > lanes[j] ? scores[i + j] : lanes[j];
-    C top = lanes[0];
-    for (int64_t j = 1; j < kSize; ++j) top = lanes[j] > top ? lanes[j] : top;
-    for (int64_t i = 0; i < columns; ++i) scores[i] = fast_exp(scores[i] - top);
-    for (int64_t j = 0; j < kSize; ++j) lanes[j] = 0;
-    for (int64_t i = 0; i < columns; i += kSize)
-      for (int64_t j = 0; j < kSize; ++j) lanes[j] += scores[i + j];
-    C sum = 0;
-    for (int64_t j = 0; j < kSize; ++j) sum += lanes[j];
-    const C inverse = C(1) / sum;
-    for (int64_t i = 0; i < columns; ++i) scores[i] *= inverse;
-  }
-}
-
-/// The gradient of the scores from that of p, in place; adds it to the bias's.
-template <typename C>
-FATHOM_CPU_CLONES void softmax_small_backward(C* __restrict grad, const C* __restrict p,
-                                              C* __restrict grad_bias, int64_t rows, int64_t columns) {
-  constexpr int64_t kSize = Packed<C>::kSize;
-  for (int64_t row = 0; row < rows; ++row, grad += columns, p += columns, grad_bias += columns) {
-    C lanes[kSize] = {};
-    for (int64_t i = 0; i < columns; i += kSize)
-      for (int64_t j = 0; j < kSize; ++j) lanes[j] += grad[i + j] * p[i + j];
-    C sum = 0;
-    for (int64_t j = 0; j < kSize; ++j) sum += lanes[j];
-    for (int64_t i = 0; i < columns; ++i) {
-      const C g = p[i] * (grad[i] - sum);
-      grad[i] = g;
-      grad_bias[i] += g;
-    }
   }
 }
 
@@ -166,7 +105,8 @@ struct WindowHeads {
   int64_t bias_area() const { return places * columns; }
 };
 
-/// The matrices of one head of one window, beginning with queries, which are scaled, keys and values, [T, E].
+/// The matrices of one head of one window, beginning with queries, which are scaled, keys and values, [T, E]
+/// with room for whole vectors of rows.
 template <typename T>
 class HeadMatrices {
  public:
@@ -174,7 +114,7 @@ class HeadMatrices {
   explicit HeadMatrices(const WindowHeads<T>& of)
       : of_(of),
         places_(of.shape, of.columns),
-        rows_(static_cast<size_t>(5 * of.places * of.width)),
+        rows_(static_cast<size_t>(5 * of.columns * of.width)),
         turned_(static_cast<size_t>(of.width * of.columns)),
         scores_(static_cast<size_t>(2 * of.bias_area())) {}
 
@@ -187,7 +127,12 @@ class HeadMatrices {
   /// p = softmax(q kᵀ + bias + mask).
   void score(int64_t head) {
     by_transposed(query(), key(), p());
-    softmax_small(p(), of_.bias + head * of_.bias_area(), places_.mask(), of_.places, of_.columns);
+    softmax_small<C>({.scores = p(),
+                      .bias = of_.bias + head * of_.bias_area(),
+                      .bias_row = of_.columns,
+                      .mask = places_.mask(),
+                      .rows = of_.places,
+                      .columns = of_.columns});
   }
   /// result = p v, [T, E].
   void attend() { multiply_small<C>(product({p(), of_.columns, 1}, value(), result())); }
@@ -212,13 +157,13 @@ class HeadMatrices {
     const C* from;
     int64_t row, step;
   };
-  C* matrix(int64_t i) { return rows_.data() + i * of_.places * of_.width; }
+  C* matrix(int64_t i) { return rows_.data() + i * of_.columns * of_.width; }
   C* query() { return matrix(0); }
   C* key() { return matrix(1); }
   C* value() { return matrix(2); }
   C* grad_result() { return matrix(3); }
   C* result() { return matrix(4); }
-  const C* result() const { return rows_.data() + 4 * of_.places * of_.width; }
+  const C* result() const { return rows_.data() + 4 * of_.columns * of_.width; }
   C* p() { return scores_.data(); }
   C* grad_p() { return scores_.data() + of_.bias_area(); }
 
@@ -237,7 +182,7 @@ class HeadMatrices {
   }
   /// [T, E] by the transpose of [T, E].
   void by_transposed(const C* left, const C* right, C* to) {
-    transpose_small(right, of_.width, turned_.data(), of_.columns, of_.places, of_.size);
+    transpose_small(right, of_.width, turned_.data(), of_.columns, of_.columns, of_.width);
     multiply_small<C>({.a = left,
                        .a_row = of_.width,
                        .a_step = 1,

@@ -3,6 +3,8 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "kernels/learns.h"
+
 namespace fathom {
 namespace {
 
@@ -22,6 +24,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
     context->saved_data["recompute"] = c10::IValue::make_capsule(c10::make_intrusive<Recompute>(forward));
+    const kernels::TakenAgain again;
     return forward(x);
   }
 

@@ -3,8 +3,12 @@
 
 #include "base/error.h"
 #include "gradcheck.h"
+#include "kernels/attention.h"
+#include "kernels/learns.h"
+#include "kernels/product_type.h"
 #include "kernels/rope_heads.h"
 #include "kernels/shifted_window_attention.h"
+#include "kernels/short_attention.h"
 #include "kernels/window.h"
 #include "kernels/window_attention.h"
 #include "kernels/window_softmax.h"
@@ -138,6 +142,125 @@ TEST(WindowAttention, EqualsPlainFormulaWithMaskAndGradients) {
                                           at::randn({heads, places, places}, at::kDouble)};
   EXPECT_LT(relative_error(ours(inputs), plain(inputs)), 1e-12);
   expect_gradients(ours, inputs);
+}
+
+struct ShortCase {
+  int64_t heads, kv_heads, queries, keys, size;
+};
+
+/// Heads of their own and shared ones, sizes that no vector divides, one key, more keys than queries.
+const ShortCase kShortCases[] = {{2, 2, 8, 8, 16}, {4, 2, 13, 13, 5},   {3, 1, 7, 33, 64}, {2, 2, 49, 17, 32},
+                                 {1, 1, 4, 1, 3},  {6, 2, 20, 40, 128}, {1, 1, 96, 96, 8}};
+
+enum class Sees { kAll, kBefore, kUnpadded, kOwnRow, kOwnHead };
+
+at::Tensor mask_of(Sees sees, const ShortCase& of) {
+  if (sees == Sees::kAll || sees == Sees::kBefore) return {};
+  auto mask = at::rand({2, sees == Sees::kOwnHead ? of.heads : 1, sees == Sees::kUnpadded ? 1 : of.queries,
+                        of.keys}) > 0.3;
+  if (sees != Sees::kUnpadded) mask.select(2, 1).fill_(false);  // a query that sees nothing
+  return mask;
+}
+
+TEST(ShortAttention, EqualsReferenceForwardAndBackward) {
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
+    for (const auto& of : kShortCases)
+      for (const auto sees : {Sees::kAll, Sees::kBefore, Sees::kUnpadded, Sees::kOwnRow, Sees::kOwnHead}) {
+        at::manual_seed(9);
+        // Heads of a token together, as products leave them.
+        const auto heads = [&](int64_t count, int64_t rows) {
+          return at::randn({2, rows, count, of.size}, at::kDouble).to(type).transpose(1, 2).requires_grad_();
+        };
+        const auto q = heads(of.heads, of.queries), k = heads(of.kv_heads, of.keys),
+                   v = heads(of.kv_heads, of.keys), grad = heads(of.heads, of.queries).detach();
+        const auto mask = mask_of(sees, of);
+        const bool causal = sees == Sees::kBefore;
+        const auto y = kernels::short_attention(q, k, v, mask, causal);
+        const auto grads = torch::autograd::grad({y}, {q, k, v}, {grad});
+        const auto wide = [](const at::Tensor& x) { return x.detach().to(at::kDouble); };
+        const auto maybe = mask.defined() ? std::make_optional(mask) : std::nullopt;
+        const auto expected = kernels::short_attention_ref::forward(wide(q), wide(k), wide(v), maybe, causal);
+        const auto [grad_q, grad_k, grad_v] =
+            kernels::short_attention_ref::backward(wide(grad), wide(q), wide(k), wide(v), maybe, causal);
+        const double tolerance = type == at::kHalf ? 2e-3 : 4 * tolerance_of(type);
+        const auto at_case = fmt::format("{} {}x{} of {}, {}", c10::toString(type), of.queries, of.keys,
+                                         of.size, static_cast<int>(sees));
+        EXPECT_LT(relative_error(y, expected), tolerance) << at_case;
+        EXPECT_LT(relative_error(grads[2], grad_v), tolerance) << at_case;
+        if (of.keys > 1) {  // of one key the scores have no gradient
+          EXPECT_LT(relative_error(grads[0], grad_q), tolerance) << at_case;
+          EXPECT_LT(relative_error(grads[1], grad_k), tolerance) << at_case;
+        }
+        EXPECT_EQ(y.scalar_type(), type);
+        EXPECT_TRUE(y.transpose(1, 2).is_contiguous());
+      }
+}
+
+TEST(ShortAttention, IsLibTorchsAttention) {
+  at::manual_seed(10);
+  const auto q = at::randn({2, 4, 9, 16}), k = at::randn({2, 2, 11, 16}), v = at::randn({2, 2, 11, 16});
+  const auto mask = at::rand({2, 1, 9, 11}) > 0.5;
+  mask.select(2, 3).fill_(false);
+  ASSERT_TRUE(kernels::has_short_attention(q, k));
+  const auto expected = at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, std::nullopt, true);
+  EXPECT_LT(relative_error(kernels::attention(q, k, v, mask, false), expected), 1e-5);
+}
+
+TEST(ShortAttention, GradientsByFiniteDifferences) {
+  at::manual_seed(11);
+  const auto mask = at::ones({1, 1, 3, 4}, at::kBool);
+  mask[0][0][1][2] = false;
+  expect_gradients([&](const auto& in) { return kernels::short_attention(in[0], in[1], in[2], mask, false); },
+                   {at::randn({1, 4, 3, 5}, at::kDouble), at::randn({1, 2, 4, 5}, at::kDouble),
+                    at::randn({1, 2, 4, 5}, at::kDouble)});
+}
+
+TEST(ShortAttention, DoesNotDependOnThreads) {
+  at::manual_seed(12);
+  const auto q = at::randn({64, 4, 24, 32}).requires_grad_(), k = at::randn({64, 2, 24, 32}).requires_grad_(),
+             v = at::randn({64, 2, 24, 32}).requires_grad_();
+  const auto run = [&] {
+    const auto y = kernels::short_attention(q, k, v, {}, true);
+    auto parts = torch::autograd::grad({y.square().sum()}, {q, k, v});
+    parts.push_back(y.detach());
+    return parts;
+  };
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const auto one = run();
+  at::set_num_threads(std::max(2, threads));
+  const auto many = run();
+  at::set_num_threads(threads);
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], many[i])) << i;
+}
+
+TEST(ShortAttention, IsChosenAlikeWhereAPassIsTakenAgain) {
+  const auto q = at::ones({1, 1, 64, 64}, at::kBFloat16);
+  EXPECT_TRUE(kernels::learns());
+  EXPECT_TRUE(kernels::has_short_attention(q, q));
+  const at::NoGradGuard no_grad;
+  EXPECT_FALSE(kernels::learns());
+  if (kernels::product_type(q) == at::kBFloat16) {
+    EXPECT_FALSE(kernels::has_short_attention(q, q)) << "LibTorch's way is faster forward alone";
+  }
+  {
+    const kernels::TakenAgain again;
+    EXPECT_TRUE(kernels::learns());
+    EXPECT_TRUE(kernels::has_short_attention(q, q));
+  }
+  EXPECT_FALSE(kernels::learns());
+}
+
+TEST(ShortAttention, LeavesLongSequencesAndOtherOperandsAlone) {
+  const auto heads = [](int64_t rows, int64_t size) { return at::ones({1, 2, rows, size}); };
+  EXPECT_TRUE(kernels::has_short_attention(heads(256, 8), heads(256, 8)));
+  EXPECT_FALSE(kernels::has_short_attention(heads(257, 8), heads(256, 8)));
+  EXPECT_FALSE(kernels::has_short_attention(heads(8, 136), heads(8, 136)));
+  EXPECT_FALSE(kernels::has_short_attention(heads(1, 8), heads(100, 8))) << "a token that is decoded";
+  EXPECT_FALSE(kernels::has_short_attention(heads(8, 8), heads(0, 8)));
+  EXPECT_THROW(kernels::short_attention(heads(8, 8), heads(8, 4), heads(8, 4), {}, false), Error);
+  EXPECT_THROW(kernels::short_attention(heads(8, 8), heads(8, 8), heads(8, 8), at::ones({8, 8}), false),
+               Error);
 }
 
 struct WindowCase {
