@@ -73,7 +73,8 @@ void silence_torch_warnings() {
 
 /// A peer that is gone closes its sockets: writing to one is to be an error, and not the end of this process.
 void ignore_closed_sockets() {
-  std::signal(SIGPIPE, SIG_IGN);
+  const auto before = std::signal(SIGPIPE, SIG_IGN);
+  if (before != SIG_DFL) std::signal(SIGPIPE, before);  // the application's own
 }
 
 StorePointer connect_store(const RankEnvironment& environment, const CollectiveConfig& config) {

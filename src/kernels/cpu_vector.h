@@ -83,7 +83,7 @@ FATHOM_INLINE float fast_exp(float x) {
   p = p * r * r + r + 1.0f;
   const auto power =
       std::bit_cast<float>(std::bit_cast<int32_t>(p) + (std::bit_cast<int32_t>(shifted) << 23));
-  return vanishes ? 0.0f : power;
+  return x == x ? (vanishes ? 0.0f : power) : x;
 }
 FATHOM_INLINE double fast_exp(double x) {
   return std::exp(x);

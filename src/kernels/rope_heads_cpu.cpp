@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cpu_vector.h"
+#include "kernels/dense_rows.h"
 #include "kernels/rope_heads.h"
 
 namespace fathom::kernels {
@@ -56,10 +57,6 @@ Heads forward_cpu(const at::Tensor& qkv_in, const at::Tensor& cos_in, const at::
 template <typename T>
 const T* row_of(const at::Tensor& x, int64_t b, int64_t h, int64_t t) {
   return x.const_data_ptr<T>() + b * x.stride(0) + h * x.stride(1) + t * x.stride(2);
-}
-
-at::Tensor with_dense_rows(const at::Tensor& x) {
-  return x.stride(-1) == 1 ? x : x.contiguous();
 }
 
 at::Tensor backward_cpu(const at::Tensor& grad_q, const at::Tensor& grad_k, const at::Tensor& grad_v,

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/call.h"
-#include "kernels/learns.h"
+#include "kernels/pass_learns.h"
 
 namespace fathom::kernels {
 namespace {
@@ -53,7 +53,7 @@ bool has_shifted_window_attention(const at::Tensor& x, const WindowShape& shape,
   at::AutoDispatchBelowADInplaceOrView below;
   return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
          head_size == kFusedHeadSize && places <= kFusedMaxPlaces &&
-         fits.call(x, shape.side, shape.shift, learns());
+         fits.call(x, shape.side, shape.shift, pass_learns());
 }
 
 at::Tensor shifted_window_attention(const at::Tensor& qkv, const at::Tensor& bias_HTT,

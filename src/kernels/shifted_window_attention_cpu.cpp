@@ -128,9 +128,9 @@ class HeadMatrices {
   void score(int64_t head) {
     by_transposed(query(), key(), p());
     softmax_small<C>({.scores = p(),
-                      .bias = of_.bias + head * of_.bias_area(),
-                      .bias_row = of_.columns,
-                      .mask = places_.mask(),
+                      .added = of_.bias + head * of_.bias_area(),
+                      .added_row = of_.columns,
+                      .also_added = places_.mask(),
                       .rows = of_.places,
                       .columns = of_.columns});
   }

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/call.h"
-#include "kernels/learns.h"
+#include "kernels/pass_learns.h"
 #include "kernels/product_type.h"
 
 namespace fathom::kernels {
@@ -13,8 +13,9 @@ namespace {
 
 // Measured on a Xeon with AMX, two threads; docs/performance.md.
 constexpr int64_t kLongestHead = 128;
-constexpr int64_t kFewestQueries = 8;         ///< below, there is little to save
-constexpr int64_t kMostScores = 256 * 256;    ///< of one head of keys: more do not fit into the second cache
+constexpr int64_t kFewestQueries = 8;       ///< below, there is little to save
+constexpr int64_t kMostScores = 256 * 256;  ///< of one head of keys: they are to fit into the second cache
+constexpr int64_t kMostNumbers = 512 * kLongestHead;  ///< of its keys and queries, likewise
 constexpr int64_t kMostHalfScores = 48 * 48;  ///< forward alone, where LibTorch multiplies 16 bits at once
 
 using Optional = std::optional<at::Tensor>;
@@ -47,9 +48,10 @@ struct ShortAttentionFunction : torch::autograd::Function<ShortAttentionFunction
 bool has_short_attention(const at::Tensor& q, const at::Tensor& k) {
   if (!q.is_cpu() || !at::isFloatingType(q.scalar_type()) || q.size(3) > kLongestHead || k.size(2) == 0)
     return false;
-  const int64_t scores = q.size(1) / k.size(1) * q.size(2) * k.size(2);
+  const int64_t rows = q.size(1) / k.size(1) * q.size(2), scores = rows * k.size(2);
+  if ((rows + k.size(2)) * q.size(3) > kMostNumbers) return false;
   const bool halves = c10::elementSize(product_type(q)) == 2;
-  return q.size(2) >= kFewestQueries && scores <= (halves && !learns() ? kMostHalfScores : kMostScores);
+  return q.size(2) >= kFewestQueries && scores <= (halves && !pass_learns() ? kMostHalfScores : kMostScores);
 }
 
 at::Tensor short_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -59,8 +61,8 @@ at::Tensor short_attention(const at::Tensor& q, const at::Tensor& k, const at::T
           q.size(3) == k.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0 &&
           q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type(),
       "[short_attention] expected queries [B, H, T, E], keys and values [B, K, S, E] of one type, got "
-      "{} and {} dimensions",
-      q.dim(), k.dim());
+      "{} and {} dimensions of {} and {}",
+      q.dim(), k.dim(), c10::toString(q.scalar_type()), c10::toString(k.scalar_type()));
   FATHOM_CHECK(!mask.defined() || mask.scalar_type() == at::kBool, "[short_attention] expected a bool mask");
   return ShortAttentionFunction::apply(q, k, v, optional(mask), causal);
 }

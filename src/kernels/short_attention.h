@@ -11,7 +11,7 @@
 namespace fathom::kernels {
 
 /// Whether `short_attention` is the faster way: on a CPU, where several queries look and what one head of
-/// keys takes lies in the second cache; of 16 bits, where nothing learns (kernels/learns.h), only the
+/// keys takes lies in the second cache; of 16 bits, where nothing learns (kernels/pass_learns.h), only the
 /// shortest.
 bool has_short_attention(const at::Tensor& q, const at::Tensor& k);
 

@@ -10,20 +10,31 @@
 #include <vector>
 
 #include "kernels/cpu_vector.h"
+#include "kernels/dense_rows.h"
 #include "kernels/short_attention.h"
 #include "kernels/small_attention.h"
 
 namespace fathom::kernels {
 namespace {
 
-/// Steps of a tensor [B, heads, rows, E], whose rows are dense.
-struct HeadSteps {
-  explicit HeadSteps(const at::Tensor& x) : batch(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {}
+/// A tensor [B, heads, rows, E] whose rows are dense, by its strides.
+template <typename T>
+struct HeadRows {
+  HeadRows(const at::Tensor& x, T* elements)
+      : data(elements), batch(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {}
+  T* of_head(int64_t b, int64_t h) const { return data + b * batch + h * head; }
+
+  T* data;
   int64_t batch, head, row;
 };
 
-at::Tensor with_dense_rows(const at::Tensor& x) {
-  return x.stride(3) == 1 ? x : x.contiguous();
+template <typename T>
+HeadRows<const T> read_from(const at::Tensor& x) {
+  return {x, x.const_data_ptr<T>()};
+}
+template <typename T>
+HeadRows<T> write_to(at::Tensor& x) {
+  return {x, x.mutable_data_ptr<T>()};
 }
 
 template <typename T>
@@ -52,23 +63,23 @@ struct ShortHeads {
         keys(k.size(2)),
         size(q.size(3)),
         causal(is_causal),
-        q_steps(q),
-        k_steps(k),
-        v_steps(v),
-        q_data(q.const_data_ptr<T>()),
-        k_data(k.const_data_ptr<T>()),
-        v_data(v.const_data_ptr<T>()),
+        q_rows(read_from<T>(q)),
+        k_rows(read_from<T>(k)),
+        v_rows(read_from<T>(v)),
         mask(mask_BHTS) {}
 
   int64_t kv_heads, group, queries, keys, size;
   bool causal;
-  HeadSteps q_steps, k_steps, v_steps;
-  const T *q_data, *k_data, *v_data;
+  HeadRows<const T> q_rows, k_rows, v_rows;
   at::Tensor mask;  ///< bool [B, H, T, S] with steps of 0, or undefined
 
   int64_t rows = group * queries, columns = whole_vectors<C>(keys), width = whole_vectors<C>(size);
   C scale = C(1) / std::sqrt(static_cast<C>(size));
 };
+
+bool is_same_along(const at::Tensor& mask, int64_t dim) {
+  return mask.stride(dim) == 0 || mask.size(dim) == 1;
+}
 
 /// What is added to scores: kNoPlace where a query may not look. One row for all queries, where they see the
 /// same keys.
@@ -77,7 +88,8 @@ class HiddenPlaces {
  public:
   template <typename Heads>
   explicit HiddenPlaces(const Heads& of)
-      : is_alike_(!of.causal && (!of.mask.defined() || (of.mask.stride(2) == 0 && of.mask.stride(1) == 0))),
+      : is_alike_(!of.causal &&
+                  (!of.mask.defined() || (is_same_along(of.mask, 1) && is_same_along(of.mask, 2)))),
         added_(static_cast<size_t>((is_alike_ ? 1 : of.rows) * of.columns)) {
     if (!of.mask.defined()) fill(of, nullptr);
   }
@@ -149,21 +161,19 @@ class ShortHeadMatrices {
   void score(int64_t batch, int64_t kv_head) {
     batch_ = batch, kv_head_ = kv_head;
     hidden_.move_to(of_, batch, kv_head);
-    read_queries(of_.q_data, of_.q_steps, query_, of_.scale);
-    read_head(of_.k_data + batch * of_.k_steps.batch + kv_head * of_.k_steps.head, of_.k_steps.row, of_.keys,
-              key_.data(), of_.width, of_.size, C(1));
-    read_head(of_.v_data + batch * of_.v_steps.batch + kv_head * of_.v_steps.head, of_.v_steps.row, of_.keys,
-              value_.data(), of_.width, of_.size, C(1));
+    read_queries(of_.q_rows, query_, of_.scale);
+    read_keys(of_.k_rows, key_);
+    read_keys(of_.v_rows, value_);
     by_transposed(query_, key_, p_);
     softmax_small<C>({.scores = p_.data(),
-                      .bias = hidden_.added(),
-                      .bias_row = hidden_.row(of_.columns),
-                      .mask = nullptr,
+                      .added = hidden_.added(),
+                      .added_row = hidden_.row(of_.columns),
+                      .also_added = nullptr,
                       .rows = of_.rows,
                       .columns = of_.columns});
   }
   /// y = p v.
-  void attend(T* y, const HeadSteps& steps) {
+  void attend(const HeadRows<T>& y) {
     multiply_small<C>({.a = p_.data(),
                        .a_row = of_.columns,
                        .a_step = 1,
@@ -174,15 +184,15 @@ class ShortHeadMatrices {
                        .rows = of_.rows,
                        .depth = of_.keys,
                        .columns = of_.width});
-    write_queries(y, steps, C(1));
+    write_queries(y, C(1));
   }
   /// From the gradient of y.
-  void backward(const T* grad, const HeadSteps& grad_steps, T* grad_q, const HeadSteps& q_steps, T* grad_k,
-                const HeadSteps& k_steps, T* grad_v, const HeadSteps& v_steps) {
-    read_queries(grad, grad_steps, grad_result_, C(1));
+  void backward(const HeadRows<const T>& grad, const HeadRows<T>& grad_q, const HeadRows<T>& grad_k,
+                const HeadRows<T>& grad_v) {
+    read_queries(grad, grad_result_, C(1));
     by_transposed(grad_result_, value_, grad_p_);
     sum_over_queries(p_, grad_result_);
-    write_keys(grad_v, v_steps);
+    write_keys(grad_v);
     softmax_small_backward<C>(grad_p_.data(), p_.data(), nullptr, of_.rows, of_.columns);
     multiply_small<C>({.a = grad_p_.data(),
                        .a_row = of_.columns,
@@ -194,26 +204,27 @@ class ShortHeadMatrices {
                        .rows = of_.rows,
                        .depth = of_.keys,
                        .columns = of_.width});
-    write_queries(grad_q, q_steps, of_.scale);
+    write_queries(grad_q, of_.scale);
     sum_over_queries(grad_p_, query_);
-    write_keys(grad_k, k_steps);
+    write_keys(grad_k);
   }
 
  private:
-  void read_queries(const T* from, const HeadSteps& steps, SmallMatrix<C>& to, C factor) {
+  void read_queries(const HeadRows<const T>& from, SmallMatrix<C>& to, C factor) {
     for (int64_t i = 0; i < of_.group; ++i)
-      read_head(from + batch_ * steps.batch + (kv_head_ * of_.group + i) * steps.head, steps.row, of_.queries,
+      read_head(from.of_head(batch_, kv_head_ * of_.group + i), from.row, of_.queries,
                 to.data() + i * of_.queries * of_.width, of_.width, of_.size, factor);
   }
-  void write_queries(T* to, const HeadSteps& steps, C factor) const {
+  void read_keys(const HeadRows<const T>& from, SmallMatrix<C>& to) {
+    read_head(from.of_head(batch_, kv_head_), from.row, of_.keys, to.data(), of_.width, of_.size, C(1));
+  }
+  void write_queries(const HeadRows<T>& to, C factor) const {
     for (int64_t i = 0; i < of_.group; ++i)
       write_head(result_.data() + i * of_.queries * of_.width, of_.width, of_.queries,
-                 to + batch_ * steps.batch + (kv_head_ * of_.group + i) * steps.head, steps.row, of_.size,
-                 factor);
+                 to.of_head(batch_, kv_head_ * of_.group + i), to.row, of_.size, factor);
   }
-  void write_keys(T* to, const HeadSteps& steps) const {
-    write_head(result_.data(), of_.width, of_.keys, to + batch_ * steps.batch + kv_head_ * steps.head,
-               steps.row, of_.size, C(1));
+  void write_keys(const HeadRows<T>& to) const {
+    write_head(result_.data(), of_.width, of_.keys, to.of_head(batch_, kv_head_), to.row, of_.size, C(1));
   }
   /// [R, E] by the transpose of [S, E].
   void by_transposed(const SmallMatrix<C>& left, const SmallMatrix<C>& right, SmallMatrix<C>& to) {
@@ -271,9 +282,9 @@ at::Tensor forward_cpu(const at::Tensor& q_in, const at::Tensor& k_in, const at:
   auto y = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
   dispatch_floating(q.scalar_type(), "short_attention", [&]<typename T>(T) {
     const ShortHeads<T> of(q, k, v, expanded_mask(mask, q, k), causal);
-    T* to = y.mutable_data_ptr<T>();
+    const HeadRows<T> to = write_to<T>(y);
     for_each_head(of, q.size(0), /*learns=*/false,
-                  [&](ShortHeadMatrices<T>& matrices) { matrices.attend(to, HeadSteps(y)); });
+                  [&](ShortHeadMatrices<T>& matrices) { matrices.attend(to); });
   });
   return y;
 }
@@ -284,16 +295,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& gr
                                                             bool causal) {
   const auto grad = with_dense_rows(grad_in), q = with_dense_rows(q_in), k = with_dense_rows(k_in),
              v = with_dense_rows(v_in);
-  auto grad_q = at::empty_like(q), grad_k = at::empty_like(k), grad_v = at::empty_like(v);
+  auto grad_q = at::empty_like(q, at::MemoryFormat::Contiguous),
+       grad_k = at::empty_like(k, at::MemoryFormat::Contiguous),
+       grad_v = at::empty_like(v, at::MemoryFormat::Contiguous);
   dispatch_floating(q.scalar_type(), "short_attention", [&]<typename T>(T) {
     const ShortHeads<T> of(q, k, v, expanded_mask(mask, q, k), causal);
-    const T* from = grad.const_data_ptr<T>();
-    T *to_q = grad_q.mutable_data_ptr<T>(), *to_k = grad_k.mutable_data_ptr<T>(),
-      *to_v = grad_v.mutable_data_ptr<T>();
-    for_each_head(of, q.size(0), /*learns=*/true, [&](ShortHeadMatrices<T>& matrices) {
-      matrices.backward(from, HeadSteps(grad), to_q, HeadSteps(grad_q), to_k, HeadSteps(grad_k), to_v,
-                        HeadSteps(grad_v));
-    });
+    const auto from = read_from<T>(grad);
+    const auto to_q = write_to<T>(grad_q), to_k = write_to<T>(grad_k), to_v = write_to<T>(grad_v);
+    for_each_head(of, q.size(0), /*learns=*/true,
+                  [&](ShortHeadMatrices<T>& matrices) { matrices.backward(from, to_q, to_k, to_v); });
   });
   return {grad_q, grad_k, grad_v};
 }

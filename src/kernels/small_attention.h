@@ -1,5 +1,5 @@
-// What attention among few places is made of: matrices of one head that lie in the first caches, with rows
-// of whole vectors. For `*_cpu.cpp` files.
+// What attention among few places is made of: matrices of one head that lie in the caches, with rows of whole
+// vectors. For `*_cpu.cpp` files.
 #pragma once
 
 #include <utility>
@@ -62,7 +62,7 @@ template <int bytes>
 FATHOM_INLINE void take_exponent(typename Packed<float, bytes>::Vector& x) {
   using Vector = typename Packed<float, bytes>::Vector;
   using Integers = typename Packed<int32_t, bytes>::Vector;
-  const Integers vanishes = x < -87.0f;
+  const Vector given = x;
   x = x < -87.0f ? Vector{} - 87.0f : x;
   x = x > 88.0f ? Vector{} + 88.0f : x;
   const Vector shifted = x * 1.44269504f + 12582912.0f;
@@ -74,8 +74,10 @@ FATHOM_INLINE void take_exponent(typename Packed<float, bytes>::Vector& x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  x = reinterpret_cast<Vector>((reinterpret_cast<Integers>(p) + (reinterpret_cast<Integers>(shifted) << 23)) &
-                               ~vanishes);
+  const auto power =
+      reinterpret_cast<Vector>(reinterpret_cast<Integers>(p) + (reinterpret_cast<Integers>(shifted) << 23));
+  x = given < -87.0f ? Vector{} : power;
+  x = given == given ? x : given;
 }
 template <int bytes>
 FATHOM_INLINE void take_exponent(typename Packed<double, bytes>::Vector& x) {
@@ -116,24 +118,25 @@ struct Sum {
 template <typename C>
 struct SmallScores {
   C* scores;
-  const C* bias;
-  int64_t bias_row;  ///< 0 where all rows have the same
-  const C* mask;     ///< like `scores`, or null
+  const C* added;
+  int64_t added_row;    ///< 0 where all rows have the same
+  const C* also_added;  ///< like `scores`, or null
   int64_t rows, columns;
 };
 
-/// Adds bias and mask to a row from `column` on; returns the largest.
+/// Adds to a row what is to be added, from `column` on; returns the largest.
 template <int bytes, typename C>
 FATHOM_INLINE C add_to_scores(const SmallScores<C>& of, int64_t row, int64_t column) {
   using Vector = typename Packed<C, bytes>::Vector;
   constexpr int64_t kSize = Packed<C, bytes>::kSize;
   C* scores = of.scores + row * of.columns;
-  const C *bias = of.bias + row * of.bias_row, *mask = of.mask ? of.mask + row * of.columns : nullptr;
+  const C *added = of.added + row * of.added_row,
+          *also_added = of.also_added ? of.also_added + row * of.columns : nullptr;
   Vector top = Vector{} + C(kNoPlace);
   for (; column + kSize <= of.columns; column += kSize) {
     Vector x =
-        *reinterpret_cast<const Vector*>(scores + column) + *reinterpret_cast<const Vector*>(bias + column);
-    if (mask != nullptr) x += *reinterpret_cast<const Vector*>(mask + column);
+        *reinterpret_cast<const Vector*>(scores + column) + *reinterpret_cast<const Vector*>(added + column);
+    if (also_added != nullptr) x += *reinterpret_cast<const Vector*>(also_added + column);
     *reinterpret_cast<Vector*>(scores + column) = x;
     top = x > top ? x : top;
   }
@@ -184,7 +187,7 @@ __attribute__((target("arch=x86-64-v4"))) void softmax_in_64_bytes(const SmallSc
   softmax_rows<64>(of);
 }
 
-/// softmax(scores + bias + mask) of each row, in place. Zeros where all is kNoPlace.
+/// softmax of each row, in place. Zeros where all is kNoPlace.
 template <typename C>
 void softmax_small(const SmallScores<C>& of) {
   return has_64_bytes() ? softmax_in_64_bytes(of) : softmax_in_32_bytes(of);

@@ -3,7 +3,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/learns.h"
+#include "kernels/pass_learns.h"
 
 namespace fathom {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/pass_learns.h"
 #include "models/model_folder.h"
 #include "nn/init.h"
 #include "tensor/random_keys.h"
@@ -262,6 +263,7 @@ at::Tensor ContrastiveTask::forward_backward(std::span<const MicroBatch> micro_b
   std::vector<ContrastiveRows> parts;
   {
     const torch::NoGradGuard no_grad;
+    const kernels::TakenAgain again;
     for (const MicroBatch& micro_batch : micro_batches) parts.push_back(embed(micro_batch));
   }
   ContrastiveRows whole = ContrastiveRows::join(parts);

@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "gradcheck.h"
 #include "kernels/attention.h"
-#include "kernels/learns.h"
+#include "kernels/pass_learns.h"
 #include "kernels/product_type.h"
 #include "kernels/rope_heads.h"
 #include "kernels/shifted_window_attention.h"
@@ -236,19 +236,19 @@ TEST(ShortAttention, DoesNotDependOnThreads) {
 
 TEST(ShortAttention, IsChosenAlikeWhereAPassIsTakenAgain) {
   const auto q = at::ones({1, 1, 64, 64}, at::kBFloat16);
-  EXPECT_TRUE(kernels::learns());
+  EXPECT_TRUE(kernels::pass_learns());
   EXPECT_TRUE(kernels::has_short_attention(q, q));
   const at::NoGradGuard no_grad;
-  EXPECT_FALSE(kernels::learns());
+  EXPECT_FALSE(kernels::pass_learns());
   if (kernels::product_type(q) == at::kBFloat16) {
     EXPECT_FALSE(kernels::has_short_attention(q, q)) << "LibTorch's way is faster forward alone";
   }
   {
     const kernels::TakenAgain again;
-    EXPECT_TRUE(kernels::learns());
+    EXPECT_TRUE(kernels::pass_learns());
     EXPECT_TRUE(kernels::has_short_attention(q, q));
   }
-  EXPECT_FALSE(kernels::learns());
+  EXPECT_FALSE(kernels::pass_learns());
 }
 
 TEST(ShortAttention, LeavesLongSequencesAndOtherOperandsAlone) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "gradcheck.h"
+#include "kernels/pass_learns.h"
 #include "layer_fixture.h"
 #include "nn/attention.h"
 #include "nn/block.h"
@@ -195,6 +196,21 @@ TEST(Checkpointing, AccumulatesOnceAndLeavesFrozenParametersAlone) {
   EXPECT_EQ(calls, 1);
   EXPECT_TRUE(layer->weight().grad().defined());
   EXPECT_FALSE(layer->bias().grad().defined());
+}
+
+TEST(Checkpointing, TellsKernelsThatAPassIsTakenAgain) {
+  Linear layer(LinearOptions{.in = 3, .out = 2});
+  init_parameters(*layer, 7);
+  std::vector<bool> learns;
+  const auto forward = [&](const at::Tensor& x) {
+    learns.push_back(kernels::pass_learns());
+    return layer(x);
+  };
+  checkpoint(*layer, forward, at::ones({2, 3})).sum().backward();
+  EXPECT_EQ(learns, std::vector({true, true})) << "first without gradients, then with them";
+  const at::NoGradGuard no_grad;
+  checkpoint(*layer, forward, at::ones({2, 3}));
+  EXPECT_FALSE(learns.back()) << "a pass that nothing follows";
 }
 
 TEST(KeyValueCacheTest, AppendsAndRefusesOverflow) {

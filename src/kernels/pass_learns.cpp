@@ -1,4 +1,4 @@
-#include "kernels/learns.h"
+#include "kernels/pass_learns.h"
 
 #include <c10/core/GradMode.h>
 
@@ -9,7 +9,7 @@ thread_local bool taken_again = false;
 
 }  // namespace
 
-bool learns() {
+bool pass_learns() {
   return taken_again || c10::GradMode::is_enabled();
 }
 

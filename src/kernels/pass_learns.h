@@ -4,7 +4,7 @@
 namespace fathom::kernels {
 
 /// Whether a backward pass may follow: gradients are recorded, or will be when this pass is taken again.
-bool learns();
+bool pass_learns();
 
 /// While one lives, what this thread computes is taken again with gradients: the same kernels must give it.
 class TakenAgain {
