@@ -49,6 +49,7 @@ struct KernelOptions {
   std::string precision;  ///< empty: fp32 on a CPU, bf16 on a GPU
   int64_t rows = 0;       ///< 0: 2,048 on a CPU, 16,384 on a GPU
   int64_t dim = 1024;
+  int64_t tokens = 2048;
   int64_t threads = 1;
   std::string only;  ///< what names begin with
   bool as_json = true;
@@ -182,13 +183,18 @@ Kernel linear_gelu_kernel(const Operands& make) {
           {2 * numbers + 16 * make.numbers(), 2 * flops}};
 }
 
-Kernel attention_kernel(const Operands& make) {
+/// Causal attention as models take it, or LibTorch's way for the device.
+Kernel attention_kernel(const Operands& make, bool is_libtorch) {
   const std::vector<int64_t> sizes = {make.batch(), make.heads(), make.tokens(), make.dim / make.heads()};
   const at::Tensor q = make.random(sizes), k = make.random(sizes), v = make.random(sizes);
   const double n = make.numbers(), flops = 2 * n * static_cast<double>(make.tokens());
-  return {"attention",
+  const auto forward = [=] {
+    return std::vector{is_libtorch ? at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0, true)
+                                   : kernels::attention(q, k, v, {}, true)};
+  };
+  return {is_libtorch ? "attention_of_libtorch" : "attention",
           {q, k, v},
-          [=] { return std::vector{kernels::attention(q, k, v, {}, true)}; },
+          forward,
           {4 * n, flops},
           {8 * n, 2.5 * flops}};
 }
@@ -260,13 +266,14 @@ std::vector<Kernel> fp8_kernels(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true),  residual_norm_kernel(make, true),
-          norm_kernel(make, false), residual_norm_kernel(make, false),
-          merged_norm_kernel(make), rope_kernel(make),
-          swiglu_kernel(make),      dropout_kernel(make),
-          column_sum_kernel(make),  window_kernel(make),
-          attention_kernel(make),   linear_kernel(make),
-          linear_gelu_kernel(make), cross_entropy_kernel(make)};
+  return {norm_kernel(make, true),       residual_norm_kernel(make, true),
+          norm_kernel(make, false),      residual_norm_kernel(make, false),
+          merged_norm_kernel(make),      rope_kernel(make),
+          swiglu_kernel(make),           dropout_kernel(make),
+          column_sum_kernel(make),       window_kernel(make),
+          attention_kernel(make, false), attention_kernel(make, true),
+          linear_kernel(make),           linear_gelu_kernel(make),
+          cross_entropy_kernel(make)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {
@@ -287,7 +294,7 @@ class KernelBench {
 
   void run() {
     const Operands make{at::TensorOptions().device(runtime_.device()).dtype(type_named(options_.precision)),
-                        options_.rows, options_.dim};
+                        options_.rows, options_.dim, options_.tokens};
     std::vector<Kernel> every = all_kernels(make);
     for (Kernel& kernel : fp8_kernels(make)) every.push_back(std::move(kernel));
     if (make.options.dtype() == at::kBFloat16 && !make.options.device().is_cpu())
@@ -337,6 +344,9 @@ void add_options(CLI::App& app, KernelOptions& options) {
   app.add_option("--rows", options.rows, "tokens or places; 16384 on a GPU, 2048 on a CPU by default")
       ->check(CLI::Range(16, 1 << 24));
   app.add_option("--dim", options.dim, "their width")->check(CLI::Range(64, 8192))->capture_default_str();
+  app.add_option("--tokens", options.tokens, "of a sequence, where there are as many rows")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
   app.add_option("--only", options.only, "operations whose names begin with this");
   app.add_option("--threads", options.threads, "on a CPU; with one, times are CPU times")
       ->check(CLI::Range(1, 1024))

@@ -32,11 +32,12 @@ struct Kernel {
 struct Operands {
   at::TensorOptions options;  ///< of floating-point ones
   int64_t rows, dim;
+  int64_t sequence = 2048;  ///< tokens, where there are as many rows
 
   at::Tensor random(at::IntArrayRef sizes) const {
     return at::randn(sizes, options.dtype(at::kFloat)).to(options.dtype()).requires_grad_();
   }
-  int64_t tokens() const { return std::min<int64_t>(rows, 2048); }
+  int64_t tokens() const { return std::min(rows, sequence); }
   int64_t batch() const { return rows / tokens(); }
   int64_t heads() const { return std::max<int64_t>(1, dim / 64); }
   double numbers() const { return static_cast<double>(batch() * tokens() * dim); }
