@@ -65,22 +65,27 @@ FATHOM_INLINE Compute<T> sum_of_squares(const T* x, int64_t size) {
   return sum;
 }
 
-/// e^x to 2 units in the last place, without a branch; 0 below e^-87: a quotient of such numbers is denormal,
-/// and a product with one takes some processors 150 cycles. Method: 2^n · P(r), |r| ≤ ln 2 / 2.
-FATHOM_INLINE float fast_exp(float x) {
-  const bool vanishes = x < -87.0f;
-  x = std::min(std::max(x, -87.0f), 88.0f);
-  const float shifted =
-      x * 1.44269504f + 12582912.0f;  // 1.5 · 2²³: rounds to an integer, kept in the low bits
-  const float n = shifted - 12582912.0f;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
+/// Of e^x = 2^n · P(r), |r| ≤ ln 2 / 2: P(r), and a number that has n in its low bits. |x| ≤ 88; `Number` is
+/// float or a vector of such.
+template <typename Number>
+FATHOM_INLINE void exponent_parts(const Number& x, Number& p, Number& shifted) {
+  shifted = x * 1.44269504f + 12582912.0f;  // 1.5 · 2²³: rounds to an integer
+  const Number n = shifted - 12582912.0f;
+  const Number r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
+}
+
+/// e^x to 2 units in the last place, without a branch; 0 below e^-87: a quotient of such numbers is denormal,
+/// and a product with one takes some processors 150 cycles.
+FATHOM_INLINE float fast_exp(float x) {
+  const bool vanishes = x < -87.0f;
+  float p, shifted;
+  exponent_parts(std::min(std::max(x, -87.0f), 88.0f), p, shifted);
   const auto power =
       std::bit_cast<float>(std::bit_cast<int32_t>(p) + (std::bit_cast<int32_t>(shifted) << 23));
   return x == x ? (vanishes ? 0.0f : power) : x;

@@ -174,16 +174,7 @@ class ShortHeadMatrices {
   }
   /// y = p v.
   void attend(const HeadRows<T>& y) {
-    multiply_small<C>({.a = p_.data(),
-                       .a_row = of_.columns,
-                       .a_step = 1,
-                       .b = value_.data(),
-                       .b_row = of_.width,
-                       .c = result_.data(),
-                       .c_row = of_.width,
-                       .rows = of_.rows,
-                       .depth = of_.keys,
-                       .columns = of_.width});
+    sum_over_keys(p_, value_);
     write_queries(y, C(1));
   }
   /// From the gradient of y.
@@ -194,16 +185,7 @@ class ShortHeadMatrices {
     sum_over_queries(p_, grad_result_);
     write_keys(grad_v);
     softmax_small_backward<C>(grad_p_.data(), p_.data(), nullptr, of_.rows, of_.columns);
-    multiply_small<C>({.a = grad_p_.data(),
-                       .a_row = of_.columns,
-                       .a_step = 1,
-                       .b = key_.data(),
-                       .b_row = of_.width,
-                       .c = result_.data(),
-                       .c_row = of_.width,
-                       .rows = of_.rows,
-                       .depth = of_.keys,
-                       .columns = of_.width});
+    sum_over_keys(grad_p_, key_);
     write_queries(grad_q, of_.scale);
     sum_over_queries(grad_p_, query_);
     write_keys(grad_k);
@@ -239,6 +221,19 @@ class ShortHeadMatrices {
                        .rows = of_.rows,
                        .depth = of_.size,
                        .columns = of_.columns});
+  }
+  /// result [R, E] = [R, S] by [S, E].
+  void sum_over_keys(const SmallMatrix<C>& left, const SmallMatrix<C>& right) {
+    multiply_small<C>({.a = left.data(),
+                       .a_row = of_.columns,
+                       .a_step = 1,
+                       .b = right.data(),
+                       .b_row = of_.width,
+                       .c = result_.data(),
+                       .c_row = of_.width,
+                       .rows = of_.rows,
+                       .depth = of_.keys,
+                       .columns = of_.width});
   }
   /// result [S, E] = the transpose of [R, S] by [R, E].
   void sum_over_queries(const SmallMatrix<C>& left, const SmallMatrix<C>& right) {

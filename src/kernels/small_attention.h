@@ -65,15 +65,8 @@ FATHOM_INLINE void take_exponent(typename Packed<float, bytes>::Vector& x) {
   const Vector given = x;
   x = x < -87.0f ? Vector{} - 87.0f : x;
   x = x > 88.0f ? Vector{} + 88.0f : x;
-  const Vector shifted = x * 1.44269504f + 12582912.0f;
-  const Vector n = shifted - 12582912.0f;
-  const Vector r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  Vector p, shifted;
+  exponent_parts(x, p, shifted);
   const auto power =
       reinterpret_cast<Vector>(reinterpret_cast<Integers>(p) + (reinterpret_cast<Integers>(shifted) << 23));
   x = given < -87.0f ? Vector{} : power;
