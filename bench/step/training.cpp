@@ -62,8 +62,7 @@ struct Training {
   }
 
   void step() {
-    const StepContext context{.total_steps = 1,
-                              .global_samples = batch[0].batch.size(),
+    const StepContext context{.global_samples = batch[0].batch.size(),
                               .collective = *collective,
                               .expect_last_backward = [this] { reducer->expect_last_backward(); }};
     task->before_step(batch, context);

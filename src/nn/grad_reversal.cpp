@@ -1,8 +1,7 @@
 #include "nn/grad_reversal.h"
 
 #include <torch/csrc/autograd/custom_function.h>
-
-#include <cmath>
+#include <torch/torch.h>
 
 namespace fathom {
 namespace {
@@ -11,23 +10,23 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct ReverseGradient : torch::autograd::Function<ReverseGradient> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, double strength) {
-    context->saved_data["strength"] = strength;
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& strength) {
+    context->save_for_backward({strength});
     return x.view_as(x);
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    return {gradients[0] * -context->saved_data["strength"].toDouble(), at::Tensor()};
+    return {gradients[0] * -context->get_saved_variables()[0], at::Tensor()};
   }
 };
 
 }  // namespace
 
-at::Tensor reverse_gradient(const at::Tensor& x, double strength) {
+at::Tensor reverse_gradient(const at::Tensor& x, const at::Tensor& strength) {
   return ReverseGradient::apply(x, strength);
 }
 
-double reversal_strength(double progress) {
-  return 2.0 / (1.0 + std::exp(-10.0 * progress)) - 1.0;
+at::Tensor reversal_strength(const at::Tensor& progress) {
+  return 2.0 / (1.0 + (-10.0 * progress).exp()) - 1.0;
 }
 
 }  // namespace fathom

@@ -61,8 +61,7 @@ Learner::Learner(LanguageModel model, MicroBatch batch, Collective& group, int64
 }
 
 void Learner::learn(std::span<const MicroBatch> micro_batches) {
-  const StepContext step{.total_steps = 1,
-                         .global_samples = micro_batches[0].batch.size(),
+  const StepContext step{.global_samples = micro_batches[0].batch.size(),
                          .collective = collective,
                          .expect_last_backward = [this] { reducer.expect_last_backward(); }};
   task.before_step(micro_batches, step);

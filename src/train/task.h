@@ -30,8 +30,8 @@ struct MicroBatch {
 
 /// What a task may know of the step it takes part in.
 struct StepContext {
-  int64_t step = 0;  ///< from 0
-  int64_t total_steps = 0;
+  int64_t step = 0;            ///< from 0
+  at::Tensor progress;         ///< share of the run's steps before this one: a float64 scalar on the device
   int64_t global_samples = 0;  ///< of this step, over all ranks
   Collective& collective;
   /// To be called once, before the step's last backward pass: gradients may then leave for other ranks.

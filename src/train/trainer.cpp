@@ -64,6 +64,7 @@ Trainer::Trainer(const TrainerConfig& config, const TrainerParts& parts)
       products_(products_of(config.precision, parts.runtime.device())),
       fp8_(fp8_products_of(config.precision, config.fp8, parts.runtime.device())),
       saturated_(fp8_ ? fp8_->beyond : products_.saturated),
+      progress_(at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(parts.runtime.device()))),
       recorder_(parts.runtime, config.training.record_step && parts.task.launches_alike() &&
                                    parts.collective.size() == 1 && !parts.runtime.device().is_cpu()) {
   freeze_parameters(parameters_, config.optimizer.freeze);
@@ -199,7 +200,7 @@ void Trainer::train_step() {
                parts_.loader.num_samples() - place.position * config_.training.batch_size);
   const std::vector<MicroBatch> micro_batches = prepare(batch, samples);
   const StepContext context{.step = step_,
-                            .total_steps = total_steps_,
+                            .progress = progress_,
                             .global_samples = samples,
                             .collective = parts_.collective,
                             .expect_last_backward = [this] { reducer_->expect_last_backward(); }};
@@ -208,6 +209,7 @@ void Trainer::train_step() {
   optimizer_->set_learning_rate(learning_rate);
   average_.update();
   gates_.begin(step_);
+  progress_.fill_(static_cast<double>(step_) / static_cast<double>(total_steps_));
   if (copies_) copies_->refresh();  // a recorded step does not look whether they are up to date
   std::vector<at::Tensor> figures = recorder_.run(
       micro_batches,

@@ -117,6 +117,7 @@ class Trainer {
   std::optional<kernels::Fp8Products> fp8_;
   at::Tensor saturated_;                 ///< of either; undefined without them
   std::optional<LossScale> loss_scale_;  ///< where products have a type of their own
+  at::Tensor progress_;                  ///< StepContext::progress: a recorded step reads it where it lies
   StepRecorder recorder_;
   bool waited_ = false;  ///< a gate has asked the device for a count
   int64_t saved_step_ = -1;

@@ -173,24 +173,20 @@ at::Tensor AnsweringTask::loss(const MicroBatch& micro_batch, const StepContext&
   if (setup_.config.consistency > 0)
     loss = loss + setup_.config.consistency * consistency_loss(shared, asked, step.global_samples);
   if (discriminator_) {
-    const double progress =
-        static_cast<double>(step.step) / static_cast<double>(std::max<int64_t>(1, step.total_steps));
     const RowCount all{.known = static_cast<double>(step.global_samples)};
     const std::vector<ModalityDiscriminatorImpl::Part> parts = {
         {.embedding_ND = mean_token(percept.image), .count = all},
         {.embedding_ND = mean_token(percept.caption), .count = all}};
-    loss =
-        loss + setup_.config.reversal * discriminator_->adversarial_loss(parts, reversal_strength(progress));
+    loss = loss +
+           setup_.config.reversal * discriminator_->adversarial_loss(parts, reversal_strength(step.progress));
   }
   return loss;
 }
 
-/// A reversal's strength is a number of the step; the places that generated answers are compared at are
-/// counted by the host.
+/// The places that generated answers are compared at are counted by the host.
 bool AnsweringTask::launches_alike() const {
-  const bool counts = setup_.config.consistency > 0 && setup_.model->config().captions &&
-                      setup_.model->config().answer == AnswerKind::kGenerated;
-  return setup_.config.reversal == 0 && !counts;
+  return setup_.config.consistency == 0 || !setup_.model->config().captions ||
+         setup_.model->config().answer == AnswerKind::kClasses;
 }
 
 void AnsweringTask::save_model(const std::string& folder, const Json& record) {

@@ -76,8 +76,8 @@ class ContrastiveTask : public Task {
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
   std::string default_metric() const override { return "mean_recall"; }
-  /// The strength of reversal changes from step to step, and so does what is missing.
-  bool launches_alike() const override { return setup_.config.reversal == 0 && !setup_.missing; }
+  /// What is missing changes from step to step.
+  bool launches_alike() const override { return !setup_.missing; }
   void save_model(const std::string& folder, const Json& record) override;
   PixelStatistics pixels() const override;
   double flops_per_sample() const override;

@@ -299,8 +299,6 @@ at::Tensor ContrastiveObjective::consistency_loss(const ContrastiveRows& local, 
 
 at::Tensor ContrastiveObjective::adversarial_loss(const ContrastiveRows& local, const Gathered& all,
                                                   const StepContext& step) const {
-  const double progress =
-      static_cast<double>(step.step) / static_cast<double>(std::max<int64_t>(1, step.total_steps));
   std::vector<ModalityDiscriminatorImpl::Part> parts;
   for (const ModalityRows& rows : local.modalities) {
     const ModalityRows& everywhere = all.of(rows.modality);
@@ -309,7 +307,7 @@ at::Tensor ContrastiveObjective::adversarial_loss(const ContrastiveRows& local, 
                      .present_N = of_rows(rows.present_B, each),
                      .count = count_rows(everywhere.present_B, all.samples(), each)});
   }
-  return setup_.discriminator.ptr()->adversarial_loss(parts, reversal_strength(progress));
+  return setup_.discriminator.ptr()->adversarial_loss(parts, reversal_strength(step.progress));
 }
 
 at::Tensor ContrastiveObjective::loss(const ContrastiveRows& local, const StepContext& step) const {

@@ -39,7 +39,8 @@ at::Tensor ModalityDiscriminatorImpl::log_probability(const at::Tensor& embeddin
   return at::log_sigmoid(which == 0 ? first_N : -first_N);
 }
 
-at::Tensor ModalityDiscriminatorImpl::adversarial_loss(const std::vector<Part>& parts, double strength) {
+at::Tensor ModalityDiscriminatorImpl::adversarial_loss(const std::vector<Part>& parts,
+                                                       const at::Tensor& strength) {
   FATHOM_CHECK(static_cast<int64_t>(parts.size()) == modalities_,
                "[modality_discriminator] expected {} modalities, got {}", modalities_, parts.size());
   at::Tensor sum;

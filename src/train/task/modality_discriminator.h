@@ -29,8 +29,8 @@ class ModalityDiscriminatorImpl : public torch::nn::Module {
   at::Tensor log_probability(const at::Tensor& embedding_ND, int64_t which);
   /// The mean over modalities (in the order of their numbers) of the mean cross-entropy over their
   /// embeddings, of which these are a share. The gradient that reaches the embeddings is that of the loss
-  /// times −strength (nn/grad_reversal.h).
-  at::Tensor adversarial_loss(const std::vector<Part>& parts, double strength);
+  /// times −strength, a scalar on their device (nn/grad_reversal.h).
+  at::Tensor adversarial_loss(const std::vector<Part>& parts, const at::Tensor& strength);
 
  private:
   int64_t modalities_;

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
+
+#include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "nn/adapter.h"
 #include "nn/grad_reversal.h"
@@ -9,14 +12,18 @@
 namespace fathom::adversarial_test {
 namespace {
 
+at::Tensor scalar(double value) {
+  return at::full({}, value, at::kDouble);
+}
+
 TEST(GradientReversal, LeavesValuesAndTurnsGradientsRound) {
   torch::manual_seed(2);
   const at::Tensor x = torch::randn({3, 4}, at::kDouble);
   const auto function = [](const at::Tensor& z) { return (z.sin() * z.exp()).sum(); };
-  EXPECT_TRUE(at::equal(reverse_gradient(x, 0.3), x));
+  EXPECT_TRUE(at::equal(reverse_gradient(x, scalar(0.3)), x));
   // Against finite differences of the function without reversal.
   const at::Tensor leaf = x.clone().requires_grad_();
-  function(reverse_gradient(leaf, 0.3)).backward();
+  function(reverse_gradient(leaf, scalar(0.3))).backward();
   constexpr double kStep = 1e-6;
   for (int64_t i = 0; i < x.numel(); ++i) {
     at::Tensor above = x.clone(), below = x.clone();
@@ -30,15 +37,36 @@ TEST(GradientReversal, LeavesValuesAndTurnsGradientsRound) {
 TEST(GradientReversal, HasTheDerivativeOfAFactorWhenReversedTwice) {
   testing::expect_gradients(
       [](const std::vector<at::Tensor>& inputs) {
-        return reverse_gradient(reverse_gradient(inputs[0].sin(), 1.0), 1.0);
+        return reverse_gradient(reverse_gradient(inputs[0].sin(), scalar(1)), scalar(1));
       },
       {torch::randn({5}, at::kDouble)});
 }
 
 TEST(GradientReversal, StrengthGrowsFromNothingToAlmostOne) {
-  EXPECT_EQ(reversal_strength(0), 0);
-  EXPECT_NEAR(reversal_strength(0.1), 2 / (1 + std::exp(-1.0)) - 1, 1e-12);
-  EXPECT_NEAR(reversal_strength(1), 0.9999092, 1e-6);
+  const auto strength = [](double progress) { return reversal_strength(scalar(progress)).item<double>(); };
+  EXPECT_EQ(strength(0), 0);
+  EXPECT_NEAR(strength(0.1), 2 / (1 + std::exp(-1.0)) - 1, 1e-12);
+  EXPECT_NEAR(strength(1), 0.9999092, 1e-6);
+}
+
+using cuda_test::CudaKernels;
+
+TEST_F(CudaKernels, ARecordedReversalReadsItsStrengthAtTheReplay) {
+  const auto runtime = make_device_runtime(device_);
+  const auto graph = runtime->make_graph(nullptr);
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device_);
+  const at::Tensor x = at::ones({3}, options).requires_grad_();
+  const at::Tensor strength = at::zeros({}, options.dtype(at::kDouble)), found = at::zeros({3}, options);
+  const auto work = [&] {
+    found.copy_(torch::autograd::grad({reverse_gradient(x, strength).sum()}, {x})[0]);
+  };
+  work();  // what is made at first use
+  graph->capture(work);
+  for (const double now : {0.25, 0.5}) {
+    strength.fill_(now);
+    graph->replay();
+    EXPECT_TRUE(at::equal(found.cpu(), at::full({3}, -now, at::kFloat))) << now;
+  }
 }
 
 TEST(Adapter, BeginsAsTheIdentityAndLearns) {

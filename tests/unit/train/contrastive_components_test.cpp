@@ -92,13 +92,19 @@ INSTANTIATE_TEST_SUITE_P(
                    .hard_negatives = {.refresh = 1, .max_similarity = 0.2, .sharpness = 3}}}),
     [](const auto& info) { return std::string(info.param.name); });
 
+/// Step `number` of 100.
+StepContext step_context(int64_t number, Collective& collective) {
+  return {.step = number,
+          .progress = at::full({}, static_cast<double>(number) / 100, at::kDouble),
+          .collective = collective};
+}
+
 /// The definitions on the task's own embeddings.
 class ComponentValues : public ::testing::Test {
  protected:
   static double loss_of(ContrastiveTask& task, const Batch& batch, int64_t step = 30) {
     const auto collective = make_solo_collective();
-    return task.loss({batch, {}}, {.step = step, .total_steps = 100, .collective = *collective})
-        .item<double>();
+    return task.loss({batch, {}}, step_context(step, *collective)).item<double>();
   }
   static double loss(const ContrastiveConfig& config, const ModelParts& parts, int64_t step = 30) {
     ContrastiveTask task(
@@ -144,8 +150,9 @@ TEST_F(ComponentValues, ReversalGrowsWithProgressAndTurnsOnlyTheTowersRound) {
   const auto gradients = [&](int64_t step) {
     const ContrastiveConfig config{.reversal = 1};
     ContrastiveTask task({.model = make_model(config), .config = config, .seed = 6});
+    EXPECT_TRUE(task.launches_alike());
     const auto collective = make_solo_collective();
-    task.loss({ragged_batch(), {}}, {.step = step, .total_steps = 100, .collective = *collective}).backward();
+    task.loss({ragged_batch(), {}}, step_context(step, *collective)).backward();
     std::map<std::string, at::Tensor> found;
     for (const auto& [name, parameter] : task.parameters()) found[name] = parameter.grad();
     return found;

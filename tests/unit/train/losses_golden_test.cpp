@@ -69,7 +69,7 @@ TEST(LossGoldens, PairwiseSigmoidIsOpenClips) {
 TEST(LossGoldens, GradientReversalIsPyTorchs) {
   const at::Tensor x = numbers("x", {kPairs, kWidth}).requires_grad_();
   const at::Tensor w = numbers("w", {kWidth, 1}).requires_grad_();
-  const at::Tensor loss = at::softplus(-at::tanh(reverse_gradient(x, 0.3).mm(w))).mean();
+  const at::Tensor loss = at::softplus(-at::tanh(reverse_gradient(x, scalar(0.3)).mm(w))).mean();
   expect_golden("reversal", loss, {{"x", x}, {"w", w}});
 }
 

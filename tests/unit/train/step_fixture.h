@@ -41,7 +41,7 @@ inline StepResult run_step(Task& task, const std::vector<MicroBatch>& parts, int
   for (const auto& [name, parameter] : task.parameters()) parameter.mutable_grad() = at::Tensor();
   const auto solo = make_solo_collective();
   const StepContext step{.step = number,
-                         .total_steps = 100,
+                         .progress = at::full({}, static_cast<double>(number) / 100, at::kDouble),
                          .global_samples = samples,
                          .collective = *solo,
                          .expect_last_backward = [&] { ++result.last_backward_calls; }};

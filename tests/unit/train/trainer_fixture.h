@@ -48,6 +48,7 @@ class CountTask : public Task {
 
   at::Tensor loss(const MicroBatch& micro_batch, const StepContext& step) override {
     if (static_cast<int64_t>(weights_by_step.size()) == step.step) weights_by_step.push_back(flat_weights());
+    progress.push_back(step.progress.item<double>());
     micro_batch_sizes.push_back(micro_batch.batch.size());
     last_forward = micro_batch.forward;
     was_deterministic = at::globalContext().deterministicAlgorithms();
@@ -88,6 +89,7 @@ class CountTask : public Task {
   std::vector<at::Tensor> weights_evaluated;
   std::vector<at::Tensor> weights_by_step;  ///< as each step found them
   std::vector<int64_t> micro_batch_sizes;   ///< of all steps, in order
+  std::vector<double> progress;             ///< likewise
   ForwardContext last_forward;
   bool was_deterministic = false;  ///< at the last step
 

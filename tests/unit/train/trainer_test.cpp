@@ -60,6 +60,15 @@ TEST(Trainer, EpochsEndTheRun) {
   EXPECT_EQ(SmallRun(config).trainer.run().steps, 6);  // 24 samples in batches of 8
 }
 
+TEST(Trainer, TellsEachStepHowFarTheRunIs) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.training.max_steps = 4;
+  SmallRun run(config);
+  run.trainer.run();
+  EXPECT_THAT(run.task.progress, ElementsAre(0, 0.25, 0.5, 0.75));
+}
+
 TEST(Trainer, AccumulationEqualsTheWholeBatch) {
   const TemporaryFolder one, two;
   TrainerConfig config = small_config(one.path());
