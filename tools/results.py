@@ -152,6 +152,20 @@ TABLES = {
          for name in ("progressive", "concat_pooled", "concat_tokens") for rate in ("5e-4", "1e-3", "2e-3")},
         file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
         start=("scenes-vision", "captions.jsonl", [])),
+    "scenes-written": Table(  # answers that are written, token by token, beside answers that are chosen
+        "scenes-vqa", ["accuracy", "groups.unseen=true.accuracy", "blind_accuracy"],
+        {name: ["training.max_steps=1000", "evaluation.every=0", 'init=[{{from="{start}",take="vision.*"}}]', *settings]
+         for name, settings in {"chosen": [], "written": ["model.answer=generated", "model.text.attention=causal"]}.items()},
+        file="questions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
+        start=("scenes-vision", "captions.jsonl", []), one_start=True, baselines=("chosen",)),
+    "scenes-captions": Table(  # captions, by what fuses picture and text
+        "scenes-vqa", ["caption_nats", "blind_caption_nats", "accuracy"],
+        {name: ["training.max_steps=1000", "evaluation.every=0", 'init=[{{from="{start}",take="vision.*"}}]', f"model.fusion={name}",
+                "model.answer=generated", "model.text.attention=causal", "data.question.max_answer_tokens=64",
+                "model.text.max_positions=256", "data.pairing.questions_per_image=1"]
+         for name in ("progressive", "concat_tokens")},
+        file="captions.jsonl", world=["--train", "60000", "--val", "1000", "--seed", "7"],
+        start=("scenes-vision", "captions.jsonl", []), one_start=True, decimals=3),
     "missing": Table(  # a caption as one more modality: what is left when one is missing
         "scenes-vqa", ["accuracy", "image_only_accuracy", "caption_only_accuracy", "agreement"],
         {name: ["model.vision.local_mixing=0", "model.captions=true", "data.question.captions={world}/captions.jsonl",

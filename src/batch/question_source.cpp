@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "batch/draw_streams.h"
+#include "batch/row_error.h"
 #include "data/readers/dataset_part.h"
 
 namespace fathom {
@@ -101,7 +102,8 @@ Sample QuestionSource::load(int64_t index, int64_t epoch) const {
   Sample sample{.index = index, .record = record, .labels = {}};
   if (setup_.images) {
     Random random(key, kViewStream);
-    sample.images.push_back(setup_.images->view(record.image_path, random));
+    sample.images.push_back(
+        in_row_of(record, [&] { return setup_.images->view(record.image_path, random); }));
   }
   for (const int64_t which : asked) add_question(which, epoch, sample);
   while (static_cast<int64_t>(sample.labels.size()) < setup_.questions_per_image) {

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "batch/draw_streams.h"
+#include "batch/row_error.h"
 #include "data/readers/dataset_part.h"
 
 namespace fathom {
@@ -82,10 +83,12 @@ Sample PairedSource::load(int64_t index, int64_t epoch) const {
   const bool training = setup_.images->phase() == Phase::kTrain;
   Sample sample{.index = index, .record = record};
   Random view_random(key, kViewStream);
-  for (int64_t view = 0; view < setup_.pairing.views_per_image && !record.image_path.empty(); ++view)
-    sample.images.push_back(setup_.images->view(record.image_path, view_random));
-  if (setup_.clips && !record.audio_path.empty())
-    sample.spectrogram = setup_.clips->view(record.audio_path, mix_seed({key, kClipStream}));
+  in_row_of(record, [&] {
+    for (int64_t view = 0; view < setup_.pairing.views_per_image && !record.image_path.empty(); ++view)
+      sample.images.push_back(setup_.images->view(record.image_path, view_random));
+    if (setup_.clips && !record.audio_path.empty())
+      sample.spectrogram = setup_.clips->view(record.audio_path, mix_seed({key, kClipStream}));
+  });
   std::vector<size_t> order(record.captions.size());
   std::iota(order.begin(), order.end(), size_t{0});
   if (training) Random(key, kCaptionStream).shuffle(order);
@@ -110,7 +113,7 @@ Sample ImageSource::load(int64_t index, int64_t epoch) const {
   Random random(sample_key(seed_, epoch, index), kViewStream);
   return {.index = index,
           .record = record,
-          .images = {images_->view(record.image_path, random)},
+          .images = {in_row_of(record, [&] { return images_->view(record.image_path, random); })},
           .labels = {class_of(record, class_ids_)}};
 }
 
@@ -123,11 +126,15 @@ AudioSource::AudioSource(std::shared_ptr<const Dataset> dataset, std::shared_ptr
 
 Sample AudioSource::load(int64_t index, int64_t epoch) const {
   const Record& record = dataset_->record(index);
-  return {.index = index,
-          .record = record,
-          .spectrogram =
-              clips_->view(record.audio_path, mix_seed({sample_key(seed_, epoch, index), kClipStream})),
-          .labels = {class_of(record, class_ids_)}};
+  return {
+      .index = index,
+      .record = record,
+      .spectrogram = in_row_of(
+          record,
+          [&] {
+            return clips_->view(record.audio_path, mix_seed({sample_key(seed_, epoch, index), kClipStream}));
+          }),
+      .labels = {class_of(record, class_ids_)}};
 }
 
 TextSource::TextSource(std::shared_ptr<const Dataset> dataset, TextEncoding text,

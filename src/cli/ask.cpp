@@ -41,6 +41,11 @@ void check_questions(const std::vector<std::string>& questions) {
       fail(ErrorKind::kUsage, "ask: a question without words");
 }
 
+void check_top(const AskOptions& options, const FusionConfig& config) {
+  if (options.top > 1 && config.answer == AnswerKind::kGenerated)
+    fail(ErrorKind::kUsage, "ask: --top: this model writes its answer, and has one");
+}
+
 void check_modalities(const AskOptions& options, const FusionConfig& config) {
   if (!options.caption.empty() && !config.captions)
     fail(ErrorKind::kUsage, "ask: --caption: this model reads no captions (model.captions)");
@@ -107,6 +112,7 @@ std::vector<Answered> answer_all(const AskOptions& options, const OpenedModel& m
   Fusion fusion = model.fusion("ask");
   const FusionConfig& config = fusion->config();
   check_modalities(options, config);
+  check_top(options, config);
   fusion->eval();
   const TextEncoding encoding(model.require_tokenizer(), model.inputs.text);
   warn_of_cuts(options, encoding);

@@ -79,7 +79,7 @@ int inspect(const InspectArguments& arguments) {
   std::optional<Progress> progress;
   const auto summary = inspect_dataset(arguments.config, {.decode = !arguments.headers_only},
                                        [&](int64_t done, int64_t total) {
-                                         if (!progress) progress.emplace("images", total);
+                                         if (!progress) progress.emplace("samples", total);
                                          progress->update(done);
                                        });
   progress.reset();

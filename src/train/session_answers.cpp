@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "evaluate/answering.h"
 #include "models/narrowed.h"
@@ -51,6 +52,10 @@ std::vector<std::string> training_answers(const Datasets& trained, const Session
     sets.push_back({dataset->path(), answer_names(*dataset)});
     all.insert(sets.back().names.begin(), sets.back().names.end());
   }
+  if (all.empty())
+    fail(ErrorKind::kData,
+         "{}: no row has a question with an answer, which model.answer = \"classes\" learns",
+         trained.front()->path());
   std::vector<std::string> names(all.begin(), all.end());
   if (place.collective.rank() == 0) report_classes(sets, names);
   return names;

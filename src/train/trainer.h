@@ -64,8 +64,9 @@ class Trainer {
   /// model (kCheckpoint), a recipe that changes what a run may not change (kConfig).
   bool resume();
   /// Trains to the end, or until early stopping, `max_seconds`, SIGINT or SIGTERM; evaluates (but for the
-  /// signals) and saves. Errors: kData, of the loader: the state before the step is saved first where rank 0
-  /// fails so (another rank's failure reaches rank 0 within a step, whose state is whole no longer).
+  /// signals) and saves. Errors: kData, of the loader or an evaluation: the state before the step, or before
+  /// the evaluation, is saved first where rank 0 fails so (another rank's failure reaches rank 0 within a
+  /// step, whose state is whole no longer).
   TrainingSummary run();
 
   int64_t step() const { return step_; }  ///< steps done
@@ -82,6 +83,7 @@ class Trainer {
   void keep_what_is_due();
   void keep_model();
   void evaluate();
+  void judge();
   void save_state();
   void save_before_failing();
   void save_model(const std::string& folder);

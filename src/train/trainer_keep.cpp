@@ -50,19 +50,28 @@ void Trainer::evaluate() {
   saved_step_ = -1;  // what was saved of this step knows nothing of its evaluation
   at::Tensor verdict = at::zeros({1}, at::TensorOptions().dtype(at::kFloat).device(parts_.runtime.device()));
   if (is_main()) {
-    const AveragedWeights averaged(average_);
-    const torch::NoGradGuard no_grad;
-    gates_.let_choose();
-    metrics_ = parts_.task.evaluate();
-    if (!metrics_.empty()) {
-      monitor_->evaluated(step_, metrics_);
-      if (gates_.is_settled(step_) && best_.judge(metrics_, step_))
-        parts_.task.save_model(folder_.model(), model_record());
+    try {
+      judge();
+    } catch (const Error& error) {
+      evaluated_step_ = -1;
+      if (error.kind() == ErrorKind::kData) save_before_failing();
+      throw;
     }
     verdict.fill_(best_.should_stop() ? 1.0 : 0.0);
   }
   parts_.collective.broadcast(verdict);
   stops_early_ = verdict.item<float>() > 0;
+}
+
+void Trainer::judge() {
+  const AveragedWeights averaged(average_);
+  const torch::NoGradGuard no_grad;
+  gates_.let_choose();
+  metrics_ = parts_.task.evaluate();
+  if (metrics_.empty()) return;
+  monitor_->evaluated(step_, metrics_);
+  if (gates_.is_settled(step_) && best_.judge(metrics_, step_))
+    parts_.task.save_model(folder_.model(), model_record());
 }
 
 Json Trainer::model_record() const {

@@ -29,6 +29,12 @@ TEST_P(AnswersRun, SeesWhatItIsAskedAbout) {
       {"ask", folder_ / "run", "--image", folder_ / "43.png", "what colour is it?", "is it blue?"});
   EXPECT_THAT(asked.out, HasSubstr("what colour is it?\n  green"));
   EXPECT_THAT(asked.out, HasSubstr("is it blue?\n  no"));
+  const ProgramResult three = run_program(
+      {"ask", folder_ / "run", "--image", folder_ / "43.png", "--top", "3", "what colour is it?"});
+  if (std::string(GetParam()) == "classes")
+    EXPECT_EQ(std::count(three.out.begin(), three.out.end(), '%'), 3) << three.out;
+  else
+    expect_failure(three, 2, {"--top", "one"});
 
   ASSERT_EQ(run_program({"report", folder_ / "run"}).status, 0);
   const std::string page = read_file(folder_ / "run/report.html");

@@ -131,8 +131,10 @@ TEST_F(AudioTest, BrokenClipsNameThemselves) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kData);
-    EXPECT_THAT(error.what(),
-                HasSubstr("b.wav: the file is cut off: 8000 bytes of sound announced, 956 there"));
+    EXPECT_THAT(
+        error.what(),
+        ::testing::AllOf(HasSubstr("b.wav: the file is cut off: 8000 bytes of sound announced, 956 there"),
+                         HasSubstr("clips.jsonl:2")));
   }
   AudioViewConfig strict = config();
   strict.limit_seconds = 1.5;

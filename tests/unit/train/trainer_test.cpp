@@ -60,6 +60,23 @@ TEST(Trainer, EpochsEndTheRun) {
   EXPECT_EQ(SmallRun(config).trainer.run().steps, 6);  // 24 samples in batches of 8
 }
 
+TEST(Trainer, KeepsWhatWasLearnedWhereAnEvaluationFails) {
+  const TemporaryFolder folder;
+  TrainerConfig config = small_config(folder.path());
+  config.evaluation.at_end = true;
+  {
+    SmallRun run(config);
+    run.task.next_figure = []() -> double { fail(ErrorKind::kData, "a broken sample"); };
+    EXPECT_THROW(run.trainer.run(), Error);
+  }
+  SmallRun again(config);
+  ASSERT_TRUE(again.trainer.resume());
+  EXPECT_EQ(again.trainer.step(), again.trainer.total_steps());
+  const TrainingSummary summary = again.trainer.run();
+  EXPECT_EQ(summary.evaluated_step, again.trainer.total_steps());
+  EXPECT_TRUE(fs::exists(folder / "model/record.json"));
+}
+
 TEST(Trainer, TellsEachStepHowFarTheRunIs) {
   const TemporaryFolder folder;
   TrainerConfig config = small_config(folder.path());
