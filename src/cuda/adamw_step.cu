@@ -1,6 +1,7 @@
 // AdamW over all parameters: memory-bound. A block takes a chunk of one tensor, each thread four elements a
 // turn.
 #include "cuda/adamw_step.h"
+#include "cuda/awaited.cuh"
 #include "cuda/half_cast.cuh"
 
 namespace fathom::cuda {
@@ -60,7 +61,8 @@ __device__ double chunk_squares(const AdamWTensor& tensor, const AdamWChunk& chu
   return static_cast<double>(sums[0]) + sums[1] + sums[2] + sums[3];
 }
 
-__global__ void __launch_bounds__(kChunkThreads) chunk_squares_kernel(GradientNormArgs args) {
+__global__ void __launch_bounds__(kChunkThreads) chunk_squares_kernel(Awaited<GradientNormArgs> awaited) {
+  const GradientNormArgs& args = awaited.get();
   const AdamWChunk chunk = args.table.chunks[blockIdx.x];
   const AdamWTensor tensor = args.table.tensors[chunk.tensor];
   double sum = 0;
@@ -82,14 +84,16 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_squares_kernel(GradientNo
   if (threadIdx.x == 0) args.partial[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(kSumThreads) norm_kernel(GradientNormArgs args) {
+__global__ void __launch_bounds__(kSumThreads) norm_kernel(Awaited<GradientNormArgs> awaited) {
+  const GradientNormArgs& args = awaited.get();
   double sum = 0;
   for (int64_t i = threadIdx.x; i < args.table.num_chunks; i += kSumThreads) sum += args.partial[i];
   sum = block_sum<kSumThreads>(sum);
   if (threadIdx.x == 0) *args.norm = sqrt(sum) / (args.divisor ? static_cast<double>(*args.divisor) : 1.0);
 }
 
-__global__ void scalars_kernel(AdamWStepArgs args) {
+__global__ void scalars_kernel(Awaited<AdamWStepArgs> awaited) {
+  const AdamWStepArgs& args = awaited.get();
   *args.scalars = kernels::adamw_scalars(args.pointers, args.settings);
 }
 
@@ -156,7 +160,8 @@ __device__ void step_chunk(const AdamWTensor& tensor, const AdamWChunk& chunk, c
   cast.count(args.saturated);
 }
 
-__global__ void __launch_bounds__(kChunkThreads) adamw_step_kernel(AdamWStepArgs args) {
+__global__ void __launch_bounds__(kChunkThreads) adamw_step_kernel(Awaited<AdamWStepArgs> awaited) {
+  const AdamWStepArgs& args = awaited.get();
   if (args.scalars->is_skipped) return;
   const AdamWChunk chunk = args.table.chunks[blockIdx.x];
   const AdamWTensor tensor = args.table.tensors[chunk.tensor];
@@ -176,15 +181,17 @@ __global__ void __launch_bounds__(kChunkThreads) adamw_step_kernel(AdamWStepArgs
 
 cudaError_t launch_gradient_norm(const GradientNormArgs& args, cudaStream_t stream) {
   if (args.table.num_chunks > 0)
-    chunk_squares_kernel<<<static_cast<unsigned>(args.table.num_chunks), kChunkThreads, 0, stream>>>(args);
-  norm_kernel<<<1, kSumThreads, 0, stream>>>(args);
+    launch_awaiting(chunk_squares_kernel, static_cast<unsigned>(args.table.num_chunks), kChunkThreads, 0,
+                    stream, args);
+  launch_awaiting(norm_kernel, 1, kSumThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
 cudaError_t launch_adamw_step(const AdamWStepArgs& args, cudaStream_t stream) {
-  scalars_kernel<<<1, 1, 0, stream>>>(args);
+  launch_awaiting(scalars_kernel, 1, 1, 0, stream, args);
   if (args.table.num_chunks > 0)
-    adamw_step_kernel<<<static_cast<unsigned>(args.table.num_chunks), kChunkThreads, 0, stream>>>(args);
+    launch_awaiting(adamw_step_kernel, static_cast<unsigned>(args.table.num_chunks), kChunkThreads, 0, stream,
+                    args);
   return cudaGetLastError();
 }
 

@@ -1,5 +1,6 @@
 // Scores of a causal gate and their gradients: small work, so latency is what counts, and loops ask for many
 // elements before they use the first.
+#include "cuda/awaited.cuh"
 #include "cuda/gelu_formula.cuh"
 #include "cuda/token_choice.h"
 #include "cuda/vectors.cuh"
@@ -10,7 +11,8 @@ namespace {
 constexpr int kMaxInner = 1024;
 
 /// Sums of each chunk's second halves. A thread a column.
-__global__ void __launch_bounds__(kMaxInner) chunk_sum_kernel(CausalScoreArgs args) {
+__global__ void __launch_bounds__(kMaxInner) chunk_sum_kernel(Awaited<CausalScoreArgs> awaited) {
+  const CausalScoreArgs& args = awaited.get();
   const int column = static_cast<int>(threadIdx.x), inner = static_cast<int>(args.inner);
   const int64_t sequence = blockIdx.y, first = int64_t{blockIdx.x} * kScoreChunk;
   const float* other = args.both + ((sequence * args.tokens + first) * 2 + 1) * inner + column;
@@ -153,7 +155,8 @@ __device__ float shared_warp_sums(float (&values)[kCount]) {
 
 /// Turn by turn for as many columns as the block has threads in a group.
 template <typename T>
-__global__ void __launch_bounds__(kGroups* kGroupColumns, 2) score_kernel(CausalScoreArgs args) {
+__global__ void __launch_bounds__(kGroups* kGroupColumns, 2) score_kernel(Awaited<CausalScoreArgs> awaited) {
+  const CausalScoreArgs& args = awaited.get();
   // Of two turns: who is ahead writes what nobody still reads.
   __shared__ GroupSums before[2], passing[2];
   __shared__ float parts[kScoreChunk][kGroupColumns / 32];
@@ -185,7 +188,9 @@ __global__ void __launch_bounds__(kGroups* kGroupColumns, 2) score_kernel(Causal
 /// Gradients of what is behind the GELU, token by token, and each chunk's sums of what these pass back
 /// through their means.
 template <typename T>
-__global__ void __launch_bounds__(kGroups* kGroupColumns, 2) hidden_grad_kernel(CausalScoreGradArgs args) {
+__global__ void __launch_bounds__(kGroups* kGroupColumns, 2)
+    hidden_grad_kernel(Awaited<CausalScoreGradArgs> awaited) {
+  const CausalScoreGradArgs& args = awaited.get();
   __shared__ GroupSums before, passing, tails, outs;
   const CausalScoreArgs& forward = args.forward;
   const int inner = static_cast<int>(forward.inner);
@@ -223,7 +228,9 @@ __global__ void __launch_bounds__(kGroups* kGroupColumns, 2) hidden_grad_kernel(
 
 /// A token's part of the mean is in its own and all later ones.
 template <typename T>
-__global__ void __launch_bounds__(kGroups* kGroupColumns, 2) other_grad_kernel(CausalScoreGradArgs args) {
+__global__ void __launch_bounds__(kGroups* kGroupColumns, 2)
+    other_grad_kernel(Awaited<CausalScoreGradArgs> awaited) {
+  const CausalScoreGradArgs& args = awaited.get();
   __shared__ GroupSums behind, passing, owns, others;
   const int64_t inner = args.forward.inner;
   const int column = static_cast<int>(blockIdx.z * blockDim.x + threadIdx.x);
@@ -286,7 +293,7 @@ dim3 groups_of(const CausalScoreArgs& args) {
 
 template <typename T>
 cudaError_t causal_scores(const CausalScoreArgs& args, cudaStream_t stream) {
-  score_kernel<T><<<chunks_of(args), groups_of(args), 0, stream>>>(args);
+  launch_awaiting(score_kernel<T>, chunks_of(args), groups_of(args), 0, stream, args);
   return cudaGetLastError();
 }
 
@@ -299,13 +306,15 @@ dim3 column_chunks_of(const CausalScoreArgs& args) {
 
 template <typename T>
 cudaError_t hidden_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
-  hidden_grad_kernel<T><<<column_chunks_of(args.forward), groups_of(args.forward), 0, stream>>>(args);
+  launch_awaiting(hidden_grad_kernel<T>, column_chunks_of(args.forward), groups_of(args.forward), 0, stream,
+                  args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t other_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
-  other_grad_kernel<T><<<column_chunks_of(args.forward), groups_of(args.forward), 0, stream>>>(args);
+  launch_awaiting(other_grad_kernel<T>, column_chunks_of(args.forward), groups_of(args.forward), 0, stream,
+                  args);
   return cudaGetLastError();
 }
 
@@ -313,7 +322,7 @@ cudaError_t other_grad(const CausalScoreGradArgs& args, cudaStream_t stream) {
 
 cudaError_t launch_chunk_sums(const CausalScoreArgs& args, cudaStream_t stream) {
   if (!causal_scores_fit(args.inner)) return cudaErrorInvalidValue;
-  chunk_sum_kernel<<<chunks_of(args), static_cast<unsigned>(args.inner), 0, stream>>>(args);
+  launch_awaiting(chunk_sum_kernel, chunks_of(args), static_cast<unsigned>(args.inner), 0, stream, args);
   return cudaGetLastError();
 }
 

@@ -1,13 +1,15 @@
 // Sums of columns: memory-bound (column_blocks.cuh).
 #include "cuda/column_sum.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/column_blocks.cuh"
 
 namespace fathom::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kColumnThreads) column_sum_kernel(ColumnSumArgs args) {
+__global__ void __launch_bounds__(kColumnThreads) column_sum_kernel(Awaited<ColumnSumArgs> awaited) {
+  const ColumnSumArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.dim / kWidth, place = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -28,7 +30,8 @@ __global__ void __launch_bounds__(kColumnThreads) column_sum_kernel(ColumnSumArg
 template <typename T>
 cudaError_t launch(const ColumnSumArgs& args, cudaStream_t stream) {
   const int64_t vectors = args.dim / Vector16<T>::kWidth;
-  column_sum_kernel<T><<<column_grid(vectors, args.blocks), column_threads(vectors), 0, stream>>>(args);
+  launch_awaiting(column_sum_kernel<T>, column_grid(vectors, args.blocks), column_threads(vectors), 0, stream,
+                  args);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,7 @@
 // Backward passes of counted_rows.cu: memory-bound, with grids that do not depend on the number of rows.
 #include "cuda/counted_gradients.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/row_grid.h"
 #include "cuda/vectors.cuh"
 
@@ -9,7 +10,8 @@ namespace {
 
 /// A warp a place: its gradient goes to its row, and what its row brought to its score.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGradArgs args) {
+__global__ void __launch_bounds__(kThreads) merge_grad_kernel(Awaited<MergeGradArgs> awaited) {
+  const MergeGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth), count = *args.count;
@@ -41,7 +43,8 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGradArgs args
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) swiglu_grad_kernel(RowSwigluGradArgs args) {
+__global__ void __launch_bounds__(kThreads) swiglu_grad_kernel(Awaited<RowSwigluGradArgs> awaited) {
+  const RowSwigluGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.inner / kWidth, items = args.rows.start[args.rows.sequences] * vectors;
@@ -66,7 +69,8 @@ __global__ void __launch_bounds__(kThreads) swiglu_grad_kernel(RowSwigluGradArgs
 
 /// A thread turns a vector of a head's first half back against that of its second, and packs them.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) rope_grad_kernel(RowRopeGradArgs args) {
+__global__ void __launch_bounds__(kThreads) rope_grad_kernel(Awaited<RowRopeGradArgs> awaited) {
+  const RowRopeGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int pairs = static_cast<int>(args.head_size / 2 / kWidth);
@@ -100,21 +104,23 @@ __global__ void __launch_bounds__(kThreads) rope_grad_kernel(RowRopeGradArgs arg
 
 template <typename T>
 cudaError_t merge_grad(const MergeGradArgs& args, cudaStream_t stream) {
-  merge_grad_kernel<T><<<grid_of((args.places + kWarps - 1) / kWarps), kThreads, 0, stream>>>(args);
+  launch_awaiting(merge_grad_kernel<T>, grid_of((args.places + kWarps - 1) / kWarps), kThreads, 0, stream,
+                  args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t swiglu_grad(const RowSwigluGradArgs& args, cudaStream_t stream) {
   const int64_t room = args.rows.sequences * args.rows.tokens;
-  swiglu_grad_kernel<T><<<vector_grid(room * args.inner), kThreads, 0, stream>>>(args);
+  launch_awaiting(swiglu_grad_kernel<T>, vector_grid(room * args.inner), kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t rope_grad(const RowRopeGradArgs& args, cudaStream_t stream) {
   const int64_t heads = args.heads + 2 * args.kv_heads, room = args.rows.sequences * args.rows.tokens;
-  rope_grad_kernel<T><<<vector_grid(room * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
+  launch_awaiting(rope_grad_kernel<T>, vector_grid(room * heads * args.head_size / 2), kThreads, 0, stream,
+                  args);
   return cudaGetLastError();
 }
 

@@ -4,6 +4,7 @@
 // busy.
 #include <type_traits>
 
+#include "cuda/awaited.cuh"
 #include "cuda/counted_gradients.h"
 #include "cuda/counted_rows.h"
 #include "cuda/row_grid.h"
@@ -59,7 +60,8 @@ __device__ void add_over_row(float (&sums)[kCount], float (&shared)[kWarps][kCou
 /// A warp a row: many warps at once, which keep few registers, hide more of the memory's delay than rows kept
 /// whole.
 template <typename T, bool kAdds>
-__global__ void __launch_bounds__(kThreads) norm_kernel(RowNormArgs args) {
+__global__ void __launch_bounds__(kThreads) norm_kernel(Awaited<RowNormArgs> awaited) {
+  const RowNormArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth);
@@ -99,7 +101,9 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(RowNormArgs args) {
 
 /// A thread keeps the sums of its columns over its rows; a block adds up its threads', in a fixed order.
 template <typename T, int kRowWarps>
-__global__ void __launch_bounds__(kThreads, kNormGradResidents) norm_grad_kernel(RowNormGradArgs args) {
+__global__ void __launch_bounds__(kThreads, kNormGradResidents)
+    norm_grad_kernel(Awaited<RowNormGradArgs> awaited) {
+  const RowNormGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   using Columns = Elements<float, kWidth>;
@@ -183,9 +187,9 @@ template <typename T>
 cudaError_t norm(const RowNormArgs& args, cudaStream_t stream) {
   const unsigned grid = grid_of((args.rows.sequences * args.rows.tokens + kWarps - 1) / kWarps);
   if (args.added != nullptr)
-    norm_kernel<T, true><<<grid, kThreads, 0, stream>>>(args);
+    launch_awaiting(norm_kernel<T, true>, grid, kThreads, 0, stream, args);
   else
-    norm_kernel<T, false><<<grid, kThreads, 0, stream>>>(args);
+    launch_awaiting(norm_kernel<T, false>, grid, kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
@@ -194,7 +198,8 @@ cudaError_t norm_grad(const RowNormGradArgs& args, cudaStream_t stream) {
   return with_row_warps(args.dim / Vector16<T>::kWidth, [&](auto row_warps) {
     constexpr int kRowWarps = decltype(row_warps)::value;
     const auto bytes = static_cast<size_t>(RowShare<kRowWarps>::kRows * args.dim) * sizeof(float);
-    norm_grad_kernel<T, kRowWarps><<<static_cast<unsigned>(args.blocks), kThreads, bytes, stream>>>(args);
+    launch_awaiting(norm_grad_kernel<T, kRowWarps>, static_cast<unsigned>(args.blocks), kThreads, bytes,
+                    stream, args);
     return cudaGetLastError();
   });
 }

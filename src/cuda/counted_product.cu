@@ -4,6 +4,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "cuda/awaited.cuh"
 #include "cuda/counted_gemm.h"
 #include "cuda/vectors.cuh"
 
@@ -18,7 +19,8 @@ constexpr int kMostFewRows = 8;  ///< of the kernel below
 /// A block makes kColumns columns of y: its threads share the reduction, and each element of the weight is
 /// read once.
 template <typename T, int kRows>
-__global__ void __launch_bounds__(kThreads) few_rows_kernel(CountedProductArgs args) {
+__global__ void __launch_bounds__(kThreads) few_rows_kernel(Awaited<CountedProductArgs> awaited) {
+  const CountedProductArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int rows = args.count == nullptr ? static_cast<int>(args.rows)
@@ -73,13 +75,13 @@ template <typename T>
 cudaError_t few_rows(const CountedProductArgs& args, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(args.out_dim / kColumns);
   if (args.rows == 1)
-    few_rows_kernel<T, 1><<<blocks, kThreads, 0, stream>>>(args);
+    launch_awaiting(few_rows_kernel<T, 1>, blocks, kThreads, 0, stream, args);
   else if (args.rows == 2)
-    few_rows_kernel<T, 2><<<blocks, kThreads, 0, stream>>>(args);
+    launch_awaiting(few_rows_kernel<T, 2>, blocks, kThreads, 0, stream, args);
   else if (args.rows <= 4)
-    few_rows_kernel<T, 4><<<blocks, kThreads, 0, stream>>>(args);
+    launch_awaiting(few_rows_kernel<T, 4>, blocks, kThreads, 0, stream, args);
   else
-    few_rows_kernel<T, kMostFewRows><<<blocks, kThreads, 0, stream>>>(args);
+    launch_awaiting(few_rows_kernel<T, kMostFewRows>, blocks, kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
@@ -116,26 +118,37 @@ struct alignas(4 * sizeof(float)) Sums {
   float values[4];
 };
 
+/// Sums of `splits` parts, each of `vectors` times four.
+template <typename Out>
+struct SplitSums {
+  const Sums* parts;
+  Out* out;
+  int64_t vectors;
+  int splits;
+};
+
 /// Adds the sums of the splits in their order.
 template <typename Out>
-__global__ void __launch_bounds__(kThreads)
-    add_splits_kernel(const Sums* sums, Out* out, int64_t vectors, int splits) {
+__global__ void __launch_bounds__(kThreads) add_splits_kernel(Awaited<SplitSums<Out>> awaited) {
+  const SplitSums<Out>& args = awaited.get();
   const int64_t place = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (place >= vectors) return;
-  Sums total = sums[place];
+  if (place >= args.vectors) return;
+  Sums total = args.parts[place];
 #pragma unroll 4
-  for (int split = 1; split < splits; ++split) {
-    const Sums more = sums[split * vectors + place];
+  for (int split = 1; split < args.splits; ++split) {
+    const Sums more = args.parts[split * args.vectors + place];
     for (int i = 0; i < 4; ++i) total.values[i] += more.values[i];
   }
-  for (int i = 0; i < 4; ++i) out[place * 4 + i] = from_float<Out>(total.values[i]);
+  for (int i = 0; i < 4; ++i) args.out[place * 4 + i] = from_float<Out>(total.values[i]);
 }
 
 template <typename Out>
 cudaError_t add_splits(const CountedWeightGradArgs& args, int splits, cudaStream_t stream) {
   const int64_t vectors = args.in_dim * args.out_dim / 4;
-  add_splits_kernel<<<static_cast<unsigned>((vectors + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
-      static_cast<const Sums*>(args.workspace), static_cast<Out*>(args.grad_weight), vectors, splits);
+  launch_awaiting(add_splits_kernel<Out>, static_cast<unsigned>((vectors + kThreads - 1) / kThreads),
+                  kThreads, 0, stream,
+                  SplitSums<Out>{static_cast<const Sums*>(args.workspace),
+                                 static_cast<Out*>(args.grad_weight), vectors, splits});
   return cudaGetLastError();
 }
 

@@ -1,6 +1,7 @@
 // Rotation, gating, dropout and merging of rows of which the device alone knows how many there are:
 // memory-bound. A warp, or a thread a vector, walks over the rows in use; grids do not depend on their
 // number.
+#include "cuda/awaited.cuh"
 #include "cuda/counted_rows.h"
 #include "cuda/row_grid.h"
 #include "cuda/vectors.cuh"
@@ -15,7 +16,8 @@ __device__ int rows_in_use(const RowsArgs& rows) {
 
 /// A thread turns a vector of a head's first half against that of its second.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) rope_kernel(RowRopeArgs args) {
+__global__ void __launch_bounds__(kThreads) rope_kernel(Awaited<RowRopeArgs> awaited) {
+  const RowRopeArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int pairs = static_cast<int>(args.head_size / 2 / kWidth);
@@ -55,7 +57,8 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RowRopeArgs args) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) swiglu_kernel(RowSwigluArgs args) {
+__global__ void __launch_bounds__(kThreads) swiglu_kernel(Awaited<RowSwigluArgs> awaited) {
+  const RowSwigluArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.inner / kWidth, items = rows_in_use(args.rows) * vectors;
@@ -74,7 +77,8 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(RowSwigluArgs args) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) dropout_kernel(RowDropoutArgs args) {
+__global__ void __launch_bounds__(kThreads) dropout_kernel(Awaited<RowDropoutArgs> awaited) {
+  const RowDropoutArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.dim / kWidth, items = rows_in_use(args.rows) * vectors;
@@ -97,7 +101,8 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(RowDropoutArgs args) 
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) merge_kernel(MergeRowsArgs args) {
+__global__ void __launch_bounds__(kThreads) merge_kernel(Awaited<MergeRowsArgs> awaited) {
+  const MergeRowsArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.dim / kWidth, items = args.places * vectors;
@@ -128,25 +133,26 @@ int64_t room_of(const RowsArgs& rows) {
 template <typename T>
 cudaError_t rope(const RowRopeArgs& args, cudaStream_t stream) {
   const int64_t heads = args.heads + 2 * args.kv_heads;
-  rope_kernel<T><<<vector_grid(room_of(args.rows) * heads * args.head_size / 2), kThreads, 0, stream>>>(args);
+  launch_awaiting(rope_kernel<T>, vector_grid(room_of(args.rows) * heads * args.head_size / 2), kThreads, 0,
+                  stream, args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t swiglu(const RowSwigluArgs& args, cudaStream_t stream) {
-  swiglu_kernel<T><<<vector_grid(room_of(args.rows) * args.inner), kThreads, 0, stream>>>(args);
+  launch_awaiting(swiglu_kernel<T>, vector_grid(room_of(args.rows) * args.inner), kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t dropout(const RowDropoutArgs& args, cudaStream_t stream) {
-  dropout_kernel<T><<<vector_grid(room_of(args.rows) * args.dim), kThreads, 0, stream>>>(args);
+  launch_awaiting(dropout_kernel<T>, vector_grid(room_of(args.rows) * args.dim), kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t merge(const MergeRowsArgs& args, cudaStream_t stream) {
-  merge_kernel<T><<<vector_grid(args.places * args.dim), kThreads, 0, stream>>>(args);
+  launch_awaiting(merge_kernel<T>, vector_grid(args.places * args.dim), kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 

@@ -9,6 +9,8 @@
 #include <cutlass/arch/barrier.h>
 #include <cutlass/gemm/kernel/tile_scheduler.hpp>
 
+#include "cuda/awaited.cuh"
+
 namespace fathom::cuda {
 
 /// Rows of `capacity` that a kernel takes.
@@ -16,8 +18,12 @@ struct RowCount {
   const int32_t* count = nullptr;
   int32_t capacity = 0;
 
+  /// Waits for what writes the count.
   __device__ int32_t read() const {
-    return count == nullptr ? capacity : min(max(__ldg(count), 0), capacity);
+    if (count == nullptr) return capacity;
+    await_predecessors();
+    // Volatile, so that it is not read before.
+    return min(max(*static_cast<const volatile int32_t*>(count), 0), capacity);
   }
 };
 
@@ -87,6 +93,11 @@ class CountedRowsScheduler : public cutlass::gemm::kernel::detail::PersistentTil
 
   __device__ void advance_to_next_work(uint32_t steps = 1) {
     cluster_ += stride_ * steps;
+  }
+
+  /// Of this block, when each role of it takes every `steps`th.
+  __device__ bool is_last_tile(const WorkTileInfo&, uint32_t steps = 1) const {
+    return cluster_ + stride_ * steps >= row_clusters_ * column_clusters_;
   }
 
   __device__ auto fetch_next_work(WorkTileInfo) {

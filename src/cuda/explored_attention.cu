@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "cuda/awaited.cuh"
 #include "cuda/counted_rows.h"
 #include "cuda/row_pieces.cuh"
 
@@ -270,7 +271,8 @@ __device__ void join(const ExploredAttentionArgs& args, int first, int last, int
 
 template <typename T, int kPieces>
 __global__ void __launch_bounds__(kThreads, blocks_at_once(kPieces))
-    explored_kernel(ExploredAttentionArgs args) {
+    explored_kernel(Awaited<ExploredAttentionArgs> awaited) {
+  const ExploredAttentionArgs& args = awaited.get();
   __shared__ Parts parts;
   const int active = args.rows.start[args.rows.sequences], all = *args.used;
   const int heads = static_cast<int>(args.heads);
@@ -290,7 +292,7 @@ cudaError_t explored(const ExploredAttentionArgs& args, cudaStream_t stream) {
   const int64_t most = (args.rows.sequences * args.rows.tokens + kTile - 1) / kTile * args.heads;
   const int64_t at_once = int64_t{kMultiprocessors} * blocks_at_once(kPieces);
   const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(most, 1, at_once));
-  explored_kernel<T, kPieces><<<blocks, kThreads, 0, stream>>>(args);
+  launch_awaiting(explored_kernel<T, kPieces>, blocks, kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 

@@ -1,4 +1,5 @@
 // SwiGLU whose result is a product's operand, and its gradient, which is one too: written in FP8 at once.
+#include "cuda/awaited.cuh"
 #include "cuda/fp8_tile.cuh"
 #include "cuda/fp8_tiles.h"
 #include "cuda/swiglu_formula.cuh"
@@ -8,7 +9,8 @@ namespace {
 
 using Gate = __nv_bfloat16;
 
-__global__ void __launch_bounds__(kFp8Threads, 3) fp8_swiglu_kernel(Fp8SwigluArgs args) {
+__global__ void __launch_bounds__(kFp8Threads, 3) fp8_swiglu_kernel(Awaited<Fp8SwigluArgs> awaited) {
+  const Fp8SwigluArgs& args = awaited.get();
   __shared__ alignas(16) uint32_t tile[kFp8Side * kFp8Words];
   const Fp8Place place = fp8_place();
   Fp8Held<Gate> held = {};
@@ -24,7 +26,8 @@ __global__ void __launch_bounds__(kFp8Threads, 3) fp8_swiglu_kernel(Fp8SwigluArg
 
 /// A block has the gates' tile and, `inner` columns behind it, that of the values that they let through.
 template <__nv_fp8_interpretation_t kFormat>
-__global__ void __launch_bounds__(kFp8Threads, 2) fp8_swiglu_grad_kernel(Fp8SwigluArgs args) {
+__global__ void __launch_bounds__(kFp8Threads, 2) fp8_swiglu_grad_kernel(Awaited<Fp8SwigluArgs> awaited) {
+  const Fp8SwigluArgs& args = awaited.get();
   __shared__ alignas(16) uint32_t tile[kFp8Side * kFp8Words];
   Fp8Place place = fp8_place();
   Fp8Held<Gate> gates = {}, ups = {};
@@ -48,16 +51,16 @@ __global__ void __launch_bounds__(kFp8Threads, 2) fp8_swiglu_grad_kernel(Fp8Swig
 }  // namespace
 
 cudaError_t launch_fp8_swiglu(const Fp8SwigluArgs& args, cudaStream_t stream) {
-  fp8_swiglu_kernel<<<fp8_grid(args.result.rows, args.inner), kFp8Threads, 0, stream>>>(args);
+  launch_awaiting(fp8_swiglu_kernel, fp8_grid(args.result.rows, args.inner), kFp8Threads, 0, stream, args);
   return cudaGetLastError();
 }
 
 cudaError_t launch_fp8_swiglu_grad(Fp8Format format, const Fp8SwigluArgs& args, cudaStream_t stream) {
   const dim3 grid = fp8_grid(args.result.rows, args.inner);
   if (format == Fp8Format::kE4M3)
-    fp8_swiglu_grad_kernel<__NV_E4M3><<<grid, kFp8Threads, 0, stream>>>(args);
+    launch_awaiting(fp8_swiglu_grad_kernel<__NV_E4M3>, grid, kFp8Threads, 0, stream, args);
   else
-    fp8_swiglu_grad_kernel<__NV_E5M2><<<grid, kFp8Threads, 0, stream>>>(args);
+    launch_awaiting(fp8_swiglu_grad_kernel<__NV_E5M2>, grid, kFp8Threads, 0, stream, args);
   return cudaGetLastError();
 }
 

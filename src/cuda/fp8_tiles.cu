@@ -1,4 +1,5 @@
 // Matrices in FP8 with a scale for each tile: memory-bound, a block a tile.
+#include "cuda/awaited.cuh"
 #include "cuda/fp8_tile.cuh"
 #include "cuda/fp8_tiles.h"
 
@@ -10,7 +11,9 @@ template <typename T>
 constexpr int kFp8BlocksAtOnce = sizeof(T) == 2 ? 3 : 2;
 
 template <typename T, __nv_fp8_interpretation_t kFormat>
-__global__ void __launch_bounds__(kFp8Threads, kFp8BlocksAtOnce<T>) fp8_tiles_kernel(Fp8TilesArgs args) {
+__global__ void __launch_bounds__(kFp8Threads, kFp8BlocksAtOnce<T>)
+    fp8_tiles_kernel(Awaited<Fp8TilesArgs> awaited) {
+  const Fp8TilesArgs& args = awaited.get();
   __shared__ alignas(16) uint32_t tile[kFp8Side * kFp8Words];
   const Fp8Place place = fp8_place();
   Fp8Held<T> held = {};
@@ -26,9 +29,9 @@ template <typename T>
 cudaError_t launch(Fp8Format format, const Fp8TilesArgs& args, cudaStream_t stream) {
   const dim3 grid = fp8_grid(args.result.rows, args.result.columns);
   if (format == Fp8Format::kE4M3)
-    fp8_tiles_kernel<T, __NV_E4M3><<<grid, kFp8Threads, 0, stream>>>(args);
+    launch_awaiting(fp8_tiles_kernel<T, __NV_E4M3>, grid, kFp8Threads, 0, stream, args);
   else
-    fp8_tiles_kernel<T, __NV_E5M2><<<grid, kFp8Threads, 0, stream>>>(args);
+    launch_awaiting(fp8_tiles_kernel<T, __NV_E5M2>, grid, kFp8Threads, 0, stream, args);
   return cudaGetLastError();
 }
 

@@ -73,12 +73,11 @@ cudaError_t run_half_gemm(const HalfGemmArgs& args, cudaStream_t stream) {
 
 template <typename Out>
 cudaError_t run_half_gemm(const HalfGemmArgs& args, cudaStream_t stream) {
-  const bool large = takes_large_tiles(args.rows, args.columns);
-  if (args.is_turned)
-    return large ? run_half_gemm<Out, ColumnMajor, LargeShape>(args, stream)
-                 : run_half_gemm<Out, ColumnMajor, SmallShape>(args, stream);
-  return large ? run_half_gemm<Out, RowMajor, LargeShape>(args, stream)
-               : run_half_gemm<Out, RowMajor, SmallShape>(args, stream);
+  return with_best_shape<256>(args.rows, args.columns, args.reduced, [&](auto shape) {
+    using Shape = decltype(shape);
+    return args.is_turned ? run_half_gemm<Out, ColumnMajor, Shape>(args, stream)
+                          : run_half_gemm<Out, RowMajor, Shape>(args, stream);
+  });
 }
 
 }  // namespace fathom::cuda

@@ -36,7 +36,6 @@ struct GemmShape {
 template <int kColumns>
 using WideShape = GemmShape<cute::Shape<cute::_128, cute::Int<kColumns>, cute::_64>,
                             cute::Shape<cute::_2, cute::_1, cute::_1>, true>;
-using LargeShape = WideShape<256>;
 /// Its multiplications take half as long as its own loads from the second cache would.
 using SmallShape = GemmShape<cute::Shape<cute::_64, cute::_128, cute::_64>,
                              cute::Shape<cute::_2, cute::_1, cute::_1>, false>;
@@ -106,6 +105,15 @@ class Gemm {
       std::conditional_t<kReduction, CountedReduction<MainLoop>, MainLoop>, Epilogue,
       std::conditional_t<kReduction, cutlass::gemm::PersistentScheduler, CountedRows>>;
 
+  /// A product of all rows that takes its multiprocessors several turns is launched when its predecessors
+  /// have ended (docs/performance.md, "Launched early").
+  static bool comes_early(const GemmArgs& args, int multiprocessors) {
+    constexpr int kRows = cute::size<0>(typename Shape::Tile{}),
+                  kColumns = cute::size<1>(typename Shape::Tile{});
+    const int64_t tiles = int64_t{(args.m + kRows - 1) / kRows} * ((args.n + kColumns - 1) / kColumns);
+    return launches_early() && (args.rows.count != nullptr || tiles <= multiprocessors);
+  }
+
  public:
   /// `tell` gets the arguments of the fusion: biases, activations, what it writes beside.
   template <typename Tell = NothingMore>
@@ -144,17 +152,17 @@ class Gemm {
     if (auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                           Kernel::SharedStorageSize))
       return error;
-    cudaLaunchAttribute cluster;
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(cute::size<0>(typename Shape::Cluster{})),
-                              static_cast<unsigned>(cute::size<1>(typename Shape::Cluster{})), 1u};
+    cudaLaunchAttribute attributes[2] = {{}, early_launch()};
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim = {static_cast<unsigned>(cute::size<0>(typename Shape::Cluster{})),
+                                    static_cast<unsigned>(cute::size<1>(typename Shape::Cluster{})), 1u};
     cudaLaunchConfig_t config{};
     config.gridDim = Kernel::get_grid_shape(params);
     config.blockDim = Kernel::get_block_shape();
     config.dynamicSmemBytes = Kernel::SharedStorageSize;
     config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+    config.attrs = attributes;
+    config.numAttrs = comes_early(args, multiprocessors) ? 2 : 1;
     return cudaLaunchKernelEx(&config, kernel, params);
   }
 };
@@ -168,12 +176,6 @@ inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int6
   const int64_t pairs =
       (rows + 2 * tile_rows - 1) / (2 * tile_rows) * ((columns + tile_columns - 1) / tile_columns);
   return (pairs + kMultiprocessors / 2 - 1) / (kMultiprocessors / 2);
-}
-
-/// The tiles that are through first: a turn with a large tile takes as long as three with a small one (four
-/// times the products, half as many bytes to each).
-inline bool takes_large_tiles(int64_t rows, int64_t columns) {
-  return 3 * pair_turns(rows, columns, 128, 256) <= pair_turns(rows, columns, 64, 128);
 }
 
 /// What a wide tile takes beside its products, in columns of a step of its reduction: filling and emptying.

@@ -1,4 +1,5 @@
 // Dropout by key: memory-bound, so each thread reads and writes 16 bytes and makes its mask from scratch.
+#include "cuda/awaited.cuh"
 #include "cuda/keyed_dropout.h"
 #include "cuda/vectors.cuh"
 #include "tensor/keyed_bits.h"
@@ -10,7 +11,8 @@ constexpr int kThreads = 256;
 
 /// `kWidth` elements a thread. Grid: x over a sample's elements, y over samples (in strides).
 template <typename T, int kWidth>
-__global__ void keyed_dropout_kernel(DropoutArgs args) {
+__global__ void keyed_dropout_kernel(Awaited<DropoutArgs> awaited) {
+  const DropoutArgs& args = awaited.get();
   using C = Computed<T>;
   using Vector = Elements<T, kWidth>;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
@@ -33,7 +35,7 @@ void launch_width(const DropoutArgs& args, cudaStream_t stream) {
   constexpr int64_t kPerBlock = int64_t{kThreads} * kWidth;
   const dim3 grid(static_cast<unsigned>((args.size + kPerBlock - 1) / kPerBlock),
                   static_cast<unsigned>(args.samples < 65535 ? args.samples : 65535));
-  keyed_dropout_kernel<T, kWidth><<<grid, kThreads, 0, stream>>>(args);
+  launch_awaiting(keyed_dropout_kernel<T, kWidth>, grid, kThreads, 0, stream, args);
 }
 
 template <typename T>

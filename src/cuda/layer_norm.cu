@@ -2,6 +2,7 @@
 // registers (norm_rows.cuh). Rows of a sum may be four neighbours of a map each.
 #include "cuda/layer_norm.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/norm_rows.cuh"
 
 namespace fathom::cuda {
@@ -44,7 +45,8 @@ __device__ float scale_of(const BranchScale& scale, int64_t row) {
 /// Rows of x, or with `kResidual` of x + scale · branch, which is rounded to their type and written where it
 /// is wanted.
 template <typename T, int kLanes, int kVectors, bool kResidual>
-__global__ void __launch_bounds__(kNormRowThreads) forward_kernel(LayerNormArgs args) {
+__global__ void __launch_bounds__(kNormRowThreads) forward_kernel(Awaited<LayerNormArgs> awaited) {
+  const LayerNormArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth, kRows = kRowsAtOnce<kVectors, kResidual>;
   const int lane = threadIdx.x % kLanes, vectors = static_cast<int>(args.dim / kWidth);
@@ -127,7 +129,8 @@ constexpr int backward_residents(int vectors, bool residual) {
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
 template <typename T, int kLanes, int kVectors, bool kResidual>
 __global__ void __launch_bounds__(kNormRowThreads, backward_residents(kVectors, kResidual))
-    backward_kernel(LayerNormGradArgs args) {
+    backward_kernel(Awaited<LayerNormGradArgs> awaited) {
+  const LayerNormGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   extern __shared__ float shared[];  // [kNormRowWarps, dim]
@@ -222,7 +225,7 @@ cudaError_t forward(ElementType type, const LayerNormArgs& args, cudaStream_t st
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     constexpr int kRows = kRowsAtOnce<kVectors, kResidual>;
     const unsigned blocks = item_blocks((args.rows + kRows - 1) / kRows * kLanes, kNormRowThreads);
-    forward_kernel<T, kLanes, kVectors, kResidual><<<blocks, kNormRowThreads, 0, stream>>>(args);
+    launch_awaiting(forward_kernel<T, kLanes, kVectors, kResidual>, blocks, kNormRowThreads, 0, stream, args);
     return cudaGetLastError();
   });
 }
@@ -233,8 +236,8 @@ cudaError_t backward(ElementType type, const LayerNormGradArgs& args, cudaStream
     using T = decltype(element);
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);
-    backward_kernel<T, kLanes, kVectors, kResidual>
-        <<<static_cast<unsigned>(args.blocks), kNormRowThreads, bytes, stream>>>(args);
+    launch_awaiting(backward_kernel<T, kLanes, kVectors, kResidual>, static_cast<unsigned>(args.blocks),
+                    kNormRowThreads, bytes, stream, args);
     return cudaGetLastError();
   });
 }

@@ -2,6 +2,7 @@
 // gradient beside it and is memory-bound.
 #include "cuda/linear_gelu.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/column_blocks.cuh"
 #include "cuda/counted_product.h"
 #include "cuda/gelu_formula.cuh"
@@ -11,7 +12,8 @@ namespace fathom::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(GeluGradArgs args) {
+__global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(Awaited<GeluGradArgs> awaited) {
+  const GeluGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int64_t vectors = args.dim / kWidth, place = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -41,7 +43,8 @@ __global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(GeluGradArgs 
 template <typename T>
 cudaError_t gelu_grad(const GeluGradArgs& args, cudaStream_t stream) {
   const int64_t vectors = args.dim / Vector16<T>::kWidth;
-  gelu_grad_kernel<T><<<column_grid(vectors, args.blocks), column_threads(vectors), 0, stream>>>(args);
+  launch_awaiting(gelu_grad_kernel<T>, column_grid(vectors, args.blocks), column_threads(vectors), 0, stream,
+                  args);
   return cudaGetLastError();
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cuda/awaited.cuh"
 #include "cuda/vectors.cuh"
 #include "cuda/warp_products.cuh"
 
@@ -100,7 +101,8 @@ __device__ void widen(const Words<T> (&from)[kCount], float (&to)[kCount][kWide]
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) mixing_kernel(LocalMixingArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) mixing_kernel(Awaited<LocalMixingArgs> awaited) {
+  const LocalMixingArgs& args = awaited.get();
   using Vector = Elements<T, kWide>;
   const int64_t vectors = args.shape.channels / kWide;
   const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, vector = item % vectors;
@@ -187,7 +189,8 @@ __device__ float sum_of_items(float x) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) mixing_grad_kernel(LocalMixingGradArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) mixing_grad_kernel(Awaited<LocalMixingGradArgs> awaited) {
+  const LocalMixingGradArgs& args = awaited.get();
   using Vector = Elements<T, kWide>;
   __shared__ float shared[kWarps][kLanes][kSums][kWide];
   const int lane = static_cast<int>(threadIdx.x) % kLanes, warp = static_cast<int>(threadIdx.x) / 32;
@@ -261,7 +264,7 @@ __global__ void __launch_bounds__(kThreads, 2) mixing_grad_kernel(LocalMixingGra
 template <typename T>
 cudaError_t mixing(const LocalMixingArgs& args, cudaStream_t stream) {
   const int64_t items = Strips(args.shape, kColumns).count * (args.shape.channels / kWide);
-  mixing_kernel<T><<<item_blocks(items, kThreads), kThreads, 0, stream>>>(args);
+  launch_awaiting(mixing_kernel<T>, item_blocks(items, kThreads), kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 
@@ -272,7 +275,7 @@ int64_t lane_groups(const MapShape& shape) {
 template <typename T>
 cudaError_t mixing_grad(const LocalMixingGradArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.parts), static_cast<unsigned>(lane_groups(args.shape)));
-  mixing_grad_kernel<T><<<grid, kThreads, 0, stream>>>(args);
+  launch_awaiting(mixing_grad_kernel<T>, grid, kThreads, 0, stream, args);
   return cudaGetLastError();
 }
 

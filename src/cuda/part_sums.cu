@@ -1,6 +1,7 @@
 // Sums of parts: latency counts, so the threads of a block share the parts of a few columns.
 #include "cuda/part_sums.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
@@ -9,7 +10,8 @@ namespace {
 constexpr int kPartColumns = 32, kPartRows = 32;  ///< of a block's threads
 
 template <typename T>
-__global__ void __launch_bounds__(kPartColumns* kPartRows) part_sum_kernel(PartSumArgs args) {
+__global__ void __launch_bounds__(kPartColumns* kPartRows) part_sum_kernel(Awaited<PartSumArgs> awaited) {
+  const PartSumArgs& args = awaited.get();
   __shared__ float shared[kPartRows][kPartColumns];
   const int64_t column = int64_t{blockIdx.x} * kPartColumns + threadIdx.x;
   float sum = 0;
@@ -31,7 +33,8 @@ __global__ void __launch_bounds__(kPartColumns* kPartRows) part_sum_kernel(PartS
 cudaError_t launch_part_sum(ElementType type, const PartSumArgs& args, cudaStream_t stream) {
   return with_element(type, [&](auto element) {
     const unsigned blocks = item_blocks(args.columns, kPartColumns);
-    part_sum_kernel<decltype(element)><<<blocks, dim3(kPartColumns, kPartRows), 0, stream>>>(args);
+    launch_awaiting(part_sum_kernel<decltype(element)>, blocks, dim3(kPartColumns, kPartRows), 0, stream,
+                    args);
     return cudaGetLastError();
   });
 }

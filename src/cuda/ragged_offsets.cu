@@ -1,12 +1,15 @@
 // A few numbers a sequence.
 #include "cuda/ragged_offsets.h"
 
+#include "cuda/awaited.cuh"
+
 namespace fathom::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 
-__global__ void __launch_bounds__(kThreads) ragged_offset_kernel(RaggedOffsetArgs args) {
+__global__ void __launch_bounds__(kThreads) ragged_offset_kernel(Awaited<RaggedOffsetArgs> awaited) {
+  const RaggedOffsetArgs& args = awaited.get();
   const int64_t place = int64_t{blockIdx.x} * kThreads + threadIdx.x, places = args.sequences + 1;
   if (place >= places) return;
   const int32_t start = args.start[place];
@@ -19,7 +22,8 @@ __global__ void __launch_bounds__(kThreads) ragged_offset_kernel(RaggedOffsetArg
 }  // namespace
 
 cudaError_t launch_ragged_offsets(const RaggedOffsetArgs& args, cudaStream_t stream) {
-  ragged_offset_kernel<<<static_cast<unsigned>(args.sequences / kThreads + 1), kThreads, 0, stream>>>(args);
+  launch_awaiting(ragged_offset_kernel, static_cast<unsigned>(args.sequences / kThreads + 1), kThreads, 0,
+                  stream, args);
   return cudaGetLastError();
 }
 

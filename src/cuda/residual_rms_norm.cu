@@ -1,6 +1,7 @@
 // A residual sum and its RMS norm: memory-bound, by rows in registers (norm_rows.cuh).
 #include "cuda/residual_rms_norm.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/half_cast.cuh"
 #include "cuda/norm_rows.cuh"
 
@@ -18,7 +19,8 @@ __device__ Elements<float, kWidth> rounded_weights(const float* weight, int plac
 
 /// `Out`: of y, T or half.
 template <typename T, typename Out, int kLanes, int kVectors>
-__global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualNormArgs args) {
+__global__ void __launch_bounds__(kNormRowThreads) forward_kernel(Awaited<ResidualNormArgs> awaited) {
+  const ResidualNormArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   const int lane = threadIdx.x % kLanes, vectors = static_cast<int>(args.dim / kWidth);
@@ -67,7 +69,8 @@ __global__ void __launch_bounds__(kNormRowThreads) forward_kernel(ResidualNormAr
 /// Rows go to groups of lanes in turn; a lane keeps the sums of its columns over its rows.
 template <typename T, int kLanes, int kVectors>
 __global__ void __launch_bounds__(kNormRowThreads, norm_row_residents(kVectors))
-    backward_kernel(ResidualNormGradArgs args) {
+    backward_kernel(Awaited<ResidualNormGradArgs> awaited) {
+  const ResidualNormGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
   constexpr int kWidth = Vector::kWidth;
   extern __shared__ float shared[];  // [kNormRowWarps, dim]
@@ -143,11 +146,12 @@ cudaError_t launch_residual_norm(ElementType type, const ResidualNormArgs& args,
     const unsigned blocks = item_blocks(args.rows * kLanes, kNormRowThreads);
     if constexpr (std::is_same_v<T, __nv_bfloat16>)
       if (args.to_half) {
-        forward_kernel<T, __half, kLanes, kVectors><<<blocks, kNormRowThreads, 0, stream>>>(args);
+        launch_awaiting(forward_kernel<T, __half, kLanes, kVectors>, blocks, kNormRowThreads, 0, stream,
+                        args);
         return cudaGetLastError();
       }
     if (args.to_half) return cudaErrorInvalidValue;
-    forward_kernel<T, T, kLanes, kVectors><<<blocks, kNormRowThreads, 0, stream>>>(args);
+    launch_awaiting(forward_kernel<T, T, kLanes, kVectors>, blocks, kNormRowThreads, 0, stream, args);
     return cudaGetLastError();
   });
 }
@@ -157,8 +161,8 @@ cudaError_t launch_residual_norm_grad(ElementType type, const ResidualNormGradAr
   return with_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {
     constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(kNormRowWarps * args.dim) * sizeof(float);
-    backward_kernel<decltype(element), kLanes, kVectors>
-        <<<static_cast<unsigned>(args.blocks), kNormRowThreads, bytes, stream>>>(args);
+    launch_awaiting(backward_kernel<decltype(element), kLanes, kVectors>, static_cast<unsigned>(args.blocks),
+                    kNormRowThreads, bytes, stream, args);
     return cudaGetLastError();
   });
 }

@@ -2,6 +2,7 @@
 // and takes both from the packed projections to the heads' own tensors, or their gradients back.
 #include "cuda/rope_heads.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
@@ -10,7 +11,8 @@ namespace {
 constexpr int kThreads = 256;
 
 template <typename T, int kWidth, bool kBack>
-__global__ void __launch_bounds__(kThreads) rope_heads_kernel(RopeHeadsArgs args) {
+__global__ void __launch_bounds__(kThreads) rope_heads_kernel(Awaited<RopeHeadsArgs> awaited) {
+  const RopeHeadsArgs& args = awaited.get();
   using Vector = Elements<T, kWidth>;
   const auto pairs = static_cast<unsigned>(args.head_size / 2 / kWidth);
   const auto queries = static_cast<unsigned>(args.heads), keys = static_cast<unsigned>(args.kv_heads);
@@ -62,10 +64,11 @@ cudaError_t launch(ElementType type, const RopeHeadsArgs& args, cudaStream_t str
     const int64_t pairs = args.rows * (args.heads + 2 * args.kv_heads) * (args.head_size / 2);
     if (args.head_size / 2 % kWidth == 0 && are_aligned16({args.packed, args.cos, args.sin}) &&
         takes_vectors(args.q, kWidth) && takes_vectors(args.k, kWidth) && takes_vectors(args.v, kWidth))
-      rope_heads_kernel<T, kWidth, kBack>
-          <<<item_blocks(pairs / kWidth, kThreads), kThreads, 0, stream>>>(args);
+      launch_awaiting(rope_heads_kernel<T, kWidth, kBack>, item_blocks(pairs / kWidth, kThreads), kThreads, 0,
+                      stream, args);
     else
-      rope_heads_kernel<T, 1, kBack><<<item_blocks(pairs, kThreads), kThreads, 0, stream>>>(args);
+      launch_awaiting(rope_heads_kernel<T, 1, kBack>, item_blocks(pairs, kThreads), kThreads, 0, stream,
+                      args);
     return cudaGetLastError();
   });
 }

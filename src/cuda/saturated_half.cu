@@ -1,6 +1,7 @@
 // Casts to FP16: memory-bound. A thread takes a vector a turn, the last few elements one by one.
 #include "cuda/saturated_half.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/half_cast.cuh"
 #include "cuda/row_grid.h"
 
@@ -8,7 +9,8 @@ namespace fathom::cuda {
 namespace {
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads) cast_kernel(SaturatedHalfArgs args) {
+__global__ void __launch_bounds__(kThreads) cast_kernel(Awaited<SaturatedHalfArgs> awaited) {
+  const SaturatedHalfArgs& args = awaited.get();
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x,
                 threads = int64_t{gridDim.x} * kThreads;
   const int64_t vectors = args.size / kWidth;
@@ -29,7 +31,8 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(SaturatedHalfArgs args) 
 template <typename T, int kWidth>
 void launch(const SaturatedHalfArgs& args, cudaStream_t stream) {
   const int64_t vectors = (args.size + kWidth - 1) / kWidth;
-  cast_kernel<T, kWidth><<<grid_of((vectors + kThreads - 1) / kThreads), kThreads, 0, stream>>>(args);
+  launch_awaiting(cast_kernel<T, kWidth>, grid_of((vectors + kThreads - 1) / kThreads), kThreads, 0, stream,
+                  args);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // row and g the norm's weight, so nothing is read twice or written in between.
 #include "cuda/scorer_product.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/vectors.cuh"
 #include "cuda/warp_products.cuh"
 
@@ -127,7 +128,8 @@ struct WarpSums {
 };
 
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(kProductThreads) product_kernel(ScorerProductArgs args) {
+__global__ void __launch_bounds__(kProductThreads) product_kernel(Awaited<ScorerProductArgs> awaited) {
+  const ScorerProductArgs& args = awaited.get();
   using Sums = WarpSums<T, Tile>;
   extern __shared__ __align__(kLineBytes) unsigned char stages[];
   __shared__ float squares[Tile::kRows][Sums::kSquareParts];
@@ -207,7 +209,9 @@ constexpr int kGradColumns = 32, kGradRows = 16;  ///< of a block's threads
 
 /// A thread a column and every 16th row.
 template <typename T>
-__global__ void __launch_bounds__(kGradColumns* kGradRows) weight_grad_kernel(ScorerWeightGradArgs args) {
+__global__ void __launch_bounds__(kGradColumns* kGradRows)
+    weight_grad_kernel(Awaited<ScorerWeightGradArgs> awaited) {
+  const ScorerWeightGradArgs& args = awaited.get();
   __shared__ float shared[kGradRows][kGradColumns];
   const int64_t column = int64_t{blockIdx.x} * kGradColumns + threadIdx.x, rows = 2 * args.inner;
   float sum = 0;
@@ -237,7 +241,7 @@ cudaError_t product(const ScorerProductArgs& args, cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(product_kernel<T, Tile>,
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kBytes);
   if (error != cudaSuccess) return error;
-  product_kernel<T, Tile><<<grid, kProductThreads, Tile::kBytes, stream>>>(args);
+  launch_awaiting(product_kernel<T, Tile>, grid, kProductThreads, Tile::kBytes, stream, args);
   return cudaGetLastError();
 }
 
@@ -253,7 +257,7 @@ cudaError_t product(const ScorerProductArgs& args, cudaStream_t stream) {
 template <typename T>
 cudaError_t weight_grad(const ScorerWeightGradArgs& args, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>((args.dim + kGradColumns - 1) / kGradColumns);
-  weight_grad_kernel<T><<<blocks, dim3(kGradColumns, kGradRows), 0, stream>>>(args);
+  launch_awaiting(weight_grad_kernel<T>, blocks, dim3(kGradColumns, kGradRows), 0, stream, args);
   return cudaGetLastError();
 }
 

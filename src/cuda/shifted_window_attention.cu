@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "cuda/awaited.cuh"
 #include "cuda/shifted_window_tiles.cuh"
 
 namespace fathom::cuda {
@@ -16,7 +17,8 @@ constexpr int kForwardBlocks = 3;  // at once on a multiprocessor: 168 registers
 /// Grid: x over heads, y over windows (in strides).
 template <typename T, int kTiles>
 __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
-    shifted_window_forward_kernel(ShiftedWindowArgs args) {
+    shifted_window_forward_kernel(Awaited<ShiftedWindowArgs> awaited) {
+  const ShiftedWindowArgs& args = awaited.get();
   using Tiles = WindowTiles<kTiles>;
   extern __shared__ float4 window_shared[];  // the head's bias
   write_bias<kTiles>(args, blockIdx.x, window_shared);
@@ -97,7 +99,7 @@ cudaError_t shifted_window_forward(const ShiftedWindowArgs& args, cudaStream_t s
     return error;
   const dim3 grid(static_cast<unsigned>(args.heads),
                   static_cast<unsigned>(blocks_a_head(args, kForwardWarps, kForwardBlocks)));
-  kernel<<<grid, kForwardWarps * 32, static_cast<size_t>(bytes), stream>>>(args);
+  launch_awaiting(kernel, grid, kForwardWarps * 32, static_cast<size_t>(bytes), stream, args);
   return cudaGetLastError();
 }
 

@@ -3,6 +3,7 @@
 // passed. Keys and values wait in shared memory, beside the warp's sum of the bias's gradient.
 #include <limits>
 
+#include "cuda/awaited.cuh"
 #include "cuda/shifted_window_attention.h"
 #include "cuda/shifted_window_tiles.cuh"
 
@@ -114,7 +115,8 @@ __device__ void multiply_queries(float (&c)[WindowTiles<kTiles>::kStrips][4][4],
 /// Grid: x over heads, y over windows (in strides).
 template <typename T, int kTiles>
 __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardShape<kTiles>::kBlocks)
-    shifted_window_backward_kernel(ShiftedWindowBackwardArgs backward) {
+    shifted_window_backward_kernel(Awaited<ShiftedWindowBackwardArgs> awaited) {
+  const ShiftedWindowBackwardArgs& backward = awaited.get();
   using Tiles = WindowTiles<kTiles>;
   using Shape = BackwardShape<kTiles>;
   extern __shared__ float4 window_shared[];  // copies of the bias, sums of its gradient, keys and values
@@ -243,7 +245,7 @@ cudaError_t shifted_window_backward(const ShiftedWindowBackwardArgs& args, cudaS
       error != cudaSuccess)
     return error;
   const dim3 grid(static_cast<unsigned>(args.forward.heads), static_cast<unsigned>(args.blocks));
-  kernel<<<grid, Shape::kWarps * 32, static_cast<size_t>(bytes), stream>>>(args);
+  launch_awaiting(kernel, grid, Shape::kWarps * 32, static_cast<size_t>(bytes), stream, args);
   return cudaGetLastError();
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "cuda/awaited.cuh"
 #include "cuda/softmax_cross_entropy.h"
 #include "cuda/vectors.cuh"
 
@@ -116,7 +117,9 @@ __device__ void write_zeros(Elements<G, kWidth>* to, int pieces) {
 }
 
 template <typename T, typename G, int kWidth>
-__global__ void __launch_bounds__(kMostRowThreads) cross_entropy_kernel(SoftmaxCrossEntropyArgs args) {
+__global__ void __launch_bounds__(kMostRowThreads)
+    cross_entropy_kernel(Awaited<SoftmaxCrossEntropyArgs> awaited) {
+  const SoftmaxCrossEntropyArgs& args = awaited.get();
   using C = Computed<T>;
   const int64_t begin = int64_t{blockIdx.x} * args.vocabulary, target = args.target[blockIdx.x];
   const int pieces = static_cast<int>(args.vocabulary / kWidth);
@@ -143,8 +146,8 @@ template <typename T, typename G, int kWidth>
 cudaError_t launch_pieces(const SoftmaxCrossEntropyArgs& args, cudaStream_t stream) {
   // Four pieces a thread, where there are so many.
   const int64_t warps = std::clamp<int64_t>((args.vocabulary / kWidth + 127) / 128, 1, kMostRowThreads / 32);
-  cross_entropy_kernel<T, G, kWidth>
-      <<<static_cast<unsigned>(args.rows), static_cast<unsigned>(32 * warps), 0, stream>>>(args);
+  launch_awaiting(cross_entropy_kernel<T, G, kWidth>, static_cast<unsigned>(args.rows),
+                  static_cast<unsigned>(32 * warps), 0, stream, args);
   return cudaGetLastError();
 }
 

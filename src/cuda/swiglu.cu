@@ -2,6 +2,7 @@
 // where rows and pointers allow it, else an element.
 #include "cuda/swiglu.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/swiglu_formula.cuh"
 
 namespace fathom::cuda {
@@ -10,7 +11,8 @@ namespace {
 constexpr int kThreads = 256;
 
 template <typename T, typename Out, int kWidth>
-__global__ void __launch_bounds__(kThreads) forward_kernel(SwigluArgs args) {
+__global__ void __launch_bounds__(kThreads) forward_kernel(Awaited<SwigluArgs> awaited) {
+  const SwigluArgs& args = awaited.get();
   using Vector = Elements<T, kWidth>;
   const auto vectors = static_cast<unsigned>(args.inner / kWidth);
   const RowItem item = row_item(vectors);
@@ -23,7 +25,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(SwigluArgs args) {
 }
 
 template <typename T, typename Out, int kWidth>
-__global__ void __launch_bounds__(kThreads) backward_kernel(SwigluGradArgs args) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(Awaited<SwigluGradArgs> awaited) {
+  const SwigluGradArgs& args = awaited.get();
   using Vector = Elements<T, kWidth>;
   const auto vectors = static_cast<unsigned>(args.inner / kWidth);
   const RowItem item = row_item(vectors);
@@ -52,10 +55,11 @@ cudaError_t launch_swiglu(ElementType type, const SwigluArgs& args, cudaStream_t
     using Out = decltype(out);
     constexpr int kWidth = Vector16<T>::kWidth;
     if (args.inner % kWidth == 0 && are_aligned16({args.gate_up, args.y}))
-      forward_kernel<T, Out, kWidth>
-          <<<item_blocks(args.rows * args.inner / kWidth, kThreads), kThreads, 0, stream>>>(args);
+      launch_awaiting(forward_kernel<T, Out, kWidth>, item_blocks(args.rows * args.inner / kWidth, kThreads),
+                      kThreads, 0, stream, args);
     else
-      forward_kernel<T, Out, 1><<<item_blocks(args.rows * args.inner, kThreads), kThreads, 0, stream>>>(args);
+      launch_awaiting(forward_kernel<T, Out, 1>, item_blocks(args.rows * args.inner, kThreads), kThreads, 0,
+                      stream, args);
     return cudaGetLastError();
   });
 }
@@ -66,11 +70,11 @@ cudaError_t launch_swiglu_grad(ElementType type, const SwigluGradArgs& args, cud
     using Out = decltype(out);
     constexpr int kWidth = Vector16<T>::kWidth;
     if (args.inner % kWidth == 0 && are_aligned16({args.grad, args.gate_up, args.grad_gate_up}))
-      backward_kernel<T, Out, kWidth>
-          <<<item_blocks(args.rows * args.inner / kWidth, kThreads), kThreads, 0, stream>>>(args);
+      launch_awaiting(backward_kernel<T, Out, kWidth>, item_blocks(args.rows * args.inner / kWidth, kThreads),
+                      kThreads, 0, stream, args);
     else
-      backward_kernel<T, Out, 1>
-          <<<item_blocks(args.rows * args.inner, kThreads), kThreads, 0, stream>>>(args);
+      launch_awaiting(backward_kernel<T, Out, 1>, item_blocks(args.rows * args.inner, kThreads), kThreads, 0,
+                      stream, args);
     return cudaGetLastError();
   });
 }

@@ -2,6 +2,7 @@
 // elements before they use the first.
 #include "cuda/token_choice.h"
 
+#include "cuda/awaited.cuh"
 #include "cuda/vectors.cuh"
 #include "tensor/keyed_bits.h"
 
@@ -140,7 +141,9 @@ __device__ RowsBefore rows_before(const ChooseRowsArgs& args, unsigned begin, un
 
 /// A block numbers the rows of `turns` times as many places as it has threads; one behind them, where counts
 /// are asked for, adds to these.
-__global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseRowsArgs args, unsigned turns) {
+__global__ void __launch_bounds__(kChooseThreads)
+    choose_kernel(Awaited<ChooseRowsArgs> awaited, unsigned turns) {
+  const ChooseRowsArgs& args = awaited.get();
   const auto places = static_cast<unsigned>(args.sequences * args.tokens);
   const unsigned begin = blockIdx.x * turns * kChooseThreads;
   if (begin >= places) {
@@ -191,7 +194,8 @@ cudaError_t launch_choose_rows(const ChooseRowsArgs& args, cudaStream_t stream) 
   const int64_t places = args.sequences * args.tokens, most = int64_t{kChooseBlocks} * kChooseThreads;
   const int64_t share = (places + most - 1) / most * kChooseThreads;
   const auto blocks = static_cast<unsigned>((places + share - 1) / share + (args.counts != nullptr ? 1 : 0));
-  choose_kernel<<<blocks, kChooseThreads, 0, stream>>>(args, static_cast<unsigned>(share / kChooseThreads));
+  launch_awaiting(choose_kernel, blocks, kChooseThreads, 0, stream, args,
+                  static_cast<unsigned>(share / kChooseThreads));
   return cudaGetLastError();
 }
 
