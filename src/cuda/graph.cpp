@@ -19,9 +19,9 @@ class CudaGraph final : public DeviceGraph {
     FATHOM_CHECK(!is_captured_, "[graph] expected an empty graph, got one that is captured already");
     const c10::cuda::CUDAGuard guard(device_);
     c10::cuda::device_synchronize();
-    const c10::cuda::CUDAStream side =
-        c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device_.index());
-    const c10::cuda::CUDAStreamGuard on_side(side);
+    // Of high priority: its branches (SideStream) take what it leaves.
+    const c10::cuda::CUDAStream own = c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device_.index());
+    const c10::cuda::CUDAStreamGuard on_own(own);
     // Thread-local: background workers may go on allocating pinned memory meanwhile.
     graph_.capture_begin(pool_, cudaStreamCaptureModeThreadLocal);
     try {

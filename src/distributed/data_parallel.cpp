@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -66,6 +67,9 @@ void DataParallelConfig::fields(Fields& f) {
     {.low = 0.001, .high = 4096});
   f.choice("gradient_type", gradient_type, "type in which gradients are accumulated and exchanged",
            {{"float32", GradientType::kFloat32}, {"parameter", GradientType::kParameter}});
+  f("side_stream", side_stream,
+    "on a GPU, in a group of one, gradients of gated blocks' weights are made beside those that the backward "
+    "pass waits for");
 }
 
 // A parameter used by several checkpointed blocks receives its gradient in several contributions, so
@@ -87,12 +91,13 @@ struct GradientReducer::State {
   size_t num_sent = 0;
   int64_t num_steps = 0;
   int64_t num_overlapped = 0;
+  std::optional<SideStream> side;
 
   explicit State(Collective& group, const DataParallelConfig& settings)
       : collective(group), config(settings) {}
 
   void make_buckets();
-  void bind(ReducedParameter& parameter, CopiesTogether* later = nullptr) const;
+  void bind(ReducedParameter& parameter, CopiesTogether* later = nullptr);
   void receive(size_t index);
   void send_complete_buckets();
   void send_next();
@@ -151,6 +156,9 @@ GradientReducer::GradientReducer(Collective& collective, NamedParameters paramet
     if (value.requires_grad()) state_->parameters.push_back({.name = name, .value = value});
   }
   state_->make_buckets();
+  const bool on_gpu = !state_->flat.empty() && !state_->flat.front().device().is_cpu();
+  if (config.side_stream && on_gpu && collective.size() == 1)
+    state_->side.emplace(state_->flat.front().device());
   zero();
   for (size_t i = 0; i < state_->parameters.size(); ++i) {
     state_->places.emplace(state_->parameters[i].value.unsafeGetTensorImpl(), i);
@@ -222,9 +230,13 @@ at::Tensor GradientReducer::take(const at::Tensor& parameter) {
   return owner.gradient.view(owner.gradient.sizes());
 }
 
+SideStream* GradientReducer::side() {
+  return state_->side ? &*state_->side : nullptr;
+}
+
 /// Brings what the parameter has for a gradient to its place in the bucket, with `later` when that runs;
 /// nothing is zeros.
-void GradientReducer::State::bind(ReducedParameter& parameter, CopiesTogether* later) const {
+void GradientReducer::State::bind(ReducedParameter& parameter, CopiesTogether* later) {
   const at::Tensor found = parameter.value.grad();
   if (!found.is_same(parameter.gradient)) {
     const bool lies_there = found.defined() && found.const_data_ptr() == parameter.gradient.const_data_ptr();
@@ -232,6 +244,7 @@ void GradientReducer::State::bind(ReducedParameter& parameter, CopiesTogether* l
                  "[data_parallel] the gradient of '{}' has left its bucket after that was sent",
                  parameter.name);
     const at::NoGradGuard no_grad;
+    if (!lies_there && later == nullptr && side) side->join();
     if (!found.defined())
       parameter.gradient.zero_();
     else if (!lies_there && later != nullptr)
@@ -300,6 +313,7 @@ void GradientReducer::finish() {
   State& state = *state_;
   FATHOM_CHECK(state.armed, "[data_parallel] finish() without expect_last_backward()");
   state.armed = false;
+  if (state.side) state.side->join();
   CopiesTogether copies;
   for (ReducedParameter& parameter : state.parameters) state.bind(parameter, &copies);
   copies.run();

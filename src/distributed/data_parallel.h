@@ -20,6 +20,7 @@ enum class GradientType { kFloat32, kParameter };
 struct DataParallelConfig {
   double bucket_mb = 25;
   GradientType gradient_type = GradientType::kFloat32;
+  bool side_stream = true;
 
   void fields(Fields& f);
 };
@@ -58,6 +59,8 @@ class GradientReducer : public GradientRooms {
   /// Of a parameter that has got no gradient since `zero`: its place in its bucket, once. Begins at a
   /// multiple of 16 bytes.
   at::Tensor take(const at::Tensor& parameter) override;
+  /// On a GPU, in a group of one, where nothing leaves before `finish`.
+  SideStream* side() override;
   /// The next backward is the step's last: buckets may leave as they fill.
   void expect_last_backward();
   /// Sends what has not left, waits for everything. Afterwards every parameter has its gradient in its

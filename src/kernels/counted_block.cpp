@@ -5,6 +5,8 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "kernels/product_type.h"
 
@@ -45,15 +47,27 @@ struct ProductGradient {
 
   at::Tensor operator()(const at::Tensor& grad, const at::Tensor& x, size_t weight) const {
     const at::Tensor& cast = saved[kKept + weight];
-    if (context.needs_input_grad(1 + weight)) {
-      at::Tensor room = room_of(holder.weights[weight], cast);
-      counted_weight_grad(grad, x, holder.block.rows, room);
-      grads[1 + weight] = std::move(room);
-    }
-    return counted_input_grad(grad, cast, holder.block.rows);
+    if (!context.needs_input_grad(1 + weight)) return counted_input_grad(grad, cast, holder.block.rows);
+    const CountedRows& rows = holder.block.rows;
+    at::Tensor room = room_of(holder.weights[weight], cast);
+    if (SideStream* side = side_stream())
+      side->run([&] { counted_weight_grad(grad, x, rows, room); }, {grad, x});
+    else
+      counted_weight_grad(grad, x, rows, room);
+    grads[1 + weight] = std::move(room);
+    return counted_input_grad(grad, cast, rows);
+  }
+
+  /// To be called before these gradients are handed on.
+  void join() const {
+    if (SideStream* side = side_stream()) side->join();
   }
 
  private:
+  SideStream* side_stream() const {
+    return holder.block.rooms != nullptr ? holder.block.rooms->side() : nullptr;
+  }
+
   /// Float32 for a weight of that type, and then where it is to lie.
   at::Tensor room_of(const at::Tensor& weight, const at::Tensor& cast) const {
     const auto type = weight.scalar_type() == at::kFloat ? at::kFloat : cast.scalar_type();
@@ -143,6 +157,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     grads[1 + kAttentionNorm] =
         gathered_rms_norm_backward(product(grad_qkv, kept[kNormed], kQkv), kept[kX],
                                    kept[kKept + kAttentionNorm], block.eps, grad_h, grad, rows);
+    product.join();
     grads[0] = std::move(grad);
     if (learns) grads.back() = grad_score;
     if (learns && block.score.values)
@@ -152,21 +167,30 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
   }
 };
 
-/// Of the scorer's product. The room's owner outlives the pass.
-struct ProjectHolder : torch::CustomClassHolder {
-  ProjectHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
-
-  /// Where a gradient of `type` is to lie, or undefined.
-  at::Tensor room(at::ScalarType type) const {
-    return rooms != nullptr && weight.scalar_type() == type ? rooms->take(weight) : at::Tensor();
-  }
-
-  at::Tensor weight;
-  GradientRooms* rooms;
-};
-
 /// The scorer's inputs beside x.
 enum : size_t { kNorm, kProject, kShift, kOut, kBias };
+
+/// The scorer's inputs, whose gradients may have rooms. The rooms' owner outlives the pass.
+struct ScorerHolder : torch::CustomClassHolder {
+  ScorerHolder(at::TensorList w, GradientRooms* r) : weights(w.vec()), rooms(r) {}
+
+  /// Where the projection's gradient of `type` is to lie, or undefined: it is no step's first.
+  at::Tensor room(at::ScalarType type) const {
+    const at::Tensor& project = weights[kProject];
+    return rooms != nullptr && project.scalar_type() == type ? rooms->take(project) : at::Tensor();
+  }
+
+  /// Whether autograd keeps the gradients of a step's first pass as they are: it neither hands them on nor
+  /// casts them nor adds them to others.
+  bool are_kept() const {
+    return std::all_of(weights.begin(), weights.end(), [](const at::Tensor& w) {
+      return w.is_leaf() && w.scalar_type() == at::kFloat && !w.grad().defined();
+    });
+  }
+
+  std::vector<at::Tensor> weights;
+  GradientRooms* rooms;
+};
 
 /// Scores and sums. `kept`, or null, takes what the backward pass wants beside the inputs.
 struct ScorerKept {
@@ -193,26 +217,43 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     auto result = scored(x_BTD, inputs, eps, types, &kept);
     context->save_for_backward({x_BTD, kept.norm, kept.project, kept.product.both, kept.product.scale_BT1,
                                 kept.product.chunk_sums, inputs[kShift], inputs[kOut], inputs[kBias]});
-    context->saved_data["project"] =
-        c10::IValue::make_capsule(c10::make_intrusive<ProjectHolder>(inputs[kProject], types.rooms));
+    context->saved_data["weights"] =
+        c10::IValue::make_capsule(c10::make_intrusive<ScorerHolder>(inputs, types.rooms));
     context->mark_non_differentiable({result[1]});
     return result;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& above) {
     const auto kept = context->get_saved_variables();
+    const auto capsule = context->saved_data["weights"].toCapsule();
+    const auto& holder = *static_cast<ScorerHolder*>(capsule.get());
+    const at::Tensor grad_BT = above[0].contiguous();
+    const at::Tensor room = holder.room(c10::promoteTypes(kept[0].scalar_type(), at::kFloat));
+    SideStream* side = holder.rooms != nullptr ? holder.rooms->side() : nullptr;
+    if (side == nullptr || !room.defined() || !holder.are_kept()) {
+      if (side != nullptr) side->join();  // autograd may add what is made here to what was made there
+      return gradients(grad_BT, kept, room);
+    }
+    variable_list read = kept, made;
+    read.push_back(grad_BT);
+    side->run([&] { made = gradients(grad_BT, kept, room); }, read);
+    return made;
+  }
+
+ private:
+  /// `room`: of the projection's gradient, or undefined.
+  static variable_list gradients(const at::Tensor& grad_BT, const variable_list& kept,
+                                 const at::Tensor& room) {
     const at::Tensor &x = kept[0], &norm = kept[1], &project = kept[2];
     const ScorerProduct product = {.both = kept[3], .scale_BT1 = kept[4], .chunk_sums = kept[5]};
     // The type of products, as in the layers.
     const auto type = x.is_cuda() ? x.scalar_type() : product.both.scalar_type();
     const auto [grad_both, behind] =
-        causal_scores_backward(above[0].contiguous(), product, {kept[6], kept[7], kept[8]}, type);
+        causal_scores_backward(grad_BT, product, {kept[6], kept[7], kept[8]}, type);
     // Of the projection with the norm's weight in it, which multiplies rows that are normed alone: nothing
     // flows on to these, so that is all that both need.
     const auto joint = wide_product(grad_both.flatten(0, 1).t(), x.flatten(0, 1));
-    const auto holder = context->saved_data["project"].toCapsule();
-    at::Tensor grad_project = static_cast<ProjectHolder*>(holder.get())->room(joint.scalar_type());
-    if (!grad_project.defined()) grad_project = at::empty_like(joint);
+    at::Tensor grad_project = room.defined() ? room : at::empty_like(joint);
     const auto grad_norm = scorer_weight_grad(joint, norm, project, grad_project);
     return {at::Tensor(), grad_norm,   grad_project, behind.shift,
             behind.out,   behind.bias, at::Tensor(), at::Tensor()};

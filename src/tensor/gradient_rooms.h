@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "tensor/side_stream.h"
+
 namespace fathom {
 
 /// Memory in which gradients of parameters end up in any case. A backward pass that writes a gradient there,
@@ -16,6 +18,9 @@ class GradientRooms {
   /// none, and the gradient may lie anywhere. What is written there holds until the step's gradients are
   /// whole.
   virtual at::Tensor take(const at::Tensor& parameter) = 0;
+  /// Where first contributions to gradients may be made: they are joined before the step's gradients are
+  /// read. Null: nowhere, and they are made as others are.
+  virtual SideStream* side() { return nullptr; }
 };
 
 }  // namespace fathom

@@ -54,18 +54,21 @@ TEST(CausalScorer, HasItsDerivative) {
 /// Lends a place to every parameter once.
 class LentOnce : public GradientRooms {
  public:
+  explicit LentOnce(SideStream* side = nullptr) : side_(side) {}
   at::Tensor take(const at::Tensor& parameter) override {
     at::Tensor& room = rooms_[parameter.unsafeGetTensorImpl()];
     if (room.defined()) return {};
     room = at::full_like(parameter.detach(), 7);
     return room.view(room.sizes());
   }
+  SideStream* side() override { return side_; }
   size_t count() const { return rooms_.size(); }
   const void* place_of(const at::Tensor& parameter) {
     return rooms_[parameter.unsafeGetTensorImpl()].data_ptr();
   }
 
  private:
+  SideStream* side_;
   std::map<const at::TensorImpl*, at::Tensor> rooms_;
 };
 
@@ -222,6 +225,64 @@ TEST_F(CudaGatedBlock, WritesItsGradientOverOneThatNobodyElseHolds) {
   Block block = block_of(0);
   block->to(device_);
   expect_written_over(block, at::randn({kBatch, kTokens, kDim}).to(device_, at::kBFloat16));
+}
+
+/// Launched, and as a branch of a recording.
+TEST_F(CudaGatedBlock, GradientsMadeBesideAreThoseMadeInTurn) {
+  Block block = block_of(0.2);
+  block->to(device_);
+  const auto x = at::randn({kBatch, kTokens, kDim}).to(device_, at::kBFloat16), slope = at::randn_like(x);
+  const GateTrace forced = {{{1, at::rand({kBatch, kTokens}).lt(0.4).to(device_)}}};
+  const AttentionView view = view_of(x);
+  ForwardContext context = training(&forced);
+  const auto expected = learned(block, x, slope, view, context);
+  SideStream side(device_);
+  const auto beside = [&] {
+    LentOnce rooms(&side);
+    context.rooms = &rooms;
+    auto found = learned(block, x, slope, view, context);
+    side.join();
+    EXPECT_EQ(rooms.count(), 5u);
+    return found;
+  };
+  const auto expect_equal = [&](const std::vector<at::Tensor>& found) {
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_LT(relative_error(found[i].cpu(), expected[i].cpu()), 1e-2) << i;
+  };
+  for (int i = 0; i < 3; ++i) {
+    spoil_memory(device_);
+    expect_equal(beside());
+  }
+  std::vector<at::Tensor> recorded;
+  const auto graph = runtime_->make_graph(nullptr);
+  graph->capture([&] { recorded = beside(); });
+  for (int i = 0; i < 3; ++i) {
+    graph->replay();
+    expect_equal(recorded);
+  }
+}
+
+/// What a scorer makes the second time is added to what it made beside.
+TEST_F(CudaGatedBlock, GradientsOfTwoUsesAreTheSameBeside) {
+  Block block = block_of(0);
+  block->to(device_);
+  const auto x = at::randn({kBatch, kTokens, kDim}).to(device_, at::kBFloat16), other = at::randn_like(x),
+             slope = at::randn_like(x);
+  const GateTrace forced = {{{1, at::rand({kBatch, kTokens}).lt(0.4).to(device_)}}};
+  const AttentionView view = view_of(x);
+  const auto twice = [&](GradientRooms* rooms) {
+    ForwardContext context = training(&forced);
+    context.rooms = rooms;
+    const auto y = block->forward(x, view, context) + block->forward(other, view, context);
+    return torch::autograd::grad({y}, block->parameters(), {slope});
+  };
+  SideStream side(device_);
+  LentOnce rooms(&side);
+  const auto found = twice(&rooms);
+  side.join();
+  const auto expected = twice(nullptr);
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_LT(relative_error(found[i].cpu(), expected[i].cpu()), 2e-2) << i;
 }
 
 /// What waits for the device cannot be recorded.

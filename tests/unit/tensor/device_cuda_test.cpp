@@ -1,6 +1,8 @@
 // The CUDA plug-in's runtime. Skipped where it finds no GPU.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
@@ -8,6 +10,7 @@
 #include "base/error.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
+#include "tensor/side_stream.h"
 
 namespace fathom::device_cuda_test {
 namespace {
@@ -62,6 +65,44 @@ TEST_F(CudaRuntime, ReplaysACapturedGraph) {
   graph->replay();
   EXPECT_TRUE(at::equal(output.cpu(), at::arange(8, at::kFloat).mul(2).add(1)));
   EXPECT_THROW(graph->capture(work), Error);
+}
+
+/// Each turn's work aside is long, and reads what the next turn's takes the place of.
+TEST_F(CudaRuntime, WorkAsideIsSeenAfterItIsJoined) {
+  constexpr int64_t kSide = 1024, kTurns = 8;
+  const auto options = at::TensorOptions(device_).dtype(at::kFloat);
+  SideStream side(device_);
+  const at::Tensor turn = at::eye(kSide, options), sums = at::zeros({kTurns}, options);
+  const auto work = [&] {
+    for (int64_t i = 0; i < kTurns; ++i) {
+      {
+        const at::Tensor x = at::full({kSide, kSide}, static_cast<double>(i), options);
+        at::Tensor sum = sums.select(0, i);
+        side.run(
+            [&, x] {
+              at::Tensor product = x;
+              for (int j = 0; j < 8; ++j) product = product.mm(turn);
+              sum.copy_(product.mean());
+            },
+            {x});
+      }
+      at::full({kSide, kSide}, -1, options);  // would lie where x did
+      if (i % 3 == 2) side.join();
+    }
+    side.join();
+  };
+  const at::Tensor expected = at::arange(kTurns, at::kFloat);
+  work();
+  EXPECT_TRUE(at::equal(sums.cpu(), expected));
+  const auto graph = runtime_->make_graph();
+  graph->capture(work);
+  sums.fill_(7);
+  graph->replay();
+  EXPECT_TRUE(at::equal(sums.cpu(), expected));
+}
+
+TEST(SideStream, IsOfADeviceWithStreams) {
+  EXPECT_THROW(SideStream(at::kCPU), Error);
 }
 
 TEST_F(CudaRuntime, PassesOnWhatGoesWrongInACapture) {

@@ -1,0 +1,44 @@
+#include "tensor/side_stream.h"
+
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// `waiting` goes on when `before` has done what it was given so far.
+void order(const c10::Stream& before, const c10::Stream& waiting) {
+  c10::Event done(before.device_type());
+  done.record(before);
+  done.block(waiting);
+}
+
+c10::Stream current_stream(at::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+}
+
+}  // namespace
+
+SideStream::SideStream(at::Device device) : device_(device) {
+  FATHOM_CHECK(!device.is_cpu(), "[side_stream] expected a device with streams, got {}", device.str());
+}
+
+void SideStream::run(const std::function<void()>& work, at::TensorList read) {
+  if (!side_) side_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
+  order(current_stream(device_), *side_);
+  read_.insert(read_.end(), read.begin(), read.end());
+  is_open_ = true;
+  const c10::StreamGuard on_side(*side_);
+  work();
+}
+
+void SideStream::join() {
+  if (!is_open_) return;
+  order(*side_, current_stream(device_));
+  read_.clear();
+  is_open_ = false;
+}
+
+}  // namespace fathom
