@@ -11,8 +11,8 @@
 namespace fathom {
 
 /// Launches work whose results are wanted late on a stream of its own, where it fills what the calling
-/// thread's stream leaves idle: last turns of products, small kernels. May be recorded in a graph, in which it
-/// becomes a branch. One thread at a time.
+/// thread's stream leaves idle: last turns of products, small kernels. May be recorded in a graph, in which
+/// it becomes a branch. One thread at a time.
 class SideStream {
  public:
   /// Of a device with streams. Errors (kInternal): it is a CPU.
