@@ -33,6 +33,7 @@ class Table:
     data: tuple = ("data.train.path={data}",)  # settings that name it
     folds: list = None  # of (settings, eval options); None: seeds
     world: list = None  # arguments of `fathom data make scenes`
+    prepare: callable = None  # of the data's folder and one to write to: what {world} then is, in settings of starts too
     start: tuple = None  # (recipe, file, settings): trained once a seed, before the arms; {start}, {starts} and {world} need one
     one_start: bool = False  # once for all; {starts}, those of seeds 2 and 3, need more
     start_arm: str = None  # what begins with the recipe's own model may be held against that: an arm of this name
@@ -61,6 +62,16 @@ def esc10_folds():
         yield ['data.train.columns=["fold=split","split=part"]', f'data.train.split="{others}"', f'data.val.split="{k}"'], []
 
 
+def conversations(data, folder):
+    """TREC's questions, answered by their class; film reviews beside them."""
+    folder.mkdir(exist_ok=True)
+    rows = [json.loads(line) for line in (data / "text-cls" / "trec6.jsonl").read_text().splitlines()]
+    for part in ("train", "val"):
+        chats = [{"prompt": row["text"], "response": row["label"]} for row in rows if row["split"] == part]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+        (folder / f"reviews-{part}.txt").write_bytes((data / "text-lm" / f"movie-reviews-{part}.txt").read_bytes())
+
+
 def both_gates(*settings):
     return [f"model.{tower}.gate.{setting}" for tower in ("vision", "text") for setting in settings]
 
@@ -79,6 +90,9 @@ HARD = ["contrastive.hard_negatives.refresh=200", "contrastive.hard_negatives.gr
 MASKED_START = ['init=[{{from="{start}",as="vision.*"}}]']
 SHORT = ["training.epochs=60", LESS_DROP]
 CONVOLUTIONS = ["model.vision.local_mixing=3", "model.vision.mlp_mixing=3", "model.vision.convolution_stem=true"]
+
+SMALL_DECODER = ["model.dim=128", "model.layers=4", "model.heads=4", "model.mlp_dim=352", "model.max_positions=128"]
+WHOLE = ["lora.rank=0", "lora.patterns=[]", "lora.also_train=[]"]
 
 TABLES = {
     "flickr8k-convolved-parts": Table(  # as flickr8k-parts, upon a Swin with convolutions and with region scores at 0.3
@@ -216,6 +230,22 @@ TABLES = {
         file="text-lm", trained=True, decimals=4,
         data=tuple(f"data.{part}_files=[{', '.join(chr(34) + '{data}/' + name + f'-{part}.txt' + chr(34) for name in names)}]"
                    for part, names in (("train", ("gutenberg", "us-speeches", "movie-reviews")), ("val", ("gutenberg", "movie-reviews"))))),
+    "trec-chat": Table(  # answers to questions, by a small language model that has read film reviews
+        "chat-lora", ["answer_nats", "answer_accuracy"],
+        {name: [*SMALL_DECODER, 'data.chat.train_files=["{world}/train.jsonl"]', 'data.chat.val_files=["{world}/val.jsonl"]',
+                "training.epochs=2", "training.batch_size=8", *settings]
+         for name, settings in {
+             "from the seed": [*WHOLE, 'init_from=""', "tokenizer.path={start}/tokenizer.json"],
+             "all weights": [*WHOLE, "init_from={start}"],
+             "lower half frozen": [*WHOLE, "init_from={start}", "optimizer.freeze_layers=2"],
+             "adapters": ["init_from={start}", "optimizer.learning_rate=3e-3"],
+             "adapters, embedding frozen": ["init_from={start}", "optimizer.learning_rate=3e-3", "lora.also_train=[]"]}.items()},
+        prepare=conversations, data=(), trained=True, decimals=3,
+        start=("text-lm", "", [*SMALL_DECODER, 'data.train_files=["{world}/reviews-train.txt"]',
+                               'data.val_files=["{world}/reviews-val.txt"]', "tokenizer.vocab_size=2048",
+                               'tokenizer.special_tokens=["<|endoftext|>","<|pad|>","<|im_start|>","<|im_end|>"]',
+                               "training.epochs=0", "training.max_steps=400", "training.batch_size=8",
+                               "optimizer.learning_rate=3e-3"]), one_start=True),
     "scenes-sound": Table("scenes-sound", [f"{way}.r1" for way in DIRECTIONS], file="captions.jsonl", world=["--sounds"]),
 }
 
@@ -262,6 +292,10 @@ class Runner:
             data = self.out / "world"
             with locked(self.out / "world.lock"):
                 self.fathom("data", "make", "scenes", str(data), *table.world, log=self.out / "world.log")
+        if table.prepare is not None:
+            with locked(self.out / "world.lock"):
+                table.prepare(data, self.out / "world")
+            data = self.out / "world"
         numbers = options.seeds.split(",") if options.seeds else None
         if table.folds:
             variants = [(f"fold {i + 1}", *fold) for i, fold in enumerate(table.folds) if not numbers or str(i + 1) in numbers]
@@ -276,6 +310,7 @@ class Runner:
             made = {f"start, seed {seed}": [f"seed={seed}"] for seed in (2, 3)}
         for name, settings in made.items():
             recipe, file, extra = table.start
+            extra = [setting.format(world=data) for setting in extra]
             yield Run(name, name.removeprefix("start, "), table.start_arm, recipe, str(data / file), extra + settings, [])
         all_starts = ",".join(f'"{self.model(name)}"' for name in made)
         for variant, settings, eval_options in variants:
