@@ -46,6 +46,7 @@ void Trainer::keep_model() {
 /// Rank 0 evaluates; what it finds decides on every rank.
 void Trainer::evaluate() {
   if (evaluated_step_ == step_) return;
+  const int64_t former = evaluated_step_;
   evaluated_step_ = step_;
   saved_step_ = -1;  // what was saved of this step knows nothing of its evaluation
   at::Tensor verdict = at::zeros({1}, at::TensorOptions().dtype(at::kFloat).device(parts_.runtime.device()));
@@ -53,7 +54,7 @@ void Trainer::evaluate() {
     try {
       judge();
     } catch (const Error& error) {
-      evaluated_step_ = -1;
+      evaluated_step_ = former;
       if (error.kind() == ErrorKind::kData) save_before_failing();
       throw;
     }
