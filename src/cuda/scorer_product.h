@@ -24,8 +24,8 @@ struct ScorerProductArgs {
   float eps;
 };
 
-/// Half or bfloat16, dim a multiple of 8, inner of 32, at most 65,535 sequences. Pointers have to lie at
-/// multiples of 16 bytes.
+/// Half or bfloat16, dim a multiple of 8 up to 8,192, inner of 32, at most 65,535 sequences. Pointers have to
+/// lie at multiples of 16 bytes. For Hopper alone.
 bool scorer_product_fits(ElementType type, int64_t sequences, int64_t dim, int64_t inner);
 cudaError_t launch_scorer_product(ElementType type, const ScorerProductArgs& args, cudaStream_t stream);
 

@@ -1,6 +1,7 @@
 // What a causal gate thinks of its tokens and which it chooses, on a GPU: checks, memory and registration.
 #include "cuda/token_choice.h"
 
+#include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -80,7 +81,8 @@ Three product(const at::Tensor& x_in, const at::Tensor& norm_in, const at::Tenso
                    project.device() == x.device(),
                "[scorer_product] expected weights of {} columns and the states' type on {}", dim,
                x.device().str());
-  const bool fits = columns % 2 == 0 && scorer_product_fits(type, x.size(0), dim, columns / 2) &&
+  const bool fits = at::cuda::getCurrentDeviceProperties()->major == 9 && columns % 2 == 0 &&
+                    scorer_product_fits(type, x.size(0), dim, columns / 2) &&
                     are_aligned16({x.const_data_ptr(), norm.const_data_ptr(), project.const_data_ptr()});
   if (!fits || x.numel() == 0) return plain_product(x, norm, project, eps);
   const auto wide = x.options().dtype(at::kFloat);
