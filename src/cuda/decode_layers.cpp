@@ -80,9 +80,6 @@ at::Tensor decode(at::Tensor& x, at::TensorList weights, at::TensorList scorers,
                   .gate_inner = scorers.empty() ? 0 : static_cast<int>(scorers[3].numel()),
                   .capacity = static_cast<int>(caches[0].size(2)),
                   .position = static_cast<int>(position),
-                  .lookahead = batch == 1   ? 4
-                               : batch == 2 ? 2
-                                            : 1,
                   .most_splits = static_cast<int>(std::clamp<int64_t>(splits, 1, kMostSplits)),
                   .eps = static_cast<float>(eps),
                   .gate_eps = static_cast<float>(gate_eps)};

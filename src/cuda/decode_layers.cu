@@ -57,11 +57,40 @@ __device__ Columns gate_columns(const DecodeArgs& args, int first, int layer) {
   return columns;
 }
 
+__device__ bool is_last_block() {
+  return blockIdx.x + 1 == gridDim.x;
+}
+
+/// Asks for what `choose` reads beside the scorers' products.
+template <typename T>
+__device__ void prefetch_choice(const DecodeArgs& args, int first, int end) {
+  const int bytes = args.gate_inner * static_cast<int>(sizeof(T));
+  for (int layer = first; layer < end; ++layer) {
+    const DecodeLayerArgs& weights = args.layers[layer];
+    prefetch_bytes(weights.shift, 2 * bytes);
+    prefetch_bytes(weights.out, bytes);
+    prefetch_bytes(weights.bias, 1);
+    prefetch_bytes(weights.gate_sum, args.batch * args.gate_inner * static_cast<int>(sizeof(float)));
+  }
+}
+
+/// Asks for the norms' weights of a layer, behind the first, and of those that may come next.
+template <typename T>
+__device__ void prefetch_norms(const DecodeArgs& args, int layer) {
+  const int bytes = args.dim * static_cast<int>(sizeof(T));
+  prefetch_bytes(args.layers[layer].mlp_norm, bytes);
+  for (int next = layer + 1; next < min(args.num_layers, layer + 1 + args.lookahead); ++next) {
+    prefetch_bytes(args.layers[next].attention_norm, bytes);
+    if (args.layers[next].gate_norm != nullptr) prefetch_bytes(args.layers[next].gate_norm, bytes);
+  }
+}
+
 /// What the scorers of layers `first` to `end` make of all sequences, before their sums.
 template <typename T, int kTiles>
 __device__ void score_gates(const DecodeArgs& args, int first, int end, T* input, float* sums, Stage& stage,
                             const Rows& all) {
   const int width = 2 * args.gate_inner;
+  if (is_last_block()) prefetch_choice<T>(args, first, end);
   for (int layer = first; layer < end; ++layer) {
     const Columns columns = gate_columns(args, first, layer);
     if (columns.first_job() >= columns.jobs) continue;
@@ -77,50 +106,68 @@ __device__ void score_gates(const DecodeArgs& args, int first, int end, T* input
   }
 }
 
-/// Which sequences compute a layer: every block finds the same. One block keeps it for the end.
+/// What gates say of some layers: whether they compute a sequence, [layers, batch].
+using Choices = bool[kMaxDecodeBatch];
+static_assert(kMostScored <= kMaxDecodeBatch);
+
+/// What a gate makes of a sequence, before the sigmoid; of a warp.
 template <typename T>
-__device__ void choose(const DecodeArgs& args, int layer, bool scored, Rows& rows) {
-  __shared__ bool chosen[kMaxDecodeBatch];
+__device__ float score_of(const DecodeArgs& args, int layer, int row) {
   const int lane = threadIdx.x % 32, inner = args.gate_inner;
   const DecodeLayerArgs& weights = args.layers[layer];
-  for (int row = threadIdx.x / 32; row < args.batch; row += kDecodeWarps) {
+  const float* both = args.both + (int64_t{layer} * args.batch + row) * 2 * inner;
+  const float* before = weights.gate_sum + row * inner;
+  const auto* shift = static_cast<const T*>(weights.shift);
+  const auto* out = static_cast<const T*>(weights.out);
+  const float count = static_cast<float>(args.position + 1);
+  float score = 0;
+#pragma unroll 4
+  for (int i = lane; i < inner; i += 32) {
+    const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
+    const float hidden = __ldcg(both + i) + to_float(shift[i]) + sum / count;
+    score += gelu(hidden) * to_float(out[i]);
+  }
+  return warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
+}
+
+/// Which sequences compute layers `first` to `end`, whose gates are `scored` or which have none: every block
+/// finds the same. One block keeps it for the end.
+template <typename T>
+__device__ void choose(const DecodeArgs& args, int first, int end, bool scored, Choices& chosen) {
+  __syncthreads();  // nobody reads the former ones any more
+  for (int pair = threadIdx.x / 32; pair < (end - first) * args.batch; pair += kDecodeWarps) {
+    const int layer = first + pair / args.batch, row = pair % args.batch;
     bool active = true;
     float score = 0;
     if (scored) {
-      const float* both = args.both + (int64_t{layer} * args.batch + row) * 2 * inner;
-      const float* before = weights.gate_sum + row * inner;
-      const auto* shift = static_cast<const T*>(weights.shift);
-      const auto* out = static_cast<const T*>(weights.out);
-      for (int i = lane; i < inner; i += 32) {
-        const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
-        const float hidden =
-            __ldcg(both + i) + to_float(shift[i]) + sum / static_cast<float>(args.position + 1);
-        score += gelu(hidden) * to_float(out[i]);
-      }
-      score = warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
+      score = score_of<T>(args, layer, row);
       active = 1 / (1 + expf(-score)) > 0.5f;
     }
-    if (args.forced != nullptr) active = args.forced[layer * args.batch + row];
-    if (lane == 0) {
-      chosen[row] = active;
-      if (blockIdx.x == 0) {
-        args.active[layer * args.batch + row] = active;
-        args.score[layer * args.batch + row] = score;
-      }
-    }
+    const int place = layer * args.batch + row;
+    if (args.forced != nullptr) active = args.forced[place];
+    if (threadIdx.x % 32 != 0) continue;
+    chosen[pair] = active;
+    if (blockIdx.x != 0) continue;
+    args.active[place] = active;
+    args.score[place] = score;
   }
   __syncthreads();
-  if (threadIdx.x < 32) {
-    int count = 0;
-    for (int base = 0; base < args.batch; base += 32) {
-      const bool taken = base + lane < args.batch && chosen[base + lane];
-      const unsigned mask = __ballot_sync(0xffffffff, taken);
-      if (taken) rows.sequence[count + __popc(mask & ((1u << lane) - 1))] = base + lane;
-      count += __popc(mask);
-    }
-    if (lane == 0) rows.count = count;
+}
+
+/// The sequences that are chosen for one layer. All of the block find the same count.
+__device__ int take_chosen(const bool* chosen, int batch, Rows& rows) {
+  const int lane = threadIdx.x % 32;
+  int count = 0;
+  for (int base = 0; base < batch; base += 32) {
+    const bool taken = base + lane < batch && chosen[base + lane];
+    const unsigned mask = __ballot_sync(0xffffffff, taken);
+    if (threadIdx.x < 32 && taken) rows.sequence[count + __popc(mask & ((1u << lane) - 1))] = base + lane;
+    count += __popc(mask);
   }
+  if (count == 0) return 0;
+  if (threadIdx.x == 0) rows.count = count;
   __syncthreads();
+  return count;
 }
 
 /// x + W input, in place: each element has one writer.
@@ -128,6 +175,17 @@ template <typename T, int kTiles>
 __device__ void add_product(const DecodeArgs& args, const Columns& columns, const void* input,
                             const Rows& rows, float* sums, Stage& stage) {
   T* x = static_cast<T*>(args.x);
+  // Written by another multiprocessor before; bits of 16, past the first cache.
+  const auto bits_of = [&](int column, int row) {
+    const T* place = x + int64_t{rows.sequence[row]} * args.dim + column;
+    return __ldcg(reinterpret_cast<const unsigned short*>(place));
+  };
+  // What a thread adds to first is asked for before it multiplies.
+  const int first_column = columns.first_job() * kTileRows + static_cast<int>(threadIdx.x) % kTileRows;
+  const int first_row = static_cast<int>(threadIdx.x) / kTileRows;
+  unsigned short first_bits = 0;
+  if (columns.first_job() < columns.jobs && first_row < rows.count)
+    first_bits = bits_of(first_column, first_row);
   product<T, kTiles, false>(
       columns, rows.count, sums, stage,
       [&](int row, int k) {
@@ -135,10 +193,10 @@ __device__ void add_product(const DecodeArgs& args, const Columns& columns, cons
                                 k);
       },
       [&](int column, int row, float sum, float) {
-        T* place = x + int64_t{rows.sequence[row]} * args.dim + column;
-        // Written by another multiprocessor before; bits of 16, past the first cache.
-        const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(place));
-        *place = from_float<T>(to_float(reinterpret_cast<const T&>(bits)) + to_float(from_float<T>(sum)));
+        const bool first = column == first_column && row == first_row;
+        const unsigned short bits = first ? first_bits : bits_of(column, row);
+        x[int64_t{rows.sequence[row]} * args.dim + column] =
+            from_float<T>(to_float(reinterpret_cast<const T&>(bits)) + to_float(from_float<T>(sum)));
       });
 }
 
@@ -174,6 +232,7 @@ __device__ void compute_layer(const DecodeArgs& args, int layer, const Rows& row
   };
 
   if (stage.weight != qkv.weight) stage_weights<T>(qkv, stage);
+  if (is_last_block()) prefetch_norms<T>(args, layer);
   load_normed(input, args, rows, weights.attention_norm, args.eps);
   product<T, kTiles, false>(qkv, rows.count, sums, stage, normed, [&](int column, int row, float sum, float) {
     static_cast<T*>(args.turned)[int64_t{rows.sequence[row]} * width + column] = from_float<T>(sum);
@@ -237,6 +296,7 @@ template <typename T, int kTiles, int kSize>
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ DecodeArgs args) {
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Rows all, rows;
+  __shared__ Choices chosen;
   float* sums = reinterpret_cast<float*>(memory);
   T* input = reinterpret_cast<T*>(memory + sums_bytes(kTiles));
   const int64_t staged = int64_t{static_cast<int>(threadIdx.x) / 32} * args.staged_units * kPieces * 32;
@@ -248,18 +308,21 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     for (int row = 0; row < args.batch; ++row) all.sequence[row] = row;
   }
   __syncthreads();
-  int scored = 0;  // gates before this layer know what they make of the present states
+  int first = 0, end = 0;  // of the layers of which it is known what computes the present states
   for (int layer = 0; layer < args.num_layers; ++layer) {
-    const bool scores = args.layers[layer].gate_norm != nullptr;
-    if (scores && layer >= scored) {
-      scored = last_scored(args, layer);
-      score_gates<T, kTiles>(args, layer, scored, input, sums, stage, all);
-      meet(place);
+    if (layer >= end) {
+      const bool scores = args.layers[layer].gate_norm != nullptr;
+      first = layer;
+      end = scores ? last_scored(args, layer) : layer + 1;
+      if (scores) {
+        score_gates<T, kTiles>(args, first, end, input, sums, stage, all);
+        meet(place);
+      }
+      choose<T>(args, first, end, scores, chosen);
     }
-    choose<T>(args, layer, scores, rows);
-    if (rows.count == 0) continue;
+    if (take_chosen(chosen + (layer - first) * args.batch, args.batch, rows) == 0) continue;
     compute_layer<T, kTiles, kSize>(args, layer, rows, input, sums, stage, place);
-    scored = layer + 1;
+    end = layer + 1;
   }
   meet(place);
   keep_counts<T>(args);
@@ -284,6 +347,9 @@ template <typename T, int kTiles, int kSize>
 cudaError_t launch(DecodeArgs& args, const DecodeCard& card, cudaStream_t stream) {
   const auto kernel = decode_kernel<T, kTiles, kSize>;
   const int64_t room = card.shared_bytes - kReserved - fixed_bytes(args);
+  // As many gates at once as leave no block more than one job, in a batch fewer: its sequences soon disagree.
+  const int jobs = std::max(1, 2 * args.gate_inner / kTileRows);
+  args.lookahead = std::clamp(card.multiprocessors / jobs, 1, std::max(1, kMostScored / args.batch));
   args.staged_units = static_cast<int>(std::clamp<int64_t>(room / kUnitBytes, 0, kMostUnits));
   const auto bytes = static_cast<size_t>(fixed_bytes(args) + args.staged_units * kUnitBytes);
   if (const cudaError_t error =

@@ -12,6 +12,7 @@ namespace fathom::cuda {
 
 constexpr int kMaxDecodeLayers = 96;
 constexpr int kMaxDecodeBatch = 64;
+constexpr int kMostScored = 8;  ///< gates times sequences, of those that are scored ahead of their layers
 
 struct DecodeLayerArgs {
   const void* attention_norm;
@@ -43,7 +44,7 @@ struct DecodeArgs {
   int gate_inner;
   int capacity;
   int position;      ///< tokens that each sequence has seen
-  int lookahead;     ///< gates that are scored at once, on the states of the first
+  int lookahead;     ///< set by the launch: gates that are scored at once, on the states of the first
   int staged_units;  ///< set by the launch: chunks of weights that a warp asks for ahead
   int most_splits;   ///< parts of a sequence's keys that blocks share
   float eps;

@@ -41,28 +41,42 @@ struct Rows {
   int count;
 };
 
-/// rms_norm of some sequences' states, into shared memory. A warp a row.
-template <typename T>
-__device__ void load_normed(T* normed, const DecodeArgs& args, const Rows& rows, const void* weight_of_norm,
-                            float eps) {
+/// rms_norm of some sequences' states, into shared memory: a row by `kRowWarps` warps. With more than one
+/// warp to a row there are no more rows than all warps take at once.
+template <typename T, int kRowWarps>
+__device__ void load_normed_rows(T* normed, const DecodeArgs& args, const Rows& rows,
+                                 const void* weight_of_norm, float eps) {
   using Vector = Vector16<T>;
-  const int lane = threadIdx.x % 32, vectors = args.dim / 8;
+  constexpr int kLanes = 32 * kRowWarps;
+  __shared__ float squares[kDecodeWarps];
+  const int lane = static_cast<int>(threadIdx.x) % kLanes, vectors = args.dim / 8;
   const auto* weight = static_cast<const Vector*>(weight_of_norm);
-  for (int row = threadIdx.x / 32; row < rows.count; row += kDecodeWarps) {
+  for (int row = static_cast<int>(threadIdx.x) / kLanes; row < rows.count; row += kDecodeWarps / kRowWarps) {
     const T* x = static_cast<const T*>(args.x) + int64_t{rows.sequence[row]} * args.dim;
     T* y = normed + row * (args.dim + kPadding);
+    Vector first_weight = {};  // on its way with the states
+    if (lane < vectors) first_weight = weight[lane];
     float square = 0;
-    for (int v = lane; v < vectors; v += 32) {
+    for (int v = lane; v < vectors; v += kLanes) {
       const uint4 loaded = shared_by_blocks(x + v * 8);
       const Vector value = vector_of<T>(loaded);
 #pragma unroll
       for (int i = 0; i < 8; ++i) square += to_float(value.values[i]) * to_float(value.values[i]);
       *reinterpret_cast<uint4*>(y + v * 8) = loaded;
     }
-    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(args.dim) + eps);
-    for (int v = lane; v < vectors; v += 32) {
+    square = warp_sum(square);
+    if constexpr (kRowWarps > 1) {
+      const int warp = static_cast<int>(threadIdx.x) / 32, first = warp / kRowWarps * kRowWarps;
+      if (threadIdx.x % 32 == 0) squares[warp] = square;
+      __syncthreads();
+      square = 0;
+#pragma unroll
+      for (int other = 0; other < kRowWarps; ++other) square += squares[first + other];
+    }
+    const float scale = rsqrtf(square / static_cast<float>(args.dim) + eps);
+    for (int v = lane; v < vectors; v += kLanes) {
       Vector value = *reinterpret_cast<const Vector*>(y + v * 8);
-      const Vector w = weight[v];
+      const Vector w = v == lane ? first_weight : weight[v];
 #pragma unroll
       for (int i = 0; i < 8; ++i)
         value.values[i] = from_float<T>(to_float(value.values[i]) * scale * to_float(w.values[i]));
@@ -70,6 +84,16 @@ __device__ void load_normed(T* normed, const DecodeArgs& args, const Rows& rows,
     }
   }
   __syncthreads();
+}
+
+/// The same: a warp a row, and of one row all warps.
+template <typename T>
+__device__ void load_normed(T* normed, const DecodeArgs& args, const Rows& rows, const void* weight_of_norm,
+                            float eps) {
+  if (rows.count == 1)
+    load_normed_rows<T, kDecodeWarps>(normed, args, rows, weight_of_norm, eps);
+  else
+    load_normed_rows<T, 1>(normed, args, rows, weight_of_norm, eps);
 }
 
 /// A product's columns, `kTileRows` of them a job: the first half of job j are rows j · step … of the weight,
@@ -130,6 +154,13 @@ __device__ void stage_weights(const Columns& columns, Stage& stage) {
   stage.weight = columns.weight;
 }
 
+/// sum += of half a chunk of weights, and of the states that it is multiplied with.
+template <typename T>
+__device__ void multiply_piece(float (&sum)[4], const uint4 (&w)[kPieces], int half, const uint4& x) {
+  multiply_add<T>(sum, {w[half].x, w[half + 2].x, w[half].y, w[half + 2].y}, x.x, x.y);
+  multiply_add<T>(sum, {w[half].z, w[half + 2].z, w[half].w, w[half + 2].w}, x.z, x.w);
+}
+
 /// W x for `count` sequences: a block a job, its warps share the depth. `input(row, k)` points to 8 elements;
 /// `store(job, column, row, sum, other)` gets sums of both halves where these are pairs (`kPairs`), otherwise
 /// of one column. `sums`: [warps, kTileRows, kTiles · 8] in shared memory.
@@ -137,7 +168,7 @@ template <typename T, int kTiles, bool kPairs, typename Input, typename Store>
 __device__ void product(const Columns& columns, int count, float* sums, Stage& stage, const Input& input,
                         const Store& store) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, part = lane % 4;
-  constexpr int kWide = kTiles * kTileTokens;
+  constexpr int kWide = kTiles * kTileTokens, kStep = kDecodeWarps * kChunk, kChunksAhead = 4;
   const int staged = stage.weight == columns.weight ? stage.units : 0;
   await_all_copies();
   stage.weight = nullptr;
@@ -154,20 +185,45 @@ __device__ void product(const Columns& columns, int count, float* sums, Stage& s
         for (int half = 0; half < 2; ++half) {
           uint4 x = {0, 0, 0, 0};
           if (row < count) x = input(row, k + half * (kChunk / 2) + part * 8);
-          multiply_add<T>(sum[tile], {w[half].x, w[half + 2].x, w[half].y, w[half + 2].y}, x.x, x.y);
-          multiply_add<T>(sum[tile], {w[half].z, w[half + 2].z, w[half].w, w[half + 2].w}, x.z, x.w);
+          multiply_piece<T>(sum[tile], w, half, x);
         }
       }
     };
     int k = warp * kChunk;
-    for (; k < columns.depth && unit < staged; k += kDecodeWarps * kChunk, ++unit) {
-      uint4 w[kPieces];
+    if constexpr (kTiles == 1) {
+      // States come from other multiprocessors: those of several chunks are asked for at once.
+      while (k < columns.depth && unit < staged) {
+        const int ready = min(kChunksAhead, staged - unit);
+        uint4 x[kChunksAhead][2] = {};
 #pragma unroll
-      for (int i = 0; i < kPieces; ++i) w[i] = stage.room[(unit * kPieces + i) * 32 + lane];
-      add_chunk(w, k);
+        for (int a = 0; a < kChunksAhead; ++a) {
+          const int at = k + a * kStep;
+          if (a >= ready || at >= columns.depth || group >= count) continue;
+#pragma unroll
+          for (int half = 0; half < 2; ++half) x[a][half] = input(group, at + half * (kChunk / 2) + part * 8);
+        }
+#pragma unroll
+        for (int a = 0; a < kChunksAhead; ++a) {
+          if (a >= ready || k >= columns.depth) continue;
+          uint4 w[kPieces];
+#pragma unroll
+          for (int i = 0; i < kPieces; ++i) w[i] = stage.room[(unit * kPieces + i) * 32 + lane];
+#pragma unroll
+          for (int half = 0; half < 2; ++half) multiply_piece<T>(sum[0], w, half, x[a][half]);
+          k += kStep;
+          ++unit;
+        }
+      }
+    } else {
+      for (; k < columns.depth && unit < staged; k += kStep, ++unit) {
+        uint4 w[kPieces];
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) w[i] = stage.room[(unit * kPieces + i) * 32 + lane];
+        add_chunk(w, k);
+      }
     }
 #pragma unroll 2
-    for (; k < columns.depth; k += kDecodeWarps * kChunk) {
+    for (; k < columns.depth; k += kStep) {
       uint4 w[kPieces];
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) w[i] = streamed(place.piece(i, k));
@@ -197,6 +253,12 @@ __device__ void product(const Columns& columns, int count, float* sums, Stage& s
     }
     __syncthreads();
   }
+}
+
+/// Asks for small weights that all blocks will read, so that they are near by then. Of one block.
+__device__ inline void prefetch_bytes(const void* begin, int bytes) {
+  for (int at = static_cast<int>(threadIdx.x) * 128; at < bytes; at += kDecodeThreads * 128)
+    read_ahead(static_cast<const char*>(begin) + at);
 }
 
 /// Asks for the weights of this block's jobs, so that they are near when the blocks have met.
