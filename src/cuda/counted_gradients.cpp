@@ -183,15 +183,15 @@ at::Tensor gathered_norm_backward(const at::Tensor& grad, const at::Tensor& x, c
 /// By cuDNN where the forward pass was (counted_rows.cpp) and it has a backward pass, else by LibTorch's
 /// flash attention, whose sums lie head by head.
 Three attention_backward(const at::Tensor& grad_in, const at::Tensor& qkv, const at::Tensor& y,
-                         const at::Tensor& sums_in, int64_t heads, int64_t kv_heads, const at::Tensor& place,
-                         const at::Tensor& start) {
+                         const at::Tensor& sums_in, const at::Tensor& offsets, int64_t heads,
+                         int64_t kv_heads, const at::Tensor& place, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const int64_t rows = qkv.size(0), tokens = rows_of(place, start).tokens;
   const auto grad = grad_in.contiguous();
   at::Tensor sums = sums_in;
   if (sums.dim() == 3) {
     if (auto made = ragged_attention_backward({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens},
-                                              grad, y, sums))
+                                              grad, {y, sums, offsets}))
       return *std::move(made);
     sums = sums.squeeze(2).t().contiguous();
   }

@@ -17,11 +17,13 @@
 #include "cuda/ragged_attention.h"
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
+#include "cuda/stream_branch.h"
 
 namespace fathom::cuda {
 namespace {
 
 using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
 Two norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps,
@@ -130,13 +132,10 @@ at::Tensor part_of(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64
   return qkv.view({qkv.size(0), heads + 2 * kv_heads, -1}).narrow(1, from, count);
 }
 
-/// cuDNN's where it takes these rows, else LibTorch's flash attention: both take the sequences' borders from
-/// the device. Which one it was the backward pass tells by the sums' dimensions.
-Two active_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& start,
-                     int64_t tokens) {
-  if (heads == kv_heads)
-    if (auto made = ragged_attention({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens}))
-      return *std::move(made);
+/// LibTorch's flash attention of the active rows, which takes the sequences' borders from the device. Whether
+/// it was this or cuDNN's the backward pass tells by the sums' dimensions.
+Two flash_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& start,
+                    int64_t tokens) {
   const at::DisableRecordFunctionGuard counted_once;  // as this operation
   const auto part = [&](int64_t from, int64_t count) { return part_of(qkv, heads, kv_heads, from, count); };
   auto [y_NHE, sums, seed, offset, mask] = at::_flash_attention_forward(
@@ -145,24 +144,36 @@ Two active_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, con
   return {y_NHE.flatten(1), sums};
 }
 
-Two attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place,
-              const at::Tensor& start, const Optional& used) {
+/// Explored rows are few, and what they wait for is memory: they run beside the active ones.
+Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place,
+                const at::Tensor& start, const Optional& used) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const RowsArgs rows = rows_of(place, start);
-  auto [y, sums] = active_attention(qkv, heads, kv_heads, start, rows.tokens);
-  if (!used) return {y, sums};
-  const ElementType type = check_dense(qkv, "counted_attention");
-  FATHOM_CHECK(check_dense(y, "counted_attention") == type && used->scalar_type() == at::kInt,
-               "[counted_attention] expected the number of all rows");
-  const ExploredAttentionArgs args = {.rows = rows,
-                                      .used = count_of(*used),
-                                      .qkv = qkv.const_data_ptr(),
-                                      .y = y.mutable_data_ptr(),
-                                      .heads = heads,
-                                      .kv_heads = kv_heads,
-                                      .head_size = y.size(1) / heads};
-  C10_CUDA_CHECK(launch_explored_attention(type, args, stream()));
-  return {y, sums};
+  const auto explore = [&](const at::Tensor& y, cudaStream_t on) {
+    const ElementType type = check_dense(qkv, "counted_attention");
+    FATHOM_CHECK(check_dense(y, "counted_attention") == type && used->scalar_type() == at::kInt,
+                 "[counted_attention] expected the number of all rows");
+    const ExploredAttentionArgs args = {.rows = rows,
+                                        .used = count_of(*used),
+                                        .qkv = qkv.const_data_ptr(),
+                                        .y = y.mutable_data_ptr(),
+                                        .heads = heads,
+                                        .kv_heads = kv_heads,
+                                        .head_size = y.size(1) / heads};
+    C10_CUDA_CHECK(launch_explored_attention(type, args, on));
+  };
+  if (heads == kv_heads) {
+    std::optional<StreamBranch> branch;
+    const auto made = ragged_attention({.qkv = qkv, .heads = heads, .start = start, .tokens = rows.tokens},
+                                       [&](const at::Tensor& y) {
+                                         if (used) explore(y, branch.emplace().stream());
+                                       });
+    if (branch) branch->join();
+    if (made) return {made->y, made->sums, made->offsets};
+  }
+  auto [y, sums] = flash_attention(qkv, heads, kv_heads, start, rows.tokens);
+  if (used) explore(y, stream());
+  return {y, sums, at::empty({0}, start.options())};
 }
 
 at::Tensor dropout(const at::Tensor& x, const at::Tensor& key_in, const at::Tensor& place,

@@ -213,23 +213,31 @@ Key key_of(const RaggedRows& rows, Pass pass) {
           .pass = pass};
 }
 
-/// Runs a graph of these rows. `pointers`: to what it takes beside queries, keys, values and counts.
-void run(const Graph& graph, const RaggedRows& rows, std::unordered_map<int64_t, void*> pointers) {
+/// Lengths of the sequences, and where each begins in the tensors of every layout.
+at::Tensor offsets_of(const RaggedRows& rows) {
   const int64_t sequences = rows.start.numel() - 1, input = rows.qkv.size(1), output = input / 3;
-  const auto counts = at::empty({sequences + kRaggedTensors * (sequences + 1)}, rows.start.options());
-  int32_t* length = counts.mutable_data_ptr<int32_t>();
+  auto offsets = at::empty({sequences + kRaggedTensors * (sequences + 1)}, rows.start.options());
+  int32_t* length = offsets.mutable_data_ptr<int32_t>();
   const RaggedOffsetArgs args = {.start = rows.start.const_data_ptr<int32_t>(),
                                  .length = length,
                                  .offset = length + sequences,
                                  .sequences = sequences,
                                  .row_elements = {input, output, rows.heads}};
   C10_CUDA_CHECK(launch_ragged_offsets(args, c10::cuda::getCurrentCUDAStream()));
+  return offsets;
+}
+
+/// Runs a graph of these rows. `pointers`: to what it takes beside queries, keys, values and counts.
+void run(const Graph& graph, const RaggedRows& rows, const at::Tensor& offsets,
+         std::unordered_map<int64_t, void*> pointers) {
+  const int64_t sequences = rows.start.numel() - 1, output = rows.qkv.size(1) / 3;
+  int32_t* length = static_cast<int32_t*>(offsets.data_ptr());
   pointers[kQueryLength] = pointers[kKeyLength] = length;
   auto* begin = static_cast<char*>(rows.qkv.data_ptr());
   const Name parts[] = {kQuery, kKey, kValue};
   for (int i = 0; i < 3; ++i) pointers[parts[i]] = begin + i * output * rows.qkv.element_size();
   for (const auto& [name, layout] : kLayouts)
-    if (pointers.contains(name)) pointers[kOffsets + name] = args.offset + layout * (sequences + 1);
+    if (pointers.contains(name)) pointers[kOffsets + name] = length + sequences + layout * (sequences + 1);
   int64_t workspace_bytes = 0;
   FATHOM_CHECK(graph.get_workspace_size(workspace_bytes).is_good(), "[ragged_attention] cuDNN has no plan");
   const auto workspace = at::empty({workspace_bytes}, rows.start.options().dtype(at::kByte));
@@ -249,30 +257,34 @@ bool fits(const RaggedRows& rows) {
 
 }  // namespace
 
-std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows) {
+std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows,
+                                                const std::function<void(const at::Tensor& y)>& beside) {
   if (!fits(rows)) return std::nullopt;
   const Graph* graph = Graphs::of_process().find(key_of(rows, Pass::kForward));
   if (graph == nullptr) return std::nullopt;
   const int64_t count = rows.qkv.size(0);
   const auto y = at::empty({count, rows.qkv.size(1) / 3}, rows.qkv.options()),
              sums = at::empty({count, rows.heads, 1}, rows.qkv.options().dtype(at::kFloat));
-  run(*graph, rows, {{kOutput, y.data_ptr()}, {kSums, sums.data_ptr()}});
-  return std::tuple(y, sums);
+  beside(y);
+  const auto offsets = offsets_of(rows);
+  run(*graph, rows, offsets, {{kOutput, y.data_ptr()}, {kSums, sums.data_ptr()}});
+  return RaggedAttention{y, sums, offsets};
 }
 
 std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
-    const RaggedRows& rows, const at::Tensor& grad, const at::Tensor& y, const at::Tensor& sums) {
+    const RaggedRows& rows, const at::Tensor& grad, const RaggedAttention& made) {
   const Pass pass =
       at::globalContext().deterministicAlgorithms() ? Pass::kRepeatableBackward : Pass::kBackward;
   const Graph* graph = Graphs::of_process().find(key_of(rows, pass));
   if (graph == nullptr) return std::nullopt;
+  const auto& [y, sums, offsets] = made;
   FATHOM_CHECK(
       grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() && sums.size(0) == rows.qkv.size(0),
       "[ragged_attention] expected dense rows of a pass by cuDNN");
   const int64_t count = rows.qkv.size(0), size = rows.qkv.size(1) / (3 * rows.heads);
   const auto room = [&] { return at::empty({count, rows.heads, size}, rows.qkv.options()); };
   auto grad_q = room(), grad_k = room(), grad_v = room();
-  run(*graph, rows,
+  run(*graph, rows, offsets,
       {{kOutput, y.data_ptr()},
        {kGrad, grad.data_ptr()},
        {kSums, sums.data_ptr()},

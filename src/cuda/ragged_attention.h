@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 #include <tuple>
 
@@ -17,14 +18,21 @@ struct RaggedRows {
   int64_t tokens;    ///< that a sequence may have
 };
 
-/// [rows, heads · E], and the logarithm of each row's sum of exponentials, float32 [rows, heads, 1]. Rows
-/// that are not in use hold anything. Nothing where cuDNN does not take these: the caller has another way.
-std::optional<std::tuple<at::Tensor, at::Tensor>> ragged_attention(const RaggedRows& rows);
+struct RaggedAttention {
+  at::Tensor y;        ///< [rows, heads · E]
+  at::Tensor sums;     ///< float32 [rows, heads, 1], the logarithm of each row's sum of exponentials
+  at::Tensor offsets;  ///< what cuDNN is told of the sequences
+};
 
-/// Of queries, keys and values, [rows, heads, E] each, dense. `y` and `sums`: what `ragged_attention` made.
+/// Rows that are not in use hold anything, or what `beside` writes there: it is given `y` before cuDNN is
+/// launched. Nothing where cuDNN does not take these: the caller has another way.
+std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows,
+                                                const std::function<void(const at::Tensor& y)>& beside);
+
+/// Of queries, keys and values, [rows, heads, E] each, dense. `made`: by `ragged_attention`.
 /// The same in every run where LibTorch is told to use deterministic algorithms (tensor/determinism.h).
 /// Nothing where cuDNN has no such pass.
 std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
-    const RaggedRows& rows, const at::Tensor& grad, const at::Tensor& y, const at::Tensor& sums);
+    const RaggedRows& rows, const at::Tensor& grad, const RaggedAttention& made);
 
 }  // namespace fathom::cuda

@@ -19,7 +19,7 @@ using torch::autograd::variable_list;
 /// The function's inputs beside x; then the scores, where they learn.
 enum : size_t { kAttentionNorm, kQkv, kOutput, kMlpNorm, kGateUp, kDown, kWeights };
 /// What the backward pass wants beside the weights.
-enum : size_t { kX, kNormed, kTurned, kAttended, kSums, kPart, kH, kHNormed, kUp, kGated, kAdded };
+enum : size_t { kX, kNormed, kTurned, kAttended, kSums, kOffsets, kPart, kH, kHNormed, kUp, kGated, kAdded };
 constexpr size_t kKept = kAdded + 1;
 
 /// `weights`: the function's inputs, of which `block` may know the gradients' places.
@@ -38,14 +38,21 @@ at::Tensor dropped(const at::Tensor& y, const CountedBlock& block, int64_t branc
   return counted_dropout(y, block.key_B, drop, block.rows, count_S1);
 }
 
+/// Whether autograd keeps the gradient of a step's first pass as it is: it neither hands it on nor casts it
+/// nor adds it to others.
+bool is_kept(const at::Tensor& weight) {
+  return weight.is_leaf() && weight.scalar_type() == at::kFloat && !weight.grad().defined();
+}
+
 /// Gradients of a product with a weight, of its type, and of its rows.
 struct ProductGradient {
   AutogradContext& context;
   const variable_list& saved;
   const BlockHolder& holder;
   variable_list& grads;
+  bool are_kept = true;  ///< all gradients so far, by autograd, as they are
 
-  at::Tensor operator()(const at::Tensor& grad, const at::Tensor& x, size_t weight) const {
+  at::Tensor operator()(const at::Tensor& grad, const at::Tensor& x, size_t weight) {
     const at::Tensor& cast = saved[kKept + weight];
     if (!context.needs_input_grad(1 + weight)) return counted_input_grad(grad, cast, holder.block.rows);
     const CountedRows& rows = holder.block.rows;
@@ -58,9 +65,15 @@ struct ProductGradient {
     return counted_input_grad(grad, cast, rows);
   }
 
-  /// To be called before these gradients are handed on.
+  /// To be called before these gradients are handed on. Nobody reads those that are kept before the step's
+  /// are whole, so the next layer may begin beside the last of them.
   void join() const {
-    if (SideStream* side = side_stream()) side->join();
+    SideStream* side = side_stream();
+    if (side == nullptr) return;
+    if (are_kept)
+      side->join_former();
+    else
+      side->join();
   }
 
  private:
@@ -69,11 +82,12 @@ struct ProductGradient {
   }
 
   /// Float32 for a weight of that type, and then where it is to lie.
-  at::Tensor room_of(const at::Tensor& weight, const at::Tensor& cast) const {
+  at::Tensor room_of(const at::Tensor& weight, const at::Tensor& cast) {
     const auto type = weight.scalar_type() == at::kFloat ? at::kFloat : cast.scalar_type();
     at::Tensor room;
     if (holder.block.rooms != nullptr && weight.scalar_type() == type)
       room = holder.block.rooms->take(weight);
+    are_kept = are_kept && room.defined() && is_kept(weight);
     return room.defined() ? room : at::empty(cast.sizes(), cast.options().dtype(type));
   }
 };
@@ -94,11 +108,12 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
   auto y = keep(kNormed, gathered_rms_norm(x, weight(kAttentionNorm), block.eps, rows));
   y = keep(kTurned, counted_linear(y, weight(kQkv), rows));
   counted_rope(y, block.cos_TF, block.sin_TF, block.heads, rows, block.keys, block.values);
-  at::Tensor sums, h;
-  std::tie(y, sums) = counted_attention(y, block.heads, rows);
-  keep(kSums, sums);
-  y = counted_linear(keep(kAttended, y), weight(kOutput), rows);
+  const CountedAttention attended = counted_attention(y, block.heads, rows);
+  keep(kSums, attended.sums);
+  keep(kOffsets, attended.offsets);
+  y = counted_linear(keep(kAttended, attended.y), weight(kOutput), rows);
   y = keep(kPart, dropped(y, block, 0, rows.all()));
+  at::Tensor h;
   std::tie(h, y) = added_rms_norm(x, y, weight(kMlpNorm), block.eps, rows);
   y = keep(kUp, counted_linear(keep(kHNormed, y), weight(kGateUp), rows));
   y = keep(kGated, counted_swiglu(y, rows));
@@ -138,7 +153,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     at::Tensor grad = above[0].contiguous();
     const bool learns = block.score.score_BT.defined();
     variable_list grads(1 + kWeights + (learns ? 1 : 0));
-    const ProductGradient product = {*context, kept, held, grads};
+    ProductGradient product = {*context, kept, held, grads};
 
     const auto [grad_rows, grad_score] =
         merged_rows_backward(grad, kept[kPart], kept[kAdded], block.score, rows);
@@ -149,8 +164,9 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
         counted_rms_norm_backward(product(grad_up, kept[kHNormed], kGateUp), kept[kH], kept[kKept + kMlpNorm],
                                   block.eps, grad_rows, rows);
     const auto grad_attended = product(dropped(grad_h, block, 0, rows.start_S1), kept[kAttended], kOutput);
-    const HeadGradients turned = counted_attention_backward(grad_attended, kept[kTurned], kept[kAttended],
-                                                            kept[kSums], block.heads, rows);
+    const CountedAttention attended = {kept[kAttended], kept[kSums], kept[kOffsets]};
+    const HeadGradients turned =
+        counted_attention_backward(grad_attended, kept[kTurned], attended, block.heads, rows);
     const auto grad_qkv = counted_rope_backward(turned, block.cos_TF, block.sin_TF, rows);
     // What skipped tokens pass on is theirs already.
     if (grad.is_same(above[0]) && !spare) grad = grad.clone();
@@ -169,6 +185,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
 
 /// The scorer's inputs beside x.
 enum : size_t { kNorm, kProject, kShift, kOut, kBias };
+constexpr size_t kScorerGradients = 8;  ///< of x and these; the numbers behind them have none
 
 /// The scorer's inputs, whose gradients may have rooms. The rooms' owner outlives the pass.
 struct ScorerHolder : torch::CustomClassHolder {
@@ -180,13 +197,7 @@ struct ScorerHolder : torch::CustomClassHolder {
     return rooms != nullptr && project.scalar_type() == type ? rooms->take(project) : at::Tensor();
   }
 
-  /// Whether autograd keeps the gradients of a step's first pass as they are: it neither hands them on nor
-  /// casts them nor adds them to others.
-  bool are_kept() const {
-    return std::all_of(weights.begin(), weights.end(), [](const at::Tensor& w) {
-      return w.is_leaf() && w.scalar_type() == at::kFloat && !w.grad().defined();
-    });
-  }
+  bool are_kept() const { return std::all_of(weights.begin(), weights.end(), is_kept); }
 
   std::vector<at::Tensor> weights;
   GradientRooms* rooms;
@@ -220,10 +231,12 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     context->saved_data["weights"] =
         c10::IValue::make_capsule(c10::make_intrusive<ScorerHolder>(inputs, types.rooms));
     context->mark_non_differentiable({result[1]});
+    context->set_materialize_grads(false);  // of the sums: zeros that nobody reads
     return result;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& above) {
+    if (!above[0].defined()) return variable_list(kScorerGradients);
     const auto kept = context->get_saved_variables();
     const auto capsule = context->saved_data["weights"].toCapsule();
     const auto& holder = *static_cast<ScorerHolder*>(capsule.get());

@@ -89,13 +89,15 @@ at::Tensor gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& 
   return op.call(grad, x_BTD, weight, eps, added, grad_BTD, rows.place_N, rows.start_S1);
 }
 
-HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
-                                         const at::Tensor& sums, HeadLayout layout, const CountedRows& rows) {
+HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                         const CountedAttention& made, HeadLayout layout,
+                                         const CountedRows& rows) {
   static const auto op =
-      find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
-                    int64_t, const at::Tensor&, const at::Tensor&)>("fathom::counted_attention_backward");
-  auto [grad_q, grad_k, grad_v] =
-      op.call(grad, qkv, y, sums, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1);
+      find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&, int64_t, int64_t, const at::Tensor&, const at::Tensor&)>(
+          "fathom::counted_attention_backward");
+  auto [grad_q, grad_k, grad_v] = op.call(grad, qkv, made.y, made.sums, made.offsets, layout.heads,
+                                          layout.kv_heads, rows.place_N, rows.start_S1);
   return {grad_q, grad_k, grad_v};
 }
 
@@ -159,8 +161,8 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "gathered_rms_norm_backward_(Tensor grad, Tensor x, Tensor weight, float eps, Tensor added, Tensor(a!) "
       "grad_x, Tensor place, Tensor start) -> Tensor");
   library.def(
-      "counted_attention_backward(Tensor grad, Tensor qkv, Tensor y, Tensor sums, int heads, int kv_heads, "
-      "Tensor place, Tensor start) -> (Tensor, Tensor, Tensor)");
+      "counted_attention_backward(Tensor grad, Tensor qkv, Tensor y, Tensor sums, Tensor offsets, int heads, "
+      "int kv_heads, Tensor place, Tensor start) -> (Tensor, Tensor, Tensor)");
   library.def(
       "counted_rope_backward(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor cos, Tensor sin, Tensor "
       "place, Tensor start) -> Tensor");

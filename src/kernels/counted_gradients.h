@@ -46,9 +46,10 @@ at::Tensor gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& 
 struct HeadGradients {
   at::Tensor q, k, v;
 };
-/// Of those in `qkv`, which `counted_rope` turned. `y`, `sums`: of `counted_attention`.
-HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& y,
-                                         const at::Tensor& sums, HeadLayout layout, const CountedRows& rows);
+/// Of those in `qkv`, which `counted_rope` turned. `made`: of `counted_attention`.
+HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                         const CountedAttention& made, HeadLayout layout,
+                                         const CountedRows& rows);
 /// The gradient of `qkv` before `counted_rope` turned it.
 at::Tensor counted_rope_backward(const HeadGradients& turned, const at::Tensor& cos_TF,
                                  const at::Tensor& sin_TF, const CountedRows& rows);

@@ -110,8 +110,8 @@ Three attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::
 }
 
 Three counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& /*y*/,
-                                 const at::Tensor& /*sums*/, int64_t heads, int64_t kv_heads,
-                                 const at::Tensor& place_N, const at::Tensor& start_S1) {
+                                 const at::Tensor& /*sums*/, const at::Tensor& /*offsets*/, int64_t heads,
+                                 int64_t kv_heads, const at::Tensor& place_N, const at::Tensor& start_S1) {
   const auto place_n = places(place_N, start_S1);
   const int64_t used = place_n.numel(), all_heads = heads + 2 * kv_heads, repeats = heads / kv_heads;
   const auto split = [&](const at::Tensor& x, int64_t parts) {

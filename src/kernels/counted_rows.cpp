@@ -121,14 +121,13 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
           optional(values));
 }
 
-std::pair<at::Tensor, at::Tensor> counted_attention(const at::Tensor& qkv, HeadLayout layout,
-                                                    const CountedRows& rows) {
-  static const auto op = find_op<Two(const at::Tensor&, int64_t, int64_t, const at::Tensor&,
-                                     const at::Tensor&, const Optional&)>("fathom::counted_attention");
+CountedAttention counted_attention(const at::Tensor& qkv, HeadLayout layout, const CountedRows& rows) {
+  static const auto op = find_op<Three(const at::Tensor&, int64_t, int64_t, const at::Tensor&,
+                                       const at::Tensor&, const Optional&)>("fathom::counted_attention");
   check_rows(qkv, rows, "counted_attention");
-  auto [y, sums] =
+  auto [y, sums, offsets] =
       op.call(qkv, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1, optional(rows.used_S1));
-  return {y, sums};
+  return {y, sums, offsets};
 }
 
 at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const RowDrop& drop,
@@ -181,7 +180,7 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "start, Tensor(b!)? keys, Tensor(c!)? values) -> ()");
   library.def(
       "counted_attention(Tensor qkv, int heads, int kv_heads, Tensor place, Tensor start, Tensor? used) -> "
-      "(Tensor, Tensor)");
+      "(Tensor, Tensor, Tensor)");
   library.def(
       "counted_dropout(Tensor y, Tensor key, Tensor place, Tensor start, float dropout, float drop_path, int "
       "stream) -> Tensor");

@@ -91,10 +91,13 @@ at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows);
 /// these are defined.
 void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, HeadLayout layout,
                   const CountedRows& rows, const at::Tensor& keys, const at::Tensor& values);
-/// Causal attention of the rows of each sequence to one another: `qkv` [N, (H + 2K)·E] → [N, H·E], and what
-/// the backward pass wants of it. Explored rows look at active ones and themselves, and none looks at them.
-std::pair<at::Tensor, at::Tensor> counted_attention(const at::Tensor& qkv, HeadLayout layout,
-                                                    const CountedRows& rows);
+/// What attention made: [N, H·E], and what its backward pass wants beside.
+struct CountedAttention {
+  at::Tensor y, sums, offsets;
+};
+/// Causal attention of the rows of each sequence to one another, of `qkv` [N, (H + 2K)·E]. Explored rows look
+/// at active ones and themselves, and none looks at them.
+CountedAttention counted_attention(const at::Tensor& qkv, HeadLayout layout, const CountedRows& rows);
 /// What is dropped of a branch (nn/residual.h).
 struct RowDrop {
   double dropout = 0;

@@ -149,8 +149,8 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
   values->transpose(1, 2).index_put_({sequence_n, slot_n}, v.squeeze(0).transpose(0, 1));
 }
 
-Two counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place_N,
-                      const at::Tensor& start_S1, const Optional& used_S1) {
+Three counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place_N,
+                        const at::Tensor& start_S1, const Optional& used_S1) {
   const auto place_n = places(place_N, used_S1 ? *used_S1 : start_S1);
   const int64_t used = place_n.numel(), all_heads = heads + 2 * kv_heads;
   const auto all = qkv.narrow(0, 0, used).view({used, all_heads, qkv.size(1) / all_heads}).transpose(0, 1);
@@ -160,8 +160,8 @@ Two counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, co
       used > 0 ? attention(part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), sees,
                            /*causal=*/false)
                : part(0, heads);
-  return {with_room(y_1HNE.squeeze(0).transpose(0, 1).flatten(1), qkv.size(0)),
-          at::empty({0}, qkv.options())};
+  auto none = at::empty({0}, qkv.options());
+  return {with_room(y_1HNE.squeeze(0).transpose(0, 1).flatten(1), qkv.size(0)), none, none};
 }
 
 at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const at::Tensor& place_N,

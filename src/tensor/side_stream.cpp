@@ -1,7 +1,8 @@
 #include "tensor/side_stream.h"
 
-#include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
+
+#include <utility>
 
 #include "base/error.h"
 
@@ -38,7 +39,17 @@ void SideStream::join() {
   if (!is_open_) return;
   order(*side_, current_stream(device_));
   read_.clear();
+  former_read_.clear();
+  former_.reset();
   is_open_ = false;
+}
+
+void SideStream::join_former() {
+  if (!is_open_) return;
+  if (former_) former_->block(current_stream(device_));
+  former_read_ = std::exchange(read_, {});
+  former_.emplace(device_.type());
+  former_->record(*side_);
 }
 
 }  // namespace fathom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 
 #include <functional>
@@ -24,12 +25,17 @@ class SideStream {
   void run(const std::function<void()>& work, at::TensorList read);
   /// What this thread's stream is given from now on waits for all that `run` has launched.
   void join();
+  /// The same for what `run` had launched when this was called last. Where it is called now and then, the
+  /// work never lags behind by more than two turns, nor is more of what it reads held.
+  void join_former();
 
  private:
   at::Device device_;
   std::optional<c10::Stream> side_;
-  std::vector<at::Tensor> read_;  ///< since the last `join`
-  bool is_open_ = false;          ///< something may still run
+  std::vector<at::Tensor> read_;         ///< since `former_`
+  std::vector<at::Tensor> former_read_;  ///< before that, since it was last joined
+  std::optional<c10::Event> former_;     ///< the end of what `join_former` waits for next
+  bool is_open_ = false;                 ///< something may still run
 };
 
 }  // namespace fathom

@@ -84,7 +84,7 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
   out.qkv = used(qkv, rows);
   out.keys = keys;
   out.values = values;
-  const auto attended = kernels::counted_attention(qkv, kLayout, rows).first;
+  const auto attended = kernels::counted_attention(qkv, kLayout, rows).y;
   out.attended = used(attended, rows);
   const auto [h, h_normed] = kernels::added_rms_norm(x, attended, weight, 1e-5, rows);
   out.added = used(h, rows);
@@ -257,7 +257,7 @@ TEST_F(CudaCountedRows, ExploredRowsSeeTheActiveOnesBeforeThemAndThemselves) {
           const auto qkv = at::randn({room, width}).to(type);
           qkv.narrow(0, active + explored, room - active - explored).fill_(NAN);
           const auto of_explored = [&](const at::Tensor& x, const CountedRows& in) {
-            return kernels::counted_attention(x, layout, in).first.narrow(0, active, explored).cpu();
+            return kernels::counted_attention(x, layout, in).y.narrow(0, active, explored).cpu();
           };
           const auto expected = of_explored(qkv.to(at::kFloat), rows),
                      got = of_explored(qkv.to(device_), rows_there);

@@ -23,11 +23,11 @@ std::vector<at::Tensor> attended(const at::Tensor& qkv, const at::Tensor& grad, 
   auto counts = at::zeros({3}, qkv.options().dtype(at::kDouble));
   const CountedRows rows = kernels::chosen_rows({.active_BT = active.to(qkv.device())}, &counts).first;
   const kernels::HeadLayout layout = {heads, heads};
-  const auto [y, sums] = kernels::counted_attention(qkv, layout, rows);
-  const auto grads = kernels::counted_attention_backward(grad, qkv, y, sums, layout, rows);
+  const kernels::CountedAttention attention = kernels::counted_attention(qkv, layout, rows);
+  const auto grads = kernels::counted_attention_backward(grad, qkv, attention, layout, rows);
   const int64_t used = rows.start_S1[-1].item<int64_t>();
   std::vector<at::Tensor> made;
-  for (const at::Tensor& x : {y, grads.q, grads.k, grads.v})
+  for (const at::Tensor& x : {attention.y, grads.q, grads.k, grads.v})
     made.push_back(x.narrow(0, 0, used).flatten(1).cpu());
   return made;
 }
@@ -102,11 +102,12 @@ TEST_F(CudaRaggedAttention, SumsAreThoseOfFlashAttention) {
   auto counts = at::zeros({3}, of.qkv.options().dtype(at::kDouble));
   const CountedRows rows = kernels::chosen_rows({.active_BT = of.active.to(device_)}, &counts).first;
   const kernels::HeadLayout layout = {of.heads, of.heads};
-  const auto [y, sums] = kernels::counted_attention(of.qkv, layout, rows);
-  if (sums.dim() != 3) GTEST_SKIP() << "not by cuDNN here";
-  const auto expected = kernels::counted_attention_backward(of.grad, of.qkv, y, sums, layout, rows),
-             got = kernels::counted_attention_backward(of.grad, of.qkv, y, sums.squeeze(2).t().contiguous(),
-                                                       layout, rows);
+  const kernels::CountedAttention made = kernels::counted_attention(of.qkv, layout, rows);
+  if (made.sums.dim() != 3) GTEST_SKIP() << "not by cuDNN here";
+  kernels::CountedAttention flash = made;
+  flash.sums = made.sums.squeeze(2).t().contiguous();
+  const auto expected = kernels::counted_attention_backward(of.grad, of.qkv, made, layout, rows),
+             got = kernels::counted_attention_backward(of.grad, of.qkv, flash, layout, rows);
   const int64_t used = rows.start_S1[-1].item<int64_t>();
   const auto error = [&](const at::Tensor& a, const at::Tensor& b) {
     return relative_error(a.narrow(0, 0, used), b.narrow(0, 0, used));

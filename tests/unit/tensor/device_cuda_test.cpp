@@ -101,6 +101,43 @@ TEST_F(CudaRuntime, WorkAsideIsSeenAfterItIsJoined) {
   EXPECT_TRUE(at::equal(sums.cpu(), expected));
 }
 
+/// While the latest may still run.
+TEST_F(CudaRuntime, FormerWorkAsideIsSeenAfterItIsJoined) {
+  constexpr int64_t kSide = 1024, kTurns = 8;
+  const auto options = at::TensorOptions(device_).dtype(at::kFloat);
+  SideStream side(device_);
+  const at::Tensor turn = at::eye(kSide, options), sums = at::zeros({kTurns}, options),
+                   seen = at::zeros({kTurns}, options);
+  const auto work = [&] {
+    for (int64_t i = 0; i < kTurns; ++i) {
+      {
+        const at::Tensor x = at::full({kSide, kSide}, static_cast<double>(i), options);
+        at::Tensor sum = sums.select(0, i);
+        side.run(
+            [&, x] {
+              at::Tensor product = x;
+              for (int j = 0; j < 8; ++j) product = product.mm(turn);
+              sum.copy_(product.mean());
+            },
+            {x});
+      }
+      side.join_former();
+      at::full({kSide, kSide}, -1, options);  // would lie where x did
+      if (i > 0) seen.select(0, i - 1).copy_(sums.select(0, i - 1));
+    }
+    side.join();
+    seen.select(0, kTurns - 1).copy_(sums.select(0, kTurns - 1));
+  };
+  const at::Tensor expected = at::arange(kTurns, at::kFloat);
+  const auto graph = runtime_->make_graph();
+  work();
+  EXPECT_TRUE(at::equal(seen.cpu(), expected));
+  graph->capture(work);
+  sums.fill_(7);
+  graph->replay();
+  EXPECT_TRUE(at::equal(seen.cpu(), expected));
+}
+
 TEST(SideStream, IsOfADeviceWithStreams) {
   EXPECT_THROW(SideStream(at::kCPU), Error);
 }
