@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "base/error.h"
 
@@ -57,9 +58,16 @@ struct ReducedParameter {
   int64_t num_expected = 0;  ///< contributions per backward, as counted in earlier steps; 0 while unknown
   int64_t num_received = 0;
   bool is_lent = false;  ///< its place in the bucket, since `zero`
+  /// What is added when that has come back.
+  std::vector<std::function<void(const at::Tensor&)>> awaiting;
 
   /// Whether contributions have the bucket's type: otherwise they are added to zeros there, in that type.
   bool keeps_type() const { return value.scalar_type() == gradient.scalar_type(); }
+  /// Whether what was lent may still be under way, since the gradient lies elsewhere.
+  bool is_awaited() const {
+    const at::Tensor& found = value.grad();
+    return is_lent && !(found.defined() && found.const_data_ptr() == gradient.const_data_ptr());
+  }
 };
 
 void DataParallelConfig::fields(Fields& f) {
@@ -98,6 +106,8 @@ struct GradientReducer::State {
 
   void make_buckets();
   void bind(ReducedParameter& parameter, CopiesTogether* later = nullptr);
+  void add(const at::Tensor& gradient, const std::function<void(const at::Tensor&)>& add);
+  void add_awaiting(ReducedParameter& parameter);
   void receive(size_t index);
   void send_complete_buckets();
   void send_next();
@@ -215,6 +225,7 @@ void GradientReducer::zero() {
     parameter.value.mutable_grad() = parameter.keeps_type() ? at::Tensor() : parameter.gradient.zero_();
     parameter.num_received = 0;
     parameter.is_lent = false;
+    parameter.awaiting.clear();
   }
   state_->armed = false;
   state_->num_sent = 0;
@@ -228,6 +239,31 @@ at::Tensor GradientReducer::take(const at::Tensor& parameter) {
   owner.is_lent = true;
   // A tensor of its own, so that autograd finds nobody else holding it and keeps it as the gradient.
   return owner.gradient.view(owner.gradient.sizes());
+}
+
+bool GradientReducer::add(const at::Tensor& parameter, std::function<void(const at::Tensor& gradient)> add) {
+  const auto found = state_->places.find(parameter.unsafeGetTensorImpl());
+  if (found == state_->places.end()) return false;
+  ReducedParameter& owner = state_->parameters[found->second];
+  const at::Tensor gradient = owner.value.grad();
+  if (!gradient.defined()) {
+    if (owner.is_lent) owner.awaiting.push_back(std::move(add));
+    return owner.is_lent;
+  }
+  if (state_->was_sent(owner.bucket)) return false;
+  state_->add(gradient, add);
+  return true;
+}
+
+void GradientReducer::State::add(const at::Tensor& gradient,
+                                 const std::function<void(const at::Tensor&)>& add) {
+  if (side) side->join();
+  const at::NoGradGuard no_grad;
+  add(gradient);
+}
+
+void GradientReducer::State::add_awaiting(ReducedParameter& parameter) {
+  for (const auto& one : std::exchange(parameter.awaiting, {})) add(parameter.gradient, one);
 }
 
 SideStream* GradientReducer::side() {
@@ -266,7 +302,9 @@ void GradientReducer::expect_last_backward() {
 void GradientReducer::State::receive(size_t index) {
   ReducedParameter& parameter = parameters[index];
   if (collective.size() == 1 && parameter.value.numel() <= kSmallGradient) return;  // until `finish`
+  if (parameter.is_awaited()) return;  // to come back with numbers that `bind` would write over
   bind(parameter);
+  add_awaiting(parameter);
   if (!armed || collective.size() == 1) return;
   ++parameter.num_received;
   if (parameter.num_expected == 0) return;
@@ -317,6 +355,7 @@ void GradientReducer::finish() {
   CopiesTogether copies;
   for (ReducedParameter& parameter : state.parameters) state.bind(parameter, &copies);
   copies.run();
+  for (ReducedParameter& parameter : state.parameters) state.add_awaiting(parameter);
   if (state.collective.size() == 1) return;
   state.num_overlapped = static_cast<int64_t>(state.num_sent);
   while (state.num_sent < state.buckets.size()) state.send_next();

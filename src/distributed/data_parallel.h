@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -54,11 +55,15 @@ class GradientReducer : public GradientRooms {
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// Forgets every gradient. Call it instead of an optimizer's `zero_grad`.
+  /// Forgets every gradient. Call it instead of an optimizer's `zero_grad`, before the step's forward passes,
+  /// which may `take` places.
   void zero();
   /// Of a parameter that has got no gradient since `zero`: its place in its bucket, once. Begins at a
   /// multiple of 16 bytes.
   at::Tensor take(const at::Tensor& parameter) override;
+  /// Takes what comes behind another contribution of the step, until its bucket is sent: waits for what
+  /// `take` has lent to come back, or for `finish`.
+  bool add(const at::Tensor& parameter, std::function<void(const at::Tensor& gradient)> add) override;
   /// On a GPU, in a group of one, where nothing leaves before `finish`.
   SideStream* side() override;
   /// The next backward is the step's last: buckets may leave as they fill.

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+
 #include "tensor/side_stream.h"
 
 namespace fathom {
@@ -16,8 +18,15 @@ class GradientRooms {
   /// Dense memory for one contribution to the gradient of `parameter`, of that gradient's shape and type,
   /// whose content means nothing: the first contribution of a step alone is given any. Undefined: there is
   /// none, and the gradient may lie anywhere. What is written there holds until the step's gradients are
-  /// whole.
+  /// whole, so a forward pass may write what its backward pass gives to autograd.
   virtual at::Tensor take(const at::Tensor& parameter) = 0;
+  /// Has `add` add a contribution that is less than a whole gradient (rows of a table, say) to the gradient
+  /// of `parameter`: at once, or as soon as what others contribute lies there, before the step's gradients
+  /// are whole. False: `add` is never called, and the contribution has to go through autograd.
+  virtual bool add(const at::Tensor& parameter, std::function<void(const at::Tensor& gradient)> add) {
+    (void)parameter, (void)add;
+    return false;
+  }
   /// Where first contributions to gradients may be made: they are joined before the step's gradients are
   /// read. Null: nowhere, and they are made as others are.
   virtual SideStream* side() { return nullptr; }

@@ -12,13 +12,56 @@ namespace {
 
 constexpr int64_t kGlobalBatch = 12;
 
-/// A stack of layers with what makes reduction hard: one layer used twice, one unused, one frozen.
+/// Rows of a table, the first of which learn: as a language model's embedding does.
+struct FirstRows : torch::autograd::Function<FirstRows> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& table, int64_t count,
+                            GradientRooms* rooms) {
+    context->saved_data["rooms"] = reinterpret_cast<int64_t>(rooms);
+    context->save_for_backward({table});
+    return table.narrow(0, 0, count).clone();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const at::Tensor table = context->get_saved_variables()[0], rows = grads[0];
+    auto* rooms = reinterpret_cast<GradientRooms*>(context->saved_data["rooms"].toInt());
+    const auto add = [rows](const at::Tensor& sum) { sum.narrow(0, 0, rows.size(0)).add_(rows); };
+    at::Tensor sum = rooms != nullptr ? rooms->take(table) : at::Tensor();
+    if (!sum.defined() && rooms != nullptr && rooms->add(table, add)) return {{}, {}, {}};
+    sum = sum.defined() ? sum.zero_() : at::zeros_like(table);
+    add(sum);
+    return {sum, {}, {}};
+  }
+};
+
+/// A product whose backward pass writes the weight's gradient where it is to lie.
+struct LentProduct : torch::autograd::Function<LentProduct> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& weight, GradientRooms* rooms) {
+    context->save_for_backward({x, weight});
+    context->saved_data["rooms"] = reinterpret_cast<int64_t>(rooms);
+    return at::mm(x, weight.t());
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    auto* rooms = reinterpret_cast<GradientRooms*>(context->saved_data["rooms"].toInt());
+    const at::Tensor found = at::mm(grads[0].t(), saved[0]),
+                     room = rooms != nullptr ? rooms->take(saved[1]) : at::Tensor();
+    return {at::mm(grads[0], saved[1]), room.defined() ? room.copy_(found) : found, {}};
+  }
+};
+
+/// A stack of layers with what makes reduction hard: one layer used twice, one unused, one frozen, a table of
+/// which rows learn, and two that are layers besides, one of them lent its place.
 struct Model : torch::nn::Module {
   explicit Model(int64_t num_layers = 4) {
     for (int64_t i = 0; i < num_layers; ++i) layers->push_back(torch::nn::Linear(8, 8));
     register_module("layers", layers);
     register_module("unused", unused);
     register_module("frozen", frozen);
+    register_module("table", table);
+    register_module("tied", tied);
+    register_module("lent", lent);
     to(rank_device(), at::kDouble);
     frozen->weight.set_requires_grad(false);
     frozen->bias.set_requires_grad(false);
@@ -26,8 +69,10 @@ struct Model : torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x_BD) {
     at::Tensor y_BD = layers[0]->as<torch::nn::Linear>()->forward(x_BD).tanh();
+    for (const torch::nn::Linear& some : {table, tied, lent})
+      y_BD = y_BD + FirstRows::apply(some->weight, 3, rooms).sum(0);
     for (const auto& layer : *layers) y_BD = layer->as<torch::nn::Linear>()->forward(y_BD).tanh();
-    return frozen->forward(y_BD);
+    return frozen->forward(LentProduct::apply(tied->forward(y_BD), lent->weight, rooms));
   }
 
   GradientReducer::NamedParameters named() const {
@@ -39,6 +84,10 @@ struct Model : torch::nn::Module {
   torch::nn::ModuleList layers;
   torch::nn::Linear unused{8, 8};
   torch::nn::Linear frozen{8, 8};
+  torch::nn::Linear table{torch::nn::LinearOptions(8, 8).bias(false)};
+  torch::nn::Linear tied{torch::nn::LinearOptions(8, 8).bias(false)};
+  torch::nn::Linear lent{torch::nn::LinearOptions(8, 8).bias(false)};
+  GradientRooms* rooms = nullptr;
 };
 
 at::Tensor batch_of_step(int64_t step) {
@@ -53,6 +102,7 @@ at::Tensor share_of_mean(Model& model, const at::Tensor& x_BD) {
 /// One optimizer-less step of this rank over `num_micro_batches` parts of its share.
 void run_step(Model& model, GradientReducer& reducer, const Collective& collective, int64_t step,
               int64_t num_micro_batches) {
+  model.rooms = &reducer;
   const int64_t own = kGlobalBatch / collective.size(), part = own / num_micro_batches;
   const at::Tensor x_BD = batch_of_step(step).narrow(0, collective.rank() * own, own);
   reducer.zero();

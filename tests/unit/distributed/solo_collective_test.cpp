@@ -137,6 +137,83 @@ TEST(GradientReducer, LendsEachPlaceOnceAStep) {
     }
 }
 
+constexpr int64_t kLargeRows = 40000;  ///< of two numbers: too large to be brought to its place at the end
+
+/// What is less than a whole gradient: adds one to the first row.
+void add_to_first_row(const at::Tensor& gradient) {
+  gradient[0].add_(1);
+}
+
+TEST(GradientReducer, AddsBehindOtherContributionsInTheirPlace) {
+  auto solo = make_solo_collective();
+  for (const int64_t rows : {int64_t{3}, kLargeRows}) {
+    const at::Tensor weight = torch::randn({rows, 2}).requires_grad_(), other = torch::ones({1});
+    GradientReducer reducer(*solo, {{"weight", weight}});
+    EXPECT_FALSE(reducer.add(other, add_to_first_row));
+    for (int step = 0; step < 2; ++step) {
+      reducer.zero();
+      EXPECT_FALSE(reducer.add(weight, add_to_first_row)) << "nothing comes that it could be added to";
+      const at::Tensor place = reducer.take(weight);
+      EXPECT_TRUE(reducer.add(weight, add_to_first_row)) << "waits";
+      place.fill_(5);
+      reducer.expect_last_backward();
+      weight.backward(place.view(place.sizes()));
+      EXPECT_TRUE(reducer.add(weight, add_to_first_row)) << "at once";
+      reducer.finish();
+      EXPECT_TRUE(weight.grad().is_alias_of(reducer.buckets()[0]));
+      EXPECT_EQ(weight.grad()[0][1].item<float>(), 7);
+      EXPECT_EQ(weight.grad()[1][1].item<float>(), 5);
+    }
+  }
+}
+
+TEST(GradientReducer, AddsWhereNothingElseCameBack) {
+  auto solo = make_solo_collective();
+  const at::Tensor weight = torch::randn({kLargeRows, 2}).requires_grad_();
+  GradientReducer reducer(*solo, {{"weight", weight}});
+  reducer.zero();
+  reducer.take(weight).fill_(7);  // of a pass that learns nothing
+  EXPECT_TRUE(reducer.add(weight, add_to_first_row));
+  reducer.expect_last_backward();
+  reducer.finish();
+  EXPECT_EQ(weight.grad().sum().item<float>(), 2);
+  reducer.zero();
+  reducer.take(weight);
+  EXPECT_TRUE(reducer.add(weight, add_to_first_row));
+  reducer.zero();
+  reducer.expect_last_backward();
+  reducer.finish();
+  EXPECT_EQ(weight.grad().sum().item<float>(), 0) << "forgotten";
+}
+
+TEST(GradientReducer, KeepsWhatAForwardPassWroteForItsBackwardPass) {
+  auto solo = make_solo_collective();
+  const at::Tensor weight = torch::randn({kLargeRows, 2}).requires_grad_();
+  GradientReducer reducer(*solo, {{"weight", weight}});
+  reducer.zero();
+  reducer.take(weight).fill_(5);
+  const at::Tensor place = reducer.buckets()[0].view({kLargeRows, 2});
+  (weight * 2).sum().backward();  // of another pass, in between
+  EXPECT_TRUE(place.eq(5).all().item<bool>());
+  reducer.expect_last_backward();
+  weight.backward(place.view(place.sizes()));
+  reducer.finish();
+  EXPECT_TRUE(weight.grad().eq(7).all().item<bool>());
+  EXPECT_TRUE(weight.grad().is_alias_of(place));
+}
+
+TEST(GradientReducer, AddsToNarrowParametersInFloat32) {
+  auto solo = make_solo_collective();
+  const at::Tensor weight = torch::ones({2, 2}, at::kBFloat16).requires_grad_();
+  GradientReducer reducer(*solo, {{"weight", weight}});
+  reducer.zero();
+  (weight * 256).sum().backward();
+  EXPECT_TRUE(reducer.add(weight, add_to_first_row));
+  reducer.expect_last_backward();
+  reducer.finish();
+  EXPECT_EQ(weight.grad()[0][0].item<float>(), 257) << "BF16 would leave 256";
+}
+
 TEST(GradientReducer, PlacesBeginWhereProductsWriteAtFullSpeed) {
   auto solo = make_solo_collective();
   for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
