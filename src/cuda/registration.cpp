@@ -24,6 +24,7 @@ std::string register_kernels() {
     register_residual_rms_norm(library);
     register_rope_heads(library);
     register_saturated_half(library);
+    register_scale(library);
     register_swiglu(library);
     register_shifted_window_attention(library);
     register_column_sum(library);

@@ -19,6 +19,7 @@ void register_residual_layer_norm(torch::Library& library);
 void register_residual_rms_norm(torch::Library& library);
 void register_rope_heads(torch::Library& library);
 void register_saturated_half(torch::Library& library);
+void register_scale(torch::Library& library);
 void register_swiglu(torch::Library& library);
 void register_shifted_window_attention(torch::Library& library);
 void register_column_sum(torch::Library& library);

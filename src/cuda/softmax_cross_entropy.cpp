@@ -19,7 +19,8 @@ namespace {
 constexpr const char* kCrossEntropy = "softmax_cross_entropy";
 
 at::Tensor softmax_cross_entropy(const at::Tensor& logits, const at::Tensor& target_in,
-                                 const std::optional<at::Tensor>& gradient, double gradient_scale) {
+                                 const std::optional<at::Tensor>& gradient, double gradient_scale,
+                                 const std::optional<at::Tensor>& divisor) {
   const c10::cuda::CUDAGuard guard(logits.device());
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   FATHOM_CHECK(logits.dim() == 2 && logits.is_contiguous() && logits.size(0) <= kMost &&
@@ -30,12 +31,15 @@ at::Tensor softmax_cross_entropy(const at::Tensor& logits, const at::Tensor& tar
   const ElementType type = element_type_of(logits, kCrossEntropy);
   const at::Tensor loss = at::empty(
       {logits.size(0)}, logits.options().dtype(type == ElementType::kDouble ? at::kDouble : at::kFloat));
+  FATHOM_CHECK(!divisor || divisor->scalar_type() == loss.scalar_type(),
+               "[softmax_cross_entropy] expected a divisor of the losses' type");
   if (logits.numel() == 0) return loss;
   const SoftmaxCrossEntropyArgs args = {
       .logits = logits.const_data_ptr(),
       .target = target.const_data_ptr<int64_t>(),
       .gradient = gradient ? gradient->mutable_data_ptr() : nullptr,
       .loss = loss.mutable_data_ptr(),
+      .divisor = divisor ? divisor->const_data_ptr() : nullptr,
       .rows = logits.size(0),
       .vocabulary = logits.size(1),
       .gradient_scale = gradient_scale,

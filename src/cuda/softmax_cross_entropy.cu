@@ -85,7 +85,7 @@ __device__ Normaliser<Computed<T>> thread_normaliser(const Elements<T, kWidth>* 
 template <typename C>
 struct RowSoftmax {
   C largest;
-  C factor;  ///< gradient_scale ÷ Σ exp(x − largest)
+  C factor;  ///< scale ÷ Σ exp(x − largest)
   C scale;
   int64_t target;
 };
@@ -138,7 +138,8 @@ __global__ void __launch_bounds__(kMostRowThreads)
   if (target >= args.vocabulary) all.sum = static_cast<C>(NAN);
   if (threadIdx.x == 0) *loss = all.largest + log(all.sum) - own;
   if (!args.gradient) return;
-  const C scale = static_cast<C>(args.gradient_scale);
+  const C divisor = args.divisor ? *static_cast<const C*>(args.divisor) : C(1);
+  const C scale = static_cast<C>(args.gradient_scale) / divisor;
   write_gradient(row, to, pieces, RowSoftmax<C>{all.largest, scale / all.sum, scale, target});
 }
 

@@ -16,6 +16,7 @@ struct SoftmaxCrossEntropyArgs {
   const int64_t* target;
   void* gradient;
   void* loss;
+  const void* divisor;  ///< of `gradient_scale`, one number of the losses' type; or null: 1
   int64_t rows;
   int64_t vocabulary;
   double gradient_scale;

@@ -83,7 +83,9 @@ void row_losses(const at::Tensor& logits_NV, const at::Tensor& target_N, const a
 }
 
 at::Tensor apply_cpu(const at::Tensor& logits_NV, const at::Tensor& target_in,
-                     const std::optional<at::Tensor>& gradient_NV, double gradient_scale) {
+                     const std::optional<at::Tensor>& gradient_NV, double gradient_scale,
+                     const std::optional<at::Tensor>& divisor) {
+  if (divisor) gradient_scale /= divisor->item<double>();
   const auto type = logits_NV.scalar_type();
   const auto target_N = target_in.contiguous();
   const auto loss_N = at::empty({logits_NV.size(0)},

@@ -1,11 +1,14 @@
 // N rows, D width, V vocabulary.
 #include "train/losses/linear_cross_entropy.h"
 
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
+#include "kernels/scale.h"
 #include "kernels/softmax_cross_entropy.h"
 
 namespace fathom {
@@ -40,30 +43,50 @@ struct HeadProducts {
     return narrow ? at::empty_like(logits_NV, logits_NV.options().dtype(at::kHalf)) : logits_NV;
   }
   double gradient_scale() const { return narrow ? kLogitGradientScale : 1; }
-  /// Writes the rows' gradient, adds to the head's.
-  void add_gradients(const at::Tensor& rows_ND, const at::Tensor& grad_logits_NV, at::Tensor grad_rows_ND,
-                     at::Tensor& grad_head_VD) const {
+  void write_rows_gradient(const at::Tensor& grad_logits_NV, at::Tensor grad_rows_ND) const {
     if (narrow)
       grad_rows_ND.copy_(kernels::wide_product(grad_logits_NV, weight_VD).div_(gradient_scale()));
     else
       at::mm_out(grad_rows_ND, grad_logits_NV, weight_VD);
+  }
+  /// `begins`: what lies in `sum_VD` means nothing.
+  void add_head_gradient(const at::Tensor& grad_logits_NV, const at::Tensor& rows_ND, at::Tensor& sum_VD,
+                         bool begins) const {
+    const at::Tensor grad_VN = grad_logits_NV.t();
+    if (begins && !narrow && sum_VD.is_cuda()) return kernels::write_wide_product(sum_VD, grad_VN, rows_ND);
+    if (begins) sum_VD.zero_();
     // A CPU multiplies BF16 faster than float32.
-    if (narrow || grad_head_VD.is_cuda())
-      kernels::add_wide_product(grad_head_VD, grad_logits_NV.t(), rows_ND, 1 / gradient_scale());
+    if (narrow || sum_VD.is_cuda())
+      kernels::add_wide_product(sum_VD, grad_VN, rows_ND, 1 / gradient_scale());
     else
-      grad_head_VD.add_(at::mm(grad_logits_NV.t(), rows_ND));
+      sum_VD.add_(at::mm(grad_VN, rows_ND));
   }
 };
 
-/// Loss of some rows of `hidden`, of which gradients are taken in `grad_rows_ND`, unless that is undefined.
+/// What a loss learns while it is computed; undefined where nothing is asked for.
+struct Gradients {
+  at::Tensor hidden_ND, head_VD;
+  bool has_head = false;  ///< something has been written there
+};
+
+/// Where the gradient by the logits is rounded to FP16 it stays as large as it can be.
+bool divides_by_logit(const HeadProducts& head, const at::Tensor& hidden_ND) {
+  return !head.narrow && hidden_ND.scalar_type() != at::kHalf;
+}
+
+/// Loss of the rows of `hidden_ND` from `start` on, and what `gradients` asks for.
 at::Tensor chunk_loss(const HeadProducts& head, const at::Tensor& hidden_ND, const at::Tensor& target_N,
-                      const at::Tensor& grad_rows_ND, at::Tensor& grad_head_VD) {
+                      int64_t start, const at::Tensor& divisor, Gradients& gradients) {
   const at::Tensor rows_ND = head.operand(hidden_ND), logits_NV = head.logits(rows_ND);
-  if (!grad_rows_ND.defined()) return kernels::softmax_cross_entropy(logits_NV, target_N).sum();
-  const at::Tensor gradient_NV = head.room_for_gradient(logits_NV);
+  if (!gradients.hidden_ND.defined()) return kernels::softmax_cross_entropy(logits_NV, target_N).sum();
+  const at::Tensor by_logit_NV = head.room_for_gradient(logits_NV);
   const at::Tensor loss_N =
-      kernels::softmax_cross_entropy(logits_NV, target_N, gradient_NV, head.gradient_scale());
-  head.add_gradients(rows_ND, gradient_NV, grad_rows_ND, grad_head_VD);
+      kernels::softmax_cross_entropy(logits_NV, target_N, by_logit_NV, head.gradient_scale(), divisor);
+  head.write_rows_gradient(by_logit_NV, gradients.hidden_ND.narrow(0, start, hidden_ND.size(0)));
+  if (gradients.head_VD.defined()) {
+    head.add_head_gradient(by_logit_NV, rows_ND, gradients.head_VD, !gradients.has_head);
+    gradients.has_head = true;
+  }
   return loss_N.sum();
 }
 
@@ -76,55 +99,84 @@ int64_t default_chunk_rows(const at::Tensor& hidden_ND, const at::Tensor& head_V
   return ((rows + chunks - 1) / chunks + kTile - 1) / kTile * kTile;
 }
 
+/// Its place, and the tensor in which it is summed up, which may be that.
+struct HeadRoom {
+  at::Tensor place_VD, sum_VD;
+
+  HeadRoom(const at::Tensor& head_VD, at::ScalarType statistics, GradientRooms* rooms) {
+    if (rooms != nullptr) place_VD = rooms->take(head_VD);
+    const bool fits = place_VD.defined() && place_VD.scalar_type() == statistics;
+    sum_VD = fits ? place_VD : at::empty(head_VD.sizes(), head_VD.options().dtype(statistics));
+  }
+  /// The gradient, in the head's type or in its place. With a version of its own: others write into memory
+  /// around the place, which is no change of it.
+  at::Tensor result(at::ScalarType type) {
+    if (!place_VD.defined()) return sum_VD.to(type);
+    if (!place_VD.is_same(sum_VD)) place_VD.copy_(sum_VD);
+    return place_VD.variable_data();
+  }
+};
+
 class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden_ND, const at::Tensor& head_VD,
-                            const at::Tensor& target_N, int64_t chunk_rows, const kernels::LinearTypes& types,
+                            const at::Tensor& target_N, const LinearCrossEntropyOptions& options,
                             bool with_gradient) {
-    const HeadProducts head(hidden_ND, head_VD, types);
+    const HeadProducts head(hidden_ND, head_VD, options.types);
     const at::ScalarType statistics = at::promote_types(hidden_ND.scalar_type(), at::kFloat);
+    const at::Tensor divisor = options.divisor.defined() ? options.divisor.to(statistics) : at::Tensor();
+    const bool divides = divides_by_logit(head, hidden_ND);
     at::Tensor total = at::zeros({}, hidden_ND.options().dtype(statistics));
-    at::Tensor grad_hidden_ND, grad_head_VD;
-    if (with_gradient) {
-      grad_hidden_ND = at::empty_like(hidden_ND);
-      grad_head_VD = at::zeros(head_VD.sizes(), head_VD.options().dtype(statistics));
+    Gradients gradients;
+    std::optional<HeadRoom> room;
+    if (with_gradient) gradients.hidden_ND = at::empty_like(hidden_ND);
+    if (with_gradient && head_VD.requires_grad())
+      gradients.head_VD = room.emplace(head_VD, statistics, options.types.rooms).sum_VD;
+    for (int64_t start = 0; start < hidden_ND.size(0); start += options.chunk_rows) {
+      const int64_t count = std::min(options.chunk_rows, hidden_ND.size(0) - start);
+      total.add_(chunk_loss(head, hidden_ND.narrow(0, start, count), target_N.narrow(0, start, count), start,
+                            divides ? divisor : at::Tensor(), gradients));
     }
-    for (int64_t start = 0; start < hidden_ND.size(0); start += chunk_rows) {
-      const int64_t count = std::min(chunk_rows, hidden_ND.size(0) - start);
-      const auto part = [&](const at::Tensor& x) { return x.narrow(0, start, count); };
-      total.add_(chunk_loss(head, part(hidden_ND), part(target_N),
-                            with_gradient ? part(grad_hidden_ND) : at::Tensor(), grad_head_VD));
-    }
-    if (with_gradient) context->save_for_backward({grad_hidden_ND, grad_head_VD.to(head_VD.scalar_type())});
-    return total;
+    if (room && !gradients.has_head) gradients.head_VD.zero_();
+    if (with_gradient)
+      context->save_for_backward({gradients.hidden_ND,
+                                  room ? room->result(head_VD.scalar_type()) : at::Tensor(),
+                                  divides ? at::Tensor() : divisor});
+    return divisor.defined() ? total.div_(divisor) : total;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grad_outputs) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor& scale = grad_outputs[0];
-    return {saved[0] * scale.to(saved[0].scalar_type()),
-            saved[1] * scale.to(saved[1].scalar_type()),
-            {},
-            {},
-            {},
-            {}};
+    const at::Tensor &divisor = saved[2],
+                     scale = divisor.defined() ? grad_outputs[0] / divisor : grad_outputs[0];
+    const bool again = torch::autograd::get_current_graph_task_keep_graph();
+    variable_list gradients(5);
+    for (size_t i = 0; i < 2; ++i) {
+      if (!saved[i].defined()) continue;
+      // A tensor of its own, so that autograd finds nobody else holding it.
+      gradients[i] = again ? saved[i].clone() : saved[i].variable_data();
+      kernels::scale_(gradients[i], scale);
+    }
+    return gradients;
   }
 };
 
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& head_VD,
-                                const at::Tensor& target_N, int64_t chunk_rows,
-                                const kernels::LinearTypes& types) {
+                                const at::Tensor& target_N, const LinearCrossEntropyOptions& options) {
   FATHOM_CHECK(hidden_ND.dim() == 2 && head_VD.dim() == 2 && hidden_ND.size(1) == head_VD.size(1),
                "[linear_cross_entropy] expected [N, D] and [V, D]");
   FATHOM_CHECK(
       target_N.dim() == 1 && target_N.size(0) == hidden_ND.size(0) && target_N.scalar_type() == at::kLong,
       "[linear_cross_entropy] expected {} int64 targets", hidden_ND.size(0));
-  if (chunk_rows <= 0) chunk_rows = default_chunk_rows(hidden_ND, head_VD);
+  FATHOM_CHECK(!options.divisor.defined() || options.divisor.dim() == 0,
+               "[linear_cross_entropy] expected a scalar divisor");
+  LinearCrossEntropyOptions chosen = options;
+  if (chosen.chunk_rows <= 0) chosen.chunk_rows = default_chunk_rows(hidden_ND, head_VD);
   const bool with_gradient =
       at::GradMode::is_enabled() && (hidden_ND.requires_grad() || head_VD.requires_grad());
-  return LinearCrossEntropy::apply(hidden_ND, head_VD, target_N, chunk_rows, types, with_gradient);
+  return LinearCrossEntropy::apply(hidden_ND, head_VD, target_N, chosen, with_gradient);
 }
 
 }  // namespace fathom

@@ -120,10 +120,9 @@ at::Tensor AnsweringTask::answer_loss(const Percept& percept, const Asked& asked
            num_targets_.clamp_min(1);
   }
   const at::Tensor hidden_BTD = setup_.model->hidden(percept, asked.text, asked.context).slice(1, 0, -1);
-  const at::Tensor sum =
-      linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(),
-                           asked.target.reshape(-1), 0, asked.context.linear_types(hidden_BTD, Feeds::kLoss));
-  return sum / num_targets_.clamp_min(1);
+  return linear_cross_entropy(
+      hidden_BTD.flatten(0, 1), setup_.model->text()->head_weight(), asked.target.reshape(-1),
+      {.types = asked.context.linear_types(hidden_BTD, Feeds::kLoss), .divisor = num_targets_.clamp_min(1)});
 }
 
 /// What is chosen among, one row a target: classes [B, C], or tokens at the places of answers [N, V].

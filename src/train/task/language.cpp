@@ -40,10 +40,9 @@ at::Tensor LanguageTask::loss(const MicroBatch& micro_batch, const StepContext&)
   ForwardContext context = micro_batch.forward;
   context.segment_BT = batch.segment_BT;
   const at::Tensor hidden_BTD = setup_.model->hidden(input_BT, length_B, context);
-  const at::Tensor sum =
-      linear_cross_entropy(hidden_BTD.flatten(0, 1), setup_.model->head_weight(), targets(batch).reshape(-1),
-                           0, context.linear_types(hidden_BTD, Feeds::kLoss));
-  return sum / num_targets_.clamp_min(1);
+  return linear_cross_entropy(
+      hidden_BTD.flatten(0, 1), setup_.model->head_weight(), targets(batch).reshape(-1),
+      {.types = context.linear_types(hidden_BTD, Feeds::kLoss), .divisor = num_targets_.clamp_min(1)});
 }
 
 void LanguageTask::save_model(const std::string& folder, const Json& record) {

@@ -36,10 +36,10 @@ at::Tensor MaskedTokenTask::loss(const MicroBatch& micro_batch, const StepContex
       masked.input_BT, setup_.padded ? batch.length_B : at::Tensor(), micro_batch.forward);
   const at::Tensor chosen_BKD =
       hidden_BTD.gather(1, masked.place_BK.unsqueeze(2).expand({-1, -1, hidden_BTD.size(2)}));
-  const at::Tensor sum = linear_cross_entropy(chosen_BKD.flatten(0, 1), setup_.model->head_weight(),
-                                              masked.target_BK.reshape(-1), 0,
-                                              micro_batch.forward.linear_types(chosen_BKD, Feeds::kLoss));
-  return sum / num_chosen_.clamp_min(1);
+  return linear_cross_entropy(chosen_BKD.flatten(0, 1), setup_.model->head_weight(),
+                              masked.target_BK.reshape(-1),
+                              {.types = micro_batch.forward.linear_types(chosen_BKD, Feeds::kLoss),
+                               .divisor = num_chosen_.clamp_min(1)});
 }
 
 void MaskedTokenTask::save_model(const std::string& folder, const Json& record) {

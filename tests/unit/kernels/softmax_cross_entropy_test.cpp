@@ -108,6 +108,23 @@ TEST(SoftmaxCrossEntropy, WritesScaledGradientsInFp16) {
   expect_scaled_half(at::kCPU);
 }
 
+void expect_divided(at::Device device) {
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    const at::Tensor logits_NV = at::randn({5, 320}).to(device, type), target_N = targets(5, 320).to(device);
+    const at::Tensor gradient = at::empty_like(logits_NV), divided = at::empty_like(logits_NV);
+    const at::Tensor loss_N = softmax_cross_entropy(logits_NV, target_N, gradient, 2);
+    const at::Tensor divisor = at::full({}, 3000, loss_N.options());
+    EXPECT_TRUE(at::equal(softmax_cross_entropy(logits_NV, target_N, divided, 2, divisor), loss_N));
+    EXPECT_LT(relative_error(divided.to(at::kDouble) * 3000, gradient), cross_entropy_tolerance(type));
+  }
+}
+
+TEST(SoftmaxCrossEntropy, DividesItsGradient) {
+  expect_divided(at::kCPU);
+  EXPECT_THROW(softmax_cross_entropy(at::randn({2, 8}), at::zeros({2}, at::kLong), {}, 1, at::ones({2})),
+               Error);
+}
+
 TEST(SoftmaxCrossEntropy, LargeLogitsDoNotOverflow) {
   const at::Tensor logits_NV = at::tensor({1000.0, -1000.0, 999.0, 0.0}).view({1, 4});
   EXPECT_NEAR(softmax_cross_entropy(logits_NV, at::zeros({1}, at::kLong)).item<double>(), 0.3132617, 1e-5);
@@ -130,6 +147,10 @@ TEST_F(CudaCrossEntropy, EqualsLibTorchsLoss) {
 
 TEST_F(CudaCrossEntropy, WritesScaledGradientsInFp16) {
   expect_scaled_half(device_);
+}
+
+TEST_F(CudaCrossEntropy, DividesItsGradient) {
+  expect_divided(device_);
 }
 
 TEST_F(CudaCrossEntropy, TakesRowsThatBeginAnywhere) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "train/losses/contrastive_losses.h"
 #include "train/losses/linear_cross_entropy.h"
@@ -9,6 +10,7 @@ namespace fathom::losses_test {
 namespace {
 
 using testing::expect_gradients;
+using testing::relative_error;
 
 TEST(LinearCrossEntropy, EqualsTheLossOfWholeLogits) {
   torch::manual_seed(1);
@@ -21,7 +23,7 @@ TEST(LinearCrossEntropy, EqualsTheLossOfWholeLogits) {
       at::cross_entropy_loss(at::mm(hidden, head.t()), target, {}, at::Reduction::Sum, -1);
   const auto expected_gradients = torch::autograd::grad({expected}, {hidden, head});
   for (const int64_t chunk : {1, 5, 37, 100}) {
-    const at::Tensor loss = linear_cross_entropy(hidden, head, target, chunk);
+    const at::Tensor loss = linear_cross_entropy(hidden, head, target, {.chunk_rows = chunk});
     EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-10);
     const auto gradients = torch::autograd::grad({2 * loss}, {hidden, head});
     for (size_t i = 0; i < 2; ++i)
@@ -31,8 +33,12 @@ TEST(LinearCrossEntropy, EqualsTheLossOfWholeLogits) {
 
 TEST(LinearCrossEntropy, HasTheRightGradients) {
   const at::Tensor target = torch::tensor({2, 0, -1, 4}, at::kLong);
-  expect_gradients([&](const auto& inputs) { return linear_cross_entropy(inputs[0], inputs[1], target, 3); },
-                   {torch::randn({4, 3}, at::kDouble), torch::randn({5, 3}, at::kDouble)});
+  for (const at::Tensor& divisor : {at::Tensor(), torch::full({}, 7.0)})
+    expect_gradients(
+        [&](const auto& inputs) {
+          return linear_cross_entropy(inputs[0], inputs[1], target, {.chunk_rows = 3, .divisor = divisor});
+        },
+        {torch::randn({4, 3}, at::kDouble), torch::randn({5, 3}, at::kDouble)});
 }
 
 TEST(LinearCrossEntropy, Bfloat16KeepsFloat32Gradients) {
@@ -56,7 +62,8 @@ TEST(LinearCrossEntropy, HalfOperandsKeepLogitsAndSmallGradients) {
   const at::Tensor target = torch::randint(0, 4000, {8}, at::kLong);
   const at::Tensor expected = linear_cross_entropy(hidden, head, target);
   const auto exact = torch::autograd::grad({expected}, {hidden, head});
-  const at::Tensor loss = linear_cross_entropy(hidden.to(at::kBFloat16), head, target, 3, {products});
+  const at::Tensor loss =
+      linear_cross_entropy(hidden.to(at::kBFloat16), head, target, {.chunk_rows = 3, .types = {products}});
   EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-3 * expected.item<double>());
   const auto rounded = torch::autograd::grad({loss}, {hidden, head});
   for (size_t i = 0; i < 2; ++i) {
@@ -73,8 +80,82 @@ TEST(LinearCrossEntropy, HalfOperandsKeepLogitsAndSmallGradients) {
 TEST(LinearCrossEntropy, WithoutGradientsOnlyTheLoss) {
   const torch::NoGradGuard no_grad;
   const at::Tensor loss = linear_cross_entropy(torch::randn({4, 3}), torch::randn({5, 3}),
-                                               torch::randint(0, 5, {4}, at::kLong), 2);
+                                               torch::randint(0, 5, {4}, at::kLong), {.chunk_rows = 2});
   EXPECT_GT(loss.item<double>(), 0);
+}
+
+/// Hidden states, a head, and what is looked for.
+struct HeadCase {
+  at::Tensor hidden = torch::randn({9, 8}), head = torch::randn({21, 8}).requires_grad_(),
+             target = torch::randint(0, 21, {9}, at::kLong);
+  LinearCrossEntropyOptions options = {.chunk_rows = 4};
+
+  explicit HeadCase(at::ScalarType type, at::Device device = at::kCPU) {
+    hidden = hidden.to(device, type).requires_grad_();
+    head = head.detach().to(device, at::promote_types(type, at::kFloat)).requires_grad_();
+    target = target.to(device);
+  }
+  at::Tensor loss() const { return linear_cross_entropy(hidden, head, target, options); }
+  std::vector<at::Tensor> gradients(const at::Tensor& of, double by = 1, bool retain = false) const {
+    return torch::autograd::grad({of}, {hidden, head}, {at::full_like(of, by)}, retain);
+  }
+};
+
+void expect_divided(HeadCase given, double tolerance) {
+  const at::Tensor whole = given.loss();
+  const std::vector<at::Tensor> of_whole = given.gradients(whole, 1 / 3000.0);
+  given.options.divisor = torch::full({}, 3000.0).to(given.hidden.device());
+  const at::Tensor loss = given.loss();
+  EXPECT_NEAR(loss.item<double>(), whole.item<double>() / 3000, 1e-6);
+  const std::vector<at::Tensor> gradients = given.gradients(loss);
+  for (size_t i = 0; i < 2; ++i)
+    EXPECT_LT(relative_error(gradients[i], of_whole[i]), tolerance) << (i == 0 ? "hidden" : "head");
+}
+
+void expect_divided_in_every_type(at::Device device) {
+  torch::manual_seed(8);
+  expect_divided(HeadCase(at::kDouble, device), 1e-6);
+  expect_divided(HeadCase(at::kFloat, device), 1e-5);
+  expect_divided(HeadCase(at::kBFloat16, device), 2e-2);
+  HeadCase half(at::kBFloat16, device);
+  half.options.types.products = {.type = at::kHalf};
+  expect_divided(half, 8e-3);
+}
+
+TEST(LinearCrossEntropy, IsDividedInEveryType) {
+  expect_divided_in_every_type(at::kCPU);
+}
+
+void expect_the_same_again(const HeadCase& given) {
+  const std::vector<at::Tensor> expected = given.gradients(given.loss(), 3);
+  const at::Tensor loss = given.loss();
+  for (const double by : {1.0, 3.0}) {
+    const std::vector<at::Tensor> found = given.gradients(loss, by, /*retain=*/true);
+    for (size_t i = 0; i < 2; ++i) EXPECT_LT(relative_error(found[i] * 3 / by, expected[i]), 1e-6);
+    for (const at::Tensor& gradient : found) gradient.zero_();
+  }
+  const std::vector<at::Tensor> last = given.gradients(loss, 3);
+  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(at::equal(last[i], expected[i]));
+  EXPECT_THROW(given.gradients(loss, 3), c10::Error);
+}
+
+TEST(LinearCrossEntropy, ARetainedGraphGivesTheSameAgain) {
+  expect_the_same_again(HeadCase(at::kFloat));
+}
+
+TEST(LinearCrossEntropy, OfAFrozenHeadOnlyStatesLearn) {
+  HeadCase given(at::kFloat);
+  const at::Tensor expected = given.gradients(given.loss())[0];
+  given.head = given.head.detach();
+  EXPECT_TRUE(at::equal(torch::autograd::grad({given.loss()}, {given.hidden})[0], expected));
+}
+
+TEST(LinearCrossEntropy, OfNoRowsTheHeadsGradientIsZero) {
+  HeadCase given(at::kFloat);
+  given.hidden = torch::empty({0, 8}).requires_grad_();
+  given.target = torch::empty({0}, at::kLong);
+  given.loss().backward();
+  EXPECT_TRUE(at::equal(given.head.grad(), torch::zeros({21, 8})));
 }
 
 PairLabels diagonal(int64_t size) {
@@ -232,6 +313,16 @@ TEST(NegativeWeights, OfARowWithoutNegativesDoNoHarm) {
   loss.backward();
   EXPECT_NEAR(loss.item<double>(), 0, 1e-12);
   EXPECT_TRUE(logits.grad().isfinite().all().item<bool>());
+}
+
+class CudaLinearCrossEntropy : public cuda_test::CudaKernels {};
+
+TEST_F(CudaLinearCrossEntropy, IsDividedInEveryType) {
+  expect_divided_in_every_type(device_);
+}
+
+TEST_F(CudaLinearCrossEntropy, ARetainedGraphGivesTheSameAgain) {
+  expect_the_same_again(HeadCase(at::kFloat, device_));
 }
 
 TEST(SymmetricDivergence, IsTheMeanOfBothDirections) {
