@@ -15,12 +15,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "kernels/attention.h"
+#include "kernels/embedding.h"
 #include "kernels/fp8_linear.h"
 #include "kernels/kernel.h"
 #include "kernels/keyed_dropout.h"
@@ -156,6 +158,54 @@ Kernel cross_entropy_kernel(const Operands& make) {
           {2 * static_cast<double>(logits_NV.numel())}};
 }
 
+/// Ids as texts have them: the more frequent, the lower.
+at::Tensor token_ids(const Operands& make, int64_t vocabulary) {
+  const at::Tensor place = at::rand({make.batch(), make.tokens()}, make.options.dtype(at::kFloat));
+  return place.mul(std::log(static_cast<double>(vocabulary)))
+      .exp()
+      .to(at::kLong)
+      .sub(1)
+      .clamp(0, vocabulary - 1);
+}
+
+/// Rows of a float32 table in the type that is measured, and a gradient of the whole table; or LibTorch's
+/// way.
+Kernel embedding_kernel(const Operands& make, bool is_libtorch) {
+  constexpr int64_t kVocabulary = 32000;
+  const at::Tensor weight = make.random({kVocabulary, make.dim}).detach().to(at::kFloat).requires_grad_(),
+                   ids_BT = token_ids(make, kVocabulary);
+  const at::ScalarType type = c10::typeMetaToScalarType(make.options.dtype());
+  const auto forward = [=] {
+    return std::vector{is_libtorch ? at::embedding(weight, ids_BT).to(type)
+                                   : kernels::embedding(weight, ids_BT, type)};
+  };
+  const double n = make.numbers(), wide = 4.0 / static_cast<double>(c10::elementSize(type));
+  return {is_libtorch ? "embedding_of_libtorch" : "embedding",
+          {weight},
+          forward,
+          {(wide + 1) * n},
+          {n + wide * static_cast<double>(weight.numel())}};
+}
+
+/// A table's rows are added to a gradient that is there already, as that of a tied head is; or a gradient of
+/// their own is.
+Kernel embedding_sum_kernel(const Operands& make, bool is_libtorch) {
+  constexpr int64_t kVocabulary = 32000;
+  const at::Tensor sum_VD = at::zeros({kVocabulary, make.dim}, make.options.dtype(at::kFloat)),
+                   ids_N = token_ids(make, kVocabulary).flatten(),
+                   rows_ND = make.random({ids_N.numel(), make.dim}).detach();
+  const double wide = 4.0 / static_cast<double>(rows_ND.element_size()),
+               touched = static_cast<double>(std::get<0>(at::_unique(ids_N)).numel() * make.dim);
+  const auto forward = [=] {
+    (is_libtorch ? kernels::embedding_ref::add : kernels::add_embedding_rows)(sum_VD, ids_N, rows_ND);
+    return std::vector{sum_VD};
+  };
+  return {is_libtorch ? "add_embedding_rows_of_libtorch" : "add_embedding_rows",
+          {rows_ND},
+          forward,
+          {make.numbers() + 2 * wide * touched}};
+}
+
 Kernel linear_kernel(const Operands& make) {
   const int64_t rows = make.batch() * make.tokens(), dim = make.dim;
   const at::Tensor x = make.random({rows, dim}), weight = make.random({4 * dim, dim});
@@ -266,14 +316,25 @@ std::vector<Kernel> fp8_kernels(const Operands& make) {
 }
 
 std::vector<Kernel> all_kernels(const Operands& make) {
-  return {norm_kernel(make, true),       residual_norm_kernel(make, true),
-          norm_kernel(make, false),      residual_norm_kernel(make, false),
-          merged_norm_kernel(make),      rope_kernel(make),
-          swiglu_kernel(make),           dropout_kernel(make),
-          column_sum_kernel(make),       window_kernel(make),
-          attention_kernel(make, false), attention_kernel(make, true),
-          linear_kernel(make),           linear_gelu_kernel(make),
-          cross_entropy_kernel(make)};
+  return {norm_kernel(make, true),
+          residual_norm_kernel(make, true),
+          norm_kernel(make, false),
+          residual_norm_kernel(make, false),
+          merged_norm_kernel(make),
+          rope_kernel(make),
+          swiglu_kernel(make),
+          dropout_kernel(make),
+          column_sum_kernel(make),
+          window_kernel(make),
+          attention_kernel(make, false),
+          attention_kernel(make, true),
+          linear_kernel(make),
+          linear_gelu_kernel(make),
+          cross_entropy_kernel(make),
+          embedding_kernel(make, false),
+          embedding_kernel(make, true),
+          embedding_sum_kernel(make, false),
+          embedding_sum_kernel(make, true)};
 }
 
 double forward_ms(const Kernel& kernel, DeviceRuntime& runtime) {

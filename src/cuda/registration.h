@@ -10,6 +10,7 @@ class Library;
 namespace fathom::cuda {
 
 void register_adamw_step(torch::Library& library);
+void register_embedding(torch::Library& library);
 void register_half_product(torch::Library& library);
 void register_keyed_dropout(torch::Library& library);
 void register_layer_norm(torch::Library& library);

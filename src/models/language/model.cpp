@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/embedding.h"
 #include "kernels/linear.h"
 #include "nn/decode_step.h"
 #include "nn/residual.h"
@@ -49,9 +50,9 @@ LanguageModelImpl::LanguageModelImpl(const LanguageModelConfig& config) : config
 }
 
 at::Tensor LanguageModelImpl::embed(const at::Tensor& tokens_BT, const ForwardContext& context) const {
-  const auto x_BTD = at::embedding(embedding_VD_, tokens_BT);
-  return dropout(x_BTD.to(context.compute_dtype.value_or(x_BTD.scalar_type())), config_.dropout,
-                 2 * config_.layers, context);
+  const at::ScalarType type = context.compute_dtype.value_or(embedding_VD_.scalar_type());
+  const auto x_BTD = kernels::embedding(embedding_VD_, tokens_BT, type, context.rooms);
+  return dropout(x_BTD, config_.dropout, 2 * config_.layers, context);
 }
 
 at::Tensor LanguageModelImpl::hidden(const at::Tensor& tokens_BT, const at::Tensor& length_B,
