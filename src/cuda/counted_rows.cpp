@@ -144,7 +144,8 @@ Two flash_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, cons
   return {y_NHE.flatten(1), sums};
 }
 
-/// Explored rows are few, and what they wait for is memory: they run beside the active ones.
+/// Explored rows are few, and what they wait for is memory: they run beside cuDNN's attention of the active
+/// ones.
 Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place,
                 const at::Tensor& start, const Optional& used) {
   const c10::cuda::CUDAGuard guard(qkv.device());

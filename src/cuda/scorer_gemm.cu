@@ -1,6 +1,6 @@
-// The product of a causal gate's scorer on Hopper. A tile of tokens is multiplied while it is on its way past,
-// and its norm is made of the same elements, W (x · r · g) = r · (W · g) x with r the inverse root mean square
-// of a row and g the norm's weight, so nothing is read twice or written in between.
+// The product of a causal gate's scorer on Hopper. A tile of tokens is multiplied while it is on its way
+// past, and its norm is made of the same elements, W (x · r · g) = r · (W · g) x with r the inverse root mean
+// square of a row and g the norm's weight, so nothing is read twice or written in between.
 //
 // One warp asks for tiles (TMA), two warp groups multiply (wgmma). The projection takes the place of the left
 // operand, which lies in registers, where it is scaled: not the states, which may be as large as their type
@@ -28,15 +28,15 @@ namespace {
 constexpr int kGroups = 2, kGroupWarps = 4;  ///< that multiply
 constexpr int kWarps = kGroups * kGroupWarps;
 constexpr int kProductThreads = 32 * (kWarps + 1);
-constexpr int kColumns = 64 * kGroups;     ///< of a block
-constexpr int kDepth = 64;                 ///< of the reduction that a stage holds: lines of 128 bytes
-constexpr int kTerms = 16;                 ///< of one instruction
+constexpr int kColumns = 64 * kGroups;  ///< of a block
+constexpr int kDepth = 64;              ///< of the reduction that a stage holds: lines of 128 bytes
+constexpr int kTerms = 16;              ///< of one instruction
 constexpr int kSteps = kDepth / kTerms;
-constexpr int kStages = 6;                 ///< on their way at once
+constexpr int kStages = 6;  ///< on their way at once
 constexpr int kLineBytes = 2 * kDepth;
-constexpr int kCluster = 2;                ///< blocks that share the projection
+constexpr int kCluster = 2;  ///< blocks that share the projection
 constexpr int kSharedLines = kColumns / kCluster;
-constexpr int kSwizzleBytes = 1024;        ///< where lines begin anew to lie in other banks
+constexpr int kSwizzleBytes = 1024;  ///< where lines begin anew to lie in other banks
 constexpr int64_t kMaxDim = 8192;
 
 /// c += a · b of 64 rows, and as many columns as the type says, with 16 terms.
@@ -44,19 +44,23 @@ template <typename T, int kTokens>
 struct Instruction;
 template <>
 struct Instruction<__half, 128> {
-  using Type = cute::SM90::GMMA::MMA_64x128x16_F32F16F16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
+  using Type =
+      cute::SM90::GMMA::MMA_64x128x16_F32F16F16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
 };
 template <>
 struct Instruction<__half, 64> {
-  using Type = cute::SM90::GMMA::MMA_64x64x16_F32F16F16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
+  using Type =
+      cute::SM90::GMMA::MMA_64x64x16_F32F16F16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
 };
 template <>
 struct Instruction<__nv_bfloat16, 128> {
-  using Type = cute::SM90::GMMA::MMA_64x128x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
+  using Type =
+      cute::SM90::GMMA::MMA_64x128x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
 };
 template <>
 struct Instruction<__nv_bfloat16, 64> {
-  using Type = cute::SM90::GMMA::MMA_64x64x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
+  using Type =
+      cute::SM90::GMMA::MMA_64x64x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
 };
 
 /// A stage of a block: lines of so many tokens, and of the projection.

@@ -3,6 +3,9 @@
 #include <c10/core/Event.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <exception>
+#include <utility>
+
 namespace fathom::cuda {
 namespace {
 
@@ -19,11 +22,19 @@ StreamBranch::StreamBranch() : stream_(c10::cuda::getStreamFromPool()) {
   order(c10::cuda::getCurrentCUDAStream(), stream_);
 }
 
+StreamBranch::~StreamBranch() {
+  try {
+    join();
+  } catch (const std::exception&) {  // the error that is on its way says more
+  }
+}
+
 cudaStream_t StreamBranch::stream() const {
   return c10::cuda::CUDAStream(stream_);
 }
 
-void StreamBranch::join() const {
+void StreamBranch::join() {
+  if (std::exchange(is_joined_, true)) return;
   order(stream_, c10::cuda::getCurrentCUDAStream());
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/_foreach_copy.h>
 #include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
@@ -57,16 +58,17 @@ struct ReducedParameter {
   size_t bucket = 0;
   int64_t num_expected = 0;  ///< contributions per backward, as counted in earlier steps; 0 while unknown
   int64_t num_received = 0;
-  bool is_lent = false;  ///< its place in the bucket, since `zero`
+  bool is_lent = false;          ///< its place in the bucket, since `zero`
+  bool is_lent_forward = false;  ///< to a forward pass, whose backward pass hands it on
   /// What is added when that has come back.
   std::vector<std::function<void(const at::Tensor&)>> awaiting;
 
   /// Whether contributions have the bucket's type: otherwise they are added to zeros there, in that type.
   bool keeps_type() const { return value.scalar_type() == gradient.scalar_type(); }
-  /// Whether what was lent may still be under way, since the gradient lies elsewhere.
+  /// Whether what was lent may still be under way: it is a forward pass's, and the gradient lies elsewhere.
   bool is_awaited() const {
     const at::Tensor& found = value.grad();
-    return is_lent && !(found.defined() && found.const_data_ptr() == gradient.const_data_ptr());
+    return is_lent_forward && !(found.defined() && found.const_data_ptr() == gradient.const_data_ptr());
   }
 };
 
@@ -100,12 +102,14 @@ struct GradientReducer::State {
   int64_t num_steps = 0;
   int64_t num_overlapped = 0;
   std::optional<SideStream> side;
+  int64_t latest_pass = -1;  ///< that asked for a place: a backward one's number
 
   explicit State(Collective& group, const DataParallelConfig& settings)
       : collective(group), config(settings) {}
 
   void make_buckets();
   void bind(ReducedParameter& parameter, CopiesTogether* later = nullptr);
+  void join_former_passes(int64_t pass);
   void add(const at::Tensor& gradient, const std::function<void(const at::Tensor&)>& add);
   void add_awaiting(ReducedParameter& parameter);
   void receive(size_t index);
@@ -221,10 +225,11 @@ void GradientReducer::State::make_buckets() {
 }
 
 void GradientReducer::zero() {
+  if (state_->side) state_->side->join();  // what a step left that came to no end
   for (ReducedParameter& parameter : state_->parameters) {
     parameter.value.mutable_grad() = parameter.keeps_type() ? at::Tensor() : parameter.gradient.zero_();
     parameter.num_received = 0;
-    parameter.is_lent = false;
+    parameter.is_lent = parameter.is_lent_forward = false;
     parameter.awaiting.clear();
   }
   state_->armed = false;
@@ -235,10 +240,23 @@ at::Tensor GradientReducer::take(const at::Tensor& parameter) {
   const auto found = state_->places.find(parameter.unsafeGetTensorImpl());
   if (found == state_->places.end()) return {};
   ReducedParameter& owner = state_->parameters[found->second];
-  if (owner.is_lent || owner.value.grad().defined()) return {};
+  const int64_t pass = torch::autograd::get_current_graph_task_id();  // -1: a forward one
+  state_->join_former_passes(pass);
+  if (owner.value.grad().defined()) return {};
+  if (owner.is_lent) {
+    if (state_->side) state_->side->join();  // what lies there is about to be added to
+    return {};
+  }
   owner.is_lent = true;
+  owner.is_lent_forward = pass == -1;
   // A tensor of its own, so that autograd finds nobody else holding it and keeps it as the gradient.
   return owner.gradient.view(owner.gradient.sizes());
+}
+
+/// Autograd adds to what former passes have made beside, whoever contributes in this one.
+void GradientReducer::State::join_former_passes(int64_t pass) {
+  if (side && pass != latest_pass) side->join();
+  latest_pass = pass;
 }
 
 bool GradientReducer::add(const at::Tensor& parameter, std::function<void(const at::Tensor& gradient)> add) {
@@ -250,7 +268,8 @@ bool GradientReducer::add(const at::Tensor& parameter, std::function<void(const 
     if (owner.is_lent) owner.awaiting.push_back(std::move(add));
     return owner.is_lent;
   }
-  if (state_->was_sent(owner.bucket)) return false;
+  // A group's ranks count what comes through autograd in a step's last pass.
+  if (state_->armed && state_->collective.size() > 1) return false;
   state_->add(gradient, add);
   return true;
 }

@@ -27,9 +27,10 @@ struct DataParallelConfig {
 };
 
 /// Sums gradients over all ranks. Gradients are views into flat buckets: a step's first contribution to one
-/// is copied there as it comes, or is written there (`take`), further ones are added; nothing is copied
-/// before or after the exchange. A bucket is sent as soon as its last gradient is complete, always in the
-/// same order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
+/// is copied there as it comes, or is written there (`take`), further ones are added (autograd, `add`);
+/// nothing is copied after the exchange, and before it, in `finish`, only what had to wait for a place that a
+/// forward pass had taken. A bucket is sent as soon as its last gradient is complete, always in the same
+/// order (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). A group of one takes the same path
 /// without sending, and copies small ones together in `finish`.
 ///
 /// Gradients are SUMMED: each rank's loss must be its share of the mean over the global batch (sum over its
@@ -61,8 +62,8 @@ class GradientReducer : public GradientRooms {
   /// Of a parameter that has got no gradient since `zero`: its place in its bucket, once. Begins at a
   /// multiple of 16 bytes.
   at::Tensor take(const at::Tensor& parameter) override;
-  /// Takes what comes behind another contribution of the step, until its bucket is sent: waits for what
-  /// `take` has lent to come back, or for `finish`.
+  /// Takes what comes behind another contribution of the step: waits for what `take` has lent to come back,
+  /// or for `finish`. In larger groups, in the step's last pass, only what waits so: ranks count the rest.
   bool add(const at::Tensor& parameter, std::function<void(const at::Tensor& gradient)> add) override;
   /// On a GPU, in a group of one, where nothing leaves before `finish`.
   SideStream* side() override;

@@ -8,8 +8,9 @@
 namespace fathom::kernels {
 
 /// Rows of `weight_VD` at `ids` (int64, of any shape), in `type`: [..., D]. Of an id that is none of V a CPU
-/// complains, and a GPU's row is no number. The weight's gradient is added up as `add_embedding_rows` does,
-/// where `rooms` wants it; behind another contribution (a tied head's) it is added to that in place.
+/// complains, and a GPU's row is no number (of float64, and of other types than the table's that are not
+/// narrower, LibTorch's assertion holds there). The weight's gradient is added up as `add_embedding_rows`
+/// does, where `rooms` wants it; behind another contribution (a tied head's) it is added to that in place.
 at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& ids, at::ScalarType type,
                      GradientRooms* rooms = nullptr);
 

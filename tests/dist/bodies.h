@@ -13,6 +13,7 @@ void check_argument_errors(Collective& collective);
 
 // reducer_test.cpp
 void check_reduced_gradients(Collective& collective);
+void check_lent_twice(Collective& collective);
 void check_repeatability(Collective& collective);
 void check_overlap(Collective& collective);
 void check_broadcast_at_start(Collective& collective);

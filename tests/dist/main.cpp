@@ -20,6 +20,7 @@ const RankBody& find_body(const std::string& name) {
       {"check_reduced_gradients", check_reduced_gradients},
       {"check_repeatability", check_repeatability},
       {"check_overlap", check_overlap},
+      {"check_lent_twice", check_lent_twice},
       {"check_broadcast_at_start", check_broadcast_at_start},
       {"check_different_models", check_different_models},
       {"check_growing_use", check_growing_use},

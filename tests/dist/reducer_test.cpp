@@ -274,6 +274,26 @@ void check_late_use(Collective& collective) {
   FATHOM_CHECK(reducer.num_overlapped_buckets() == 1, "the idle parameter holds the other one up");
 }
 
+void check_lent_twice(Collective& collective) {
+  const auto options = torch::dtype(torch::kDouble).device(rank_device()).requires_grad(true);
+  at::Tensor once = torch::ones({4, 4}, options), twice = torch::full({4, 4}, 0.5, options);
+  GradientReducer reducer(collective, {{"once", once}, {"twice", twice}}, {.bucket_mb = 0.00001});
+  const at::Tensor x_BD = torch::ones({2, 4}, options).detach();
+  for (int step = 0; step < 3; ++step) {
+    reducer.zero();
+    reducer.expect_last_backward();
+    const at::Tensor y_BD = LentProduct::apply(x_BD, once, &reducer);
+    LentProduct::apply(LentProduct::apply(y_BD, twice, &reducer), twice, &reducer).sum().backward();
+    reducer.finish();
+    const auto expected = torch::autograd::grad(
+        {at::mm(at::mm(at::mm(x_BD, once.t()), twice.t()), twice.t()).sum()}, {once, twice});
+    const auto sum = static_cast<double>(collective.size());
+    FATHOM_CHECK(at::allclose(once.grad(), expected[0] * sum), "step {}: wrong sum", step);
+    FATHOM_CHECK(at::allclose(twice.grad(), expected[1] * sum), "step {}: wrong sum of two uses", step);
+  }
+  FATHOM_CHECK(reducer.num_overlapped_buckets() == 2, "the second use holds a bucket up");
+}
+
 TEST(GradientReducer, EqualsOneProcess) {
   expect_success(run_ranks(2, "check_reduced_gradients"));
   expect_success(run_ranks(3, "check_reduced_gradients"));
@@ -290,6 +310,10 @@ TEST(GradientReducer, StartsFromTheFirstRanksValues) {
 
 TEST(GradientReducer, HandlesParametersThatComeIntoUseLater) {
   expect_success(run_ranks(2, "check_late_use"));
+}
+
+TEST(GradientReducer, SendsWhatIsLentAPlaceAndUsedTwiceDuringBackward) {
+  expect_success(run_ranks(2, "check_lent_twice"));
 }
 
 TEST(GradientReducer, RefusesDifferentModels) {

@@ -170,8 +170,9 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& h
   FATHOM_CHECK(
       target_N.dim() == 1 && target_N.size(0) == hidden_ND.size(0) && target_N.scalar_type() == at::kLong,
       "[linear_cross_entropy] expected {} int64 targets", hidden_ND.size(0));
-  FATHOM_CHECK(!options.divisor.defined() || options.divisor.dim() == 0,
-               "[linear_cross_entropy] expected a scalar divisor");
+  FATHOM_CHECK(!options.divisor.defined() ||
+                   (options.divisor.dim() == 0 && options.divisor.device() == hidden_ND.device()),
+               "[linear_cross_entropy] expected a scalar divisor on {}", hidden_ND.device().str());
   LinearCrossEntropyOptions chosen = options;
   if (chosen.chunk_rows <= 0) chosen.chunk_rows = default_chunk_rows(hidden_ND, head_VD);
   const bool with_gradient =

@@ -13,7 +13,7 @@ struct LinearCrossEntropyOptions {
   int64_t chunk_rows =
       0;  ///< 0: what keeps a chunk's logits near 32 million numbers, on a GPU near 128 million
   kernels::LinearTypes types = {};
-  at::Tensor divisor = {};  ///< of the sum: one number on hidden's device; undefined: 1
+  at::Tensor divisor = {};  ///< of the sum, above 0: one number on hidden's device; undefined: 1
 };
 
 /// Σ over rows of −log softmax(hidden · headᵀ)[target], ÷ divisor; rows whose target is negative are left
