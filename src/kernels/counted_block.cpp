@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "kernels/product_type.h"
@@ -108,10 +109,11 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
   auto y = keep(kNormed, gathered_rms_norm(x, weight(kAttentionNorm), block.eps, rows));
   y = keep(kTurned, counted_linear(y, weight(kQkv), rows));
   counted_rope(y, block.cos_TF, block.sin_TF, block.heads, rows, block.keys, block.values);
-  const CountedAttention attended = counted_attention(y, block.heads, rows);
+  CountedAttention attended = counted_attention(y, block.heads, rows);
   keep(kSums, attended.sums);
   keep(kOffsets, attended.offsets);
-  y = counted_linear(keep(kAttended, attended.y), weight(kOutput), rows);
+  y = keep(kAttended, std::move(attended.y));
+  y = counted_linear(y, weight(kOutput), rows);
   y = keep(kPart, dropped(y, block, 0, rows.all()));
   at::Tensor h;
   std::tie(h, y) = added_rms_norm(x, y, weight(kMlpNorm), block.eps, rows);
