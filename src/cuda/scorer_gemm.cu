@@ -117,14 +117,14 @@ __device__ void ask(const ScorerProductArgs& args, const CUtensorMap& x, const C
   const auto rank = static_cast<int>(cute::block_rank_in_cluster());
   const auto first = static_cast<int>(blockIdx.x) * kTokens;
   const int line = static_cast<int>(blockIdx.y) * kColumns + rank * kSharedLines;
-  constexpr auto kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
+  constexpr auto kHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
   for (int step = 0; step < steps; ++step) {
     const int stage = step % kStages, turn = step / kStages;
     if (turn > 0) Empty::wait(&barriers.empty[stage], (turn - 1) & 1);
     Full::arrive_and_expect_tx(&barriers.full[stage], sizeof(Stage<kTokens>));
-    cute::SM90_TMA_LOAD_3D::copy(&x, &barriers.full[stage], kOnce, stages[stage].x, step * kDepth, first,
+    cute::SM90_TMA_LOAD_3D::copy(&x, &barriers.full[stage], kHint, stages[stage].x, step * kDepth, first,
                                  static_cast<int>(blockIdx.z));
-    cute::SM90_TMA_LOAD_MULTICAST_2D::copy(&project, &barriers.full[stage], (1 << kCluster) - 1, kOnce,
+    cute::SM90_TMA_LOAD_MULTICAST_2D::copy(&project, &barriers.full[stage], (1 << kCluster) - 1, kHint,
                                            stages[stage].project + rank * kSharedLines * kLineBytes,
                                            step * kDepth, line);
   }

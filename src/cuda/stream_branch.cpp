@@ -1,22 +1,13 @@
 #include "cuda/stream_branch.h"
 
-#include <c10/core/Event.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <exception>
 #include <utility>
 
+#include "tensor/stream_order.h"
+
 namespace fathom::cuda {
-namespace {
-
-/// `waiting` goes on when `before` has done what it was given so far.
-void order(const c10::Stream& before, const c10::Stream& waiting) {
-  c10::Event done(c10::DeviceType::CUDA);
-  done.record(before);
-  done.block(waiting);
-}
-
-}  // namespace
 
 StreamBranch::StreamBranch() : stream_(c10::cuda::getStreamFromPool()) {
   order(c10::cuda::getCurrentCUDAStream(), stream_);

@@ -5,16 +5,10 @@
 #include <utility>
 
 #include "base/error.h"
+#include "tensor/stream_order.h"
 
 namespace fathom {
 namespace {
-
-/// `waiting` goes on when `before` has done what it was given so far.
-void order(const c10::Stream& before, const c10::Stream& waiting) {
-  c10::Event done(before.device_type());
-  done.record(before);
-  done.block(waiting);
-}
 
 c10::Stream current_stream(at::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);

@@ -10,8 +10,8 @@
 namespace fathom {
 
 struct LinearCrossEntropyOptions {
-  int64_t chunk_rows =
-      0;  ///< 0: what keeps a chunk's logits near 32 million numbers, on a GPU near 128 million
+  /// 0: what keeps a chunk's logits near 32 million numbers, on a GPU near 128 million.
+  int64_t chunk_rows = 0;
   kernels::LinearTypes types = {};
   at::Tensor divisor = {};  ///< of the sum, above 0: one number on hidden's device; undefined: 1
 };

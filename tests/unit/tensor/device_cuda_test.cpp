@@ -67,25 +67,29 @@ TEST_F(CudaRuntime, ReplaysACapturedGraph) {
   EXPECT_THROW(graph->capture(work), Error);
 }
 
+constexpr int64_t kSide = 1024;
+
+/// Writes `value` to `result`, aside, at length, and reads what is free again when this returns.
+void write_aside(SideStream& side, at::Tensor result, double value) {
+  const at::Tensor x = at::full({kSide, kSide}, value, result.options()), turn = at::eye(kSide, x.options());
+  side.run(
+      [&, x, turn] {
+        at::Tensor product = x;
+        for (int j = 0; j < 8; ++j) product = product.mm(turn);
+        result.copy_(product.mean());
+      },
+      {x, turn});
+}
+
 /// Each turn's work aside is long, and reads what the next turn's takes the place of.
 TEST_F(CudaRuntime, WorkAsideIsSeenAfterItIsJoined) {
-  constexpr int64_t kSide = 1024, kTurns = 8;
+  constexpr int64_t kTurns = 8;
   const auto options = at::TensorOptions(device_).dtype(at::kFloat);
   SideStream side(device_);
-  const at::Tensor turn = at::eye(kSide, options), sums = at::zeros({kTurns}, options);
+  const at::Tensor sums = at::zeros({kTurns}, options);
   const auto work = [&] {
     for (int64_t i = 0; i < kTurns; ++i) {
-      {
-        const at::Tensor x = at::full({kSide, kSide}, static_cast<double>(i), options);
-        at::Tensor sum = sums.select(0, i);
-        side.run(
-            [&, x] {
-              at::Tensor product = x;
-              for (int j = 0; j < 8; ++j) product = product.mm(turn);
-              sum.copy_(product.mean());
-            },
-            {x});
-      }
+      write_aside(side, sums.select(0, i), static_cast<double>(i));
       at::full({kSide, kSide}, -1, options);  // would lie where x did
       if (i % 3 == 2) side.join();
     }
@@ -103,24 +107,13 @@ TEST_F(CudaRuntime, WorkAsideIsSeenAfterItIsJoined) {
 
 /// While the latest may still run.
 TEST_F(CudaRuntime, FormerWorkAsideIsSeenAfterItIsJoined) {
-  constexpr int64_t kSide = 1024, kTurns = 8;
+  constexpr int64_t kTurns = 8;
   const auto options = at::TensorOptions(device_).dtype(at::kFloat);
   SideStream side(device_);
-  const at::Tensor turn = at::eye(kSide, options), sums = at::zeros({kTurns}, options),
-                   seen = at::zeros({kTurns}, options);
+  const at::Tensor sums = at::zeros({kTurns}, options), seen = at::zeros({kTurns}, options);
   const auto work = [&] {
     for (int64_t i = 0; i < kTurns; ++i) {
-      {
-        const at::Tensor x = at::full({kSide, kSide}, static_cast<double>(i), options);
-        at::Tensor sum = sums.select(0, i);
-        side.run(
-            [&, x] {
-              at::Tensor product = x;
-              for (int j = 0; j < 8; ++j) product = product.mm(turn);
-              sum.copy_(product.mean());
-            },
-            {x});
-      }
+      write_aside(side, sums.select(0, i), static_cast<double>(i));
       side.join_former();
       at::full({kSide, kSide}, -1, options);  // would lie where x did
       if (i > 0) seen.select(0, i - 1).copy_(sums.select(0, i - 1));
