@@ -44,6 +44,11 @@ inline dim3 column_grid(int64_t vectors, int64_t row_blocks) {
   return dim3(static_cast<unsigned>((vectors + lanes - 1) / lanes), static_cast<unsigned>(row_blocks));
 }
 
+/// As many of `rows` as are counted on the device, if anybody counts.
+__device__ inline int64_t column_rows(int64_t rows, const int32_t* count) {
+  return count == nullptr ? rows : min(max(int64_t{*count}, int64_t{0}), rows);
+}
+
 /// The sums of a block's threads, in a fixed order, into its row of `partial` [row blocks, dim].
 template <int kWidth>
 __device__ void write_column_sums(const float (&sum)[kWidth], float* partial, int64_t dim) {

@@ -16,9 +16,9 @@ __global__ void __launch_bounds__(kColumnThreads) column_sum_kernel(Awaited<Colu
   const auto* x = static_cast<const Vector*>(args.x) + place;
   float sum[kWidth] = {};
   if (place < vectors) {
-    const int64_t step = int64_t{gridDim.y} * blockDim.y;
+    const int64_t step = int64_t{gridDim.y} * blockDim.y, rows = column_rows(args.rows, args.count);
 #pragma unroll 4
-    for (int64_t row = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < args.rows; row += step) {
+    for (int64_t row = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < rows; row += step) {
       const Vector vector = x[row * vectors];
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) sum[i] += to_float(vector.values[i]);

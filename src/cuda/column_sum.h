@@ -9,13 +9,15 @@
 
 namespace fathom::cuda {
 
-/// `x`: [rows, dim], dim a multiple of a 16-byte vector; `partial`: float32 [blocks, dim].
+/// `x`: [rows, dim], dim a multiple of a 16-byte vector; `partial`: float32 [blocks, dim]. No more rows than
+/// `count` says, if there is one.
 struct ColumnSumArgs {
   const void* x;
   float* partial;
   int64_t rows;
   int64_t dim;
   int64_t blocks;
+  const int32_t* count = nullptr;
 };
 
 /// The same for the same sizes, so that sums do not change from run to run.

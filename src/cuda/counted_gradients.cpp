@@ -25,33 +25,41 @@ using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
-Two merged_rows_backward(const at::Tensor& grad, const at::Tensor& part, const at::Tensor& added,
-                         const Optional& score, const Optional& multiplier_in, double share, double explore,
-                         const at::Tensor& slot, const at::Tensor& start) {
+Two merged_rows_backward(const at::Tensor& grad, const Optional& part, const at::Tensor& added,
+                         const Optional& score, const Optional& multiplier_in, const Optional& sequence_share,
+                         double share, double explore, bool by_row, const at::Tensor& slot,
+                         const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(grad.device());
   const ElementType type = check_dense(grad, "merged_rows_backward");
   const int64_t dim = grad.size(-1), places = slot.numel();
-  FATHOM_CHECK(check_dense(part, "merged_rows_backward") == type &&
-                   check_dense(added, "merged_rows_backward") == type && added.size(1) == dim &&
-                   grad.numel() == places * dim &&
-                   (!score || (score->is_contiguous() && score->scalar_type() == at::kFloat &&
-                               score->numel() == places)),
-               "[merged_rows_backward] expected rows of {} elements and float32 scores", dim);
+  const int64_t sequences = start.numel() - 1;
+  FATHOM_CHECK(
+      (!part || (check_dense(*part, "merged_rows_backward") == type && part->sizes() == added.sizes())) &&
+          (!sequence_share || (sequence_share->is_contiguous() && sequence_share->numel() == sequences &&
+                               sequence_share->scalar_type() == at::kFloat)) &&
+          check_dense(added, "merged_rows_backward") == type && added.size(1) == dim &&
+          grad.numel() == places * dim &&
+          (!score ||
+           (score->is_contiguous() && score->scalar_type() == at::kFloat && score->numel() == places)),
+      "[merged_rows_backward] expected rows of {} elements and float32 scores", dim);
   auto grad_rows = at::empty_like(added);
-  auto grad_score = score ? at::empty_like(*score) : at::empty({0}, grad.options());
+  auto grad_score = score ? at::empty_like(*score)
+                          : at::empty({by_row ? added.size(0) : 0}, grad.options().dtype(at::kFloat));
   const auto multiplier = multiplier_in ? multiplier_in->to(grad.device(), at::kDouble) : at::Tensor();
   const MergeGradArgs args = {
       .slot = slot.const_data_ptr<int32_t>(),
       .count = count_of(start),
       .grad = grad.const_data_ptr(),
-      .part = part.const_data_ptr(),
+      .part = part ? part->const_data_ptr() : nullptr,
       .added = added.const_data_ptr(),
       .grad_rows = grad_rows.mutable_data_ptr(),
       .score = score ? score->const_data_ptr<float>() : nullptr,
       .multiplier = multiplier.defined() ? multiplier.const_data_ptr<double>() : nullptr,
+      .sequence_share = sequence_share ? sequence_share->const_data_ptr<float>() : nullptr,
       .share = static_cast<float>(share),
       .explored_weight = static_cast<float>(1 / explore),
-      .grad_score = score ? grad_score.mutable_data_ptr<float>() : nullptr,
+      .grad_score = score || by_row ? grad_score.mutable_data_ptr<float>() : nullptr,
+      .tokens = places / sequences,
       .places = places,
       .dim = dim};
   C10_CUDA_CHECK(launch_merge_grad(type, args, stream()));
@@ -184,15 +192,15 @@ at::Tensor gathered_norm_backward(const at::Tensor& grad, const at::Tensor& x, c
 /// flash attention, whose sums lie head by head.
 Three attention_backward(const at::Tensor& grad_in, const at::Tensor& qkv, const at::Tensor& y,
                          const at::Tensor& sums_in, const at::Tensor& offsets, int64_t heads,
-                         int64_t kv_heads, const at::Tensor& place, const at::Tensor& start) {
+                         int64_t kv_heads, bool causal, const at::Tensor& place, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const int64_t rows = qkv.size(0), tokens = rows_of(place, start).tokens;
   const auto grad = grad_in.contiguous();
   at::Tensor sums = sums_in;
   if (sums.dim() == 3) {
-    if (auto made = ragged_attention_backward({.qkv = qkv, .heads = heads, .start = start, .tokens = tokens},
-                                              grad, {y, sums, offsets}))
-      return *std::move(made);
+    const RaggedRows ragged = {
+        .qkv = qkv, .heads = heads, .start = start, .tokens = tokens, .causal = causal};
+    if (auto made = ragged_attention_backward(ragged, grad, {y, sums, offsets})) return *std::move(made);
     sums = sums.squeeze(2).t().contiguous();
   }
   const auto all = qkv.view({rows, heads + 2 * kv_heads, -1});
@@ -202,7 +210,7 @@ Three attention_backward(const at::Tensor& grad_in, const at::Tensor& qkv, const
   return at::_flash_attention_backward(by_head(grad), all.narrow(1, 0, heads), all.narrow(1, heads, kv_heads),
                                        all.narrow(1, heads + kv_heads, kv_heads), by_head(y), sums, start,
                                        start, tokens, tokens,
-                                       /*dropout_p=*/0.0, /*is_causal=*/true, unused, unused);
+                                       /*dropout_p=*/0.0, causal, unused, unused);
 }
 
 at::Tensor rope_backward(const at::Tensor& grad_q_in, const at::Tensor& grad_k_in,

@@ -4,6 +4,7 @@
 #include "cuda/awaited.cuh"
 #include "cuda/row_grid.h"
 #include "cuda/vectors.cuh"
+#include "kernels/counted_slots.h"
 
 namespace fathom::cuda {
 namespace {
@@ -16,10 +17,10 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(Awaited<MergeGradA
   constexpr int kWidth = Vector::kWidth;
   const int lane = threadIdx.x % 32, vectors = static_cast<int>(args.dim / kWidth), count = *args.count;
   const int64_t step = int64_t{gridDim.x} * kWarps;
-  const float price = args.multiplier != nullptr ? static_cast<float>(*args.multiplier) * args.share : 0.0f;
+  const float price = args.multiplier != nullptr ? static_cast<float>(*args.multiplier) : 0.0f;
   for (int64_t place = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32; place < args.places; place += step) {
     const int slot = args.slot[place];
-    const bool active = slot >= 0 && slot < count, learns = args.score != nullptr && slot >= 0;
+    const bool active = slot >= 0 && slot < count, learns = args.grad_score != nullptr && slot >= 0;
     const auto* grad = static_cast<const Vector*>(args.grad) + place * vectors;
     const int64_t row = int64_t{slot} * vectors;
     float gain = 0;
@@ -28,15 +29,27 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(Awaited<MergeGradA
         const Vector g = grad[v];
         if (active) static_cast<Vector*>(args.grad_rows)[row + v] = g;
         if (!learns) continue;
-        const Vector part = static_cast<const Vector*>(args.part)[row + v],
-                     added = static_cast<const Vector*>(args.added)[row + v];
+        Vector part = {};
+        if (args.part != nullptr) part = static_cast<const Vector*>(args.part)[row + v];
+        const Vector added = static_cast<const Vector*>(args.added)[row + v];
 #pragma unroll
         for (int i = 0; i < kWidth; ++i)
           gain += to_float(g.values[i]) * (to_float(part.values[i]) + to_float(added.values[i]));
       }
-    if (args.score == nullptr) continue;
-    gain = warp_sum(gain) * (active ? 1.0f : args.explored_weight) + price;
+    if (args.grad_score == nullptr) continue;
+    gain = warp_sum(gain);
     if (lane != 0) continue;
+    if (args.score == nullptr) {
+      if (slot >= 0) args.grad_score[slot] = gain;
+      continue;
+    }
+    if (slot == kernels::CountedSlots::kPadding) {
+      args.grad_score[place] = 0;
+      continue;
+    }
+    const float share =
+        args.sequence_share != nullptr ? args.sequence_share[place / args.tokens] : args.share;
+    gain = gain * (active ? 1.0f : args.explored_weight) + price * share;
     const float p = 1 / (1 + expf(-args.score[place]));
     args.grad_score[place] = gain * p * (1 - p);
   }

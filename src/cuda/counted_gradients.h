@@ -11,18 +11,22 @@
 
 namespace fathom::cuda {
 
+/// What a token costs is its multiplier times `share`, or times its sequence's of `sequence_share`. Without
+/// `score`, `grad_score` takes what each row, active or explored, brought: ⟨grad, part + added⟩.
 struct MergeGradArgs {
   const int32_t* slot;
   const int32_t* count;
-  const void* grad;          ///< [places, dim]
-  const void* part;          ///< [rows, dim]
-  const void* added;         ///< [rows, dim]
-  void* grad_rows;           ///< [rows, dim]
-  const float* score;        ///< [places], or null: part and added are not read
-  const double* multiplier;  ///< or null
+  const void* grad;             ///< [places, dim]
+  const void* part;             ///< [rows, dim], or null
+  const void* added;            ///< [rows, dim]
+  void* grad_rows;              ///< [rows, dim]
+  const float* score;           ///< [places], or null
+  const double* multiplier;     ///< or null
+  const float* sequence_share;  ///< or null
   float share;
   float explored_weight;
-  float* grad_score;  ///< [places]
+  float* grad_score;  ///< [places]; or [rows]; or null: part and added are not read
+  int64_t tokens;     ///< of a sequence
   int64_t places;
   int64_t dim;
 };

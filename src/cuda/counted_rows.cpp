@@ -135,18 +135,18 @@ at::Tensor part_of(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64
 /// LibTorch's flash attention of the active rows, which takes the sequences' borders from the device. Whether
 /// it was this or cuDNN's the backward pass tells by the sums' dimensions.
 Two flash_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& start,
-                    int64_t tokens) {
+                    int64_t tokens, bool causal) {
   const at::DisableRecordFunctionGuard counted_once;  // as this operation
   const auto part = [&](int64_t from, int64_t count) { return part_of(qkv, heads, kv_heads, from, count); };
   auto [y_NHE, sums, seed, offset, mask] = at::_flash_attention_forward(
       part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), start, start, tokens, tokens,
-      /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
+      /*dropout_p=*/0.0, causal, /*return_debug_mask=*/false);
   return {y_NHE.flatten(1), sums};
 }
 
 /// Explored rows are few, and what they wait for is memory: they run beside cuDNN's attention of the active
 /// ones.
-Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place,
+Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, bool causal, const at::Tensor& place,
                 const at::Tensor& start, const Optional& used) {
   const c10::cuda::CUDAGuard guard(qkv.device());
   const RowsArgs rows = rows_of(place, start);
@@ -160,19 +160,21 @@ Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at
                                         .y = y.mutable_data_ptr(),
                                         .heads = heads,
                                         .kv_heads = kv_heads,
-                                        .head_size = y.size(1) / heads};
+                                        .head_size = y.size(1) / heads,
+                                        .causal = causal};
     C10_CUDA_CHECK(launch_explored_attention(type, args, on));
   };
   if (heads == kv_heads) {
     std::optional<StreamBranch> branch;
-    const auto made = ragged_attention({.qkv = qkv, .heads = heads, .start = start, .tokens = rows.tokens},
-                                       [&](const at::Tensor& y) {
-                                         if (used) explore(y, branch.emplace().stream());
-                                       });
+    const RaggedRows ragged = {
+        .qkv = qkv, .heads = heads, .start = start, .tokens = rows.tokens, .causal = causal};
+    const auto made = ragged_attention(ragged, [&](const at::Tensor& y) {
+      if (used) explore(y, branch.emplace().stream());
+    });
     if (branch) branch->join();
     if (made) return {made->y, made->sums, made->offsets};
   }
-  auto [y, sums] = flash_attention(qkv, heads, kv_heads, start, rows.tokens);
+  auto [y, sums] = flash_attention(qkv, heads, kv_heads, start, rows.tokens, causal);
   if (used) explore(y, stream());
   return {y, sums, at::empty({0}, start.options())};
 }
@@ -201,19 +203,19 @@ at::Tensor dropout(const at::Tensor& x, const at::Tensor& key_in, const at::Tens
   return y;
 }
 
-void merge_into(at::Tensor& y, const at::Tensor& x, const at::Tensor& h, const at::Tensor& added,
+void merge_into(at::Tensor& y, const at::Tensor& x, const Optional& h, const at::Tensor& added,
                 const at::Tensor& slot, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(x.device());
   const ElementType type = check_dense(x, "merged_rows");
   const int64_t dim = x.size(-1);
-  FATHOM_CHECK(check_dense(h, "merged_rows") == type && check_dense(added, "merged_rows") == type &&
-                   h.size(1) == dim && added.sizes() == h.sizes() && slot.numel() * dim == x.numel() &&
-                   slot.scalar_type() == at::kInt && slot.is_contiguous(),
+  FATHOM_CHECK(check_dense(added, "merged_rows") == type && added.size(1) == dim &&
+                   (!h || (check_dense(*h, "merged_rows") == type && added.sizes() == h->sizes())) &&
+                   slot.numel() * dim == x.numel() && slot.scalar_type() == at::kInt && slot.is_contiguous(),
                "[merged_rows] expected rows of {} elements", dim);
   const MergeRowsArgs args = {.slot = slot.const_data_ptr<int32_t>(),
                               .count = count_of(start),
                               .x = x.const_data_ptr(),
-                              .h = h.const_data_ptr(),
+                              .h = h ? h->const_data_ptr() : nullptr,
                               .added = added.const_data_ptr(),
                               .y = y.mutable_data_ptr(),
                               .places = slot.numel(),
@@ -221,7 +223,7 @@ void merge_into(at::Tensor& y, const at::Tensor& x, const at::Tensor& h, const a
   C10_CUDA_CHECK(launch_merge_rows(type, args, stream()));
 }
 
-at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Tensor& added,
+at::Tensor merged_rows(const at::Tensor& x_in, const Optional& h, const at::Tensor& added,
                        const at::Tensor& slot, const at::Tensor& start) {
   const auto x = x_in.contiguous();
   auto y = at::empty_like(x);
@@ -229,7 +231,7 @@ at::Tensor merged_rows(const at::Tensor& x_in, const at::Tensor& h, const at::Te
   return y;
 }
 
-void merge_rows(at::Tensor& x, const at::Tensor& h, const at::Tensor& added, const at::Tensor& slot,
+void merge_rows(at::Tensor& x, const Optional& h, const at::Tensor& added, const at::Tensor& slot,
                 const at::Tensor& start) {
   merge_into(x, x, h, added, slot, start);
 }

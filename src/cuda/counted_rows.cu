@@ -116,7 +116,8 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Awaited<MergeRowsArgs> 
       y = static_cast<const Vector*>(args.x)[item];
     } else {
       const int64_t source = slot * vectors + item % vectors;
-      y = static_cast<const Vector*>(args.h)[source];
+      y = args.h != nullptr ? static_cast<const Vector*>(args.h)[source]
+                            : static_cast<const Vector*>(args.x)[item];
       const Vector added = static_cast<const Vector*>(args.added)[source];
 #pragma unroll
       for (int i = 0; i < kWidth; ++i)

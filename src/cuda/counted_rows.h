@@ -63,7 +63,8 @@ struct RowDropoutArgs {
   float sequence_scale;
 };
 
-/// Explored rows look at the active ones before them and themselves.
+/// Explored rows look at the active ones of their sequence, with `causal` at those before them, and
+/// themselves.
 struct ExploredAttentionArgs {
   RowsArgs rows;
   const int32_t* used;  ///< the number of all rows
@@ -72,9 +73,10 @@ struct ExploredAttentionArgs {
   int64_t heads;
   int64_t kv_heads;
   int64_t head_size;  ///< at most 256
+  bool causal;
 };
 
-/// `y` may be `x`.
+/// `y` may be `x`; without `h` it is what x holds at the rows' places.
 struct MergeRowsArgs {
   const int32_t* slot;
   const int32_t* count;

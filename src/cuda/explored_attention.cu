@@ -129,14 +129,16 @@ __device__ void attend(const ExploredAttentionArgs& args, int first, int last, i
   const HeadRows<T> queries(args, head), keys(args, args.heads + kv_head),
       values(args, args.heads + args.kv_heads + kv_head);
 
-  const int first_place = place[first], last_place = place[last];
+  const int first_place = place[first];
+  // Behind what the tile's last row sees.
+  const int end_place = args.causal ? place[last] : (place[last] / tokens + 1) * tokens;
   int row[2], begin[2], seen[2];  // places that a row sees: so many from there on
   uint4 query[kPieces][2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     row[half] = min(first + g + 8 * half, last);
     begin[half] = place[row[half]] / tokens * tokens;
-    seen[half] = place[row[half]] - begin[half];
+    seen[half] = args.causal ? place[row[half]] - begin[half] : tokens;
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) query[j][half] = queries.piece(row[half], j);
   }
@@ -169,7 +171,7 @@ __device__ void attend(const ExploredAttentionArgs& args, int first, int last, i
   int turns = 0, more;
   do {
     const int of = base + (turns + lane) * kWarps * kKeys;
-    more = __popc(__ballot_sync(kAllLanes, of < active && place[of] < last_place));
+    more = __popc(__ballot_sync(kAllLanes, of < active && place[of] < end_place));
     turns += more;
   } while (more == 32);
 

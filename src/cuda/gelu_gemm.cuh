@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda/gelu_gemm.h"
-#include "cuda/hopper_gemm.cuh"
+#include "cuda/square_tiles.cuh"
 
 namespace fathom::cuda {
 
@@ -16,17 +16,11 @@ template <typename Out>
 using KeptGeluEpilogue = cutlass::epilogue::fusion::LinCombPerColBiasEltActAux<
     cutlass::layout::RowMajor, cutlass::epilogue::thread::GELU, Out, float, Out, Out, void>;
 
-/// The large tiles where that takes no longer, since they read fewer operands: one takes as long as two small
-/// ones.
-inline bool takes_square_tiles(int64_t rows, int64_t columns) {
-  return 2 * pair_turns(rows, columns, 128, 128) <= pair_turns(rows, columns, 64, 128);
-}
-
 template <typename Element, typename Epilogue>
 cudaError_t run_gelu_gemm(const LinearGeluArgs& args, cudaStream_t stream) {
   const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
             in = static_cast<int>(args.in_dim);
-  const GemmArgs gemm{args.x, args.weight, args.y, {nullptr, rows}, rows, out, in};
+  const GemmArgs gemm{args.x, args.weight, args.y, {args.count, rows}, rows, out, in};
   const auto tell = [&](auto& fusion) {
     fusion.bias_ptr = static_cast<const Element*>(args.bias);
     if constexpr (Epilogue::IsAuxOutSupported) {
@@ -34,7 +28,7 @@ cudaError_t run_gelu_gemm(const LinearGeluArgs& args, cudaStream_t stream) {
       fusion.dAux = stride_of<std::decay_t<decltype(fusion.dAux)>>(rows, out);
     }
   };
-  if (takes_square_tiles(rows, out))
+  if (takes_square_tiles(args.expected > 0 ? args.expected : rows, out))
     return Gemm<Element, Element, RowMajor, ColumnMajor, SquareShape, Counted::kRows, Epilogue>::launch(
         gemm, stream, tell);
   return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows, Epilogue>::launch(

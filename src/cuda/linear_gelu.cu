@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(Awaited<GeluG
   auto* grad_x = static_cast<Vector*>(args.grad_x) + place;
   float sum[kWidth] = {};
   if (place < vectors) {
-    const int64_t step = int64_t{gridDim.y} * blockDim.y;
+    const int64_t step = int64_t{gridDim.y} * blockDim.y, rows = column_rows(args.rows, args.count);
 #pragma unroll 2
-    for (int64_t row = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < args.rows; row += step) {
+    for (int64_t row = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < rows; row += step) {
       const Vector above = grad[row * vectors], value = x[row * vectors];
       Vector result;
 #pragma unroll

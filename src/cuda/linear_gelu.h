@@ -11,7 +11,8 @@ namespace fathom::cuda {
 
 /// y = GELU(inner), inner = x weightᵀ + bias, summed in float32. `x`: [rows, in_dim]; `weight`: [out_dim,
 /// in_dim]; `bias`: [out_dim]; `y`, `inner` (or null): [rows, out_dim]; all of one type, contiguous, at
-/// multiples of 16 bytes. y does not see how inner is rounded.
+/// multiples of 16 bytes. y does not see how inner is rounded. Of `count`, if there is one, and `expected` as
+/// in counted_product.h.
 struct LinearGeluArgs {
   const void* x;
   const void* weight;
@@ -21,10 +22,12 @@ struct LinearGeluArgs {
   int64_t rows;
   int64_t in_dim;
   int64_t out_dim;
+  const int32_t* count = nullptr;
+  int64_t expected = 0;
 };
 
 /// `grad`, `x`, `grad_x`: [rows, dim], dim a multiple of a 16-byte vector; `partial`: float32 [blocks, dim],
-/// the sums of grad_x's columns over a block's rows.
+/// the sums of grad_x's columns over a block's rows. No more rows than `count` says, if there is one.
 struct GeluGradArgs {
   const void* grad;
   const void* x;
@@ -33,6 +36,7 @@ struct GeluGradArgs {
   int64_t rows;
   int64_t dim;
   int64_t blocks;
+  const int32_t* count = nullptr;
 };
 
 /// Whether the product takes these sizes: as counted_product_fits, with a row at least, on Hopper alone.

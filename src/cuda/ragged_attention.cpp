@@ -64,8 +64,9 @@ struct Key {
   int64_t sequences, heads, tokens, size;
   at::ScalarType type;
   c10::DeviceIndex device;
+  bool causal;
   Pass pass;
-  auto tied() const { return std::tuple(sequences, heads, tokens, size, type, device, pass); }
+  auto tied() const { return std::tuple(sequences, heads, tokens, size, type, device, causal, pass); }
   bool operator<(const Key& other) const { return tied() < other.tied(); }
 };
 
@@ -137,7 +138,7 @@ class GraphMaker {
                          .set_name("ragged_attention")
                          .set_generate_stats(true)
                          .set_attn_scale(scale())
-                         .set_causal_mask(true)
+                         .set_causal_mask(key_.causal)
                          .set_padding_mask(true)
                          .set_seq_len_q(query_length_)
                          .set_seq_len_kv(key_length_));
@@ -157,7 +158,7 @@ class GraphMaker {
                                              fe::graph::SDPA_backward_attributes()
                                                  .set_name("ragged_attention_backward")
                                                  .set_attn_scale(scale())
-                                                 .set_causal_mask(true)
+                                                 .set_causal_mask(key_.causal)
                                                  .set_padding_mask(true)
                                                  .set_seq_len_q(query_length_)
                                                  .set_seq_len_kv(key_length_)
@@ -210,6 +211,7 @@ Key key_of(const RaggedRows& rows, Pass pass) {
           .size = rows.qkv.size(1) / (3 * rows.heads),
           .type = rows.qkv.scalar_type(),
           .device = rows.qkv.device().index(),
+          .causal = rows.causal,
           .pass = pass};
 }
 

@@ -1,4 +1,4 @@
-// Causal attention within sequences of rows that the device counts, by cuDNN, which multiplies as its dense
+// Attention within sequences of rows that the device counts, by cuDNN, which multiplies as its dense
 // attention does. For files that see LibTorch.
 #pragma once
 
@@ -16,6 +16,7 @@ struct RaggedRows {
   int64_t heads;
   at::Tensor start;  ///< int32 [sequences + 1]: rows before each sequence, and all
   int64_t tokens;    ///< that a sequence may have
+  bool causal;       ///< rows look at those before them and themselves; otherwise at all of their sequence
 };
 
 struct RaggedAttention {

@@ -24,6 +24,7 @@ std::string register_kernels() {
     register_residual_layer_norm(library);
     register_residual_rms_norm(library);
     register_rope_heads(library);
+    register_row_scores(library);
     register_saturated_half(library);
     register_scale(library);
     register_swiglu(library);
@@ -31,6 +32,7 @@ std::string register_kernels() {
     register_column_sum(library);
     register_counted_rows(library);
     register_counted_gradients(library);
+    register_counted_layers(library);
     register_fp8_tiles(library);
     register_token_choice(library);
     register_decode_layers(library);

@@ -15,6 +15,7 @@
 
 #include "cuda/element_type_of.h"
 #include "cuda/registration.h"
+#include "cuda/rows_of.h"
 #include "cuda/sum_of_parts.h"
 
 namespace fathom::cuda {
@@ -22,7 +23,7 @@ namespace {
 
 constexpr const char* kOp = "shifted_window_attention";
 
-/// `out` is left empty.
+/// `out` and `chosen` are left empty.
 ShiftedWindowArgs make_args(const at::Tensor& qkv, const at::Tensor& bias, int64_t side, int64_t shift) {
   FATHOM_CHECK(
       qkv.dim() == 4 && bias.dim() == 3 && bias.size(0) > 0 && side > 0 && shift >= 0 && shift < side &&
@@ -104,11 +105,67 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at:
   return {grad_qkv, sum_of_parts(partial, bias_in.scalar_type())};
 }
 
+/// Of rows [N, D] of windows that were chosen, one behind the other.
+at::Tensor as_windows(const at::Tensor& rows, int64_t side) {
+  FATHOM_CHECK(rows.dim() == 2 && rows.size(0) % (side * side) == 0,
+               "[counted_window_attention] expected rows of windows of {}, got {}", side * side,
+               rows.size(0));
+  return aligned16(rows).view({-1, side, side, rows.size(1)});
+}
+
+WindowPlaces places_of(const at::Tensor& place, const at::Tensor& start, int64_t height, int64_t width) {
+  const RowsArgs rows = rows_of(place, start);
+  FATHOM_CHECK(rows.tokens == height * width, "[counted_window_attention] expected rows of maps of {} × {}",
+               height, width);
+  return {rows.place, count_of(start), static_cast<int>(height), static_cast<int>(width)};
+}
+
+at::Tensor chosen_forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, const at::Tensor& place,
+                          const at::Tensor& start, int64_t height, int64_t width, int64_t side,
+                          int64_t shift) {
+  const c10::cuda::CUDAGuard guard(qkv_in.device());
+  const auto qkv = as_windows(qkv_in, side), bias = bias_in.to(at::kFloat).contiguous();
+  ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
+  check_room(qkv, side, shift, false);
+  auto out = at::empty({qkv_in.size(0), qkv_in.size(1) / 3}, qkv.options());
+  args.out = out.mutable_data_ptr();
+  args.chosen = places_of(place, start, height, width);
+  if (qkv.numel() > 0)
+    C10_CUDA_CHECK(
+        launch_shifted_window_attention(element_type_of(qkv, kOp), args, c10::cuda::getCurrentCUDAStream()));
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> chosen_backward(const at::Tensor& grad_in, const at::Tensor& qkv_in,
+                                                   const at::Tensor& bias_in, const at::Tensor& place,
+                                                   const at::Tensor& start, int64_t height, int64_t width,
+                                                   int64_t side, int64_t shift) {
+  const c10::cuda::CUDAGuard guard(qkv_in.device());
+  const auto qkv = as_windows(qkv_in, side), grad = as_windows(grad_in, side),
+             bias = bias_in.to(at::kFloat).contiguous();
+  FATHOM_CHECK(grad.scalar_type() == qkv.scalar_type() && grad.numel() * 3 == qkv.numel(),
+               "[counted_window_attention] expected a gradient like the result");
+  ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
+  check_room(qkv, side, shift, true);
+  args.forward.chosen = places_of(place, start, height, width);
+  args.blocks = shifted_window_blocks(args.forward);
+  auto grad_qkv = at::empty_like(qkv_in);
+  auto partial = at::empty({args.blocks, bias.size(0), bias.size(1), bias.size(2)}, bias.options());
+  args.grad = grad.const_data_ptr();
+  args.grad_qkv = grad_qkv.mutable_data_ptr();
+  args.partial = partial.mutable_data_ptr<float>();
+  C10_CUDA_CHECK(launch_shifted_window_attention_backward(element_type_of(qkv, kOp), args,
+                                                          c10::cuda::getCurrentCUDAStream()));
+  return {grad_qkv, sum_of_parts(partial, bias_in.scalar_type())};
+}
+
 }  // namespace
 
 void register_shifted_window_attention(torch::Library& library) {
   library.impl("shifted_window_attention", forward);
   library.impl("shifted_window_attention_backward", backward);
+  library.impl("counted_window_attention", chosen_forward);
+  library.impl("counted_window_attention_backward", chosen_backward);
   library.impl("shifted_window_attention_fits", fits);
 }
 

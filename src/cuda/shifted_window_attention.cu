@@ -15,7 +15,7 @@ constexpr int kForwardWarps = 4;
 constexpr int kForwardBlocks = 3;  // at once on a multiprocessor: 168 registers a thread
 
 /// Grid: x over heads, y over windows (in strides).
-template <typename T, int kTiles>
+template <typename T, int kTiles, bool kChosen>
 __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
     shifted_window_forward_kernel(Awaited<ShiftedWindowArgs> awaited) {
   const ShiftedWindowArgs& args = awaited.get();
@@ -27,10 +27,10 @@ __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
   const int width = kWindowHeadSize * args.heads, stride = 3 * width, column = blockIdx.x * kWindowHeadSize;
   const float scale_log2 = args.scale * kLog2OfE;
   const uint32_t ones = pack<T>(1.0f, 1.0f);
-  const auto windows = static_cast<unsigned>(windows_of(args));
+  const unsigned windows = windows_there<kChosen>(args);
   for (unsigned window = blockIdx.y * kForwardWarps + threadIdx.x / 32; window < windows;
        window += gridDim.y * kForwardWarps) {
-    const WindowInMap where(args, window);
+    const WindowInMap where = WindowInMap::find<kChosen>(args, window);
     const T* first = static_cast<const T*>(args.qkv) + where.first * stride + column + 8 * t;
     T* out = static_cast<T*>(args.out) + where.first * width + column + 8 * t;
     const float4* bias = window_shared + where.seams * Tiles::kFragments + lane;
@@ -91,7 +91,8 @@ int forward_bytes(const ShiftedWindowArgs& args) {
 
 template <typename T, int kTiles>
 cudaError_t shifted_window_forward(const ShiftedWindowArgs& args, cudaStream_t stream) {
-  const auto kernel = shifted_window_forward_kernel<T, kTiles>;
+  const auto kernel = args.chosen.place != nullptr ? shifted_window_forward_kernel<T, kTiles, true>
+                                                   : shifted_window_forward_kernel<T, kTiles, false>;
   const int bytes = forward_bytes<kTiles>(args);
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);

@@ -9,8 +9,18 @@
 
 namespace fathom::cuda {
 
+/// Where windows lie that a gate chose: `count` rows of places, one window behind the other, each at `place`
+/// of a batch of maps of `height` × `width`.
+struct WindowPlaces {
+  const int32_t* place = nullptr;
+  const int32_t* count = nullptr;
+  int height = 0;
+  int width = 0;
+};
+
 /// `qkv`: [images, height, width, 3, heads, 32]; `bias`: float32 [heads, T, T], T = side²; `out`: [images,
-/// height, width, heads, 32]. Windows divide the map.
+/// height, width, heads, 32]. Windows divide the map. With `chosen` windows each
+/// is an image of its own, of the size of a window, with the seams of where it lies.
 struct ShiftedWindowArgs {
   const void* qkv;
   const float* bias;
@@ -22,6 +32,7 @@ struct ShiftedWindowArgs {
   int side;
   int shift;
   float scale;
+  WindowPlaces chosen = {};
 };
 
 /// `grad`: like the forward pass's `out`; `grad_qkv` like qkv; `partial`: float32 [blocks, heads, T, T].

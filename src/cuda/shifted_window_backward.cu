@@ -113,7 +113,7 @@ __device__ void multiply_queries(float (&c)[WindowTiles<kTiles>::kStrips][4][4],
 }
 
 /// Grid: x over heads, y over windows (in strides).
-template <typename T, int kTiles>
+template <typename T, int kTiles, bool kChosen>
 __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardShape<kTiles>::kBlocks)
     shifted_window_backward_kernel(Awaited<ShiftedWindowBackwardArgs> awaited) {
   const ShiftedWindowBackwardArgs& backward = awaited.get();
@@ -132,10 +132,10 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
   const LanePlaces<kTiles> places(args, lane / 4);
   const int width = kWindowHeadSize * args.heads, stride = 3 * width, column = blockIdx.x * kWindowHeadSize;
   const float scale_log2 = args.scale * kLog2OfE;
-  const auto windows = static_cast<unsigned>(windows_of(args));
+  const unsigned windows = windows_there<kChosen>(args);
   for (unsigned window = blockIdx.y * Shape::kWarps + warp; window < windows;
        window += gridDim.y * Shape::kWarps) {
-    const WindowInMap where(args, window);
+    const WindowInMap where = WindowInMap::find<kChosen>(args, window);
     const int64_t begin = where.first * stride + column + 8 * t;
     const T* queries = static_cast<const T*>(args.qkv) + begin;
     const T* gradients = static_cast<const T*>(backward.grad) + where.first * width + column + 8 * t;
@@ -238,7 +238,8 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
 template <typename T, int kTiles>
 cudaError_t shifted_window_backward(const ShiftedWindowBackwardArgs& args, cudaStream_t stream) {
   using Shape = BackwardShape<kTiles>;
-  const auto kernel = shifted_window_backward_kernel<T, kTiles>;
+  const auto kernel = args.forward.chosen.place != nullptr ? shifted_window_backward_kernel<T, kTiles, true>
+                                                           : shifted_window_backward_kernel<T, kTiles, false>;
   const int bytes = Shape::bytes(bias_copies(args.forward));
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);

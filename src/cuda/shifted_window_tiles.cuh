@@ -29,6 +29,16 @@ struct WindowInMap {
   int wrap_rows, wrap_columns;
   int seams;  ///< which of its sides the shift joined: bit 0: rows, bit 1: columns
 
+  /// Of a whole map, or the next of those that were chosen.
+  template <bool kChosen>
+  static __device__ WindowInMap find(const ShiftedWindowArgs& args, unsigned window) {
+    if constexpr (kChosen)
+      return chosen(args, window);
+    else
+      return WindowInMap(args, window);
+  }
+
+ private:
   __device__ WindowInMap(const ShiftedWindowArgs& args, unsigned window) {
     const unsigned columns = static_cast<unsigned>(args.width / args.side),
                    rows = static_cast<unsigned>(args.height / args.side);
@@ -41,6 +51,19 @@ struct WindowInMap {
     wrap_rows = last_row ? args.height * args.width : 0;
     wrap_columns = last_column ? args.width : 0;
     seams = (last_row ? 1 : 0) | (last_column ? 2 : 0);
+  }
+
+  __device__ WindowInMap(int64_t first_place, int joined_sides)
+      : first(first_place), wrap_rows(0), wrap_columns(0), seams(joined_sides) {}
+
+  /// Its first place lies `shift` inside of the window's in a map that is not shifted.
+  static __device__ WindowInMap chosen(const ShiftedWindowArgs& args, unsigned window) {
+    const WindowPlaces& map = args.chosen;
+    const int64_t first = int64_t{window} * args.side * args.side;
+    const int pixel = map.place[first], line = pixel / map.width;
+    const bool last_row = args.shift > 0 && line % map.height + args.side - args.shift == map.height,
+               last_column = args.shift > 0 && pixel - line * map.width + args.side - args.shift == map.width;
+    return WindowInMap(first, (last_row ? 1 : 0) | (last_column ? 2 : 0));
   }
 };
 
@@ -134,6 +157,13 @@ __device__ void exponentiate(float (&s)[kTiles][4], float scale_log2) {
 
 __host__ __device__ inline int64_t windows_of(const ShiftedWindowArgs& args) {
   return args.images * (args.height / args.side) * (args.width / args.side);
+}
+
+/// Of a whole map, or of those that were chosen.
+template <bool kChosen>
+__device__ unsigned windows_there(const ShiftedWindowArgs& args) {
+  if constexpr (kChosen) return static_cast<unsigned>(*args.chosen.count / (args.side * args.side));
+  return static_cast<unsigned>(windows_of(args));
 }
 
 /// Blocks a head, each of so many warps that take a window at a time: as many as the GPU holds at once.

@@ -181,26 +181,31 @@ at::Tensor weight_grad(const at::Tensor& joint, const at::Tensor& norm, const at
   return grad_norm;
 }
 
-Four choose_rows(const Optional& score, const Optional& decided, const Optional& counts, const Optional& key,
-                 int64_t draws, double explore) {
+Four choose_rows(const Optional& score, const Optional& decided, const Optional& present_in,
+                 const Optional& counts, const Optional& key, int64_t draws, double explore) {
   const at::Tensor& given = decided ? *decided : *score;
   const c10::cuda::CUDAGuard guard(given.device());
   const int64_t sequences = given.size(0), tokens = given.size(1);
-  FATHOM_CHECK(given.numel() > 0 && given.numel() < (int64_t{1} << 31) &&
-                   (!score || (score->is_contiguous() && score->scalar_type() == at::kFloat)) &&
-                   (!counts || (counts->numel() == 3 && counts->scalar_type() == at::kDouble)) &&
-                   (!key || (key->numel() == sequences && key->scalar_type() == at::kLong &&
-                             key->is_contiguous() && key->device() == given.device())),
-               "[choose_rows] expected dense float32 scores of some tokens, three float64 counts and a key a "
-               "sequence");
+  FATHOM_CHECK(
+      given.numel() > 0 && given.numel() < (int64_t{1} << 31) &&
+          (!score || (score->is_contiguous() && score->scalar_type() == at::kFloat)) &&
+          (!present_in || (present_in->numel() == given.numel() && present_in->scalar_type() == at::kBool &&
+                           present_in->device() == given.device())) &&
+          (!counts || (counts->numel() == 3 && counts->scalar_type() == at::kDouble)) &&
+          (!key || (key->numel() == sequences && key->scalar_type() == at::kLong && key->is_contiguous() &&
+                    key->device() == given.device())),
+      "[choose_rows] expected dense float32 scores of some tokens, three float64 counts and a key a "
+      "sequence");
   const auto options = given.options().dtype(at::kInt);
   auto place = at::empty({sequences * tokens}, options), slot = at::empty_like(place),
        border = at::empty({sequences + 2}, options);
-  const auto active =
-      decided ? decided->contiguous() : at::empty_like(given, given.options().dtype(at::kBool));
+  const auto present = present_in ? present_in->contiguous() : at::Tensor();
+  const auto chosen = decided && present_in ? decided->logical_and(*present_in) : given;
+  const auto active = decided ? chosen.contiguous() : at::empty_like(given, given.options().dtype(at::kBool));
   const ChooseRowsArgs args = {.score = score ? score->const_data_ptr<float>() : nullptr,
                                .decided = decided ? active.const_data_ptr<bool>() : nullptr,
                                .active = decided ? nullptr : active.mutable_data_ptr<bool>(),
+                               .present = present.defined() ? present.const_data_ptr<bool>() : nullptr,
                                .counts = counts ? counts->mutable_data_ptr<double>() : nullptr,
                                .key = key ? key->const_data_ptr<int64_t>() : nullptr,
                                .stream = draws,

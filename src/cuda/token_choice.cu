@@ -4,6 +4,7 @@
 
 #include "cuda/awaited.cuh"
 #include "cuda/vectors.cuh"
+#include "kernels/counted_slots.h"
 #include "tensor/keyed_bits.h"
 
 namespace fathom::cuda {
@@ -11,6 +12,7 @@ namespace {
 
 constexpr int kChooseThreads = 1024;
 constexpr int kChooseBlocks = 64;  ///< that number rows, at most
+constexpr int kNoRow = kernels::CountedSlots::kNoRow, kPadding = kernels::CountedSlots::kPadding;
 
 __device__ float bits(float p) {
   return p > 0 ? -p * log2f(p) : 0.0f;
@@ -22,6 +24,10 @@ struct Neighbours {
   unsigned first, places;
 
   __device__ bool has(unsigned i) const { return first + i < places; }
+  /// … and is no padding.
+  __device__ bool is_there(const ChooseRowsArgs& args, unsigned i) const {
+    return has(i) && (args.present == nullptr || args.present[first + i]);
+  }
 
   /// Scores, +∞ and -∞ where it is decided, -∞ of places that are not there.
   __device__ void read(const ChooseRowsArgs& args, float (&score)[kCount]) const {
@@ -34,7 +40,7 @@ struct Neighbours {
         score[i] = args.score[place];
     }
 #pragma unroll
-    for (unsigned i = 0; i < kCount; ++i) score[i] = has(i) ? score[i] : -INFINITY;
+    for (unsigned i = 0; i < kCount; ++i) score[i] = is_there(args, i) ? score[i] : -INFINITY;
   }
 };
 
@@ -74,10 +80,10 @@ __device__ int block_sum(int value, int (&shared)[32]) {
 
 /// Adds to the counts. Of one block, whose threads take turns at neighbours: so entropy is summed.
 __device__ void add_counts(const ChooseRowsArgs& args, unsigned places) {
-  __shared__ int shared[32];
+  __shared__ int shared[2][32];
   __shared__ float entropies[32];
   float entropy = 0;
-  int active = 0;
+  int active = 0, there = 0;
   for (unsigned base = 0; base < places; base += kChooseThreads * Neighbours::kCount) {
     const Neighbours near = {base + threadIdx.x * Neighbours::kCount, places};
     float score[Neighbours::kCount];
@@ -85,19 +91,22 @@ __device__ void add_counts(const ChooseRowsArgs& args, unsigned places) {
 #pragma unroll
     for (unsigned i = 0; i < Neighbours::kCount; ++i) {
       active += is_chosen(score[i]) ? 1 : 0;
-      if (args.score == nullptr || !near.has(i)) continue;
+      if (!near.is_there(args, i)) continue;
+      ++there;
+      if (args.score == nullptr) continue;
       const float p = 1 / (1 + expf(-args.score[near.first + i]));
       entropy += bits(p) + bits(1 - p);
     }
   }
   entropy = warp_sum(entropy);
   if (threadIdx.x % 32 == 0) entropies[threadIdx.x / 32] = entropy;
-  active = block_sum(active, shared);
+  active = block_sum(active, shared[0]);
+  there = block_sum(there, shared[1]);
   if (threadIdx.x >= 32) return;
   const float sum = warp_sum(entropies[threadIdx.x]);
   if (threadIdx.x > 0) return;
   args.counts[0] += active;
-  args.counts[1] += static_cast<double>(places);
+  args.counts[1] += there;
   args.counts[2] += static_cast<double>(sum);
 }
 
@@ -130,7 +139,8 @@ __device__ RowsBefore rows_before(const ChooseRowsArgs& args, unsigned begin, un
       Draws draws(args, first);
 #pragma unroll
       for (unsigned i = 0; i < Neighbours::kCount; ++i)
-        rows.explored += draws.next(args) && (active >> i & 1) == 0 ? 1 : 0;
+        rows.explored +=
+            draws.next(args) && (active >> i & 1) == 0 && Neighbours{first, places}.is_there(args, i) ? 1 : 0;
     }
   }
   rows.active = block_sum(rows.active, shared[0]);
@@ -157,7 +167,8 @@ __global__ void __launch_bounds__(kChooseThreads)
   for (unsigned base = begin; base < end; base += kChooseThreads) {
     const unsigned place = base + threadIdx.x;
     bool active = false, explored = false;
-    if (place < places) {
+    const bool there = Neighbours{place, places}.is_there(args, 0);
+    if (there) {
       active = args.decided != nullptr ? args.decided[place] : is_chosen(args.score[place]);
       if (args.key != nullptr && !active) explored = Draws(args, place).next(args);
     }
@@ -171,7 +182,7 @@ __global__ void __launch_bounds__(kChooseThreads)
       const int row = rows.active + static_cast<int>(before & 0xffff) + __popc(active_lanes & lanes_before);
       const int explored_row = rows.all_active + rows.explored + static_cast<int>(before >> 16) +
                                __popc(explored_lanes & lanes_before);
-      const int slot = active ? row : explored ? explored_row : -1;
+      const int slot = active ? row : explored ? explored_row : there ? kNoRow : kPadding;
       args.slot[place] = slot;
       if (slot >= 0) args.place[slot] = static_cast<int32_t>(place);
       if (args.active != nullptr) args.active[place] = active;

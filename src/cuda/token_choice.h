@@ -41,6 +41,7 @@ struct ChooseRowsArgs {
   const float* score;   ///< or null
   const bool* decided;  ///< [sequences · tokens], or null: scores decide
   bool* active;         ///< written where scores decide
+  const bool* present;  ///< [sequences · tokens]: the others are padding; or null
   double* counts;       ///< [3], or null
   const int64_t* key;   ///< [sequences], or null: nothing is explored
   int64_t stream;

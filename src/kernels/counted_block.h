@@ -1,5 +1,5 @@
-// A decoder's layer over the rows that the device counts, and its gate's scorer: with gradients, and without
-// a wait of the host. Letters as in counted_rows.h, M inner width of the feed-forward layer.
+// A transformer's layer over the rows that the device counts, and its gate's scorer: with gradients, and
+// without a wait of the host. Letters as in counted_rows.h, M inner width of the feed-forward layer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,8 +23,13 @@ struct CountedWeights {
   at::Tensor down;            ///< [D, M]
 };
 
+/// What of a layer works on the rows; the other part is not looked at.
+enum class CountedPart { kBlock, kAttention, kMlp };
+
 struct CountedBlock {
+  CountedPart part = CountedPart::kBlock;
   HeadLayout heads;
+  bool causal = true;
   double eps = 1e-5;
   RowDrop drop;       ///< of attention's branch; the other's stream is the next
   at::Tensor key_B;   ///< int64; undefined: nothing is dropped
@@ -38,20 +43,9 @@ struct CountedBlock {
   GradientRooms* rooms = nullptr;  ///< may have places for gradients of products' weights
 };
 
-/// x + f(x) at active tokens, x at the others, f being attention(norm(x)), then mlp(norm(x + that)): [B, T,
-/// D] → [B, T, D]. Explored tokens are computed for their score's gradient. REQUIRES texts that begin here.
+/// x + f(x) at active tokens, x at the others, f being attention(norm(x)), then mlp(norm(x + that)), or one
+/// of the two: [B, T, D] → [B, T, D]. Explored tokens are computed for their score's gradient. REQUIRES texts
+/// that begin here.
 at::Tensor counted_block(const at::Tensor& x_BTD, const CountedWeights& weights, const CountedBlock& block);
-
-/// Of any floating type, one for all.
-struct CausalScorerWeights {
-  at::Tensor norm;     ///< [D]
-  at::Tensor project;  ///< [2I, D]
-  ScorerWeights behind;
-};
-
-/// `causal_scores` of a product with norm(x), [B, T], and the sums that it takes, [B, 1, I]. No gradient
-/// flows to x. Of `types` copies and rooms count.
-std::pair<at::Tensor, at::Tensor> causal_scorer(const at::Tensor& x_BTD, const CausalScorerWeights& weights,
-                                                double eps, const LinearTypes& types = {});
 
 }  // namespace fathom::kernels

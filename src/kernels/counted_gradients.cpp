@@ -24,18 +24,31 @@ void check_norm(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& w
 
 }  // namespace
 
+using MergeBackward = Two(const at::Tensor&, const Optional&, const at::Tensor&, const Optional&,
+                          const Optional&, const Optional&, double, double, bool, const at::Tensor&,
+                          const at::Tensor&);
+constexpr const char* kMergeBackward = "fathom::merged_rows_backward";
+
 std::pair<at::Tensor, at::Tensor> merged_rows_backward(const at::Tensor& grad_BTD, const at::Tensor& part,
                                                        const at::Tensor& y, const ScoreGradient& score,
                                                        const CountedRows& rows) {
-  static const auto op =
-      find_op<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
-                  double, double, const at::Tensor&, const at::Tensor&)>("fathom::merged_rows_backward");
-  FATHOM_CHECK(grad_BTD.numel() == y.numel() && part.sizes() == y.sizes() && score.explore > 0,
-               "[merged_rows_backward] expected gradients of {} rows", y.size(0));
-  auto [grad_rows, grad_score] =
-      op.call(grad_BTD, part, y, optional(score.score_BT), optional(score.multiplier), score.share,
-              score.explore, rows.slot_N, rows.start_S1);
+  static const auto op = find_op<MergeBackward>(kMergeBackward);
+  FATHOM_CHECK(
+      grad_BTD.numel() == y.numel() && (!part.defined() || part.sizes() == y.sizes()) && score.explore > 0,
+      "[merged_rows_backward] expected gradients of {} rows", y.size(0));
+  auto [grad_rows, grad_score] = op.call(grad_BTD, optional(part), y, optional(score.score_BT),
+                                         optional(score.multiplier), optional(score.share_B), score.share,
+                                         score.explore, /*by_row=*/false, rows.slot_N, rows.start_S1);
   return {grad_rows, grad_score};
+}
+
+std::pair<at::Tensor, at::Tensor> rows_brought(const at::Tensor& grad_BTD, const at::Tensor& y,
+                                               const CountedRows& rows) {
+  static const auto op = find_op<MergeBackward>(kMergeBackward);
+  FATHOM_CHECK(grad_BTD.numel() == y.numel(), "[rows_brought] expected gradients of {} rows", y.size(0));
+  auto [grad_rows, brought_N] = op.call(grad_BTD, {}, y, {}, {}, {}, /*share=*/0, /*explore=*/1,
+                                        /*by_row=*/true, rows.slot_N, rows.start_S1);
+  return {grad_rows, brought_N};
 }
 
 at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const CountedRows& rows) {
@@ -90,14 +103,14 @@ at::Tensor gathered_rms_norm_backward(const at::Tensor& grad, const at::Tensor& 
 }
 
 HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
-                                         const CountedAttention& made, HeadLayout layout,
+                                         const CountedAttention& made, HeadLayout layout, bool causal,
                                          const CountedRows& rows) {
   static const auto op =
       find_op<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                    const at::Tensor&, int64_t, int64_t, const at::Tensor&, const at::Tensor&)>(
+                    const at::Tensor&, int64_t, int64_t, bool, const at::Tensor&, const at::Tensor&)>(
           "fathom::counted_attention_backward");
   auto [grad_q, grad_k, grad_v] = op.call(grad, qkv, made.y, made.sums, made.offsets, layout.heads,
-                                          layout.kv_heads, rows.place_N, rows.start_S1);
+                                          layout.kv_heads, causal, rows.place_N, rows.start_S1);
   return {grad_q, grad_k, grad_v};
 }
 
@@ -148,8 +161,9 @@ at::Tensor scorer_weight_grad(const at::Tensor& joint, const at::Tensor& norm, c
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
   library.def(
-      "merged_rows_backward(Tensor grad, Tensor part, Tensor y, Tensor? score, Tensor? multiplier, float "
-      "share, float explore, Tensor slot, Tensor start) -> (Tensor, Tensor)");
+      "merged_rows_backward(Tensor grad, Tensor? part, Tensor y, Tensor? score, Tensor? multiplier, Tensor? "
+      "sequence_share, float share, float explore, bool by_row, Tensor slot, Tensor start) -> (Tensor, "
+      "Tensor)");
   library.def("counted_input_grad(Tensor grad, Tensor weight, Tensor start, int expected) -> Tensor");
   library.def(
       "counted_weight_grad(Tensor grad, Tensor x, Tensor start, Tensor(a!) result, int expected) -> ()");
@@ -162,7 +176,7 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "grad_x, Tensor place, Tensor start) -> Tensor");
   library.def(
       "counted_attention_backward(Tensor grad, Tensor qkv, Tensor y, Tensor sums, Tensor offsets, int heads, "
-      "int kv_heads, Tensor place, Tensor start) -> (Tensor, Tensor, Tensor)");
+      "int kv_heads, bool causal, Tensor place, Tensor start) -> (Tensor, Tensor, Tensor)");
   library.def(
       "counted_rope_backward(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor cos, Tensor sin, Tensor "
       "place, Tensor start) -> Tensor");

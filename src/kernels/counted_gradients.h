@@ -16,15 +16,19 @@ struct ScoreGradient {
   double explore = 1;     ///< an explored token stands for 1 / explore
   at::Tensor multiplier;  ///< float64 scalar: what a token's sigmoid costs, times `share`; undefined: nothing
   double share = 0;
+  at::Tensor share_B;   ///< of their type, a sequence's own; undefined: `share`
   bool values = false;  ///< they also learn from what their tokens' values bring to others
 };
 
 /// Gradients [N, D] of the rows that `merged_rows` added, of `grad_BTD`, and of the scores: float32 [B, T],
-/// the derivative of the sigmoid times ⟨grad, h_part + y⟩ and what the token costs. `part`, `y`: [N, D], what
-/// both parts of the layer added.
+/// the derivative of the sigmoid times ⟨grad, part + y⟩ and what the token costs. `part`, `y`: [N, D], what
+/// both parts of the layer added; an undefined `part`: it has one alone. Padding learns nothing.
 std::pair<at::Tensor, at::Tensor> merged_rows_backward(const at::Tensor& grad_BTD, const at::Tensor& part,
                                                        const at::Tensor& y, const ScoreGradient& score,
                                                        const CountedRows& rows);
+/// The first of these, and ⟨grad, y⟩ of each row, active or explored: float32 [N].
+std::pair<at::Tensor, at::Tensor> rows_brought(const at::Tensor& grad_BTD, const at::Tensor& y,
+                                               const CountedRows& rows);
 /// grad W: [N, out] → [N, in].
 at::Tensor counted_input_grad(const at::Tensor& grad, const at::Tensor& weight, const CountedRows& rows);
 /// Writes gradᵀ x over the rows to `result`: [out, in], dense, of the rows' type or float32.
@@ -48,7 +52,7 @@ struct HeadGradients {
 };
 /// Of those in `qkv`, which `counted_rope` turned. `made`: of `counted_attention`.
 HeadGradients counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
-                                         const CountedAttention& made, HeadLayout layout,
+                                         const CountedAttention& made, HeadLayout layout, bool causal,
                                          const CountedRows& rows);
 /// The gradient of `qkv` before `counted_rope` turned it.
 at::Tensor counted_rope_backward(const HeadGradients& turned, const at::Tensor& cos_TF,

@@ -14,6 +14,8 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -37,21 +39,36 @@ at::Tensor first(const at::Tensor& x, const at::Tensor& start_S1) {
   return x.narrow(0, 0, count_of(start_S1));
 }
 
-Two merged_rows_backward(const at::Tensor& grad_BTD, const at::Tensor& part, const at::Tensor& y,
-                         const Optional& score_BT, const Optional& multiplier, double share, double explore,
-                         const at::Tensor& slot_N, const at::Tensor& start_S1) {
+Two merged_rows_backward(const at::Tensor& grad_BTD, const Optional& part, const at::Tensor& y,
+                         const Optional& score_BT, const Optional& multiplier, const Optional& sequence_share,
+                         double share, double explore, bool by_row, const at::Tensor& slot_N,
+                         const at::Tensor& start_S1) {
   const auto grad = grad_BTD.flatten(0, 1);
-  const auto grad_rows = with_room(grad.index_select(0, slots_in_use(slot_N, start_S1)), slot_N.numel());
-  if (!score_BT) return {grad_rows, at::empty({0}, grad.options())};
-  const auto type = score_BT->scalar_type();
+  const auto [place_n, row_n] = places_in_use(slot_N, start_S1);
+  auto grad_rows = at::zeros_like(y);
+  grad_rows.index_copy_(0, row_n, grad.index_select(0, place_n));
+  const auto type = score_BT ? score_BT->scalar_type() : c10::promoteTypes(y.scalar_type(), at::kFloat);
+  if (!score_BT && !by_row) return {grad_rows, at::empty({0}, grad.options().dtype(type))};
   const auto place_m = slot_N.ge(0).nonzero().squeeze(1);
   const auto slot_m = slot_N.index_select(0, place_m);
-  const auto brought = (part.index_select(0, slot_m).to(type) + y.index_select(0, slot_m).to(type));
+  auto brought = y.index_select(0, slot_m).to(type);
+  if (part) brought = brought + part->index_select(0, slot_m).to(type);
+  const auto gain_m = (grad.index_select(0, place_m).to(type) * brought).sum(1);
+  if (!score_BT) {
+    auto gain_N = at::zeros({y.size(0)}, gain_m.options());
+    gain_N.index_copy_(0, slot_m.to(at::kLong), gain_m);
+    return {grad_rows, gain_N};
+  }
   const auto weight_m = at::full_like(slot_m, 1, slot_m.options().dtype(type))
                             .masked_fill(slot_m.ge(count_of(start_S1)), 1 / explore);
   auto gain_N = at::full_like(slot_N, 0, slot_N.options().dtype(type));
-  if (multiplier) gain_N.add_(multiplier->to(type), share);
-  gain_N.index_add_(0, place_m, (grad.index_select(0, place_m).to(type) * brought).sum(1) * weight_m);
+  const int64_t sequences = start_S1.numel() - 1;
+  if (multiplier && sequence_share)
+    gain_N.view({sequences, -1}).add_(multiplier->to(type) * sequence_share->to(type).unsqueeze(1));
+  else if (multiplier)
+    gain_N.add_(multiplier->to(type), share);
+  gain_N.index_add_(0, place_m, gain_m * weight_m);
+  gain_N.masked_fill_(slot_N.eq(CountedSlots::kPadding), 0);
   const auto p = at::sigmoid(*score_BT);
   return {grad_rows, gain_N.view_as(p) * p * (1 - p)};
 }
@@ -111,7 +128,8 @@ Three attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::
 
 Three counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& /*y*/,
                                  const at::Tensor& /*sums*/, const at::Tensor& /*offsets*/, int64_t heads,
-                                 int64_t kv_heads, const at::Tensor& place_N, const at::Tensor& start_S1) {
+                                 int64_t kv_heads, bool causal, const at::Tensor& place_N,
+                                 const at::Tensor& start_S1) {
   const auto place_n = places(place_N, start_S1);
   const int64_t used = place_n.numel(), all_heads = heads + 2 * kv_heads, repeats = heads / kv_heads;
   const auto split = [&](const at::Tensor& x, int64_t parts) {
@@ -123,7 +141,7 @@ Three counted_attention_backward(const at::Tensor& grad, const at::Tensor& qkv, 
   };
   const auto [grad_q, grad_k, grad_v] =
       attention_backward(split(grad, heads), all.narrow(0, 0, heads), shared(heads), shared(heads + kv_heads),
-                         rows_seen(place_n, used, place_N.numel() / (start_S1.numel() - 1)));
+                         rows_seen(place_n, used, place_N.numel() / (start_S1.numel() - 1), causal));
   const auto rows = [&](const at::Tensor& x) { return with_room(x.transpose(0, 1).flatten(1), qkv.size(0)); };
   const auto summed = [&](const at::Tensor& x) {
     return x.view({kv_heads, repeats, used, x.size(2)}).sum(1);

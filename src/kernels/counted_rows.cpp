@@ -60,14 +60,13 @@ at::Tensor causal_scores(const ScorerProduct& product, const ScorerWeights& weig
 }
 
 std::pair<CountedRows, at::Tensor> chosen_rows(const RowChoice& choice, at::Tensor* counts) {
-  static const auto op =
-      find_op<Four(const Optional&, const Optional&, const Optional&, const Optional&, int64_t, double)>(
-          "fathom::choose_rows");
+  static const auto op = find_op<Four(const Optional&, const Optional&, const Optional&, const Optional&,
+                                      const Optional&, int64_t, double)>("fathom::choose_rows");
   const bool explores = choice.key_B.defined() && choice.explore > 0;
   FATHOM_CHECK(choice.score_BT.defined() || choice.active_BT.defined(),
                "[chosen_rows] expected scores or active tokens");
   auto [place_N, slot_N, border_S2, active_BT] =
-      op.call(optional(choice.score_BT), optional(choice.active_BT),
+      op.call(optional(choice.score_BT), optional(choice.active_BT), optional(choice.present_BT),
               counts != nullptr ? std::make_optional(*counts) : std::nullopt,
               explores ? std::make_optional(choice.key_B) : std::nullopt, choice.stream, choice.explore);
   const int64_t borders = border_S2.numel() - 1;
@@ -121,12 +120,13 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
           optional(values));
 }
 
-CountedAttention counted_attention(const at::Tensor& qkv, HeadLayout layout, const CountedRows& rows) {
-  static const auto op = find_op<Three(const at::Tensor&, int64_t, int64_t, const at::Tensor&,
+CountedAttention counted_attention(const at::Tensor& qkv, HeadLayout layout, bool causal,
+                                   const CountedRows& rows) {
+  static const auto op = find_op<Three(const at::Tensor&, int64_t, int64_t, bool, const at::Tensor&,
                                        const at::Tensor&, const Optional&)>("fathom::counted_attention");
   check_rows(qkv, rows, "counted_attention");
-  auto [y, sums, offsets] =
-      op.call(qkv, layout.heads, layout.kv_heads, rows.place_N, rows.start_S1, optional(rows.used_S1));
+  auto [y, sums, offsets] = op.call(qkv, layout.heads, layout.kv_heads, causal, rows.place_N, rows.start_S1,
+                                    optional(rows.used_S1));
   return {y, sums, offsets};
 }
 
@@ -143,21 +143,21 @@ at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const R
 
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
                        const CountedRows& rows) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+  static const auto op = find_op<at::Tensor(const at::Tensor&, const Optional&, const at::Tensor&,
                                             const at::Tensor&, const at::Tensor&)>("fathom::merged_rows");
-  check_rows(h, rows, "merged_rows");
+  if (h.defined()) check_rows(h, rows, "merged_rows");
   check_rows(y, rows, "merged_rows");
-  return op.call(x_BTD, h, y, rows.slot_N, rows.start_S1);
+  return op.call(x_BTD, optional(h), y, rows.slot_N, rows.start_S1);
 }
 
 void merge_rows(at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y, const CountedRows& rows) {
   static const auto op =
-      find_op<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+      find_op<void(at::Tensor&, const Optional&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
           "fathom::merge_rows_");
-  check_rows(h, rows, "merge_rows");
+  if (h.defined()) check_rows(h, rows, "merge_rows");
   check_rows(y, rows, "merge_rows");
   FATHOM_CHECK(x_BTD.is_contiguous(), "[merge_rows] expected dense states");
-  op.call(x_BTD, h, y, rows.slot_N, rows.start_S1);
+  op.call(x_BTD, optional(h), y, rows.slot_N, rows.start_S1);
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
@@ -166,7 +166,8 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "causal_scores(Tensor both, Tensor? chunk_sums, Tensor shift, Tensor out, Tensor bias, Tensor(a!) sum) "
       "-> Tensor");
   library.def(
-      "choose_rows(Tensor? score, Tensor? active, Tensor(a!)? counts, Tensor? key, int stream, float "
+      "choose_rows(Tensor? score, Tensor? active, Tensor? present, Tensor(a!)? counts, Tensor? key, int "
+      "stream, float "
       "explore) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
   library.def("gathered_rms_norm(Tensor x, Tensor weight, float eps, Tensor place, Tensor start) -> Tensor");
@@ -179,13 +180,14 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "counted_rope_(Tensor(a!) qkv, Tensor cos, Tensor sin, int heads, int kv_heads, Tensor place, Tensor "
       "start, Tensor(b!)? keys, Tensor(c!)? values) -> ()");
   library.def(
-      "counted_attention(Tensor qkv, int heads, int kv_heads, Tensor place, Tensor start, Tensor? used) -> "
+      "counted_attention(Tensor qkv, int heads, int kv_heads, bool causal, Tensor place, Tensor start, "
+      "Tensor? used) -> "
       "(Tensor, Tensor, Tensor)");
   library.def(
       "counted_dropout(Tensor y, Tensor key, Tensor place, Tensor start, float dropout, float drop_path, int "
       "stream) -> Tensor");
-  library.def("merged_rows(Tensor x, Tensor h, Tensor y, Tensor slot, Tensor start) -> Tensor");
-  library.def("merge_rows_(Tensor(a!) x, Tensor h, Tensor y, Tensor slot, Tensor start) -> ()");
+  library.def("merged_rows(Tensor x, Tensor? h, Tensor y, Tensor slot, Tensor start) -> Tensor");
+  library.def("merge_rows_(Tensor(a!) x, Tensor? h, Tensor y, Tensor slot, Tensor start) -> ()");
 }
 
 }  // namespace fathom::kernels

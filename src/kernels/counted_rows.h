@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/counted_slots.h"
 #include "kernels/rope_heads.h"
 
 namespace fathom::kernels {
@@ -20,7 +21,7 @@ namespace fathom::kernels {
 /// whose output only their score's gradient sees.
 struct CountedRows {
   at::Tensor place_N;   ///< int32: row i is token b·T + t
-  at::Tensor slot_N;    ///< int32: the other way round; -1 where a token has no row
+  at::Tensor slot_N;    ///< int32: the other way round; CountedSlots where a token has no row
   at::Tensor start_S1;  ///< int32 [B + 1]: where each sequence's active rows begin, and n
   /// Of the same shape: the last is the number of all rows, and no other is for an operation to read.
   /// Undefined: none are explored.
@@ -65,14 +66,15 @@ at::Tensor causal_scores(const ScorerProduct& product, const ScorerWeights& weig
 struct RowChoice {
   at::Tensor
       score_BT;  ///< float32: those that the sigmoid brings above a half; undefined where others decide
-  at::Tensor active_BT;  ///< bool: these; undefined: scores decide
-  at::Tensor key_B;      ///< int64: what exploration is drawn by; undefined: none
-  int64_t stream = 0;    ///< of the draws
-  double explore = 0;    ///< share of the other tokens that is explored
+  at::Tensor active_BT;   ///< bool: these; undefined: scores decide
+  at::Tensor present_BT;  ///< bool: the others are padding, which no gate sees; undefined: all
+  at::Tensor key_B;       ///< int64: what exploration is drawn by; undefined: none
+  int64_t stream = 0;     ///< of the draws
+  double explore = 0;     ///< share of the other tokens that is explored
 };
 
-/// The rows, and the active tokens (bool [B, T]). Adds active tokens, tokens, and the entropy of all scores'
-/// decisions in bits to `counts` (float64 [3]).
+/// The rows, and the active tokens (bool [B, T]). Adds active tokens, tokens, and the entropy of their
+/// scores' decisions in bits to `counts` (float64 [3]).
 std::pair<CountedRows, at::Tensor> chosen_rows(const RowChoice& choice, at::Tensor* counts = nullptr);
 
 /// `rms_norm` of the rows' tokens: [B, T, D] → [N, D].
@@ -95,9 +97,10 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
 struct CountedAttention {
   at::Tensor y, sums, offsets;
 };
-/// Causal attention of the rows of each sequence to one another, of `qkv` [N, (H + 2K)·E]. Explored rows look
-/// at active ones and themselves, and none looks at them.
-CountedAttention counted_attention(const at::Tensor& qkv, HeadLayout layout, const CountedRows& rows);
+/// Attention of the rows of each sequence to one another, with `causal` to those before them and themselves,
+/// of `qkv` [N, (H + 2K)·E]. Explored rows look at active ones and themselves, and none looks at them.
+CountedAttention counted_attention(const at::Tensor& qkv, HeadLayout layout, bool causal,
+                                   const CountedRows& rows);
 /// What is dropped of a branch (nn/residual.h).
 struct RowDrop {
   double dropout = 0;
@@ -109,7 +112,8 @@ struct RowDrop {
 /// rows as the last of `count_S1` says.
 at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const RowDrop& drop,
                            const CountedRows& rows, const at::Tensor& count_S1);
-/// h + y where a token is active, otherwise x: [B, T, D]. `h`, `y`: [N, D].
+/// h + y where a token is active, otherwise x: [B, T, D]. `h`, `y`: [N, D]. An undefined `h` is what x holds
+/// there.
 at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
                        const CountedRows& rows);
 /// The same into `x_BTD`, dense, of which nothing else is touched.

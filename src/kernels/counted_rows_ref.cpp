@@ -42,16 +42,18 @@ at::Tensor places(const at::Tensor& place_N, const at::Tensor& start_S1) {
   return place_N.narrow(0, 0, count_of(start_S1)).to(at::kLong);
 }
 
-at::Tensor slots_in_use(const at::Tensor& slot_N, const at::Tensor& start_S1) {
-  return at::nonzero(slot_N.ge(0) & slot_N.lt(count_of(start_S1))).squeeze(1);
+PlacesInUse places_in_use(const at::Tensor& slot_N, const at::Tensor& start_S1) {
+  const auto place_n = at::nonzero(slot_N.ge(0) & slot_N.lt(count_of(start_S1))).squeeze(1);
+  return {place_n, slot_N.index_select(0, place_n).to(at::kLong)};
 }
 
-at::Tensor rows_seen(const at::Tensor& place_n, int64_t active, int64_t tokens) {
+at::Tensor rows_seen(const at::Tensor& place_n, int64_t active, int64_t tokens, bool causal) {
   const auto row_n = at::arange(place_n.numel(), place_n.options());
   const auto sequence_n = at::floor_divide(place_n, tokens);
   const auto mine = [](const at::Tensor& x) { return x.unsqueeze(1); };
-  return (sequence_n.eq(mine(sequence_n)) & place_n.le(mine(place_n)) & row_n.lt(active)) |
-         row_n.eq(mine(row_n));
+  auto sees = sequence_n.eq(mine(sequence_n)) & row_n.lt(active);
+  if (causal) sees = sees & place_n.le(mine(place_n));
+  return sees | row_n.eq(mine(row_n));
 }
 
 namespace {
@@ -83,27 +85,35 @@ at::Tensor causal_scores(const at::Tensor& both, const Optional& /*chunk_sums*/,
   return at::matmul(at::gelu(own + sums / count_T1), out_I.to(type)) + bias.to(type);
 }
 
-at::Tensor explored(const at::Tensor& active_BT, const at::Tensor& key_B, int64_t stream, double explore) {
-  return keyed_uniform(key_B, {active_BT.size(1)}, stream).lt(explore) & active_BT.logical_not();
+at::Tensor explored(const at::Tensor& active_BT, const Optional& present_BT, const at::Tensor& key_B,
+                    int64_t stream, double explore) {
+  const auto drawn_BT =
+      keyed_uniform(key_B, {active_BT.size(1)}, stream).lt(explore) & active_BT.logical_not();
+  return present_BT ? drawn_BT & *present_BT : drawn_BT;
 }
 
-Four choose_rows(const Optional& score_BT, const Optional& chosen_BT, const Optional& counts,
-                 const Optional& key_B, int64_t stream, double explore) {
+Four choose_rows(const Optional& score_BT, const Optional& chosen_BT, const Optional& present_BT,
+                 const Optional& counts, const Optional& key_B, int64_t stream, double explore) {
   const auto p = score_BT ? at::sigmoid(*score_BT) : at::Tensor();
-  const auto active_BT = chosen_BT ? *chosen_BT : p.gt(0.5);
+  auto active_BT = chosen_BT ? *chosen_BT : p.gt(0.5);
+  if (present_BT) active_BT = active_BT & *present_BT;
   if (counts) {
     counts->select(0, 0).add_(active_BT.sum());
-    counts->select(0, 1).add_(active_BT.numel());
-    if (p.defined())
-      counts->select(0, 2).sub_((at::xlogy(p, p) + at::xlogy(1 - p, 1 - p)).sum(at::kDouble) / std::log(2.0));
+    counts->select(0, 1).add_(present_BT ? present_BT->sum() : at::full({}, active_BT.numel(), at::kLong));
+    if (p.defined()) {
+      auto nats_BT = at::xlogy(p, p) + at::xlogy(1 - p, 1 - p);
+      if (present_BT) nats_BT = nats_BT.masked_fill(present_BT->logical_not(), 0);
+      counts->select(0, 2).sub_(nats_BT.sum(at::kDouble) / std::log(2.0));
+    }
   }
   const auto options = active_BT.options().dtype(at::kInt);
   const auto row_of = [](const at::Tensor& mask) { return at::nonzero(mask.flatten()).squeeze(1); };
   auto used = row_of(active_BT);
   auto border_S1 = at::constant_pad_nd(at::cumsum(active_BT.sum(1), 0), {1, 0});
-  if (key_B) used = at::cat({used, row_of(explored(active_BT, *key_B, stream, explore))});
+  if (key_B) used = at::cat({used, row_of(explored(active_BT, present_BT, *key_B, stream, explore))});
   const int64_t room = active_BT.numel(), count = used.numel();
-  auto slot_N = at::full({room}, -1, options);
+  auto slot_N = at::full({room}, CountedSlots::kNoRow, options);
+  if (present_BT) slot_N.masked_fill_(present_BT->logical_not().flatten(), CountedSlots::kPadding);
   slot_N.index_copy_(0, used, at::arange(count, options));
   return {at::constant_pad_nd(used, {0, room - count}).to(at::kInt), slot_N,
           at::constant_pad_nd(border_S1, {0, 1}, count).to(at::kInt), active_BT};
@@ -149,13 +159,13 @@ void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& s
   values->transpose(1, 2).index_put_({sequence_n, slot_n}, v.squeeze(0).transpose(0, 1));
 }
 
-Three counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& place_N,
-                        const at::Tensor& start_S1, const Optional& used_S1) {
+Three counted_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, bool causal,
+                        const at::Tensor& place_N, const at::Tensor& start_S1, const Optional& used_S1) {
   const auto place_n = places(place_N, used_S1 ? *used_S1 : start_S1);
   const int64_t used = place_n.numel(), all_heads = heads + 2 * kv_heads;
   const auto all = qkv.narrow(0, 0, used).view({used, all_heads, qkv.size(1) / all_heads}).transpose(0, 1);
   const auto part = [&](int64_t first, int64_t count) { return all.narrow(0, first, count).unsqueeze(0); };
-  const auto sees = rows_seen(place_n, count_of(start_S1), place_N.numel() / (start_S1.numel() - 1));
+  const auto sees = rows_seen(place_n, count_of(start_S1), place_N.numel() / (start_S1.numel() - 1), causal);
   const auto y_1HNE =
       used > 0 ? attention(part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), sees,
                            /*causal=*/false)
@@ -176,14 +186,15 @@ at::Tensor counted_dropout(const at::Tensor& y, const at::Tensor& key_B, const a
   return with_room(kept, y.size(0));
 }
 
-void merge_rows(at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y, const at::Tensor& slot_N,
+void merge_rows(at::Tensor& x_BTD, const Optional& h, const at::Tensor& y, const at::Tensor& slot_N,
                 const at::Tensor& start_S1) {
-  const auto place_n = slots_in_use(slot_N, start_S1);
-  const int64_t used = place_n.numel();
-  x_BTD.flatten(0, 1).index_copy_(0, place_n, h.narrow(0, 0, used) + y.narrow(0, 0, used));
+  const auto [place_n, row_n] = places_in_use(slot_N, start_S1);
+  auto x = x_BTD.flatten(0, 1);
+  const auto held = h ? h->index_select(0, row_n) : x.index_select(0, place_n);
+  x.index_copy_(0, place_n, held + y.index_select(0, row_n));
 }
 
-at::Tensor merged_rows(const at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y,
+at::Tensor merged_rows(const at::Tensor& x_BTD, const Optional& h, const at::Tensor& y,
                        const at::Tensor& slot_N, const at::Tensor& start_S1) {
   auto merged = x_BTD.clone(at::MemoryFormat::Contiguous);
   merge_rows(merged, h, y, slot_N, start_S1);

@@ -19,7 +19,7 @@ std::vector<at::Tensor> layer_weights(const DecodeLayer& layer) {
   return {w.attention_norm, w.qkv, w.output, w.mlp_norm, w.gate_up, w.down};
 }
 
-std::vector<at::Tensor> scorer_weights(const CausalScorerWeights& w) {
+std::vector<at::Tensor> scorer_weights(const TokenScorerWeights& w) {
   return {w.norm, w.project, w.behind.shift, w.behind.out, w.behind.bias};
 }
 

@@ -11,14 +11,15 @@
 #include <vector>
 
 #include "kernels/counted_block.h"
+#include "kernels/token_scorer.h"
 
 namespace fathom::kernels {
 
 struct DecodeLayer {
   CountedWeights weights;
-  std::optional<CausalScorerWeights> scorer;  ///< none: the layer computes what `forced` says, or everything
-  at::Tensor keys, values;                    ///< [B, K, capacity, E]
-  at::Tensor gate_sum_B1I;                    ///< float32, of the scorer
+  std::optional<TokenScorerWeights> scorer;  ///< none: the layer computes what `forced` says, or everything
+  at::Tensor keys, values;                   ///< [B, K, capacity, E]
+  at::Tensor gate_sum_B1I;                   ///< float32, of the scorer
   at::Tensor counts;  ///< float64 [3], to add to as `chosen_rows` does; undefined: nobody asks
 };
 

@@ -46,11 +46,16 @@ Residual BlockImpl::forward_stream(const Residual& stream, const AttentionView& 
       return {.x = counted(x_BTD, view, context, is_spare), .is_spare = !learns};
     }
     case GatedPart::kAttention:
-      return dense({gated(x_BTD, view, context)}, view, context, GatedPart::kMlp);
+      return dense({partly(x_BTD, view, context)}, view, context, GatedPart::kMlp);
     case GatedPart::kMlp:
-      return {gated(dense({x_BTD}, view, context, GatedPart::kAttention).sum(), view, context)};
+      return {partly(dense({x_BTD}, view, context, GatedPart::kAttention).sum(), view, context)};
   }
   return {};
+}
+
+at::Tensor BlockImpl::partly(const at::Tensor& x_BTD, const AttentionView& view,
+                             const ForwardContext& context) {
+  return counts_rows(x_BTD, view, context) ? counted(x_BTD, view, context) : gated(x_BTD, view, context);
 }
 
 /// A part of the layer for every token.
@@ -76,14 +81,17 @@ at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
   return rows.added(x_BTD, [&](const at::Tensor& x) { return branch(x, rows, view); });
 }
 
-/// Whether the device may count for itself what the gate lets through: texts that begin here; with a cache
-/// of their type, without gradients.
+/// Whether the device may count for itself what the gate lets through: texts that begin here, one a row; with
+/// a cache of their type, without gradients.
 bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
                             const ForwardContext& context) const {
   const GateConfig& gate = options_.gate.config;
   const bool plain = attention_->is_plain() && mlp_->is_plain();
-  const bool decides = gate.is_causal() && gate.kind != GateKind::kTopK;  // whose scores are factors too
-  const bool begins = view.causal && !view.present_BT.defined();
+  const bool decides = gate.kind != GateKind::kTopK;  // whose scores are factors too
+  // All tokens see each other, or those before them: a mask says no more than which are padding.
+  const bool sees_all = !view.ordered && (!view.mask.defined() || view.present_BT.defined());
+  const bool begins = !view.segment_BT.defined() && (view.causal || sees_all) &&
+                      (view.cache == nullptr || !view.present_BT.defined());
   const bool learned_elsewhere = context.training && view.cache != nullptr;
   // The kernels take operands in the states' type.
   if (context.products.narrow(x_BTD)) return false;
@@ -96,7 +104,12 @@ bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
 at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
                               const ForwardContext& context, bool overwrites) {
   CountedDecision decision = gate_->counted(x_BTD, view, context);
-  kernels::CountedBlock block{.heads = {options_.attention.heads, options_.attention.kv_heads},
+  const GatedPart part = options_.gate.config.part;
+  kernels::CountedBlock block{.part = part == GatedPart::kBlock       ? kernels::CountedPart::kBlock
+                                      : part == GatedPart::kAttention ? kernels::CountedPart::kAttention
+                                                                      : kernels::CountedPart::kMlp,
+                              .heads = {options_.attention.heads, options_.attention.kv_heads},
+                              .causal = view.causal,
                               .eps = options_.norm_eps,
                               .drop = {options_.dropout, options_.drop_path, 2 * options_.layer},
                               .key_B = context.drops() ? context.key_B : at::Tensor(),
@@ -107,7 +120,7 @@ at::Tensor BlockImpl::counted(const at::Tensor& x_BTD, const AttentionView& view
                               .overwrites = overwrites,
                               .copies = context.copies,
                               .rooms = context.rooms};
-  if (view.cache != nullptr) {
+  if (view.cache != nullptr && part != GatedPart::kMlp) {
     std::tie(block.keys, block.values) = view.cache->room(options_.layer);
     view.cache->filled(options_.layer, block.rows.start_S1);
   }

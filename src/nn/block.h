@@ -39,8 +39,9 @@ class BlockImpl : public torch::nn::Module {
   /// The same with the stream's sums left to the norms that follow them, here and behind this block.
   Residual forward_stream(const Residual& stream, const AttentionView& view, const ForwardContext& context);
 
-  /// `forward` by kernels/counted_block.h, which waits for nothing. REQUIRES unpadded texts that begin here,
-  /// a causal gate for whole blocks, and what TokenGate's `counted` does. `overwrites`: nobody else wants x.
+  /// `forward` by kernels/counted_block.h, which waits for nothing, of the part that the gate is for.
+  /// REQUIRES a view whose mask knows nothing but padding, and what TokenGate's `counted` does. `overwrites`:
+  /// nobody else wants x.
   at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context,
                      bool overwrites = false);
 
@@ -58,6 +59,7 @@ class BlockImpl : public torch::nn::Module {
 
  private:
   Residual dense(Residual stream, const AttentionView& view, const ForwardContext& context, GatedPart part);
+  at::Tensor partly(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
   at::Tensor gated(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
   bool counts_rows(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
   at::Tensor branch(const at::Tensor& x, const GatedRows& rows, const AttentionView& view);

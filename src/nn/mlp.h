@@ -40,6 +40,12 @@ class GeluMlpImpl : public torch::nn::Module {
  public:
   explicit GeluMlpImpl(const MlpOptions& options);
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context = {});
+  /// Nothing but two products with biases: no adapters, no mixing.
+  bool is_plain() const {
+    return local_mixing_.is_empty() && up_->adapters().empty() && down_->adapters().empty();
+  }
+  Linear up() const { return up_; }
+  Linear down() const { return down_; }
 
  private:
   Linear up_{nullptr};  ///< [M, D]

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/counted_layers.h"
 #include "kernels/shifted_window_attention.h"
 #include "kernels/window_attention.h"
 #include "nn/checkpointing.h"
@@ -38,6 +39,10 @@ int64_t window_places(const SwinBlockOptions& options) {
 at::Tensor padded_places(const at::Tensor& x, const kernels::WindowShape& shape, const at::Tensor& place_N) {
   if (shape.height % shape.side == 0 && shape.width % shape.side == 0) return {};
   return places_on_map(shape, x.device()).index_select(0, place_N).lt(0.5);
+}
+
+kernels::CountedNorm parts_of(const LayerNorm& norm) {
+  return {norm->weight(), norm->bias(), norm->eps()};
 }
 
 /// Of a block that is checkpointed nothing but the sum that enters it is kept.
@@ -92,6 +97,16 @@ at::Tensor WindowAttentionImpl::forward_windows(const at::Tensor& x_NTD, const a
   const auto attended = kernels::window_attention(qkv_(x_NTD, context, Feeds::kProduct).unsqueeze(0),
                                                   bias_HTT(context), mask_NTT);
   return output_(attended.squeeze(0), context);
+}
+
+kernels::CountedWindowWeights WindowAttentionImpl::weights(const kernels::CountedNorm& norm,
+                                                           const ForwardContext& context) {
+  return {.norm = norm,
+          .qkv = qkv_->weight(),
+          .qkv_bias = qkv_->bias(),
+          .output = output_->weight(),
+          .output_bias = output_->bias(),
+          .position_HTT = bias_HTT(context)};
 }
 
 at::Tensor WindowAttentionImpl::forward(const at::Tensor& x, const ForwardContext& context) {
@@ -164,12 +179,59 @@ Residual SwinBlockImpl::feed_forward(const Residual& stream, const ForwardContex
   return with_branch(x, mlp_(y, context), drop, context);
 }
 
+/// Whether the device may count for itself what a gate lets through.
+bool SwinBlockImpl::counts_windows(const at::Tensor& x, const ForwardContext& context) {
+  return !context.products.narrow(x) && options_.dropout == 0 && attention_->is_plain() &&
+         kernels::has_counted_windows(x, attention_->windows_of(x), options_.dim / options_.heads);
+}
+
+bool SwinBlockImpl::counts_tokens(const at::Tensor& x_BTD, const ForwardContext& context) const {
+  return !context.products.narrow(x_BTD) && mlp_->is_plain() && kernels::has_counted_layers(x_BTD);
+}
+
+kernels::CountedBranch SwinBlockImpl::branch_of(CountedDecision decision, const BranchDrop& drop,
+                                                const ForwardContext& context) const {
+  return {.rows = std::move(decision.rows),
+          .score = std::move(decision.score),
+          .drop = {drop.dropout, drop.drop_path, drop.stream},
+          .key_B = context.drops() ? context.key_B : at::Tensor(),
+          .copies = context.copies,
+          .rooms = context.rooms};
+}
+
+at::Tensor SwinBlockImpl::attend_counted(const at::Tensor& x, const ForwardContext& context) {
+  const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
+  const kernels::WindowShape shape = attention_->windows_of(x);
+  const auto mean_BWD = kernels::window_means(x.detach(), shape);
+  auto decision = attention_gate_->counted(mean_BWD, AttentionView{.map_rows = shape.rows()}, context);
+  return kernels::counted_window_branch(x, attention_->weights(parts_of(attention_norm_), context), shape,
+                                        branch_of(std::move(decision), drop, context));
+}
+
+at::Tensor SwinBlockImpl::feed_forward_counted(const at::Tensor& x, const ForwardContext& context) {
+  const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer + 1};
+  const auto x_BTD = x.flatten(1, 2);
+  const kernels::CountedFeedForwardWeights weights = {.norm = parts_of(mlp_norm_),
+                                                      .up = mlp_->up()->weight(),
+                                                      .up_bias = mlp_->up()->bias(),
+                                                      .down = mlp_->down()->weight(),
+                                                      .down_bias = mlp_->down()->bias()};
+  auto decision = mlp_gate_->counted(x_BTD, AttentionView{.map_rows = x.size(1)}, context);
+  return kernels::counted_feed_forward(x_BTD, weights, branch_of(std::move(decision), drop, context))
+      .view_as(x);
+}
+
+at::Tensor SwinBlockImpl::counted(const at::Tensor& x, const ForwardContext& context) {
+  return feed_forward_counted(attend_counted(x, context), context);
+}
+
 at::Tensor SwinBlockImpl::attend_gated(const at::Tensor& x, const ForwardContext& context) {
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
   const kernels::WindowShape shape = attention_->windows_of(x);
+  const AttentionView view{.map_rows = shape.rows()};
+  if (counts_windows(x, context)) return attend_counted(x, context);
   const auto window_BWTD = kernels::window_partition(x, shape);
-  const GateDecision decision =
-      attention_gate_(window_mean(window_BWTD, shape), AttentionView{.map_rows = shape.rows()}, context);
+  const GateDecision decision = attention_gate_(window_mean(window_BWTD, shape), view, context);
   const GatedRows rows(decision, {}, context);
   const auto place_N = at::remainder(rows.tokens().place_N, shape.count());
   const auto absent_NT1 = padded_places(x, shape, place_N);
@@ -185,7 +247,9 @@ at::Tensor SwinBlockImpl::attend_gated(const at::Tensor& x, const ForwardContext
 at::Tensor SwinBlockImpl::feed_forward_gated(const at::Tensor& x, const ForwardContext& context) {
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer + 1};
   const auto x_BTD = x.flatten(1, 2);
-  const GateDecision decision = mlp_gate_(x_BTD, AttentionView{.map_rows = x.size(1)}, context);
+  const AttentionView view{.map_rows = x.size(1)};
+  if (counts_tokens(x_BTD, context)) return feed_forward_counted(x, context);
+  const GateDecision decision = mlp_gate_(x_BTD, view, context);
   const GatedRows rows(decision, {}, context);
   return rows
       .added(x_BTD,

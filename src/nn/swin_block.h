@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/counted_branch.h"
 #include "kernels/window.h"
 #include "nn/forward_context.h"
 #include "nn/linear.h"
@@ -47,6 +48,11 @@ class WindowAttentionImpl : public torch::nn::Module, public HasInitialValues {
   /// The same for some windows of a map: [N, T, D], which stand at `window_N` (int64) of its windows.
   at::Tensor forward_windows(const at::Tensor& x_NTD, const at::Tensor& window_N,
                              const ForwardContext& context);
+  /// Of a layer norm before them and a residual sum behind them, for windows that the device counts
+  /// (kernels/counted_branch.h). REQUIRES no adapters, and a map of `windows_of`.
+  kernels::CountedWindowWeights weights(const kernels::CountedNorm& norm, const ForwardContext& context);
+  /// No adapters.
+  bool is_plain() const { return qkv_->adapters().empty() && output_->adapters().empty(); }
   /// Windows over a map of this shape.
   const kernels::WindowShape& windows_of(const at::Tensor& x) { return plan_for(x).shape; }
   void initialise(ParameterInit& init) const override;
@@ -87,12 +93,21 @@ class SwinBlockImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context);
   /// The same with the stream's sums left to the norms that follow them, here and behind this block.
   Residual forward_stream(const Residual& stream, const ForwardContext& context);
+  /// `forward` by kernels/counted_branch.h, which waits for nothing. REQUIRES gates for both parts, no
+  /// mixing, no adapters, windows that divide the map, and dropout by sample alone.
+  at::Tensor counted(const at::Tensor& x, const ForwardContext& context);
 
  private:
   Residual attend(const Residual& stream, const ForwardContext& context);
   Residual feed_forward(const Residual& stream, const ForwardContext& context);
   at::Tensor attend_gated(const at::Tensor& x, const ForwardContext& context);
   at::Tensor feed_forward_gated(const at::Tensor& x, const ForwardContext& context);
+  at::Tensor attend_counted(const at::Tensor& x, const ForwardContext& context);
+  at::Tensor feed_forward_counted(const at::Tensor& x, const ForwardContext& context);
+  bool counts_windows(const at::Tensor& x, const ForwardContext& context);
+  bool counts_tokens(const at::Tensor& x, const ForwardContext& context) const;
+  kernels::CountedBranch branch_of(CountedDecision decision, const BranchDrop& drop,
+                                   const ForwardContext& context) const;
 
   SwinBlockOptions options_;
   LocalMixing local_mixing_{nullptr};

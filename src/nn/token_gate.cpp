@@ -99,14 +99,14 @@ GateDecision TokenGateImpl::forward(const at::Tensor& x_BTD, const AttentionView
 
 CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
                                        const ForwardContext& context) {
-  if (options_.config.kind != GateKind::kCausal) {
+  if (!options_.config.learns()) {
     const auto active_BT = forward(x_BTD, view, context).active_BT;
     kernels::CountedRows rows = kernels::chosen_rows({.active_BT = active_BT}).first;
     rows.expected = expected_rows(active_BT.numel(), 0);
     return {std::move(rows), {}};
   }
-  const auto score_BT = scorer_->counted(x_BTD, view.cache, context);
-  kernels::RowChoice choice{.score_BT = score_BT.detach()};
+  const auto score_BT = counted_scores(x_BTD, view, context);
+  kernels::RowChoice choice{.score_BT = score_BT.detach(), .present_BT = view.present_BT};
   if (context.forced_gates != nullptr)
     choice.active_BT = context.forced_gates->active_BT.at(options_.layer);
   else if (dense_)
@@ -122,13 +122,23 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
   if (context.gate_trace != nullptr) context.gate_trace->active_BT[options_.layer] = active_BT;
   rows.expected = expected_rows(score_BT.numel(), choice.explore);
   CountedDecision decision{.rows = std::move(rows)};
-  if (learns)
-    decision.score = {.score_BT = score_BT,
-                      .explore = choice.explore > 0 ? choice.explore : 1,
-                      .multiplier = multiplier_,
-                      .share = context.sample_share / static_cast<double>(x_BTD.size(1)),
-                      .values = context.score_values};
+  if (!learns) return decision;
+  decision.score = {.score_BT = score_BT,
+                    .explore = choice.explore > 0 ? choice.explore : 1,
+                    .multiplier = multiplier_.defined() ? context.scaled(multiplier_) : multiplier_,
+                    .share = context.sample_share / static_cast<double>(x_BTD.size(1)),
+                    .values = context.score_values};
+  if (view.present_BT.defined())
+    decision.score.share_B = at::reciprocal(view.present_BT.sum(1).clamp_min(1).to(score_BT.scalar_type()))
+                                 .mul_(context.sample_share);
   return decision;
+}
+
+/// Before the sigmoid: float32 or wider, [B, T], dense. Nothing flows on into x.
+at::Tensor TokenGateImpl::counted_scores(const at::Tensor& x_BTD, const AttentionView& view,
+                                         const ForwardContext& context) {
+  if (scorer_) return scorer_->counted(x_BTD, view, context);
+  return pooled_(x_BTD.detach(), view, context).contiguous();
 }
 
 /// Of so many tokens, when the gate is on its target.

@@ -61,7 +61,7 @@ class TokenGateImpl : public torch::nn::Module {
 
   /// REQUIRES a kind that fits the view: causal ones alone where tokens do not see later ones.
   GateDecision forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
-  /// The same for a device that counts the rows itself. REQUIRES unpadded texts that begin here, and no
+  /// The same for a device that counts the rows itself. REQUIRES texts that begin here, one a row, and no
   /// GateKind::kTopK.
   CountedDecision counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
@@ -87,6 +87,8 @@ class TokenGateImpl : public torch::nn::Module {
   const TokenGateOptions& options() const { return options_; }
 
  private:
+  at::Tensor counted_scores(const at::Tensor& x_BTD, const AttentionView& view,
+                            const ForwardContext& context);
   int64_t expected_rows(int64_t tokens, double explore) const;
   at::Tensor chosen(const at::Tensor& own_BT, const at::Tensor& present_BT,
                     const ForwardContext& context) const;

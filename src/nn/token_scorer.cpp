@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "kernels/counted_block.h"
 #include "kernels/product_type.h"
+#include "kernels/token_scorer.h"
 
 namespace fathom {
 namespace {
@@ -78,15 +78,16 @@ at::Tensor TokenScorerImpl::forward(const at::Tensor& x_BTD, const AttentionView
   return at::matmul(hidden_BTH, out_H_.to(hidden_BTH.scalar_type())) + bias_.to(hidden_BTH.scalar_type());
 }
 
-at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, KeyValueCache* cache,
+at::Tensor TokenScorerImpl::counted(const at::Tensor& x_BTD, const AttentionView& view,
                                     const ForwardContext& context) const {
-  const auto [score_BT, sum_B1H] =
-      kernels::causal_scorer(x_BTD, weights(), eps(), {.copies = context.copies, .rooms = context.rooms});
-  if (cache != nullptr) cache->gate_sum(options_.layer) = sum_B1H;
+  const kernels::LinearTypes types = {.copies = context.copies, .rooms = context.rooms};
+  if (!options_.causal) return kernels::row_scorer(x_BTD, weights(), eps(), view.present_BT, types);
+  const auto [score_BT, sum_B1H] = kernels::causal_scorer(x_BTD, weights(), eps(), types);
+  if (view.cache != nullptr) view.cache->gate_sum(options_.layer) = sum_B1H;
   return score_BT;
 }
 
-kernels::CausalScorerWeights TokenScorerImpl::weights() const {
+kernels::TokenScorerWeights TokenScorerImpl::weights() const {
   return {.norm = norm_->weight(),
           .project = project_->weight(),
           .behind = {.shift = project_->bias(), .out = out_H_, .bias = bias_}};

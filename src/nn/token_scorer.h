@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/counted_block.h"
+#include "kernels/token_scorer.h"
 #include "nn/attention.h"
 #include "nn/forward_context.h"
 #include "nn/init.h"
@@ -30,11 +30,11 @@ class TokenScorerImpl : public torch::nn::Module, public HasInitialValues {
   explicit TokenScorerImpl(const TokenScorerOptions& options);
   /// Scores before the sigmoid: [B, T, D] → [B, T]. With a cache in the view its sum is brought up to date.
   at::Tensor forward(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
-  /// The same by kernels/counted_block.h, whose gradient goes to parameters alone. REQUIRES a causal scorer,
-  /// and texts that begin here.
-  at::Tensor counted(const at::Tensor& x_BTD, KeyValueCache* cache, const ForwardContext& context) const;
+  /// The same by kernels/token_scorer.h, whose gradient goes to parameters alone. REQUIRES texts that begin
+  /// here, one a row.
+  at::Tensor counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
   /// As they are, in their own type.
-  kernels::CausalScorerWeights weights() const;
+  kernels::TokenScorerWeights weights() const;
   double eps() const { return norm_->eps(); }
   void initialise(ParameterInit& init) const override;
 

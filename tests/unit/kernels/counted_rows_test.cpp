@@ -10,11 +10,15 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
+#include <utility>
 
 #include "cuda_fixture.h"
 #include "gradcheck.h"
@@ -84,7 +88,7 @@ Pass pass(const Inputs& inputs, at::Device device, at::ScalarType type, const at
   out.qkv = used(qkv, rows);
   out.keys = keys;
   out.values = values;
-  const auto attended = kernels::counted_attention(qkv, kLayout, rows).y;
+  const auto attended = kernels::counted_attention(qkv, kLayout, /*causal=*/true, rows).y;
   out.attended = used(attended, rows);
   const auto [h, h_normed] = kernels::added_rms_norm(x, attended, weight, 1e-5, rows);
   out.added = used(h, rows);
@@ -133,6 +137,23 @@ TEST(CountedRows, ExploredTokensStandBehindTheActiveOnes) {
   EXPECT_TRUE(at::equal(rows.place_N.slice(0, 0, count), places(active)));
   EXPECT_TRUE(at::equal(rows.place_N.slice(0, count, rows.all()[-1].item<int64_t>()), places(explored)));
   EXPECT_TRUE(at::equal(rows.slot_N.ge(0).view({3, 40}), active | explored));
+}
+
+TEST(CountedRows, PaddingIsNoToken) {
+  const auto present = at::tensor({1, 1, 0, 1, 0, 0}).view({2, 3}).to(at::kBool);
+  const auto score = at::tensor({1.0F, -1.0F, 2.0F, -2.0F, 3.0F, -3.0F}).view({2, 3});
+  auto counts = at::zeros({3}, at::kDouble);
+  const auto [rows, active] = kernels::chosen_rows(
+      {.score_BT = score, .present_BT = present, .key_B = at::arange(2), .stream = 5, .explore = 1.0},
+      &counts);
+  EXPECT_TRUE(at::equal(active, at::tensor({1, 0, 0, 0, 0, 0}).view({2, 3}).to(at::kBool)));
+  EXPECT_TRUE(at::equal(rows.slot_N, at::tensor({0, 1, -2, 2, -2, -2}, at::kInt)));
+  EXPECT_EQ(counts[1].item<double>(), 3);
+  const auto entropy = [](double logit) {
+    const double p = 1 / (1 + std::exp(-logit));
+    return -(p * std::log2(p) + (1 - p) * std::log2(1 - p));
+  };
+  EXPECT_NEAR(counts[2].item<double>(), 2 * entropy(1) + entropy(2), 1e-6);
 }
 
 TEST(CountedRows, NoTokenAtAll) {
@@ -244,7 +265,7 @@ TEST_F(CudaCountedRows, AreThoseOfTheReferences) {
 
 /// Heads of pieces of 32 elements, whole and not, and as many keys as heads or fewer. What lies behind the
 /// rows in use is not read.
-TEST_F(CudaCountedRows, ExploredRowsSeeTheActiveOnesBeforeThemAndThemselves) {
+TEST_F(CudaCountedRows, ExploredRowsSeeActiveOnesAndThemselves) {
   for (const Exploration& tokens : explorations()) {
     const CountedRows rows = rows_of(tokens.active_BT, tokens.explored_BT);
     const CountedRows rows_there = moved(rows, device_);
@@ -252,18 +273,23 @@ TEST_F(CudaCountedRows, ExploredRowsSeeTheActiveOnesBeforeThemAndThemselves) {
                explored = tokens.explored_BT.sum().item<int64_t>(), room = rows.place_N.numel();
     for (const auto type : {at::kBFloat16, at::kHalf})
       for (const int64_t head_size : {16, 32, 64, 96, 128, 256})
-        for (const HeadLayout layout : {HeadLayout{3, 3}, HeadLayout{4, 2}, HeadLayout{4, 1}}) {
+        for (const auto& [layout, causal] : {std::pair{HeadLayout{3, 3}, true},
+                                             {HeadLayout{4, 2}, true},
+                                             {HeadLayout{4, 1}, true},
+                                             {HeadLayout{3, 3}, false},
+                                             {HeadLayout{4, 2}, false}}) {
           const auto width = (layout.heads + 2 * layout.kv_heads) * head_size;
           const auto qkv = at::randn({room, width}).to(type);
           qkv.narrow(0, active + explored, room - active - explored).fill_(NAN);
-          const auto of_explored = [&](const at::Tensor& x, const CountedRows& in) {
-            return kernels::counted_attention(x, layout, in).y.narrow(0, active, explored).cpu();
+          const auto of_explored = [&, of_heads = layout, ordered = causal](const at::Tensor& x,
+                                                                            const CountedRows& in) {
+            return kernels::counted_attention(x, of_heads, ordered, in).y.narrow(0, active, explored).cpu();
           };
           const auto expected = of_explored(qkv.to(at::kFloat), rows),
                      got = of_explored(qkv.to(device_), rows_there);
           EXPECT_LT(testing::relative_error(got, expected), type == at::kHalf ? 2e-3 : 1.5e-2)
               << tokens.name << ", " << head_size << " elements, " << layout.heads << " heads of "
-              << layout.kv_heads;
+              << layout.kv_heads << (causal ? "" : ", in no order");
           EXPECT_TRUE(at::equal(of_explored(qkv.to(device_), rows_there), got))
               << tokens.name << ": not the same bits twice";
         }
@@ -282,18 +308,22 @@ TEST_F(CudaCountedRows, AreNumberedWhateverBlocksTheyLieIn) {
     auto score = at::randn({sequences, tokens});
     score.flatten().slice(0, 0, std::nullopt, 7).fill_(1e-4);  // just above a half
     const auto decided = at::rand({sequences, tokens}).lt(0.4);
+    const auto length = at::randint(0, tokens + 1, {sequences, 1});
+    const auto present = at::arange(tokens).unsqueeze(0).lt(length);
     for (const bool scores : {true, false})
       for (const bool decides : {true, false})
-        for (const double explore : {0.0, 0.3}) {
+        for (const auto& [explore, padded] :
+             {std::pair{0.0, false}, {0.3, false}, {0.0, true}, {0.3, true}}) {
           if (!scores && !decides) continue;
-          const auto chosen = [&](at::Device device) {
+          const auto chosen = [&, explored = explore, pads = padded](at::Device device) {
             auto counts = at::ones({3}, at::kDouble).to(device);
             const kernels::RowChoice choice = {
                 .score_BT = scores ? score.to(device) : at::Tensor(),
                 .active_BT = decides ? decided.to(device) : at::Tensor(),
-                .key_B = explore > 0 ? (at::arange(sequences) * 77).to(device) : at::Tensor(),
+                .present_BT = pads ? present.to(device) : at::Tensor(),
+                .key_B = explored > 0 ? (at::arange(sequences) * 77).to(device) : at::Tensor(),
                 .stream = int64_t{1} << 44,
-                .explore = explore};
+                .explore = explored};
             const auto [rows, active] = kernels::chosen_rows(choice, &counts);
             return std::tuple{rows, active.cpu(), counts.cpu()};
           };

@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cuda_fixture.h"
@@ -19,12 +20,12 @@ using testing::relative_error;
 
 /// What attention and its backward pass made of rows in use.
 std::vector<at::Tensor> attended(const at::Tensor& qkv, const at::Tensor& grad, const at::Tensor& active,
-                                 int64_t heads) {
+                                 int64_t heads, bool causal) {
   auto counts = at::zeros({3}, qkv.options().dtype(at::kDouble));
   const CountedRows rows = kernels::chosen_rows({.active_BT = active.to(qkv.device())}, &counts).first;
   const kernels::HeadLayout layout = {heads, heads};
-  const kernels::CountedAttention attention = kernels::counted_attention(qkv, layout, rows);
-  const auto grads = kernels::counted_attention_backward(grad, qkv, attention, layout, rows);
+  const kernels::CountedAttention attention = kernels::counted_attention(qkv, layout, causal, rows);
+  const auto grads = kernels::counted_attention_backward(grad, qkv, attention, layout, causal, rows);
   const int64_t used = rows.start_S1[-1].item<int64_t>();
   std::vector<at::Tensor> made;
   for (const at::Tensor& x : {attention.y, grads.q, grads.k, grads.v})
@@ -40,7 +41,8 @@ TEST_F(CudaRaggedAttention, IsThatOfEachSequence) {
   constexpr int64_t kTokens = 300;
   for (const std::vector<int64_t>& lengths :
        std::vector<std::vector<int64_t>>{{0, 1, 127, 300}, {128, 129, 0, 64}, {300}, {17, 0, 0}, {0, 0}})
-    for (const int64_t size : {64, 128, 32})
+    for (const auto& [size, causal] :
+         std::vector<std::pair<int64_t, bool>>{{64, true}, {128, true}, {32, true}, {64, false}, {16, false}})
       for (const auto type : {at::kBFloat16, at::kHalf}) {
         const int64_t heads = 3, sequences = static_cast<int64_t>(lengths.size());
         auto active = at::zeros({sequences, kTokens}, at::kBool);
@@ -49,14 +51,14 @@ TEST_F(CudaRaggedAttention, IsThatOfEachSequence) {
           active[s].narrow(0, 0, lengths[static_cast<size_t>(s)]).fill_(true);
         auto qkv = at::randn({sequences * kTokens, 3 * heads * size}).to(type),
              grad = at::randn({sequences * kTokens, heads * size}).to(type);
-        const auto expected = attended(qkv.to(at::kDouble), grad.to(at::kDouble), active, heads);
+        const auto expected = attended(qkv.to(at::kDouble), grad.to(at::kDouble), active, heads, causal);
         for (at::Tensor x : {qkv, grad})
           x.narrow(0, used, x.size(0) - used).fill_(std::numeric_limits<double>::quiet_NaN());
-        const auto got = attended(qkv.to(device_), grad.to(device_), active, heads);
+        const auto got = attended(qkv.to(device_), grad.to(device_), active, heads, causal);
         for (size_t i = 0; i < got.size(); ++i)
           EXPECT_LT(relative_error(got[i], expected[i]), type == at::kHalf ? 5e-3 : 3e-2)
-              << c10::toString(type) << ", heads of " << size << ", lengths " << at::IntArrayRef(lengths)
-              << ", part " << i;
+              << c10::toString(type) << ", heads of " << size << (causal ? "" : ", in no order")
+              << ", lengths " << at::IntArrayRef(lengths) << ", part " << i;
       }
 }
 
@@ -73,7 +75,7 @@ struct Case {
     made.grad = at::randn({sequences * tokens, made.heads * size}, options);
     return made;
   }
-  std::vector<at::Tensor> run() const { return attended(qkv, grad, active, heads); }
+  std::vector<at::Tensor> run() const { return attended(qkv, grad, active, heads, /*causal=*/true); }
 };
 
 /// LibTorch's switch, for as long as this lives.
@@ -102,12 +104,12 @@ TEST_F(CudaRaggedAttention, SumsAreThoseOfFlashAttention) {
   auto counts = at::zeros({3}, of.qkv.options().dtype(at::kDouble));
   const CountedRows rows = kernels::chosen_rows({.active_BT = of.active.to(device_)}, &counts).first;
   const kernels::HeadLayout layout = {of.heads, of.heads};
-  const kernels::CountedAttention made = kernels::counted_attention(of.qkv, layout, rows);
+  const kernels::CountedAttention made = kernels::counted_attention(of.qkv, layout, /*causal=*/true, rows);
   if (made.sums.dim() != 3) GTEST_SKIP() << "not by cuDNN here";
   kernels::CountedAttention flash = made;
   flash.sums = made.sums.squeeze(2).t().contiguous();
-  const auto expected = kernels::counted_attention_backward(of.grad, of.qkv, made, layout, rows),
-             got = kernels::counted_attention_backward(of.grad, of.qkv, flash, layout, rows);
+  const auto expected = kernels::counted_attention_backward(of.grad, of.qkv, made, layout, true, rows),
+             got = kernels::counted_attention_backward(of.grad, of.qkv, flash, layout, true, rows);
   const int64_t used = rows.start_S1[-1].item<int64_t>();
   const auto error = [&](const at::Tensor& a, const at::Tensor& b) {
     return relative_error(a.narrow(0, 0, used), b.narrow(0, 0, used));

@@ -8,6 +8,7 @@
 #include "formula_weights.h"
 #include "gradcheck.h"
 #include "kernels/counted_block.h"
+#include "kernels/token_scorer.h"
 #include "nn/block.h"
 #include "nn/init.h"
 #include "tensor/device.h"

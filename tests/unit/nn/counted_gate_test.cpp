@@ -76,6 +76,23 @@ struct Learned {
   at::Tensor y_BTD, active_BT, counts;
   std::vector<at::Tensor> grads;
 };
+/// `forward` with the part that is gated counted: the other is what a block does whose gate lets nothing
+/// through.
+at::Tensor counted_pass(Block block, const at::Tensor& x_BTD, const AttentionView& view,
+                        const ForwardContext& context) {
+  const GatedPart part = block->gate()->options().config.part;
+  if (part == GatedPart::kBlock) return block->counted(x_BTD, view, context);
+  const GateTrace none = {{{1, at::zeros({x_BTD.size(0), x_BTD.size(1)}, at::kBool)}}};
+  ForwardContext apart = context;
+  apart.forced_gates = &none;
+  apart.gate_trace = nullptr;
+  apart.explore = 0;
+  apart.sample_share = 0;
+  const auto rest = [&](const at::Tensor& x) { return block->forward(x, view, apart); };
+  return part == GatedPart::kAttention ? rest(block->counted(x_BTD, view, context))
+                                       : block->counted(rest(x_BTD), view, context);
+}
+
 Learned learned(Block block, at::Tensor x_BTD, const AttentionView& view, ForwardContext context,
                 bool counted) {
   GateTrace trace;
@@ -84,7 +101,8 @@ Learned learned(Block block, at::Tensor x_BTD, const AttentionView& view, Forwar
   x_BTD = x_BTD.detach().requires_grad_(true);
   std::vector<at::Tensor> leaves = block->parameters();
   leaves.push_back(x_BTD);
-  const auto y_BTD = counted ? block->counted(x_BTD, view, context) : block->forward(x_BTD, view, context);
+  const auto y_BTD =
+      counted ? counted_pass(block, x_BTD, view, context) : block->forward(x_BTD, view, context);
   const auto slope_BTD = formula_uniform("slope", y_BTD.numel()).view(y_BTD.sizes()).to(y_BTD.options());
   auto grads = torch::autograd::grad({(y_BTD * slope_BTD).sum()}, leaves, {}, {}, false, true);
   for (size_t i = 0; i < grads.size(); ++i)
@@ -157,6 +175,65 @@ TEST(CausalGate, ScoresLearnFromValuesOnRowsThatTheDeviceCounts) {
       EXPECT_GT(scorer, 1e-3);
     }
   }
+}
+
+/// Texts of several lengths in a batch, in order or not, by every kind of gate, of blocks and of their parts.
+TEST(GatedBlock, LearnsOnRowsOfAllSortsThatTheDeviceCounts) {
+  const auto x = states();
+  const auto length_B = at::tensor({kTokens, int64_t{4}, int64_t{7}});
+  std::vector<at::Tensor> forced = decisions_of_all_sorts(kTokens);
+  for (at::Tensor& active_BT : forced)
+    active_BT = active_BT & at::arange(kTokens).unsqueeze(0).lt(length_B.unsqueeze(1));
+  forced.emplace_back();  // the gate's own
+  struct Case {
+    GateKind kind;
+    bool causal, padded;
+    GatedPart part = GatedPart::kBlock;
+  };
+  for (const Case& each : {Case{GateKind::kCausal, true, true}, Case{GateKind::kToken, false, false},
+                           Case{GateKind::kToken, false, true}, Case{GateKind::kPooled, false, true},
+                           Case{GateKind::kRandom, false, true}, Case{GateKind::kAlternate, true, true},
+                           Case{GateKind::kCausal, true, false, GatedPart::kAttention},
+                           Case{GateKind::kCausal, true, true, GatedPart::kMlp},
+                           Case{GateKind::kToken, false, true, GatedPart::kAttention},
+                           Case{GateKind::kToken, false, true, GatedPart::kMlp}})
+    for (const double explore : {0.0, 0.4})
+      for (const bool values : {false, true})
+        for (const at::Tensor& active_BT : forced) {
+          Block block = block_of({.kind = each.kind, .part = each.part, .density = 0.5}, 0.2);
+          block->gate()->set_multiplier(at::full({}, 3.0, at::kDouble));
+          const auto view = view_of(x, each.causal, each.padded ? length_B : at::Tensor());
+          const GateTrace trace = {{{1, active_BT}}};
+          const ForwardContext context = {.training = true,
+                                          .key_B = at::arange(kBatch) * 71,
+                                          .explore = explore,
+                                          .score_values = values,
+                                          .sample_share = 0.25,
+                                          .forced_gates = active_BT.defined() ? &trace : nullptr};
+          const Learned host = learned(block, x, view, context, /*counted=*/false),
+                        device = learned(block, x, view, context, /*counted=*/true);
+          const auto names = block->named_parameters().keys();
+          EXPECT_TRUE(at::equal(device.active_BT, host.active_BT)) << gate_kind_name(each.kind);
+          EXPECT_LT(relative_error(device.counts, host.counts), 1e-12) << gate_kind_name(each.kind);
+          EXPECT_LT(relative_error(device.y_BTD, host.y_BTD), 1e-12) << gate_kind_name(each.kind);
+          for (size_t i = 0; i < host.grads.size(); ++i)
+            EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12)
+                << (i < names.size() ? names[i] : "x") << ", " << gate_kind_name(each.kind) << ", explored "
+                << explore;
+        }
+}
+
+/// What a gradient beside the objective is multiplied with, so is the price of a token.
+TEST(CausalGate, PricesOfRowsThatTheDeviceCountsFollowTheLossScale) {
+  const auto x = states();
+  const auto view = view_of(x, /*causal=*/true);
+  Block block = block_of({.kind = GateKind::kCausal});
+  block->gate()->set_multiplier(at::full({}, 3.0, at::kDouble));
+  const ForwardContext context = {.training = true, .loss_scale = at::full({}, 8.0), .sample_share = 0.25};
+  const Learned host = learned(block, x, view, context, /*counted=*/false),
+                device = learned(block, x, view, context, /*counted=*/true);
+  for (size_t i = 0; i < host.grads.size(); ++i)
+    EXPECT_LT(relative_error(device.grads[i], host.grads[i]), 1e-12) << i;
 }
 
 TEST(RandomGate, LearnsOnRowsThatTheDeviceCounts) {
