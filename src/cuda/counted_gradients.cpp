@@ -153,7 +153,7 @@ at::Tensor norm_backward(const NormGradient& norm, const int32_t* place, at::Ten
   const c10::cuda::CUDAGuard guard(norm.grad.device());
   constexpr const char* kOp = "counted_rms_norm_backward";
   const ElementType type = check_dense(norm.grad, kOp);
-  const int64_t dim = norm.grad.size(1), room = norm.grad.size(0), blocks = row_norm_grad_blocks(room);
+  const int64_t dim = norm.grad.size(1), room = norm.grad.size(0), blocks = row_norm_grad_blocks(room, dim);
   FATHOM_CHECK(check_dense(norm.x, kOp) == type && check_dense(norm.added, kOp) == type &&
                    check_dense(norm.weight, kOp) == type && check_dense(grad_x, kOp) == type &&
                    norm.x.numel() == room * dim && norm.added.numel() == room * dim &&

@@ -68,8 +68,8 @@ struct RowRopeGradArgs {
   int64_t head_size;
 };
 
-/// Blocks of a norm's backward pass: the same for the same sizes.
-int64_t row_norm_grad_blocks(int64_t places);
+/// Blocks of a norm's backward pass, of rows of `dim`: the same for the same sizes.
+int64_t row_norm_grad_blocks(int64_t places, int64_t dim);
 /// All as in counted_rows.h.
 cudaError_t launch_merge_grad(ElementType type, const MergeGradArgs& args, cudaStream_t stream);
 cudaError_t launch_row_norm_grad(ElementType type, const RowNormGradArgs& args, cudaStream_t stream);

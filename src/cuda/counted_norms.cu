@@ -1,61 +1,15 @@
 // Norms of rows of which the device alone knows how many there are, forward and backward: memory-bound.
-// Backward a row lies in the registers of a warp, or of a few, so all that it takes is asked for at once and
-// read once, and neighbouring rows go to different blocks, so that few rows too keep all multiprocessors
-// busy.
+// Backward warps share a row (row_shares.cuh).
 #include <type_traits>
 
 #include "cuda/awaited.cuh"
 #include "cuda/counted_gradients.h"
 #include "cuda/counted_rows.h"
-#include "cuda/row_grid.h"
+#include "cuda/row_shares.cuh"
 #include "cuda/vectors.cuh"
 
 namespace fathom::cuda {
 namespace {
-
-constexpr int kNormGradResidents = 2;  ///< blocks of a multiprocessor: what registers are given out for
-
-/// A thread's share of rows that `kRowWarps` neighbouring warps hold together.
-template <int kRowWarps>
-struct RowShare {
-  static constexpr int kLanes = 32 * kRowWarps;
-  static constexpr int kRows = kWarps / kRowWarps;  ///< of a block at once
-  int lane = static_cast<int>(threadIdx.x) % kLanes;
-  int64_t first = blockIdx.x + threadIdx.x / kLanes * int64_t{gridDim.x};  ///< its first row
-  int vectors;                                                             ///< of a row
-
-  __device__ explicit RowShare(int64_t row_vectors) : vectors(static_cast<int>(row_vectors)) {}
-
-  __device__ int vector(int k) const { return lane + k * kLanes; }
-  __device__ bool has(int k) const { return vector(k) < vectors; }
-};
-
-/// From one of a thread's rows to the next.
-template <int kRowWarps>
-__device__ int64_t row_step() {
-  return int64_t{gridDim.x} * RowShare<kRowWarps>::kRows;
-}
-
-/// Sums over the threads of a row, in each of them. All of the block take part, and alternate between two of
-/// `shared`: who is ahead writes what nobody still reads.
-template <int kRowWarps, int kCount>
-__device__ void add_over_row(float (&sums)[kCount], float (&shared)[kWarps][kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) sums[i] = warp_sum(sums[i]);
-  if constexpr (kRowWarps > 1) {
-    const int warp = static_cast<int>(threadIdx.x) / 32, first = warp / kRowWarps * kRowWarps;
-    if (threadIdx.x % 32 == 0)
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) shared[warp][i] = sums[i];
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      sums[i] = 0;
-#pragma unroll
-      for (int other = 0; other < kRowWarps; ++other) sums[i] += shared[first + other][i];
-    }
-  }
-}
 
 /// A warp a row: many warps at once, which keep few registers, hide more of the memory's delay than rows kept
 /// whole.
@@ -100,8 +54,8 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(Awaited<RowNormArgs> awa
 }
 
 /// A thread keeps the sums of its columns over its rows; a block adds up its threads', in a fixed order.
-template <typename T, int kRowWarps>
-__global__ void __launch_bounds__(kThreads, kNormGradResidents)
+template <typename T, int kRowWarps, int kVectors>
+__global__ void __launch_bounds__(kThreads, row_share_residents(kVectors))
     norm_grad_kernel(Awaited<RowNormGradArgs> awaited) {
   const RowNormGradArgs& args = awaited.get();
   using Vector = Vector16<T>;
@@ -113,16 +67,16 @@ __global__ void __launch_bounds__(kThreads, kNormGradResidents)
   const int count = *args.count;
   const float inverse = 1.0f / static_cast<float>(args.dim);
   const auto* weight = static_cast<const Vector*>(args.weight);
-  Columns weight_sum[kVectorsAtOnce] = {};
+  Columns weight_sum[kVectors] = {};
   int turn = 0;
   for (int64_t lead = blockIdx.x; lead < count; lead += row_step<kRowWarps>(), turn ^= 1) {
     const int64_t row = lead - blockIdx.x + share.first, at_row = row * share.vectors;
     const bool real = row < count;
     const int64_t place = real && args.place != nullptr ? args.place[row] : row;
     const int64_t at_place = place * share.vectors;
-    Vector value[kVectorsAtOnce], above[kVectorsAtOnce], result[kVectorsAtOnce];
+    Vector value[kVectors], above[kVectors], result[kVectors];
 #pragma unroll
-    for (int k = 0; k < kVectorsAtOnce; ++k) {
+    for (int k = 0; k < kVectors; ++k) {
       value[k] = above[k] = result[k] = {};
       if (!real || !share.has(k)) continue;
       above[k] = static_cast<const Vector*>(args.grad)[at_row + share.vector(k)];
@@ -131,7 +85,7 @@ __global__ void __launch_bounds__(kThreads, kNormGradResidents)
     }
     float sums[2] = {0, 0};  // of squares, and of products with the gradient
 #pragma unroll
-    for (int k = 0; k < kVectorsAtOnce; ++k) {
+    for (int k = 0; k < kVectors; ++k) {
       if (!share.has(k)) continue;
       const Vector w = weight[share.vector(k)];
 #pragma unroll
@@ -146,7 +100,7 @@ __global__ void __launch_bounds__(kThreads, kNormGradResidents)
     const float scale = rsqrtf(sums[0] * inverse + args.eps);
     const float shared_part = sums[1] * inverse * scale * scale;
 #pragma unroll
-    for (int k = 0; k < kVectorsAtOnce; ++k) {
+    for (int k = 0; k < kVectors; ++k) {
       if (!share.has(k)) continue;
       const Vector w = weight[share.vector(k)];
 #pragma unroll
@@ -159,28 +113,28 @@ __global__ void __launch_bounds__(kThreads, kNormGradResidents)
       static_cast<Vector*>(args.grad_x)[at_place + share.vector(k)] = result[k];
     }
   }
-  auto* own = reinterpret_cast<Columns*>(columns) + threadIdx.x / share.kLanes * share.vectors;
-#pragma unroll
-  for (int k = 0; k < kVectorsAtOnce; ++k)
-    if (share.has(k)) own[share.vector(k)] = weight_sum[k];
-  __syncthreads();
-  const int dim = static_cast<int>(args.dim);
-  for (int column = static_cast<int>(threadIdx.x); column < dim; column += kThreads) {
-    float sum = 0;
-#pragma unroll
-    for (int row = 0; row < share.kRows; ++row) sum += columns[row * dim + column];
-    args.partial[blockIdx.x * args.dim + column] = sum;
-  }
+  write_row_columns(weight_sum, share, args.dim, columns, args.partial + blockIdx.x * args.dim);
 }
 
-/// Calls `run` with the number of warps that hold a row.
+/// Calls `run` with the number of warps that hold a row, and of a lane's vectors.
 template <typename Run>
 cudaError_t with_row_warps(int64_t vectors, const Run& run) {
-  constexpr int64_t kOfWarp = 32 * kVectorsAtOnce;
-  if (vectors <= kOfWarp) return run(std::integral_constant<int, 1>());
-  if (vectors <= 2 * kOfWarp) return run(std::integral_constant<int, 2>());
-  if (vectors <= 4 * kOfWarp) return run(std::integral_constant<int, 4>());
-  return vectors <= 8 * kOfWarp ? run(std::integral_constant<int, 8>()) : cudaErrorInvalidValue;
+  const RowWarps shared = row_warps(vectors);
+  const auto one = std::integral_constant<int, 1>();
+  switch (shared.warps) {
+    case 1:
+      return run(one, one);
+    case 2:
+      return run(std::integral_constant<int, 2>(), one);
+    case 4:
+      return run(std::integral_constant<int, 4>(), one);
+    default:
+      break;
+  }
+  const auto all = std::integral_constant<int, kWarps>();
+  if (shared.vectors == 1) return run(all, one);
+  if (shared.vectors == 2) return run(all, std::integral_constant<int, 2>());
+  return shared.vectors == 4 ? run(all, std::integral_constant<int, 4>()) : cudaErrorInvalidValue;
 }
 
 template <typename T>
@@ -195,20 +149,22 @@ cudaError_t norm(const RowNormArgs& args, cudaStream_t stream) {
 
 template <typename T>
 cudaError_t norm_grad(const RowNormGradArgs& args, cudaStream_t stream) {
-  return with_row_warps(args.dim / Vector16<T>::kWidth, [&](auto row_warps) {
-    constexpr int kRowWarps = decltype(row_warps)::value;
+  return with_row_warps(args.dim / Vector16<T>::kWidth, [&](auto warps, auto vectors) {
+    constexpr int kRowWarps = decltype(warps)::value, kVectors = decltype(vectors)::value;
     const auto bytes = static_cast<size_t>(RowShare<kRowWarps>::kRows * args.dim) * sizeof(float);
-    launch_awaiting(norm_grad_kernel<T, kRowWarps>, static_cast<unsigned>(args.blocks), kThreads, bytes,
-                    stream, args);
+    launch_awaiting(norm_grad_kernel<T, kRowWarps, kVectors>, static_cast<unsigned>(args.blocks), kThreads,
+                    bytes, stream, args);
     return cudaGetLastError();
   });
 }
 
 }  // namespace
 
-int64_t row_norm_grad_blocks(int64_t places) {
-  return std::clamp<int64_t>((places + kWarps - 1) / kWarps, 1,
-                             int64_t{kMultiprocessors} * kNormGradResidents);
+int64_t row_norm_grad_blocks(int64_t places, int64_t dim) {
+  const RowWarps shared = row_warps(dim / 8);
+  const int64_t at_once = kWarps / shared.warps;
+  return std::clamp<int64_t>((places + at_once - 1) / at_once, 1,
+                             int64_t{kMultiprocessors} * row_share_residents(shared.vectors));
 }
 
 cudaError_t launch_row_norm(ElementType type, const RowNormArgs& args, cudaStream_t stream) {

@@ -26,6 +26,11 @@ using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
+/// Hopper alone has products of as many rows as the device counts.
+bool counts_rows(const at::Tensor& x) {
+  return at::cuda::getDeviceProperties(x.device().index())->major == 9;
+}
+
 Two norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps,
          const at::Tensor& place, const at::Tensor& start) {
   const c10::cuda::CUDAGuard guard(x.device());
@@ -239,6 +244,7 @@ void merge_rows(at::Tensor& x, const Optional& h, const at::Tensor& added, const
 }  // namespace
 
 void register_counted_rows(torch::Library& library) {
+  library.impl("counts_rows", counts_rows);
   library.impl("gathered_rms_norm", gathered_rms_norm);
   library.impl("added_rms_norm", added_rms_norm);
   library.impl("counted_linear", linear);

@@ -10,6 +10,7 @@
 #include "cuda/registration.h"
 #include "cuda/rows_of.h"
 #include "cuda/sum_of_parts.h"
+#include "kernels/row_scores.h"
 
 namespace fathom::cuda {
 namespace {
@@ -27,13 +28,13 @@ RowScoreArgs make_args(const at::Tensor& both, const at::Tensor& shift, const at
                        const Optional& present, const at::Tensor& sums) {
   const int64_t inner = out.numel(), sequences = both.size(0), tokens = both.size(1);
   FATHOM_CHECK(both.is_contiguous() && both.scalar_type() == at::kFloat && both.size(2) == 2 * inner &&
-                   inner <= kMostRowScoreInner && sequences < 65536 && shift.numel() == 2 * inner &&
+                   inner <= kernels::kMostRowScoreInner && sequences < 65536 && shift.numel() == 2 * inner &&
                    out.scalar_type() != at::kDouble && shift.scalar_type() == out.scalar_type() &&
                    shift.is_contiguous() && out.is_contiguous() &&
                    (!present || (present->is_contiguous() && present->scalar_type() == at::kBool &&
                                  present->numel() == sequences * tokens)),
                "[row_scores] expected dense float32 rows of a bottleneck of at most {}, got {}",
-               kMostRowScoreInner, inner);
+               kernels::kMostRowScoreInner, inner);
   return {.both = both.const_data_ptr<float>(),
           .shift = shift.const_data_ptr(),
           .out = out.const_data_ptr(),

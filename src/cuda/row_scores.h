@@ -23,7 +23,7 @@ struct RowScoreArgs {
   float* score;  ///< [sequences, tokens]
   int64_t sequences;
   int64_t tokens;
-  int64_t inner;  ///< at most kMostRowScoreInner
+  int64_t inner;  ///< at most kernels::kMostRowScoreInner
 };
 
 /// `partial` of the forward pass is read. `sums` [sequences, chunks, 3 · inner + 1], to be summed: gradients
@@ -35,8 +35,6 @@ struct RowScoreGradArgs {
   void* grad_both;     ///< [sequences, tokens, 2 · inner]
   float* sums;
 };
-
-constexpr int64_t kMostRowScoreInner = 2048;
 
 /// Both REQUIRE sequences (fewer than 65,536) and tokens. `type`: of shift, out and bias; not kDouble.
 cudaError_t launch_row_scores(ElementType type, const RowScoreArgs& args, cudaStream_t stream);

@@ -35,9 +35,8 @@ struct BlockHolder : torch::CustomClassHolder {
 at::Tensor dropped(const at::Tensor& y, const CountedBlock& block, int64_t branch,
                    const at::Tensor& count_S1) {
   RowDrop drop = block.drop;
-  if (!block.key_B.defined() || (drop.dropout == 0 && drop.drop_path == 0)) return y;
   drop.stream += branch;
-  return counted_dropout(y, block.key_B, drop, block.rows, count_S1);
+  return dropped_rows(y, block.key_B, drop, block.rows, count_S1);
 }
 
 /// The layer, step by step. `kept` takes what the backward pass wants; null: whatever is used is freed.
@@ -100,8 +99,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     const auto& held = *static_cast<BlockHolder*>(holder.get());
     const CountedBlock& block = held.block;
     const CountedRows& rows = block.rows;
-    const bool spare = is_spare(above[0]);
-    at::Tensor grad = above[0].contiguous();
+    at::Tensor grad = own_gradient(above[0]);
     const bool learns = block.score.score_BT.defined();
     variable_list grads(1 + kWeights + (learns ? 1 : 0));
     CountedProductGradient gradient(*context, held.weights, block.rooms, rows, grads);
@@ -115,7 +113,6 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     const auto [grad_rows, grad_score] =
         has_mlp ? merged_rows_backward(grad, kept[kPart], kept[kAdded], block.score, rows)
                 : merged_rows_backward(grad, {}, kept[kPart], block.score, rows);
-    if (grad.is_same(above[0]) && !spare) grad = grad.clone();
     at::Tensor grad_h = grad_rows;
     if (has_mlp) {
       const auto grad_added = dropped(grad_rows, block, 1, rows.start_S1);

@@ -1,5 +1,5 @@
-// A transformer's layer over the rows that the device counts, and its gate's scorer: with gradients, and
-// without a wait of the host. Letters as in counted_rows.h, M inner width of the feed-forward layer.
+// A transformer's layer over the rows that the device counts: with gradients, and without a wait of the host.
+// Letters as in counted_rows.h, M inner width of the feed-forward layer.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -35,9 +35,7 @@ at::TensorList weights_of(at::TensorList inputs, const CountedBranch& branch) {
 
 at::Tensor branch_dropped(const at::Tensor& y, const CountedBranch& branch, const CountedRows& rows,
                           const at::Tensor& count_S1) {
-  const RowDrop& drop = branch.drop;
-  if (!branch.key_B.defined() || (drop.dropout == 0 && drop.drop_path == 0)) return y;
-  return counted_dropout(y, branch.key_B, drop, rows, count_S1);
+  return dropped_rows(y, branch.key_B, branch.drop, rows, count_S1);
 }
 
 /// In the type of `like`.
@@ -68,9 +66,7 @@ struct BranchBackward {
 
   BranchBackward(AutogradContext& context, const variable_list& above)
       : kept(context.get_saved_variables()), capsule(context.saved_data["branch"]) {
-    const bool spare = is_spare(above[0]);
-    grad = above[0].contiguous();
-    if (grad.is_same(above[0]) && !spare) grad = grad.clone();
+    grad = own_gradient(above[0]);
     grads.resize(1 + holder().weights.size() + (learns() ? 1 : 0));
   }
 

@@ -25,6 +25,20 @@ inline bool is_spare(const at::Tensor& grad) {
   return grad.use_count() == 1 && grad.storage().use_count() == 1;
 }
 
+/// What is left of a branch's rows, of as many as the last of `count_S1` says. `key_B`: undefined: all.
+inline at::Tensor dropped_rows(const at::Tensor& y, const at::Tensor& key_B, const RowDrop& drop,
+                               const CountedRows& rows, const at::Tensor& count_S1) {
+  if (!key_B.defined() || (drop.dropout == 0 && drop.drop_path == 0)) return y;
+  return counted_dropout(y, key_B, drop, rows, count_S1);
+}
+
+/// A gradient from above, dense, that may be written over: what others hold of it stays as it is.
+inline at::Tensor own_gradient(const at::Tensor& above) {
+  const bool spare = is_spare(above);
+  const at::Tensor grad = above.contiguous();
+  return grad.is_same(above) && !spare ? grad.clone() : grad;
+}
+
 /// Of a function whose inputs are x and, behind it, `weights`.
 class CountedProductGradient {
  public:
@@ -41,7 +55,7 @@ class CountedProductGradient {
     if (!context_.needs_input_grad(1 + weight)) return counted_input_grad(grad, cast, rows_);
     at::Tensor room = room_of(weights_[weight], cast);
     if (SideStream* side = side_stream())
-      side->run([&] { counted_weight_grad(grad, x, rows_, room); }, {grad, x});
+      side->run([&] { counted_weight_grad(grad, x, rows_, room); }, {grad, x, rows_.start_S1});
     else
       counted_weight_grad(grad, x, rows_, room);
     grads_[1 + weight] = std::move(room);

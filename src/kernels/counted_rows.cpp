@@ -29,11 +29,11 @@ std::optional<at::Tensor> known_sums(const ScorerProduct& product) {
 bool has_counted_rows(const at::Tensor& x_BTD, int64_t head_size) {
   const bool half = x_BTD.scalar_type() == at::kBFloat16 || x_BTD.scalar_type() == at::kHalf;
   const int64_t dim = x_BTD.size(-1);
-  if (!x_BTD.is_cuda() || !half || dim % 8 != 0 || dim > 8192 || head_size % 16 != 0 || head_size > 256)
+  if (!x_BTD.is_cuda() || !half || dim % kCountedVector != 0 || dim > 8192 || head_size % 16 != 0 ||
+      head_size > 256)
     return false;
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow("fathom::gathered_rms_norm", "")
-      .hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+  static const auto op = find_op<bool(const at::Tensor&)>("fathom::counts_rows");
+  return op.call(x_BTD);
 }
 
 ScorerProduct scorer_product(const at::Tensor& x_BTD, const at::Tensor& norm, const at::Tensor& project,
@@ -161,6 +161,7 @@ void merge_rows(at::Tensor& x_BTD, const at::Tensor& h, const at::Tensor& y, con
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
+  library.def("counts_rows(Tensor x) -> bool");
   library.def("scorer_product(Tensor x, Tensor norm, Tensor project, float eps) -> (Tensor, Tensor, Tensor)");
   library.def(
       "causal_scores(Tensor both, Tensor? chunk_sums, Tensor shift, Tensor out, Tensor bias, Tensor(a!) sum) "

@@ -1,9 +1,9 @@
 // Layers with gates on a device that alone knows how many tokens they compute: the host gives every operation
 // the room of all tokens, and each reads from the device how many rows are in use, so that nothing waits.
-// Without gradients: counted_gradients.h has these, counted_block.h a layer of both. B batch, T tokens, N =
-// B·T rows that there is room for, n ≤ N of active tokens, and behind them those of explored ones, D model
-// width, H heads, K key-value heads, E head size, I width of a gate's bottleneck. What lies in rows that are
-// not in use means nothing.
+// Without gradients: counted_gradients.h has these, counted_block.h a layer of both, counted_branch.h those
+// of a Swin. B batch, T tokens, N = B·T rows that there is room for, n ≤ N of active tokens, and behind them
+// those of explored ones, D model width, H heads, K key-value heads, E head size, I width of a gate's
+// bottleneck. What lies in rows that are not in use means nothing.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,18 +34,21 @@ struct CountedRows {
   const at::Tensor& all() const { return used_S1.defined() ? used_S1 : start_S1; }
 };
 
-/// Whether there are kernels for `x`: on a GPU, of 16 bits, widths that are multiples of 16 bytes and at most
-/// 8,192.
+/// Elements of 16 bits that kernels read at once: widths are multiples of it.
+constexpr int64_t kCountedVector = 8;
+
+/// Whether there are kernels for `x`: on a Hopper GPU, whose products take as many rows as are counted, of 16
+/// bits, widths that are multiples of 16 bytes and at most 8,192.
 bool has_counted_rows(const at::Tensor& x_BTD, int64_t head_size);
 
-/// The parameters of a causal gate's scorer behind its product, of one type.
+/// The parameters of a gate's scorer behind its product, of one type.
 struct ScorerWeights {
   at::Tensor shift;  ///< [2I]
   at::Tensor out;    ///< [I]
   at::Tensor bias;   ///< [1]
 };
 
-/// What a causal gate's scorer multiplies: float32, or wider where its operands are.
+/// What a gate's scorer multiplies: float32, or wider where its operands are.
 struct ScorerProduct {
   at::Tensor both;             ///< norm(x) projectᵀ, [B, T, 2I]
   at::Tensor scale_BT1 = {};   ///< 1 / root mean square of x

@@ -63,6 +63,11 @@ using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Optional = std::optional<at::Tensor>;
 
+/// Where no kernel is registered for the device.
+bool counts_rows(const at::Tensor& /*x*/) {
+  return false;
+}
+
 Three scorer_product(const at::Tensor& x_BTD, const at::Tensor& norm, const at::Tensor& project, double eps) {
   static const auto normed = find_op<Two(const at::Tensor&, const at::Tensor&, double)>("fathom::rms_norm");
   const auto [y_BTD, scale_BT1] = normed.call(x_BTD, norm, eps);
@@ -205,6 +210,7 @@ at::Tensor merged_rows(const at::Tensor& x_BTD, const Optional& h, const at::Ten
 }  // namespace counted_rows_ref
 
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
+  library.impl("counts_rows", counted_rows_ref::counts_rows);
   library.impl("scorer_product", counted_rows_ref::scorer_product);
   library.impl("causal_scores", counted_rows_ref::causal_scores);
   library.impl("choose_rows", counted_rows_ref::choose_rows);

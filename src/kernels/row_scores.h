@@ -9,6 +9,9 @@
 
 namespace fathom::kernels {
 
+/// Of a bottleneck I, for kernels on a GPU.
+constexpr int64_t kMostRowScoreInner = 2048;
+
 /// outᵀ GELU(own + mean of other over the row's present tokens) + bias, own and other being the halves of
 /// `both` [B, T, 2I] + shift; a row without such tokens has a mean of 0. `present_BT`: bool; undefined: all.
 /// Of `both`'s type, float32 or wider: [B, T], and the sums that the backward pass wants.

@@ -102,6 +102,7 @@ struct ScorerFunction : torch::autograd::Function<ScorerFunction> {
     }
     variable_list read = kept, made;
     read.push_back(grad_BT);
+    if (holder.view.present_BT.defined()) read.push_back(holder.view.present_BT);
     side->run([&] { made = gradients(grad_BT, kept, room, holder.view); }, read);
     return made;
   }

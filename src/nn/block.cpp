@@ -6,17 +6,6 @@
 #include "nn/gated_rows.h"
 
 namespace fathom {
-namespace {
-
-/// What the kernels of kernels/counted_rows.h take of a block: vectors of 16 bytes, warps of a bottleneck.
-bool widths_fit(const BlockOptions& options) {
-  const GateConfig& gate = options.gate.config;
-  const int64_t inner = gate.inner_of(options.attention.dim);
-  const bool scores = gate.kind == GateKind::kCausal;
-  return options.mlp.inner % 8 == 0 && (!scores || (inner % 32 == 0 && inner <= 1024));
-}
-
-}  // namespace
 
 BlockImpl::BlockImpl(const BlockOptions& options) : options_(options) {
   attention_norm_ = register_module("attention_norm", RMSNorm(options.attention.dim, options.norm_eps));
@@ -85,9 +74,8 @@ at::Tensor BlockImpl::gated(const at::Tensor& x_BTD, const AttentionView& view,
 /// a cache of their type, without gradients.
 bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
                             const ForwardContext& context) const {
-  const GateConfig& gate = options_.gate.config;
   const bool plain = attention_->is_plain() && mlp_->is_plain();
-  const bool decides = gate.kind != GateKind::kTopK;  // whose scores are factors too
+  const bool fits = options_.mlp.inner % kernels::kCountedVector == 0 && gate_->has_kernels(x_BTD.size(0));
   // All tokens see each other, or those before them: a mask says no more than which are padding.
   const bool sees_all = !view.ordered && (!view.mask.defined() || view.present_BT.defined());
   const bool begins = !view.segment_BT.defined() && (view.causal || sees_all) &&
@@ -97,7 +85,7 @@ bool BlockImpl::counts_rows(const at::Tensor& x_BTD, const AttentionView& view,
   if (context.products.narrow(x_BTD)) return false;
   if (view.cache != nullptr && view.cache->room(options_.layer).first.scalar_type() != x_BTD.scalar_type())
     return false;
-  return plain && decides && begins && widths_fit(options_) && !learned_elsewhere &&
+  return plain && fits && begins && !learned_elsewhere &&
          kernels::has_counted_rows(x_BTD, options_.attention.head_dim);
 }
 

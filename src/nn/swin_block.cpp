@@ -181,19 +181,23 @@ Residual SwinBlockImpl::feed_forward(const Residual& stream, const ForwardContex
 
 /// Whether the device may count for itself what a gate lets through.
 bool SwinBlockImpl::counts_windows(const at::Tensor& x, const ForwardContext& context) {
-  return !context.products.narrow(x) && options_.dropout == 0 && attention_->is_plain() &&
+  const bool drops = context.drops() && options_.dropout > 0;  // of elements, by their windows' keys
+  return !context.products.narrow(x) && !drops && attention_->is_plain() &&
+         attention_gate_->has_kernels(x.size(0)) &&
          kernels::has_counted_windows(x, attention_->windows_of(x), options_.dim / options_.heads);
 }
 
 bool SwinBlockImpl::counts_tokens(const at::Tensor& x_BTD, const ForwardContext& context) const {
-  return !context.products.narrow(x_BTD) && mlp_->is_plain() && kernels::has_counted_layers(x_BTD);
+  const int64_t inner = mlp_->up()->options().out;
+  return !context.products.narrow(x_BTD) && mlp_->is_plain() && inner % kernels::kCountedVector == 0 &&
+         mlp_gate_->has_kernels(x_BTD.size(0)) && kernels::has_counted_layers(x_BTD);
 }
 
 kernels::CountedBranch SwinBlockImpl::branch_of(CountedDecision decision, const BranchDrop& drop,
                                                 const ForwardContext& context) const {
   return {.rows = std::move(decision.rows),
           .score = std::move(decision.score),
-          .drop = {drop.dropout, drop.drop_path, drop.stream},
+          .drop = {context.drops() ? drop.dropout : 0, drop.drop_path, drop.stream},
           .key_B = context.drops() ? context.key_B : at::Tensor(),
           .copies = context.copies,
           .rooms = context.rooms};
@@ -202,7 +206,10 @@ kernels::CountedBranch SwinBlockImpl::branch_of(CountedDecision decision, const 
 at::Tensor SwinBlockImpl::attend_counted(const at::Tensor& x, const ForwardContext& context) {
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
   const kernels::WindowShape shape = attention_->windows_of(x);
-  const auto mean_BWD = kernels::window_means(x.detach(), shape);
+  // Of gates that look at nothing the sizes are enough.
+  const auto mean_BWD = attention_gate_->options().config.learns()
+                            ? kernels::window_means(x.detach(), shape)
+                            : x.detach().flatten(1, 2).narrow(1, 0, shape.count());
   auto decision = attention_gate_->counted(mean_BWD, AttentionView{.map_rows = shape.rows()}, context);
   return kernels::counted_window_branch(x, attention_->weights(parts_of(attention_norm_), context), shape,
                                         branch_of(std::move(decision), drop, context));
@@ -227,11 +234,11 @@ at::Tensor SwinBlockImpl::counted(const at::Tensor& x, const ForwardContext& con
 
 at::Tensor SwinBlockImpl::attend_gated(const at::Tensor& x, const ForwardContext& context) {
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer};
-  const kernels::WindowShape shape = attention_->windows_of(x);
-  const AttentionView view{.map_rows = shape.rows()};
   if (counts_windows(x, context)) return attend_counted(x, context);
+  const kernels::WindowShape shape = attention_->windows_of(x);
   const auto window_BWTD = kernels::window_partition(x, shape);
-  const GateDecision decision = attention_gate_(window_mean(window_BWTD, shape), view, context);
+  const GateDecision decision =
+      attention_gate_(window_mean(window_BWTD, shape), AttentionView{.map_rows = shape.rows()}, context);
   const GatedRows rows(decision, {}, context);
   const auto place_N = at::remainder(rows.tokens().place_N, shape.count());
   const auto absent_NT1 = padded_places(x, shape, place_N);
@@ -247,9 +254,8 @@ at::Tensor SwinBlockImpl::attend_gated(const at::Tensor& x, const ForwardContext
 at::Tensor SwinBlockImpl::feed_forward_gated(const at::Tensor& x, const ForwardContext& context) {
   const BranchDrop drop = {options_.dropout, options_.drop_path, 2 * options_.layer + 1};
   const auto x_BTD = x.flatten(1, 2);
-  const AttentionView view{.map_rows = x.size(1)};
   if (counts_tokens(x_BTD, context)) return feed_forward_counted(x, context);
-  const GateDecision decision = mlp_gate_(x_BTD, view, context);
+  const GateDecision decision = mlp_gate_(x_BTD, AttentionView{.map_rows = x.size(1)}, context);
   const GatedRows rows(decision, {}, context);
   return rows
       .added(x_BTD,

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "kernels/row_scores.h"
 #include "tensor/random_keys.h"
 
 namespace fathom {
@@ -132,6 +133,18 @@ CountedDecision TokenGateImpl::counted(const at::Tensor& x_BTD, const AttentionV
     decision.score.share_B = at::reciprocal(view.present_BT.sum(1).clamp_min(1).to(score_BT.scalar_type()))
                                  .mul_(context.sample_share);
   return decision;
+}
+
+bool TokenGateImpl::has_kernels(int64_t rows) const {
+  constexpr int64_t kMostCausalInner = 1024,
+                    kMostRows = 65535;  // of a warp's columns; of a grid's second side
+  const GateConfig& config = options_.config;
+  if (config.kind == GateKind::kTopK) return false;  // whose scores are factors too
+  if (!scorer_) return true;
+  const int64_t inner = config.inner_of(options_.dim);
+  const bool fits = config.is_causal() ? inner % 32 == 0 && inner <= kMostCausalInner
+                                       : inner <= kernels::kMostRowScoreInner;
+  return fits && rows <= kMostRows;
 }
 
 /// Before the sigmoid: float32 or wider, [B, T], dense. Nothing flows on into x.

@@ -65,6 +65,10 @@ class TokenGateImpl : public torch::nn::Module {
   /// GateKind::kTopK.
   CountedDecision counted(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context);
 
+  /// Whether `counted` has kernels for this gate, on a GPU that has those of counted rows, where it decides
+  /// about so many rows of tokens.
+  bool has_kernels(int64_t rows) const;
+
   /// Decisions that no score takes, bool [B, T]: forced or drawn ones. Undefined: the scorer decides.
   at::Tensor given(const at::Tensor& x_BTD, const AttentionView& view, const ForwardContext& context) const;
   /// Null where nothing is learned.

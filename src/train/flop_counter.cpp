@@ -71,12 +71,14 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
   if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
     return packed_attention_flops(inputs[0].toTensor(), inputs[3].toTensor(), inputs[8].toBool());
   if (name == "fathom::counted_attention" && inputs[0].toTensor().is_cuda())  // the reference calls aten::bmm
-    return packed_attention_flops(queries_of(inputs), inputs[4].toTensor(), /*causal=*/true);
+    return packed_attention_flops(queries_of(inputs), inputs[5].toTensor(), inputs[3].toBool());
   if (name == "fathom::scorer_product" && inputs[0].toTensor().is_cuda())  // the reference calls aten::mm
     return 2 * last_sizes(inputs[0].toTensor(), 3) * static_cast<double>(inputs[2].toTensor().size(0));
   if (name == "fathom::linear_gelu") return fused_flops(inputs[0].toTensor(), inputs[1].toTensor());
   if (name == "fathom::counted_linear" || name == "fathom::counted_input_grad")
     return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
+  if (name == "fathom::counted_linear_bias" || name == "fathom::counted_linear_gelu")
+    return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[3].toTensor());
   if (name == "fathom::counted_weight_grad")
     return row_flops(last_sizes(inputs[0].toTensor(), 1) * last_sizes(inputs[1].toTensor(), 1),
                      inputs[2].toTensor());

@@ -9,37 +9,40 @@
 #include "gradcheck.h"
 #include "kernels/counted_block.h"
 #include "kernels/token_scorer.h"
+#include "lent_once.h"
 #include "nn/block.h"
 #include "nn/init.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
-#include "tensor/gradient_rooms.h"
 
 namespace fathom::counted_block_test {
 namespace {
 
 using testing::formula_weight;
+using testing::LentOnce;
 using testing::relative_error;
 
 constexpr int64_t kBatch = 3, kTokens = 70, kDim = 64, kHeadSize = 16;
 
-Block block_of(double drop) {
-  Block block(
-      BlockOptions{.attention = {.dim = kDim, .heads = 4, .kv_heads = 2, .head_dim = kHeadSize},
-                   .mlp = {.dim = kDim, .inner = 96},
-                   .gate = {.config = {.kind = GateKind::kCausal, .inner = 32}, .dim = kDim, .layer = 1},
-                   .dropout = drop,
-                   .drop_path = drop,
-                   .layer = 1});
+Block block_of(double drop, GateKind kind = GateKind::kCausal, GatedPart part = GatedPart::kBlock) {
+  Block block(BlockOptions{.attention = {.dim = kDim, .heads = 4, .kv_heads = 2, .head_dim = kHeadSize},
+                           .mlp = {.dim = kDim, .inner = 96},
+                           .gate = {.config = {.kind = kind, .part = part, .inner = 32},
+                                    .dim = kDim,
+                                    .layer = 1,
+                                    .places = kTokens},
+                           .dropout = drop,
+                           .drop_path = drop,
+                           .layer = 1});
   const at::NoGradGuard no_grad;
   for (auto& item : block->named_parameters())
     item.value().copy_(formula_weight(item.key(), item.value().sizes()));
   return block;
 }
 
-AttentionView view_of(const at::Tensor& x_BTD) {
+AttentionView view_of(const at::Tensor& x_BTD, const at::Tensor& length_B = {}, bool causal = true) {
   Rope table(128, kHeadSize, 10000.0);
-  return make_attention_view(x_BTD, {}, /*causal=*/true, table);
+  return make_attention_view(x_BTD, length_B, causal, table);
 }
 
 TEST(CausalScorer, HasItsDerivative) {
@@ -51,27 +54,6 @@ TEST(CausalScorer, HasItsDerivative) {
       scores, {at::rand({12}, at::kDouble) + 0.5, at::randn({10, 12}, at::kDouble) / 3,
                at::randn({10}, at::kDouble), at::randn({5}, at::kDouble), at::randn({1}, at::kDouble)});
 }
-
-/// Lends a place to every parameter once.
-class LentOnce : public GradientRooms {
- public:
-  explicit LentOnce(SideStream* side = nullptr) : side_(side) {}
-  at::Tensor take(const at::Tensor& parameter) override {
-    at::Tensor& room = rooms_[parameter.unsafeGetTensorImpl()];
-    if (room.defined()) return {};
-    room = at::full_like(parameter.detach(), 7);
-    return room.view(room.sizes());
-  }
-  SideStream* side() override { return side_; }
-  size_t count() const { return rooms_.size(); }
-  const void* place_of(const at::Tensor& parameter) {
-    return rooms_[parameter.unsafeGetTensorImpl()].data_ptr();
-  }
-
- private:
-  SideStream* side_;
-  std::map<const at::TensorImpl*, at::Tensor> rooms_;
-};
 
 TEST(CountedBlock, WritesGradientsOfWeightsWhereTheyAreToLie) {
   Block block = block_of(0);
@@ -220,6 +202,90 @@ TEST_F(CudaGatedBlock, LearnsAsByTheReferences) {
         }
         EXPECT_TRUE(at::allclose(block->gate()->counts().cpu(), expected_block->gate()->counts(), 1e-2));
       }
+}
+
+/// What the host counts, in float32 on a CPU, is what they are compared with.
+TEST_F(CudaGatedBlock, LearnsByGatesOfAllSortsAsTheHostCounts) {
+  struct Case {
+    GateKind kind;
+    bool causal, padded;
+    GatedPart part = GatedPart::kBlock;
+  };
+  const auto length_B = at::tensor({kTokens, int64_t{20}, int64_t{1}});
+  const auto present = at::arange(kTokens).unsqueeze(0).lt(length_B.unsqueeze(1));
+  for (const Case& each : {Case{GateKind::kCausal, true, true}, Case{GateKind::kToken, false, false},
+                           Case{GateKind::kToken, false, true}, Case{GateKind::kPooled, false, true},
+                           Case{GateKind::kCausal, true, false, GatedPart::kAttention},
+                           Case{GateKind::kCausal, true, true, GatedPart::kMlp},
+                           Case{GateKind::kToken, false, true, GatedPart::kAttention},
+                           Case{GateKind::kToken, false, true, GatedPart::kMlp}}) {
+    at::Tensor active = at::rand({kBatch, kTokens}).lt(0.4);
+    if (each.padded) active = active & present;
+    Block block = block_of(0.2, each.kind, each.part), expected_block = block_of(0.2, each.kind, each.part);
+    {
+      const torch::NoGradGuard no_grad;
+      for (Block* made : {&expected_block, &block})
+        for (auto& parameter : (*made)->parameters()) parameter.copy_(parameter.to(at::kBFloat16));
+    }
+    block->to(device_);
+    expected_block->gate()->set_multiplier(at::full({}, 0.5, at::kDouble));
+    block->gate()->set_multiplier(at::full({}, 0.5, at::kDouble).to(device_));
+    const auto x = at::randn({kBatch, kTokens, kDim}).to(at::kBFloat16), slope = at::randn_like(x);
+    const GateTrace forced = {{{1, active}}}, forced_there = {{{1, active.to(device_)}}};
+    bool waited = false;
+    const auto run = [&](Block made, const at::TensorOptions& place, const GateTrace* decisions) {
+      const auto there = x.to(place);
+      const auto length_there = each.padded ? length_B.to(place.device()) : at::Tensor();
+      ForwardContext context = training(decisions);
+      context.waited = &waited;
+      const auto leaf = there.detach().requires_grad_(true);
+      const auto y = made->forward(leaf, view_of(there, length_there, each.causal), context);
+      auto weight = slope.to(place);
+      if (each.padded) weight = weight * present.to(place.device()).unsqueeze(2);
+      std::vector<at::Tensor> leaves = made->parameters();
+      leaves.push_back(leaf);
+      auto found = torch::autograd::grad({y}, leaves, {weight});
+      found.push_back(y.detach());
+      return found;
+    };
+    spoil_memory(device_);
+    const auto got = run(block, at::TensorOptions(device_).dtype(at::kBFloat16), &forced_there);
+    const std::string what = std::string(gate_kind_name(each.kind)) + (each.padded ? ", padded" : "") +
+                             ", part " + std::to_string(static_cast<int>(each.part));
+    EXPECT_FALSE(waited) << what;
+    const auto expected = run(expected_block, at::TensorOptions(at::kFloat), &forced);
+    const auto names = block->named_parameters().keys();
+    double scorer = 0;
+    for (size_t i = 0; i < names.size(); ++i)
+      if (names[i] == "gate.scorer.out") scorer = expected[i].abs().max().item<double>();
+    for (size_t i = 0; i < got.size(); ++i) {
+      const std::string name = i < names.size() ? names[i] : "x or y";
+      EXPECT_LT(error_beside(got[i], expected[i], name == "gate.scorer.bias" ? scorer : 0), 6e-2)
+          << name << ", " << what;
+    }
+    EXPECT_TRUE(at::allclose(block->gate()->counts().cpu(), expected_block->gate()->counts(), 1e-2)) << what;
+  }
+}
+
+/// Texts that share a row, and what adapters add, have no kernels.
+TEST_F(CudaGatedBlock, WaitsWhereThereAreNoKernels) {
+  const auto x = at::randn({kBatch, kTokens, kDim}).to(device_, at::kBFloat16);
+  const auto waits = [&](Block block, const AttentionView& view) {
+    block->to(device_, at::kBFloat16);
+    bool waited = false;
+    block->forward(x, view, {.waited = &waited});
+    return waited;
+  };
+  EXPECT_FALSE(waits(block_of(0), view_of(x)));
+  AttentionView joined = view_of(x);
+  separate_segments(joined, at::arange(kTokens).floor_divide(30).expand({kBatch, kTokens}).to(device_));
+  EXPECT_TRUE(waits(block_of(0), joined));
+  Block adapted = block_of(0);
+  const auto qkv = std::dynamic_pointer_cast<LinearImpl>(adapted->named_modules()["attention.qkv"]);
+  ASSERT_TRUE(qkv);
+  qkv->add_adapter("a", {.rank = 2, .alpha = 2});
+  EXPECT_TRUE(waits(adapted, view_of(x)));
+  EXPECT_TRUE(waits(block_of(0, GateKind::kTopK), view_of(x)));
 }
 
 TEST_F(CudaGatedBlock, WritesItsGradientOverOneThatNobodyElseHolds) {

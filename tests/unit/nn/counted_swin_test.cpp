@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <utility>
 
 #include "formula_weights.h"
 #include "gradcheck.h"
+#include "lent_once.h"
 #include "nn/swin_block.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
@@ -19,6 +21,7 @@ namespace {
 
 using testing::formula_uniform;
 using testing::formula_weight;
+using testing::LentOnce;
 using testing::relative_error;
 
 /// The gates of a block that is layer 5: of its windows, of its feed-forward layer's tokens.
@@ -140,6 +143,66 @@ TEST(CountedSwinBlock, LearnsAsOneWhoseRowsTheHostCounts) {
   }
 }
 
+/// Weights of products where they are to lie, all others as without rooms.
+void expect_rooms(SwinBlock block, const at::Tensor& x, const at::Tensor& slope, ForwardContext context,
+                  SideStream* side, double tolerance, bool counted) {
+  const Learned expected = learned(block, x, slope, context, counted);
+  LentOnce rooms(side);
+  context.rooms = &rooms;
+  const Learned got = learned(block, x, slope, context, counted);
+  if (side != nullptr) side->join();
+  EXPECT_EQ(rooms.count(), 6u);  // of four products and two scorers' projections
+  for (const auto& [name, gradient] : expected.gradients)
+    EXPECT_LE(relative_error(got.gradients.at(name).cpu(), gradient.cpu()), tolerance) << name;
+  for (const char* name :
+       {"attention.qkv.weight", "attention.output.weight", "mlp.up.weight", "mlp.down.weight"})
+    EXPECT_EQ(got.gradients.at(name).data_ptr(), rooms.place_of(block->named_parameters()[name])) << name;
+}
+
+TEST(CountedSwinBlock, WritesGradientsOfWeightsWhereTheyAreToLie) {
+  const Shape shape = {6, 3, 8, 2};
+  const auto x = map_of(shape).to(at::kFloat);
+  expect_rooms(block_of(shape, GateKind::kToken), x, slope_of(x), training(0.4, nullptr), nullptr, 0,
+               /*counted=*/true);
+}
+
+/// What others hold of the gradient that came stays as it is.
+TEST(CountedSwinBlock, LeavesAGradientThatOthersHold) {
+  const Shape shape = {6, 3, 8, 2};
+  SwinBlock block = block_of(shape, GateKind::kToken);
+  block->to(at::kDouble);
+  const auto x = map_of(shape).requires_grad_(true);
+  const auto y = block->counted(x, training(0, nullptr));
+  const auto above = slope_of(y), before = above.clone();
+  const auto first = torch::autograd::grad({y}, {x}, {above}, /*retain_graph=*/true)[0];
+  EXPECT_TRUE(at::equal(above, before));
+  EXPECT_TRUE(at::equal(torch::autograd::grad({y}, {x}, {above})[0], first));
+}
+
+/// What is frozen has no gradient, and changes nothing for the rest.
+TEST(CountedSwinBlock, LearnsBesideFrozenParameters) {
+  const Shape shape = {6, 3, 8, 2};
+  SwinBlock block = block_of(shape, GateKind::kToken);
+  block->to(at::kDouble);
+  const auto x = map_of(shape), slope = slope_of(x);
+  const ForwardContext context = training(0.4, nullptr);
+  const Learned all = learned(block, x, slope, context, /*counted=*/true);
+  for (const char* name :
+       {"attention.qkv.weight", "mlp.down.bias", "mlp_norm.weight", "attention.position_bias"})
+    block->named_parameters()[name].requires_grad_(false);
+  const auto leaf = x.clone().requires_grad_(true);
+  std::vector<at::Tensor> leaves = {leaf};
+  std::vector<std::string> names = {"x"};
+  for (const auto& item : block->named_parameters())
+    if (item.value().requires_grad()) {
+      leaves.push_back(item.value());
+      names.push_back(item.key());
+    }
+  const auto grads = torch::autograd::grad({(block->counted(leaf, context) * slope).sum()}, leaves);
+  for (size_t i = 0; i < names.size(); ++i)
+    EXPECT_LT(relative_error(grads[i], all.gradients.at(names[i])), 1e-12) << names[i];
+}
+
 TEST(CountedSwinBlock, ComputesAsWithGradientsAndWaitsForNothing) {
   const Shape shape = {6, 3, 8, 2};
   const auto x = map_of(shape);
@@ -153,6 +216,14 @@ TEST(CountedSwinBlock, ComputesAsWithGradientsAndWaitsForNothing) {
   EXPECT_FALSE(waited);
   block->forward(x, context);
   EXPECT_TRUE(waited);
+}
+
+/// Memory that is taken without being set holds what is no number.
+void spoil_memory(at::Device device) {
+  std::vector<at::Tensor> spoilt;
+  for (const int64_t count : {1 << 10, 1 << 16, 1 << 23})
+    for (int64_t i = 0; i < 64; ++i)
+      spoilt.push_back(at::full({count}, NAN, at::TensorOptions().dtype(at::kFloat).device(device)));
 }
 
 class CudaGatedSwinBlock : public ::testing::Test {
@@ -198,6 +269,7 @@ TEST_F(CudaGatedSwinBlock, LearnsAsByTheReferences) {
           const auto x = map_of(shape).to(type);
           const GateTrace forced_there = there(forced);
           bool waited = false;
+          spoil_memory(device_);
           ForwardContext context = training(0.3, &forced_there);
           context.key_B = context.key_B.to(device_);
           context.waited = &waited;
@@ -223,6 +295,76 @@ TEST_F(CudaGatedSwinBlock, LearnsAsByTheReferences) {
                 << name << ", " << c10::toString(type) << ", side " << shape.side << ", dropped " << drop;
           }
         }
+}
+
+/// By their own scores, whose gradients reach every parameter.
+TEST_F(CudaGatedSwinBlock, DecidesByItself) {
+  const Shape shape = {14, 7, 64, 2};
+  for (const GateKind kind : {GateKind::kToken, GateKind::kPooled, GateKind::kRandom}) {
+    SwinBlock block = moved(block_of(shape, kind, 0.2), at::kBFloat16);
+    const auto x = map_of(shape).to(device_, at::kBFloat16), slope = slope_of(x);
+    bool waited = false;
+    ForwardContext context = training(0.3, nullptr);
+    context.key_B = context.key_B.to(device_);
+    context.waited = &waited;
+    spoil_memory(device_);
+    const Learned found = learned(block, x, slope, context, /*counted=*/false);
+    EXPECT_FALSE(waited) << gate_kind_name(kind);
+    EXPECT_TRUE(found.y.isfinite().all().item<bool>());
+    for (const auto& [name, gradient] : found.gradients) {
+      EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << name << ", " << gate_kind_name(kind);
+      if (kind == GateKind::kToken) {
+        EXPECT_GT(gradient.abs().max().item<double>(), 0) << name;
+      }
+    }
+    if (kind != GateKind::kToken) continue;
+    for (const auto& [layer, active] : found.trace.active_BT) {
+      const auto share = active.to(at::kFloat).mean().item<double>();
+      EXPECT_GT(share, 0.01) << layer;
+      EXPECT_LT(share, 0.99) << layer;
+    }
+  }
+}
+
+TEST_F(CudaGatedSwinBlock, GradientsMadeBesideAreThoseMadeInTurn) {
+  const Shape shape = {14, 7, 64, 2};
+  SwinBlock block = moved(block_of(shape, GateKind::kToken, 0.2), at::kBFloat16);
+  block->to(at::kFloat);
+  const auto x = map_of(shape).to(device_, at::kBFloat16), slope = slope_of(x);
+  const GateTrace forced = there(decisions_of_all_sorts(shape).front());
+  ForwardContext context = training(0.3, &forced);
+  context.key_B = context.key_B.to(device_);
+  SideStream side(device_);
+  for (int i = 0; i < 3; ++i) {
+    spoil_memory(device_);
+    expect_rooms(block, x, slope, context, &side, 1e-2, /*counted=*/false);
+  }
+}
+
+/// Adapters and maps that windows do not divide have no kernels; dropout of elements has none in training.
+TEST_F(CudaGatedSwinBlock, WaitsWhereThereAreNoKernels) {
+  const auto waits = [&](const SwinBlockOptions& options, int64_t side, const ForwardContext& asked) {
+    SwinBlock block(options);
+    const torch::NoGradGuard no_grad;
+    for (auto& item : block->named_parameters())
+      item.value().copy_(formula_weight(item.key(), item.value().sizes()));
+    block->to(device_, at::kBFloat16);
+    bool waited = false;
+    ForwardContext context = asked;
+    context.waited = &waited;
+    block->forward(at::randn({kBatch, side, side, 64}).to(device_, at::kBFloat16), context);
+    return waited;
+  };
+  SwinBlockOptions options = {
+      .dim = 64, .heads = 2, .window = 7, .gate = {.kind = GateKind::kToken}, .map_places = 196};
+  EXPECT_FALSE(waits(options, 14, {}));
+  EXPECT_TRUE(waits(options, 16, {}));
+  options.dropout = 0.2;
+  EXPECT_FALSE(waits(options, 14, {}));
+  EXPECT_TRUE(waits(options, 14, {.training = true, .key_B = at::arange(kBatch).to(device_)}));
+  options.dropout = 0;
+  options.mlp_ratio = 3.3;  // 211 wide
+  EXPECT_TRUE(waits(options, 14, {}));
 }
 
 /// What waits for the device cannot be recorded.
