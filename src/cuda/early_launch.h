@@ -5,7 +5,7 @@
 
 namespace fathom::cuda {
 
-/// Of the current device: from compute capability 9.0 on, unless the environment says FATHOM_EARLY_LAUNCH=0.
+/// Of the current device: from compute capability 9.0 on.
 bool launches_early();
 
 /// The attribute that asks for it.
