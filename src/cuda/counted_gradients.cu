@@ -3,6 +3,7 @@
 
 #include "cuda/awaited.cuh"
 #include "cuda/row_grid.h"
+#include "cuda/score_formula.cuh"
 #include "cuda/vectors.cuh"
 #include "kernels/counted_slots.h"
 
@@ -50,8 +51,7 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(Awaited<MergeGradA
     const float share =
         args.sequence_share != nullptr ? args.sequence_share[place / args.tokens] : args.share;
     gain = gain * (active ? 1.0f : args.explored_weight) + price * share;
-    const float p = 1 / (1 + expf(-args.score[place]));
-    args.grad_score[place] = gain * p * (1 - p);
+    args.grad_score[place] = score_gradient(gain, args.score[place]);
   }
 }
 

@@ -5,6 +5,7 @@
 #include "cuda/awaited.cuh"
 #include "cuda/norm_rows.cuh"
 #include "cuda/row_grid.h"
+#include "cuda/score_formula.cuh"
 
 namespace fathom::cuda {
 namespace {
@@ -223,25 +224,19 @@ __global__ void __launch_bounds__(kThreads) window_score_kernel(Awaited<WindowSc
         gain += args.brought[int64_t{slot} * args.places + place];
     gain = warp_sum(gain) * (slot < active ? 1.0f : args.explored_weight) + price;
     if (lane != 0) continue;
-    const float p = 1 / (1 + expf(-args.score[window]));
-    args.grad_score[window] = gain * p * (1 - p);
+    args.grad_score[window] = score_gradient(gain, args.score[window]);
   }
 }
 
-/// Calls `run` with an element of 16 bits, lanes and vectors: three where they suffice, as in every width of
-/// a Swin.
+/// `with_short_norm_row` for elements of 16 bits.
 template <typename Run>
 cudaError_t with_row(ElementType type, int64_t dim, const Run& run) {
-  const auto with_lanes = [&](auto element) {
-    const int64_t count = dim / Vector16<decltype(element)>::kWidth;
-    return with_norm_shape(count, [&](auto lanes, auto vectors) {
-      if constexpr (decltype(vectors)::value == 4)
-        if (count <= 3 * decltype(lanes)::value) return run(element, lanes, std::integral_constant<int, 3>());
+  return with_short_norm_row(type, dim, [&](auto element, auto lanes, auto vectors) {
+    if constexpr (sizeof(element) == 2)
       return run(element, lanes, vectors);
-    });
-  };
-  if (type == ElementType::kBFloat16) return with_lanes(__nv_bfloat16());
-  return type == ElementType::kHalf ? with_lanes(__half()) : cudaErrorInvalidValue;
+    else
+      return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace

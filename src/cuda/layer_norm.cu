@@ -207,17 +207,6 @@ __global__ void __launch_bounds__(kNormRowThreads, backward_residents(kVectors, 
   add_columns<kLanes>(bias_sum, args.dim, shared, partial + args.dim);
 }
 
-/// `with_norm_row`, but with three vectors a lane where they suffice, as in every width of a Swin.
-template <typename Run>
-cudaError_t with_short_norm_row(ElementType type, int64_t dim, const Run& run) {
-  return with_norm_row(type, dim, [&](auto element, auto lanes, auto vectors) {
-    if constexpr (decltype(vectors)::value == 4)
-      if (dim / Vector16<decltype(element)>::kWidth <= 3 * decltype(lanes)::value)
-        return run(element, lanes, std::integral_constant<int, 3>());
-    return run(element, lanes, vectors);
-  });
-}
-
 template <bool kResidual>
 cudaError_t forward(ElementType type, const LayerNormArgs& args, cudaStream_t stream) {
   return with_short_norm_row(type, args.dim, [&](auto element, auto lanes, auto vectors) {

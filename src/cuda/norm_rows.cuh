@@ -51,6 +51,17 @@ cudaError_t with_norm_row(ElementType type, int64_t dim, const Run& run) {
   });
 }
 
+/// `with_norm_row`, but with three vectors a lane where they suffice, as in every width of a Swin.
+template <typename Run>
+cudaError_t with_short_norm_row(ElementType type, int64_t dim, const Run& run) {
+  return with_norm_row(type, dim, [&](auto element, auto lanes, auto vectors) {
+    if constexpr (decltype(vectors)::value == 4)
+      if (dim / Vector16<decltype(element)>::kWidth <= 3 * decltype(lanes)::value)
+        return run(element, lanes, std::integral_constant<int, 3>());
+    return run(element, lanes, vectors);
+  });
+}
+
 template <int kLanes>
 __device__ float sum_over_lanes(float x) {
 #pragma unroll

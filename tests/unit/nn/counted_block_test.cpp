@@ -12,6 +12,7 @@
 #include "lent_once.h"
 #include "nn/block.h"
 #include "nn/init.h"
+#include "spoilt_memory.h"
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
@@ -21,6 +22,7 @@ namespace {
 using testing::formula_weight;
 using testing::LentOnce;
 using testing::relative_error;
+using testing::spoil_memory;
 
 constexpr int64_t kBatch = 3, kTokens = 70, kDim = 64, kHeadSize = 16;
 
@@ -153,14 +155,6 @@ double error_beside(const at::Tensor& got, const at::Tensor& expected, double sc
   const double largest = std::max(expected.abs().max().item<double>(), scale);
   return (got.cpu().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>() /
          (largest + 1e-30);
-}
-
-/// Memory that is taken without being set holds what is no number.
-void spoil_memory(at::Device device) {
-  std::vector<at::Tensor> spoilt;
-  for (const int64_t count : {1 << 10, 1 << 16, 1 << 23})
-    for (int64_t i = 0; i < 64; ++i)
-      spoilt.push_back(at::full({count}, NAN, at::TensorOptions().dtype(at::kFloat).device(device)));
 }
 
 TEST_F(CudaGatedBlock, LearnsAsByTheReferences) {
