@@ -129,7 +129,7 @@ Json describe_missing(const CudaAvailability& cuda, const std::vector<Card>& car
   if (!features.at("avx2").as_bool())
     missing.push_back("AVX2: this processor lacks it; images are decoded more slowly");
   if (!features.at("bf16").as_bool()) {
-    missing.push_back("BF16 on the CPU: no instructions for it here; it works but saves no time");
+    missing.push_back("BF16 on the CPU: no instructions for it here; it works but \"fp32\" is faster");
   }
   return missing;
 }

@@ -12,8 +12,7 @@
 namespace fathom::kernels {
 
 at::ScalarType product_type(const at::Tensor& x) {
-  static const bool fast_bfloat16 = __builtin_cpu_supports("avx512bw") &&
-                                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  static const bool fast_bfloat16 = __builtin_cpu_supports("avx512bf16");
   const auto type = x.scalar_type();
   const bool slow = x.is_cpu() && (type == at::kHalf || (type == at::kBFloat16 && !fast_bfloat16));
   return slow ? at::kFloat : type;

@@ -7,8 +7,9 @@
 
 namespace fathom::kernels {
 
-/// x's own type, but float32 on a CPU for FP16, and for BF16 without AVX-512: LibTorch's products and
-/// attention of these types are several times slower than its float32 ones there, conversions included.
+/// x's own type, but float32 on a CPU for FP16, and for BF16 without instructions for it (AVX-512 BF16):
+/// LibTorch's products and attention of these types are several times slower than its float32 ones there,
+/// conversions included.
 at::ScalarType product_type(const at::Tensor& x);
 
 /// `x` in float32 or wider.
