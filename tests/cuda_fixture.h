@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "tensor/device.h"
 #include "tensor/device_runtime.h"
 
@@ -14,10 +16,11 @@ class CudaKernels : public ::testing::Test {
     const CudaAvailability cuda = cuda_availability();
     if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
     device_ = select_device("cuda:0");
-    const auto runtime = make_device_runtime(device_);  // registers the kernels
-    ASSERT_EQ(runtime->missing_kernels(), "");
+    runtime_ = make_device_runtime(device_);  // registers the kernels
+    ASSERT_EQ(runtime_->missing_kernels(), "");
   }
   at::Device device_ = at::kCPU;
+  std::unique_ptr<DeviceRuntime> runtime_;
 };
 
 }  // namespace fathom::cuda_test

@@ -71,29 +71,32 @@ void check_room(const at::Tensor& x, int64_t side, int64_t shift, bool learns) {
                kOp, side);
 }
 
-at::Tensor forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, int64_t side, int64_t shift) {
-  const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = aligned16(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
+/// Of whole maps, or of windows that were `chosen`, as maps of one window each. Result: like qkv, a third as
+/// wide.
+at::Tensor attention(const at::Tensor& qkv, const at::Tensor& bias_in, int64_t side, int64_t shift,
+                     const WindowPlaces& chosen) {
+  const auto bias = bias_in.to(at::kFloat).contiguous();
   ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
   check_room(qkv, side, shift, false);
   auto out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2), qkv.size(3) / 3}, qkv.options());
   args.out = out.mutable_data_ptr();
+  args.chosen = chosen;
   if (qkv.numel() > 0)
     C10_CUDA_CHECK(
         launch_shifted_window_attention(element_type_of(qkv, kOp), args, c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at::Tensor& qkv_in,
-                                            const at::Tensor& bias_in, int64_t side, int64_t shift) {
-  const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = aligned16(qkv_in), bias = bias_in.to(at::kFloat).contiguous();
-  FATHOM_CHECK(grad_in.dim() == 4 && grad_in.scalar_type() == qkv.scalar_type() &&
-                   grad_in.device() == qkv.device() && grad_in.numel() * 3 == qkv.numel(),
+std::tuple<at::Tensor, at::Tensor> attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                                      const at::Tensor& bias_in, int64_t side, int64_t shift,
+                                                      const WindowPlaces& chosen) {
+  const auto bias = bias_in.to(at::kFloat).contiguous();
+  FATHOM_CHECK(grad.dim() == 4 && grad.scalar_type() == qkv.scalar_type() && grad.device() == qkv.device() &&
+                   grad.numel() * 3 == qkv.numel(),
                "[{}] expected a gradient like the result", kOp);
-  const auto grad = aligned16(grad_in);
   ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
   check_room(qkv, side, shift, true);
+  args.forward.chosen = chosen;
   args.blocks = shifted_window_blocks(args.forward);
   auto grad_qkv = at::empty_like(qkv);
   auto partial = at::empty({args.blocks, bias.size(0), bias.size(1), bias.size(2)}, bias.options());
@@ -103,6 +106,17 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_in, const at:
   C10_CUDA_CHECK(launch_shifted_window_attention_backward(element_type_of(qkv, kOp), args,
                                                           c10::cuda::getCurrentCUDAStream()));
   return {grad_qkv, sum_of_parts(partial, bias_in.scalar_type())};
+}
+
+at::Tensor forward(const at::Tensor& qkv, const at::Tensor& bias, int64_t side, int64_t shift) {
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  return attention(aligned16(qkv), bias, side, shift, {});
+}
+
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                            const at::Tensor& bias, int64_t side, int64_t shift) {
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  return attention_backward(aligned16(grad), aligned16(qkv), bias, side, shift, {});
 }
 
 /// Of rows [N, D] of windows that were chosen, one behind the other.
@@ -120,43 +134,22 @@ WindowPlaces places_of(const at::Tensor& place, const at::Tensor& start, int64_t
   return {rows.place, count_of(start), static_cast<int>(height), static_cast<int>(width)};
 }
 
-at::Tensor chosen_forward(const at::Tensor& qkv_in, const at::Tensor& bias_in, const at::Tensor& place,
+at::Tensor chosen_forward(const at::Tensor& qkv, const at::Tensor& bias, const at::Tensor& place,
                           const at::Tensor& start, int64_t height, int64_t width, int64_t side,
                           int64_t shift) {
-  const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = as_windows(qkv_in, side), bias = bias_in.to(at::kFloat).contiguous();
-  ShiftedWindowArgs args = make_args(qkv, bias, side, shift);
-  check_room(qkv, side, shift, false);
-  auto out = at::empty({qkv_in.size(0), qkv_in.size(1) / 3}, qkv.options());
-  args.out = out.mutable_data_ptr();
-  args.chosen = places_of(place, start, height, width);
-  if (qkv.numel() > 0)
-    C10_CUDA_CHECK(
-        launch_shifted_window_attention(element_type_of(qkv, kOp), args, c10::cuda::getCurrentCUDAStream()));
-  return out;
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  return attention(as_windows(qkv, side), bias, side, shift, places_of(place, start, height, width))
+      .view({qkv.size(0), qkv.size(1) / 3});
 }
 
-std::tuple<at::Tensor, at::Tensor> chosen_backward(const at::Tensor& grad_in, const at::Tensor& qkv_in,
-                                                   const at::Tensor& bias_in, const at::Tensor& place,
+std::tuple<at::Tensor, at::Tensor> chosen_backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                                   const at::Tensor& bias, const at::Tensor& place,
                                                    const at::Tensor& start, int64_t height, int64_t width,
                                                    int64_t side, int64_t shift) {
-  const c10::cuda::CUDAGuard guard(qkv_in.device());
-  const auto qkv = as_windows(qkv_in, side), grad = as_windows(grad_in, side),
-             bias = bias_in.to(at::kFloat).contiguous();
-  FATHOM_CHECK(grad.scalar_type() == qkv.scalar_type() && grad.numel() * 3 == qkv.numel(),
-               "[counted_window_attention] expected a gradient like the result");
-  ShiftedWindowBackwardArgs args = {.forward = make_args(qkv, bias, side, shift)};
-  check_room(qkv, side, shift, true);
-  args.forward.chosen = places_of(place, start, height, width);
-  args.blocks = shifted_window_blocks(args.forward);
-  auto grad_qkv = at::empty_like(qkv_in);
-  auto partial = at::empty({args.blocks, bias.size(0), bias.size(1), bias.size(2)}, bias.options());
-  args.grad = grad.const_data_ptr();
-  args.grad_qkv = grad_qkv.mutable_data_ptr();
-  args.partial = partial.mutable_data_ptr<float>();
-  C10_CUDA_CHECK(launch_shifted_window_attention_backward(element_type_of(qkv, kOp), args,
-                                                          c10::cuda::getCurrentCUDAStream()));
-  return {grad_qkv, sum_of_parts(partial, bias_in.scalar_type())};
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  auto [grad_qkv, grad_bias] = attention_backward(as_windows(grad, side), as_windows(qkv, side), bias, side,
+                                                  shift, places_of(place, start, height, width));
+  return {grad_qkv.view_as(qkv), grad_bias};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "cuda_fixture.h"
 #include "formula_weights.h"
 #include "gradcheck.h"
 #include "kernels/counted_block.h"
@@ -13,8 +14,6 @@
 #include "nn/block.h"
 #include "nn/init.h"
 #include "spoilt_memory.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 
 namespace fathom::counted_block_test {
 namespace {
@@ -115,16 +114,8 @@ TEST(CountedBlock, WritesItsGradientOverOneThatNobodyElseHolds) {
   expect_written_over(block_of(0), at::randn({kBatch, kTokens, kDim}));
 }
 
-class CudaGatedBlock : public ::testing::Test {
+class CudaGatedBlock : public cuda_test::CudaKernels {
  protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    runtime_ = make_device_runtime(device_);
-    ASSERT_EQ(runtime_->missing_kernels(), "");
-  }
-
   ForwardContext training(const GateTrace* forced) const {
     return {.training = true,
             .key_B = (at::arange(kBatch) * 71).to(forced->active_BT.at(1).device()),
@@ -133,9 +124,6 @@ class CudaGatedBlock : public ::testing::Test {
             .sample_share = 0.25,
             .forced_gates = forced};
   }
-
-  at::Device device_ = at::kCPU;
-  std::unique_ptr<DeviceRuntime> runtime_;
 };
 
 /// Output, and gradients of the parameters and the input.

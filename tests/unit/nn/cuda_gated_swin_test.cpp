@@ -2,9 +2,8 @@
 #include <utility>
 
 #include "counted_swin_fixture.h"
+#include "cuda_fixture.h"
 #include "spoilt_memory.h"
-#include "tensor/device.h"
-#include "tensor/device_runtime.h"
 
 namespace fathom::cuda_gated_swin_test {
 namespace {
@@ -12,16 +11,8 @@ namespace {
 using namespace counted_swin_fixture;
 using testing::spoil_memory;
 
-class CudaGatedSwinBlock : public ::testing::Test {
+class CudaGatedSwinBlock : public cuda_test::CudaKernels {
  protected:
-  void SetUp() override {
-    const CudaAvailability cuda = cuda_availability();
-    if (cuda.num_devices == 0) GTEST_SKIP() << cuda.reason;
-    device_ = select_device("cuda:0");
-    runtime_ = make_device_runtime(device_);
-    ASSERT_EQ(runtime_->missing_kernels(), "");
-  }
-
   GateTrace there(const GateTrace& trace) const {
     GateTrace moved;
     for (const auto& [layer, active] : trace.active_BT) moved.active_BT[layer] = active.to(device_);
@@ -36,9 +27,6 @@ class CudaGatedSwinBlock : public ::testing::Test {
       each.gate->set_multiplier(at::full({}, 0.5, at::kDouble).to(device_));
     return block;
   }
-
-  at::Device device_ = at::kCPU;
-  std::unique_ptr<DeviceRuntime> runtime_;
 };
 
 TEST_F(CudaGatedSwinBlock, LearnsAsByTheReferences) {
