@@ -235,8 +235,13 @@ Kernel linear_gelu_kernel(const Operands& make) {
 
 /// Causal attention as models take it, or LibTorch's way for the device.
 Kernel attention_kernel(const Operands& make, bool is_libtorch) {
-  const std::vector<int64_t> sizes = {make.batch(), make.heads(), make.tokens(), make.dim / make.heads()};
-  const at::Tensor q = make.random(sizes), k = make.random(sizes), v = make.random(sizes);
+  const auto heads = [&] {  // of each token side by side, as rope_heads leaves them
+    return make.random({make.batch(), make.tokens(), make.heads(), make.dim / make.heads()})
+        .detach()
+        .transpose(1, 2)
+        .requires_grad_();
+  };
+  const at::Tensor q = heads(), k = heads(), v = heads();
   const double n = make.numbers(), flops = 2 * n * static_cast<double>(make.tokens());
   const auto forward = [=] {
     return std::vector{is_libtorch ? at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0, true)

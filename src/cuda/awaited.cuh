@@ -39,8 +39,13 @@ class Awaited {
   Args args_;
 };
 
+enum class Launch {
+  kEarly,   ///< where the card can
+  kInTurn,  ///< when all predecessors have ended: for kernels whose blocks, waiting, would keep others out
+};
+
 /// Launches a kernel; an error is the thread's last one, as of other launches.
-template <typename Args, typename... Others>
+template <Launch kWhen = Launch::kEarly, typename Args, typename... Others>
 void launch_awaiting(void (*kernel)(Awaited<Args>, Others...), dim3 grid, dim3 block, size_t shared_bytes,
                      cudaStream_t stream, const Args& args, const Others&... others) {
   cudaLaunchAttribute attribute = early_launch();
@@ -50,7 +55,7 @@ void launch_awaiting(void (*kernel)(Awaited<Args>, Others...), dim3 grid, dim3 b
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = launches_early() ? 1 : 0;
+  config.numAttrs = kWhen == Launch::kEarly && launches_early() ? 1 : 0;
   (void)cudaLaunchKernelEx(&config, kernel, Awaited<Args>(args), others...);
 }
 

@@ -188,8 +188,8 @@ at::Tensor gathered_norm_backward(const at::Tensor& grad, const at::Tensor& x, c
   return norm_backward({grad, x, weight, eps, added, start}, rows_of(place, start).place, grad_x);
 }
 
-/// By cuDNN where the forward pass was (counted_rows.cpp) and it has a backward pass, else by LibTorch's
-/// flash attention, whose sums lie head by head.
+/// By what made the forward pass (counted_rows.cpp) if that has a backward pass, else by LibTorch's flash
+/// attention, whose sums lie head by head.
 Three attention_backward(const at::Tensor& grad_in, const at::Tensor& qkv, const at::Tensor& y,
                          const at::Tensor& sums_in, const at::Tensor& offsets, int64_t heads,
                          int64_t kv_heads, bool causal, const at::Tensor& place, const at::Tensor& start) {
@@ -199,7 +199,7 @@ Three attention_backward(const at::Tensor& grad_in, const at::Tensor& qkv, const
   at::Tensor sums = sums_in;
   if (sums.dim() == 3) {
     const RaggedRows ragged = {
-        .qkv = qkv, .heads = heads, .start = start, .tokens = tokens, .causal = causal};
+        .qkv = qkv, .heads = heads, .kv_heads = kv_heads, .start = start, .tokens = tokens, .causal = causal};
     if (auto made = ragged_attention_backward(ragged, grad, {y, sums, offsets})) return *std::move(made);
     sums = sums.squeeze(2).t().contiguous();
   }

@@ -138,7 +138,7 @@ at::Tensor part_of(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64
 }
 
 /// LibTorch's flash attention of the active rows, which takes the sequences' borders from the device. Whether
-/// it was this or cuDNN's the backward pass tells by the sums' dimensions.
+/// it was this the backward pass tells by the sums' dimensions.
 Two flash_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, const at::Tensor& start,
                     int64_t tokens, bool causal) {
   const at::DisableRecordFunctionGuard counted_once;  // as this operation
@@ -149,8 +149,7 @@ Two flash_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, cons
   return {y_NHE.flatten(1), sums};
 }
 
-/// Explored rows are few, and what they wait for is memory: they run beside cuDNN's attention of the active
-/// ones.
+/// Explored rows are few, and what they wait for is memory: they run beside the attention of the active ones.
 Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, bool causal, const at::Tensor& place,
                 const at::Tensor& start, const Optional& used) {
   const c10::cuda::CUDAGuard guard(qkv.device());
@@ -169,16 +168,18 @@ Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, bool cau
                                         .causal = causal};
     C10_CUDA_CHECK(launch_explored_attention(type, args, on));
   };
-  if (heads == kv_heads) {
-    std::optional<StreamBranch> branch;
-    const RaggedRows ragged = {
-        .qkv = qkv, .heads = heads, .start = start, .tokens = rows.tokens, .causal = causal};
-    const auto made = ragged_attention(ragged, [&](const at::Tensor& y) {
-      if (used) explore(y, branch.emplace().stream());
-    });
-    if (branch) branch->join();
-    if (made) return {made->y, made->sums, made->offsets};
-  }
+  std::optional<StreamBranch> branch;
+  const RaggedRows ragged = {.qkv = qkv,
+                             .heads = heads,
+                             .kv_heads = kv_heads,
+                             .start = start,
+                             .tokens = rows.tokens,
+                             .causal = causal};
+  const auto made = ragged_attention(ragged, [&](const at::Tensor& y) {
+    if (used) explore(y, branch.emplace().stream());
+  });
+  if (branch) branch->join();
+  if (made) return {made->y, made->sums, made->offsets};
   auto [y, sums] = flash_attention(qkv, heads, kv_heads, start, rows.tokens, causal);
   if (used) explore(y, stream());
   return {y, sums, at::empty({0}, start.options())};

@@ -20,6 +20,8 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "cuda/element_type_of.h"
+#include "cuda/flash_attention.h"
 #include "cuda/ragged_offsets.h"
 
 namespace fathom::cuda {
@@ -204,35 +206,59 @@ class Graphs {
 };
 
 Key key_of(const RaggedRows& rows, Pass pass) {
-  return {.sequences = rows.start.numel() - 1,
+  return {.sequences = rows.sequences(),
           .heads = rows.heads,
           .tokens =
               static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(rows.tokens, 128)))),
-          .size = rows.qkv.size(1) / (3 * rows.heads),
+          .size = rows.head_size(),
           .type = rows.qkv.scalar_type(),
           .device = rows.qkv.device().index(),
           .causal = rows.causal,
           .pass = pass};
 }
 
-/// Lengths of the sequences, and where each begins in the tensors of every layout.
-at::Tensor offsets_of(const RaggedRows& rows) {
-  const int64_t sequences = rows.start.numel() - 1, input = rows.qkv.size(1), output = input / 3;
-  auto offsets = at::empty({sequences + kRaggedTensors * (sequences + 1)}, rows.start.options());
+/// Room for the lengths of the sequences, and for where each begins in the tensors of every layout.
+at::Tensor room_of_offsets(const RaggedRows& rows) {
+  return at::empty({rows.sequences() + kRaggedTensors * (rows.sequences() + 1)}, rows.start.options());
+}
+RaggedOffsetArgs offset_args(const RaggedRows& rows, const at::Tensor& offsets) {
   int32_t* length = offsets.mutable_data_ptr<int32_t>();
-  const RaggedOffsetArgs args = {.start = rows.start.const_data_ptr<int32_t>(),
-                                 .length = length,
-                                 .offset = length + sequences,
-                                 .sequences = sequences,
-                                 .row_elements = {input, output, rows.heads}};
-  C10_CUDA_CHECK(launch_ragged_offsets(args, c10::cuda::getCurrentCUDAStream()));
-  return offsets;
+  return {.start = rows.start.const_data_ptr<int32_t>(),
+          .length = length,
+          .offset = length + rows.sequences(),
+          .sequences = rows.sequences(),
+          .row_elements = {rows.qkv.size(1), rows.heads * rows.head_size(), rows.heads}};
+}
+
+/// Of our kernels, results aside.
+FlashAttentionArgs flash_args(const RaggedRows& rows) {
+  const auto heads_from = [&](int64_t head) {
+    const int64_t bytes = head * rows.head_size() * rows.qkv.element_size();
+    return RowsOfHeads{static_cast<const char*>(rows.qkv.const_data_ptr()) + bytes, rows.qkv.size(1)};
+  };
+  return {.q = heads_from(0),
+          .k = heads_from(rows.heads),
+          .v = heads_from(rows.heads + rows.kv_heads),
+          .start = rows.start.const_data_ptr<int32_t>(),
+          .rows = rows.count(),
+          .sequences = rows.sequences(),
+          .tokens = rows.tokens,
+          .heads = rows.heads,
+          .kv_heads = rows.kv_heads,
+          .head_size = rows.head_size(),
+          .causal = rows.causal};
+}
+FlashAttentionGradArgs flash_grad_args(const RaggedRows& rows) {
+  FlashAttentionGradArgs args = {.pass = flash_args(rows)};
+  args.grad.stride = args.q.stride = rows.heads * rows.head_size();
+  args.k.stride = args.v.stride = rows.kv_heads * rows.head_size();
+  return args;
 }
 
 /// Runs a graph of these rows. `pointers`: to what it takes beside queries, keys, values and counts.
 void run(const Graph& graph, const RaggedRows& rows, const at::Tensor& offsets,
          std::unordered_map<int64_t, void*> pointers) {
-  const int64_t sequences = rows.start.numel() - 1, output = rows.qkv.size(1) / 3;
+  const int64_t sequences = rows.sequences(), output = rows.qkv.size(1) / 3;
   int32_t* length = static_cast<int32_t*>(offsets.data_ptr());
   pointers[kQueryLength] = pointers[kKeyLength] = length;
   auto* begin = static_cast<char*>(rows.qkv.data_ptr());
@@ -249,12 +275,17 @@ void run(const Graph& graph, const RaggedRows& rows, const at::Tensor& offsets,
 
 /// Hopper's kernels alone are known to be faster than LibTorch's flash attention here.
 bool fits(const RaggedRows& rows) {
-  const int64_t size = rows.qkv.size(1) / (3 * rows.heads);
   const auto type = rows.qkv.scalar_type();
-  if ((type != at::kHalf && type != at::kBFloat16) || !rows.qkv.is_contiguous()) return false;
-  return at::cuda::getDeviceProperties(rows.qkv.device().index())->major == 9 && size % 8 == 0 &&
-         size <= 128 && rows.qkv.numel() > 0 && rows.qkv.numel() <= std::numeric_limits<int32_t>::max() &&
-         rows.tokens > 0 && rows.start.numel() > 1;
+  return (type == at::kHalf || type == at::kBFloat16) && rows.qkv.is_contiguous() &&
+         at::cuda::getDeviceProperties(rows.qkv.device().index())->major == 9 && rows.qkv.numel() > 0 &&
+         rows.tokens > 0 && rows.sequences() > 0;
+}
+/// cuDNN's graph of a pass, if it takes these.
+const Graph* graph_of(const RaggedRows& rows, Pass pass) {
+  if (rows.heads != rows.kv_heads || rows.head_size() % 8 != 0 || rows.head_size() > 128 ||
+      rows.qkv.numel() > std::numeric_limits<int32_t>::max())
+    return nullptr;
+  return Graphs::of_process().find(key_of(rows, pass));
 }
 
 }  // namespace
@@ -262,37 +293,67 @@ bool fits(const RaggedRows& rows) {
 std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows,
                                                 const std::function<void(const at::Tensor& y)>& beside) {
   if (!fits(rows)) return std::nullopt;
-  const Graph* graph = Graphs::of_process().find(key_of(rows, Pass::kForward));
-  if (graph == nullptr) return std::nullopt;
-  const int64_t count = rows.qkv.size(0);
-  const auto y = at::empty({count, rows.qkv.size(1) / 3}, rows.qkv.options()),
-             sums = at::empty({count, rows.heads, 1}, rows.qkv.options().dtype(at::kFloat));
+  const ElementType type = element_type_of(rows.qkv, "ragged_attention");
+  FlashAttentionArgs flash = flash_args(rows);
+  const bool is_ours = flash_attention_fits(type, flash);
+  const Graph* graph = is_ours ? nullptr : graph_of(rows, Pass::kForward);
+  if (!is_ours && graph == nullptr) return std::nullopt;
+  const auto y = at::empty({rows.count(), rows.heads * rows.head_size()}, rows.qkv.options()),
+             sums = at::empty({rows.count(), rows.heads, 1}, rows.qkv.options().dtype(at::kFloat)),
+             offsets = room_of_offsets(rows);
   beside(y);
-  const auto offsets = offsets_of(rows);
-  run(*graph, rows, offsets, {{kOutput, y.data_ptr()}, {kSums, sums.data_ptr()}});
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  if (is_ours) {
+    flash.y = y.mutable_data_ptr();
+    flash.sums = sums.mutable_data_ptr<float>();
+    flash.offsets = offset_args(rows, offsets);
+    C10_CUDA_CHECK(launch_flash_attention(type, flash, stream));
+  } else {
+    C10_CUDA_CHECK(launch_ragged_offsets(offset_args(rows, offsets), stream));
+    run(*graph, rows, offsets, {{kOutput, y.data_ptr()}, {kSums, sums.data_ptr()}});
+  }
   return RaggedAttention{y, sums, offsets};
 }
 
 std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
     const RaggedRows& rows, const at::Tensor& grad, const RaggedAttention& made) {
-  const Pass pass =
-      at::globalContext().deterministicAlgorithms() ? Pass::kRepeatableBackward : Pass::kBackward;
-  const Graph* graph = Graphs::of_process().find(key_of(rows, pass));
-  if (graph == nullptr) return std::nullopt;
   const auto& [y, sums, offsets] = made;
   FATHOM_CHECK(
-      grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() && sums.size(0) == rows.qkv.size(0),
-      "[ragged_attention] expected dense rows of a pass by cuDNN");
-  const int64_t count = rows.qkv.size(0), size = rows.qkv.size(1) / (3 * rows.heads);
-  const auto room = [&] { return at::empty({count, rows.heads, size}, rows.qkv.options()); };
-  auto grad_q = room(), grad_k = room(), grad_v = room();
-  run(*graph, rows, offsets,
-      {{kOutput, y.data_ptr()},
-       {kGrad, grad.data_ptr()},
-       {kSums, sums.data_ptr()},
-       {kGradQuery, grad_q.data_ptr()},
-       {kGradKey, grad_k.data_ptr()},
-       {kGradValue, grad_v.data_ptr()}});
+      grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() && sums.size(0) == rows.count(),
+      "[ragged_attention] expected dense rows of a pass by ragged_attention");
+  // cuDNN's pass has fewer products, but adds up gradients by queries in any order unless it takes far
+  // longer.
+  const ElementType type = element_type_of(rows.qkv, "ragged_attention");
+  FlashAttentionGradArgs args = flash_grad_args(rows);
+  const bool repeatable = at::globalContext().deterministicAlgorithms(),
+             ours_fits = flash_attention_grad_fits(type, args);
+  const Graph* graph = repeatable && ours_fits
+                           ? nullptr
+                           : graph_of(rows, repeatable ? Pass::kRepeatableBackward : Pass::kBackward);
+  if (graph == nullptr && !ours_fits) return std::nullopt;
+  const auto room = [&](int64_t heads) {
+    return at::empty({rows.count(), heads, rows.head_size()}, rows.qkv.options());
+  };
+  auto grad_q = room(rows.heads), grad_k = room(rows.kv_heads), grad_v = room(rows.kv_heads);
+  if (graph != nullptr) {
+    run(*graph, rows, offsets,
+        {{kOutput, y.data_ptr()},
+         {kGrad, grad.data_ptr()},
+         {kSums, sums.data_ptr()},
+         {kGradQuery, grad_q.data_ptr()},
+         {kGradKey, grad_k.data_ptr()},
+         {kGradValue, grad_v.data_ptr()}});
+    return std::tuple(grad_q, grad_k, grad_v);
+  }
+  const auto dense_grad = aligned16(grad), terms = at::empty({rows.heads, rows.count(), 2}, sums.options());
+  args.pass.y = y.data_ptr();
+  args.pass.sums = sums.data_ptr<float>();
+  args.grad.begin = dense_grad.const_data_ptr();
+  args.terms = reinterpret_cast<float2*>(terms.mutable_data_ptr<float>());
+  args.q.begin = grad_q.mutable_data_ptr();
+  args.k.begin = grad_k.mutable_data_ptr();
+  args.v.begin = grad_v.mutable_data_ptr();
+  C10_CUDA_CHECK(launch_flash_attention_grad(type, args, c10::cuda::getCurrentCUDAStream()));
   return std::tuple(grad_q, grad_k, grad_v);
 }
 

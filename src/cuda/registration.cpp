@@ -16,6 +16,7 @@ std::string register_kernels() {
     static torch::Library library(torch::Library::IMPL, "fathom", c10::DispatchKey::CUDA, __FILE__, __LINE__);
     register_adamw_step(library);
     register_embedding(library);
+    register_flash_attention(library);
     register_half_product(library);
     register_keyed_dropout(library);
     register_layer_norm(library);

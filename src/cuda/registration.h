@@ -11,6 +11,7 @@ namespace fathom::cuda {
 
 void register_adamw_step(torch::Library& library);
 void register_embedding(torch::Library& library);
+void register_flash_attention(torch::Library& library);
 void register_half_product(torch::Library& library);
 void register_keyed_dropout(torch::Library& library);
 void register_layer_norm(torch::Library& library);

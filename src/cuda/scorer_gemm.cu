@@ -5,19 +5,11 @@
 // One warp asks for tiles (TMA), two warp groups multiply (wgmma). The projection takes the place of the left
 // operand, which lies in registers, where it is scaled: not the states, which may be as large as their type
 // allows. Two blocks with other tokens share what they read of it.
-#include <cuda.h>
-#include <cutlass/arch/barrier.h>
-#include <cutlass/cuda_host_adapter.hpp>
-
 #include <algorithm>
 #include <cute/arch/cluster_sm90.hpp>
-#include <cute/arch/copy_sm90_desc.hpp>
-#include <cute/arch/copy_sm90_tma.hpp>
-#include <cute/arch/mma_sm90_desc.hpp>
-#include <cute/arch/mma_sm90_gmma.hpp>
-#include <utility>
 
 #include "cuda/awaited.cuh"
+#include "cuda/hopper_lines.cuh"
 #include "cuda/scorer_product.h"
 #include "cuda/vectors.cuh"
 #include "cuda/warp_products.cuh"
@@ -29,39 +21,12 @@ constexpr int kGroups = 2, kGroupWarps = 4;  ///< that multiply
 constexpr int kWarps = kGroups * kGroupWarps;
 constexpr int kProductThreads = 32 * (kWarps + 1);
 constexpr int kColumns = 64 * kGroups;  ///< of a block
-constexpr int kDepth = 64;              ///< of the reduction that a stage holds: lines of 128 bytes
-constexpr int kTerms = 16;              ///< of one instruction
+constexpr int kDepth = kLineElements;   ///< of the reduction that a stage holds
 constexpr int kSteps = kDepth / kTerms;
-constexpr int kStages = 6;  ///< on their way at once
-constexpr int kLineBytes = 2 * kDepth;
+constexpr int kStages = 6;   ///< on their way at once
 constexpr int kCluster = 2;  ///< blocks that share the projection
 constexpr int kSharedLines = kColumns / kCluster;
-constexpr int kSwizzleBytes = 1024;  ///< where lines begin anew to lie in other banks
 constexpr int64_t kMaxDim = 8192;
-
-/// c += a · b of 64 rows, and as many columns as the type says, with 16 terms.
-template <typename T, int kTokens>
-struct Instruction;
-template <>
-struct Instruction<__half, 128> {
-  using Type =
-      cute::SM90::GMMA::MMA_64x128x16_F32F16F16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
-};
-template <>
-struct Instruction<__half, 64> {
-  using Type =
-      cute::SM90::GMMA::MMA_64x64x16_F32F16F16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
-};
-template <>
-struct Instruction<__nv_bfloat16, 128> {
-  using Type =
-      cute::SM90::GMMA::MMA_64x128x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
-};
-template <>
-struct Instruction<__nv_bfloat16, 64> {
-  using Type =
-      cute::SM90::GMMA::MMA_64x64x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
-};
 
 /// A stage of a block: lines of so many tokens, and of the projection.
 template <int kTokens>
@@ -80,30 +45,6 @@ struct Sums {
 struct Barriers {
   uint64_t full[kStages], empty[kStages];
 };
-using Full = cutlass::arch::ClusterTransactionBarrier;
-using Empty = cutlass::arch::ClusterBarrier;
-
-/// Where a piece of a line lies: eight lines' equal pieces lie in all banks. So TMA writes and wgmma reads.
-__device__ uint32_t place_of(int line, int piece) {
-  return static_cast<uint32_t>(line * kLineBytes + ((piece ^ (line & 7)) << 4));
-}
-
-/// What wgmma is told of lines of 128 bytes, from a piece of 32 bytes on.
-__device__ uint64_t operand_of(uint32_t lines, int step) {
-  cute::GmmaDescriptor descriptor;
-  descriptor.bitfield.start_address_ = static_cast<uint16_t>((lines + step * kTerms * 2) >> 4);
-  descriptor.bitfield.leading_byte_offset_ = 1;  // not read
-  descriptor.bitfield.stride_byte_offset_ = kSwizzleBytes >> 4;
-  descriptor.bitfield.base_offset_ = 0;
-  descriptor.bitfield.layout_type_ = 1;  // pieces lie as `place_of` says
-  return descriptor.desc_;
-}
-
-template <typename Type, size_t... kIndex>
-__device__ void multiply(float (&sum)[sizeof...(kIndex)], const uint32_t (&a)[4], uint64_t b,
-                         std::index_sequence<kIndex...> /*all*/) {
-  Type::fma(a[0], a[1], a[2], a[3], b, sum[kIndex]..., cute::SM90::GMMA::ScaleOut::One);
-}
 
 /// The warps that multiply, and no other.
 __device__ void meet() {
@@ -134,7 +75,6 @@ __device__ void ask(const ScorerProductArgs& args, const CUtensorMap& x, const C
 template <typename T, int kTokens>
 __device__ void add_stages(const uint32_t* norm, Stage<kTokens>* stages, Barriers& barriers, int steps,
                            Sums<T, kTokens>& sums) {
-  using Type = typename Instruction<T, kTokens>::Type;
   constexpr int kParts = 32 * kWarps / kTokens;  ///< threads that square one token's elements
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int token = static_cast<int>(threadIdx.x) % kTokens, part = static_cast<int>(threadIdx.x) / kTokens;
@@ -152,12 +92,11 @@ __device__ void add_stages(const uint32_t* norm, Stage<kTokens>* stages, Barrier
       weight[i][2] = multiplied_pair<T>(loaded.z, pairs[4]);
       weight[i][3] = multiplied_pair<T>(loaded.w, pairs[4]);
     }
-#pragma unroll
-    for (float& sum : sums.product) cute::warpgroup_fence_operand(sum);
-    cute::warpgroup_arrive();
+    const Operand x_operand(x);
+    wgmma::begin(sums.product);
 #pragma unroll
     for (int i = 0; i < kSteps; ++i)
-      multiply<Type>(sums.product, weight[i], operand_of(x, i), std::make_index_sequence<kTokens / 2>());
+      wgmma::multiply_held<T, wgmma::Major::K>(sums.product, weight[i], x_operand.at(i * kTerms * 2));
     cute::warpgroup_commit_batch();
 #pragma unroll
     for (int i = 0; i < 8 / kParts; ++i) {
@@ -166,9 +105,7 @@ __device__ void add_stages(const uint32_t* norm, Stage<kTokens>* stages, Barrier
 #pragma unroll
       for (const T element : elements.values) sums.square += to_float(element) * to_float(element);
     }
-    cute::warpgroup_wait<0>();
-#pragma unroll
-    for (float& sum : sums.product) cute::warpgroup_fence_operand(sum);
+    wgmma::finish(sums.product);
     // Both blocks wait for both before they write over it.
     __syncwarp();
     if (lane < kCluster) Empty::arrive(&barriers.empty[stage], static_cast<uint32_t>(lane), 1);
@@ -263,39 +200,25 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kProductThrea
   cute::cluster_sync();  // nobody writes to a block that is gone
 }
 
-/// Of a dense matrix, or several, whose lines a box takes 128 bytes of.
-struct Lines {
-  ElementType type;
-  const void* begin;
-  cuuint64_t elements, lines, matrices;
-  cuuint32_t box_lines;
-};
-
-cudaError_t describe(const Lines& of, CUtensorMap& map) {
-  const CUtensorMapDataType type =
-      of.type == ElementType::kHalf ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  const cuuint32_t dims = of.matrices > 0 ? 3 : 2;
-  const cuuint64_t sizes[] = {of.elements, of.lines, of.matrices};
-  const cuuint64_t strides[] = {2 * of.elements, 2 * of.elements * of.lines};
-  const cuuint32_t box[] = {kDepth, of.box_lines, 1}, each[] = {1, 1, 1};
-  const CUresult found = CUTLASS_CUDA_DRIVER_WRAPPER_CALL(cuTensorMapEncodeTiled)(
-      &map, type, dims, const_cast<void*>(of.begin), sizes, strides, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return found == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 template <typename T, int kTokens>
 cudaError_t product(ElementType type, const ScorerProductArgs& args, cudaStream_t stream) {
-  const auto dim = static_cast<cuuint64_t>(args.dim);
   CUtensorMap x, project;
-  if (const cudaError_t error =
-          describe({type, args.x, dim, static_cast<cuuint64_t>(args.tokens),
-                    static_cast<cuuint64_t>(args.sequences), static_cast<cuuint32_t>(kTokens)},
-                   x))
-    return error;
-  if (const cudaError_t error = describe(
-          {type, args.project, dim, static_cast<cuuint64_t>(2 * args.inner), 0, kSharedLines}, project))
-    return error;
+  for (const cudaError_t error : {describe({.type = type,
+                                 .begin = args.x,
+                                 .elements = args.dim,
+                                 .stride = args.dim,
+                                 .lines = args.tokens,
+                                 .matrices = args.sequences,
+                                 .box_lines = kTokens},
+                                           x),
+                                  describe({.type = type,
+                                  .begin = args.project,
+                                  .elements = args.dim,
+                                  .stride = args.dim,
+                                  .lines = 2 * args.inner,
+                                  .box_lines = kSharedLines},
+                                           project)})
+    if (error != cudaSuccess) return error;
   const int64_t tiles = (args.tokens + kTokens - 1) / kTokens;
   const dim3 grid(static_cast<unsigned>((tiles + kCluster - 1) / kCluster * kCluster),
                   static_cast<unsigned>((2 * args.inner + kColumns - 1) / kColumns),

@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 
 #include "base/error.h"
+#include "kernels/flash_attention.h"
 #include "kernels/product_type.h"
 #include "kernels/short_attention.h"
 
@@ -33,6 +34,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   }
   if (has_short_attention(q, k))
     return short_attention(q, k.to(q.scalar_type()), v.to(q.scalar_type()), mask, causal);
+  if (has_flash_attention(q, k, v, mask)) return flash_attention(q, k, v, causal);
   const auto type = product_type(q);
   const auto bias = mask.defined() ? std::make_optional(mask) : std::nullopt;
   const bool grouped = q.size(1) != k.size(1);

@@ -66,6 +66,8 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
       name == "aten::_scaled_dot_product_cudnn_attention" ||
       name == "aten::_scaled_dot_product_efficient_attention")
     return attention_flops(inputs);
+  if (name == "fathom::flash_attention" && inputs[0].toTensor().is_cuda())  // the reference calls aten::bmm
+    return attention_flops(inputs);
   if (name == "fathom::short_attention" && inputs[0].toTensor().is_cpu())  // the reference calls aten::bmm
     return attention_flops(inputs);
   if (name == "aten::_flash_attention_forward" && inputs[3].isTensor())
