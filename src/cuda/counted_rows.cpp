@@ -149,7 +149,8 @@ Two flash_attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, cons
   return {y_NHE.flatten(1), sums};
 }
 
-/// Explored rows are few, and what they wait for is memory: they run beside the attention of the active ones.
+/// Explored rows are few, and what they wait for is memory: they run beside the attention of the active ones,
+/// whose blocks come first and leave them room as they end.
 Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, bool causal, const at::Tensor& place,
                 const at::Tensor& start, const Optional& used) {
   const c10::cuda::CUDAGuard guard(qkv.device());
@@ -169,17 +170,20 @@ Three attention(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, bool cau
     C10_CUDA_CHECK(launch_explored_attention(type, args, on));
   };
   std::optional<StreamBranch> branch;
+  if (used) branch.emplace();  // which waits for what is here already, and for no more
   const RaggedRows ragged = {.qkv = qkv,
                              .heads = heads,
                              .kv_heads = kv_heads,
                              .start = start,
                              .tokens = rows.tokens,
                              .causal = causal};
-  const auto made = ragged_attention(ragged, [&](const at::Tensor& y) {
-    if (used) explore(y, branch.emplace().stream());
-  });
-  if (branch) branch->join();
-  if (made) return {made->y, made->sums, made->offsets};
+  if (const auto made = ragged_attention(ragged)) {
+    if (used) {
+      explore(made->y, branch->stream());
+      branch->join();
+    }
+    return {made->y, made->sums, made->offsets};
+  }
   auto [y, sums] = flash_attention(qkv, heads, kv_heads, start, rows.tokens, causal);
   if (used) explore(y, stream());
   return {y, sums, at::empty({0}, start.options())};

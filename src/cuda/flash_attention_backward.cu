@@ -29,7 +29,6 @@ struct alignas(kSwizzleBytes) Room {
 
 struct Meetings {
   uint64_t own, full[kStages];
-  unsigned left[kStages];  ///< warps that were through with a tile, of all turns
 };
 
 struct Maps {
@@ -98,10 +97,7 @@ struct Rows : Sequence {
 /// Of one thread.
 __device__ void initialize(Meetings& meetings, int arrivals) {
   Full::init(&meetings.own, 1);
-  for (int stage = 0; stage < kStages; ++stage) {
-    Full::init(&meetings.full[stage], arrivals);
-    meetings.left[stage] = 0;
-  }
+  for (int stage = 0; stage < kStages; ++stage) Full::init(&meetings.full[stage], arrivals);
   cutlass::arch::fence_barrier_init();
 }
 
@@ -121,11 +117,6 @@ __device__ void ask_for_tiles(Room<kSize>& room, Meetings& meetings, int stage, 
   Full::arrive_and_expect_tx(&meetings.full[stage], 2 * sizeof room.own);
   ask_for<kLines>(room.tile[stage], map, meetings.full[stage], head, row);
   ask_for<kLines>(room.tile_other[stage], other, meetings.full[stage], head, row);
-}
-
-/// Whether this thread's warp is the last to leave a turn's tiles. Of one thread of each warp.
-__device__ bool leaves_last(Meetings& meetings, int turn) {
-  return count_leaving(meetings.left[turn % kStages]) == (turn / kStages + 1) * kGroupWarps;
 }
 
 /// Asks for scores and their gradients; `await_scores` and `await_grads` say when they are there.
@@ -251,7 +242,9 @@ __global__ void __launch_bounds__(kGroupThreads, kQueryBlocks)
       wgmma::begin(sum);
       add_weighed<T>(sum, weight, room.tile[stage]);
       wgmma::finish(sum);
-      if (turn + kStages < turns && lane == 0 && leaves_last(meetings, turn)) ask(turn + kStages);
+      if (turn + kStages >= turns) continue;
+      meet_group(0);  // all have read what is written over
+      if (threadIdx.x == 0) ask(turn + kStages);
     }
   write_lines(
       room.own, 0, sum, [&](int /*half*/) { return scale / kLog2E; },
@@ -364,10 +357,9 @@ __global__ void __launch_bounds__(kGroupThreads, kKeyBlocks)
       add_weighed<T>(by_key, grad_weight, room.tile[stage]);
       wgmma::finish(by_value);
       hold(by_key);
-      if (turn + kStages < turns) {
-        const int last = lane == 0 && leaves_last(meetings, turn) ? 1 : 0;
-        if (__shfl_sync(kAllLanes, last, 0) != 0) ask(turn + kStages);
-      }
+      if (turn + kStages >= turns) continue;
+      meet_group(0);
+      if (threadIdx.x < 32) ask(turn + kStages);
     }
   const int count = rows.length - rows.first;
   write_lines(

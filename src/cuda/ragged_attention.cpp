@@ -290,8 +290,7 @@ const Graph* graph_of(const RaggedRows& rows, Pass pass) {
 
 }  // namespace
 
-std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows,
-                                                const std::function<void(const at::Tensor& y)>& beside) {
+std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows) {
   if (!fits(rows)) return std::nullopt;
   const ElementType type = element_type_of(rows.qkv, "ragged_attention");
   FlashAttentionArgs flash = flash_args(rows);
@@ -301,7 +300,6 @@ std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows,
   const auto y = at::empty({rows.count(), rows.heads * rows.head_size()}, rows.qkv.options()),
              sums = at::empty({rows.count(), rows.heads, 1}, rows.qkv.options().dtype(at::kFloat)),
              offsets = room_of_offsets(rows);
-  beside(y);
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   if (is_ours) {
     flash.y = y.mutable_data_ptr();

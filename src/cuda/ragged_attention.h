@@ -5,7 +5,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <optional>
 #include <tuple>
 
@@ -31,10 +30,8 @@ struct RaggedAttention {
   at::Tensor offsets;  ///< what cuDNN is told of the sequences
 };
 
-/// Rows that are not in use hold anything, or what `beside` writes there: it is given `y` before attention is
-/// launched. Nothing where neither takes these: the caller has another way.
-std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows,
-                                                const std::function<void(const at::Tensor& y)>& beside);
+/// Rows of no sequence hold anything. Nothing where neither takes these: the caller has another way.
+std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows);
 
 /// Of queries, keys and values, [rows, heads, E] each, dense. `made`: by `ragged_attention`.
 /// The same in every run where LibTorch is told to use deterministic algorithms (tensor/determinism.h).
