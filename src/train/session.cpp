@@ -32,7 +32,12 @@ TrainerConfig Session::trainer_config(const std::string& run_folder) const {
 namespace {
 
 /// Where a device does not compute as the recipe says.
-void warn_of_precision(Precision precision, at::Device device) {
+void warn_of_precision(Precision precision, DeviceRuntime& runtime) {
+  const at::Device device = runtime.device();
+  if (precision == Precision::kBf16 && device.is_cpu() && !runtime.is_fast(at::kBFloat16))
+    log::warning(
+        "precision = \"bf16\": this processor has no instructions for it; products are made in float32, and "
+        "\"fp32\" is faster");
   if (is_reference(precision, device))
     log::warning(
         "precision = \"{0}\" on a CPU is a reference to compare with: operands are rounded to {1} and "
@@ -59,7 +64,7 @@ Session open_session(const RecipeConfig& recipe, const SessionPlace& place) {
   if (place.collective.rank() == 0)
     for (const std::string& setting : idle_settings(session.recipe))
       log::warning("without effect: {}", setting);
-  if (place.collective.rank() == 0) warn_of_precision(recipe.precision, place.runtime.device());
+  if (place.collective.rank() == 0) warn_of_precision(recipe.precision, place.runtime);
   switch (session.recipe.task) {
     case TaskKind::kContrastive:
       open_contrastive(session, place);

@@ -28,8 +28,8 @@ void TrainingConfig::fields(Fields& f) {
     "on a GPU, with one process: record a step's work once and replay it, which spares the host launching "
     "it");
   f("deterministic", deterministic,
-    "on a GPU take algorithms that add up in one order, and end the run where LibTorch has none; slower; a "
-    "CPU repeats runs bit for bit anyway");
+    "on a GPU take algorithms that add up in one order, and end the run where LibTorch has none; may be "
+    "slower; a CPU repeats runs bit for bit anyway");
   f("weight_copies", weight_copies,
     "with precision bf16, fp16_bf16, or fp8 where that stays BF16: keep the weights of products in 16 bits "
     "too, 2 bytes a weight, written by the optimizer in its own pass, instead of casting them in every pass");
