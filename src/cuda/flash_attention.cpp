@@ -10,6 +10,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <cstdlib>
 #include <tuple>
 
 #include "cuda/element_type_of.h"
@@ -54,7 +55,10 @@ bool is_hopper(const at::Tensor& x) {
 
 /// cuDNN's backward pass has fewer products than ours, but adds up gradients by queries in any order.
 bool cudnn_takes_gradients(const at::Tensor& q, const at::Tensor& k) {
-  return q.size(1) == k.size(1) && q.size(2) > 1 && !at::globalContext().deterministicAlgorithms();
+  // With this LibTorch expects sums that its own forward pass lays otherwise.
+  static const bool lays_otherwise = std::getenv("TORCH_CUDNN_SDPA_AVOID_RECOMPILE") != nullptr;
+  return !lays_otherwise && q.size(1) == k.size(1) && q.size(2) > 1 &&
+         !at::globalContext().deterministicAlgorithms();
 }
 
 bool fits(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool learns) {
@@ -87,16 +91,23 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad, 
                                                         bool causal) {
   const c10::cuda::CUDAGuard guard(q.device());
   const ElementType type = element_type_of(q, kOp);
+  // LibTorch keeps a graph by the layouts of queries, keys and values alone, so the gradient has always
+  // theirs.
+  const auto rows_of = [](const at::Tensor& x) { return aligned16(x.transpose(1, 2)); };
+  const auto grad_BTHE = rows_of(grad);
   if (cudnn_takes_gradients(q, k)) {
     const at::Tensor none;
     return at::_scaled_dot_product_cudnn_attention_backward(
-        grad, q, k, v, y, sums_BHT.unsqueeze(-1), /*philox_seed=*/none, /*philox_offset=*/none,
+        grad_BTHE.transpose(1, 2), q, k, v, y, sums_BHT.unsqueeze(-1), /*philox_seed=*/none,
+        /*philox_offset=*/none,
         /*attn_bias=*/none, /*cum_seq_q=*/none, /*cum_seq_k=*/none, q.size(2), k.size(2), /*dropout_p=*/0.0,
         causal);
   }
   FlashAttentionGradArgs args = grad_args_of(q, k, v);
-  const auto rows_of = [](const at::Tensor& x) { return aligned16(x.transpose(1, 2)); };
-  const auto grad_BTHE = rows_of(grad), y_BTHE = rows_of(y), sums = sums_BHT.contiguous();
+  const auto y_BTHE = rows_of(y), sums = sums_BHT.contiguous();
+  FATHOM_CHECK(
+      lies_by_tokens(q) && lies_by_tokens(k) && lies_by_tokens(v) && flash_attention_grad_fits(type, args),
+      "[{}] has a backward pass for heads of 64 here, got {}", kOp, q.size(3));
   FATHOM_CHECK(grad.sizes() == q.sizes() && y.sizes() == q.sizes() && grad.scalar_type() == q.scalar_type() &&
                    y.scalar_type() == q.scalar_type() && sums.numel() == q.numel() / q.size(3) &&
                    sums.scalar_type() == at::kFloat,

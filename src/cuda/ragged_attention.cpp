@@ -316,9 +316,10 @@ std::optional<RaggedAttention> ragged_attention(const RaggedRows& rows) {
 std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> ragged_attention_backward(
     const RaggedRows& rows, const at::Tensor& grad, const RaggedAttention& made) {
   const auto& [y, sums, offsets] = made;
-  FATHOM_CHECK(
-      grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() && sums.size(0) == rows.count(),
-      "[ragged_attention] expected dense rows of a pass by ragged_attention");
+  FATHOM_CHECK(grad.is_contiguous() && y.is_contiguous() && sums.is_contiguous() &&
+                   sums.size(0) == rows.count() && grad.scalar_type() == rows.qkv.scalar_type() &&
+                   are_aligned16({y.const_data_ptr()}),
+               "[ragged_attention] expected dense rows of a pass by ragged_attention");
   // cuDNN's pass has fewer products, but adds up gradients by queries in any order unless it takes far
   // longer.
   const ElementType type = element_type_of(rows.qkv, "ragged_attention");

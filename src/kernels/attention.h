@@ -1,7 +1,8 @@
-// Scaled dot-product attention: LibTorch's fused kernels in the type that is fast here, or, of short
-// sequences on a CPU, ours (kernels/short_attention.h). In 16 bits on a CPU the two round differently: with
-// fewer than 8 queries, beyond what fits, and beyond 48 tokens where nothing learns it is LibTorch's. B
-// batch, H heads, K key-value heads (a divisor of H), T queries, S keys, E head size.
+// Scaled dot-product attention: LibTorch's fused kernels in the type that is fast here, or ours, of whole
+// sequences on a Hopper GPU (kernels/flash_attention.h) and of short ones on a CPU
+// (kernels/short_attention.h). In 16 bits on a CPU the two round differently: with fewer than 8 queries,
+// beyond what fits, and beyond 48 tokens where nothing learns it is LibTorch's. B batch, H heads, K key-value
+// heads (a divisor of H), T queries, S keys, E head size.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -45,8 +45,8 @@ bool has_flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Ten
                          const at::Tensor& mask) {
   static const auto fits = find_op<bool(const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>(
       "fathom::flash_attention_fits");
-  if (!q.is_cuda() || mask.defined() || q.size(2) != k.size(2) || k.scalar_type() != q.scalar_type() ||
-      v.scalar_type() != q.scalar_type())
+  if (!q.is_cuda() || mask.defined() || q.size(2) != k.size(2) || v.sizes() != k.sizes() ||
+      k.scalar_type() != q.scalar_type() || v.scalar_type() != q.scalar_type())
     return false;
   at::AutoDispatchBelowADInplaceOrView below;
   return fits.call(q, k, v, pass_learns());

@@ -9,10 +9,10 @@
 
 namespace fathom::kernels {
 
-/// Whether `flash_attention` takes these and is the faster way: heads of 64 or 128, no mask, as many queries
-/// as keys, each token's heads side by side in memory. Where something learns, cuDNN has the backward pass;
-/// where heads share keys, there is one token, or LibTorch is told to use deterministic algorithms it is
-/// ours, of heads of 64.
+/// Whether `flash_attention` takes these and is the faster way (where heads share keys that is not measured):
+/// heads of 64 or 128, no mask, as many queries as keys, each token's heads side by side in memory. Where
+/// something learns, cuDNN has the backward pass; where heads share keys, there is one token, or LibTorch is
+/// told to use deterministic algorithms it is ours, of heads of 64.
 bool has_flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          const at::Tensor& mask);
 

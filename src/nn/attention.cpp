@@ -91,7 +91,12 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& 
   auto [q_BHTE, k_BKSE, v_BKSE] =
       kernels::rope_heads(qkv_(x_BTD, context, Feeds::kProduct), view.angles.cos_TF, view.angles.sin_TF,
                           {options_.heads, options_.kv_heads});
-  if (view.cache != nullptr) std::tie(k_BKSE, v_BKSE) = view.cache->append(layer, k_BKSE, v_BKSE);
+  if (view.cache != nullptr) {
+    const auto cached = view.cache->append(layer, k_BKSE, v_BKSE);
+    // Of a prompt's first tokens the cache holds no others: they are taken as they were made, rows side by
+    // side.
+    if (!view.causal) std::tie(k_BKSE, v_BKSE) = cached;
+  }
   const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
   return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}), context);
 }

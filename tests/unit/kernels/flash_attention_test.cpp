@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cuda_fixture.h"
+#include "deterministic_algorithms.h"
 #include "gradcheck.h"
 #include "kernels/attention.h"
 
@@ -76,10 +77,10 @@ TEST_F(CudaFlashAttention, IsThatOfTheReferenceForwardAndBackward) {
   if (!Operands::make(1, 2, 2, 8, 64).to(device_, at::kBFloat16, false).fit())
     GTEST_SKIP() << "not on this card";
   for (const auto& [size, kv_heads, repeatable] : std::vector<std::tuple<int64_t, int64_t, bool>>{
-           {64, 4, false}, {64, 4, true}, {64, 2, false}, {128, 4, false}}) {
-    at::globalContext().setDeterministicAlgorithms(repeatable, /*warn_only=*/false);
+           {64, 4, false}, {64, 4, true}, {64, 2, false}, {64, 2, true}, {128, 4, false}}) {
+    const testing::DeterministicAlgorithms deterministic(repeatable);
     for (const auto& [tokens, batch] : std::vector<std::pair<int64_t, int64_t>>{
-             {1, 3}, {63, 2}, {64, 1}, {65, 2}, {128, 2}, {129, 1}, {300, 2}})
+             {1, 3}, {63, 2}, {64, 1}, {65, 2}, {128, 2}, {129, 1}, {300, 2}, {700, 1}})
       for (const bool causal : {true, false})
         for (const auto type : {at::kBFloat16, at::kHalf}) {
           const double most = type == at::kHalf ? 5e-3 : 3e-2;
@@ -101,7 +102,29 @@ TEST_F(CudaFlashAttention, IsThatOfTheReferenceForwardAndBackward) {
                       most * std::max(1.0, of.grad().norm().item<double>()))
                 << "heads of " << size << ", " << tokens << " tokens" << (causal ? "" : ", in no order");
         }
-    at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
+  }
+}
+
+/// Gradients come as whatever follows lays them; the same shapes in turn, since LibTorch keeps cuDNN's
+/// graphs.
+TEST_F(CudaFlashAttention, GradientsMayLieInAnyOrder) {
+  at::manual_seed(76);
+  const Operands x = Operands::make(2, 4, 4, 100, 64);
+  if (!x.to(device_, at::kBFloat16, true).fit()) GTEST_SKIP() << "not on this card";
+  const auto by_tokens = at::randn({2, 100, 4, 64}).to(device_, at::kBFloat16).transpose(1, 2),
+             by_head = by_tokens.contiguous(), wide = at::cat({by_head, by_head}, 3).narrow(3, 0, 64);
+  const auto of = [&](const at::Tensor& grad) {
+    const Operands ours = x.to(device_, at::kBFloat16, true);
+    kernels::flash_attention(ours.q, ours.k, ours.v, true).backward(grad);
+    return ours.q.grad();
+  };
+  for (const bool repeatable : {false, true}) {
+    const testing::DeterministicAlgorithms deterministic(repeatable);
+    const auto expected = of(by_tokens);
+    for (const at::Tensor& grad : {by_head, wide, by_tokens})
+      EXPECT_LT(relative_error(of(grad), expected), 1e-2) << (repeatable ? "ours" : "cuDNN's");
+    const auto ones = at::ones({}, by_head.options()).expand(by_head.sizes());
+    EXPECT_LT(relative_error(of(ones), of(ones.contiguous())), 1e-2) << (repeatable ? "ours" : "cuDNN's");
   }
 }
 
@@ -117,13 +140,12 @@ TEST_F(CudaFlashAttention, GradientsAreTheSameInEveryRunAndOfSharpScores) {
     return std::vector{ours.q.grad().cpu(), ours.k.grad().cpu(), ours.v.grad().cpu()};
   };
   if (!x.to(device_, at::kBFloat16, true).fit()) GTEST_SKIP() << "not on this card";
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  const testing::DeterministicAlgorithms deterministic;
   const auto first = run();
   for (int again = 0; again < 5; ++again) {
     const auto next = run();
     for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(next[i], first[i])) << "part " << i;
   }
-  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
   const Operands exact = x.to(at::kCPU, at::kBFloat16, false).to(at::kCPU, at::kDouble, true);
   kernels::flash_attention(exact.q, exact.k, exact.v, true).backward(grad.to(at::kDouble));
   EXPECT_LT(relative_error(first[0], exact.q.grad()), 3e-2);
@@ -166,11 +188,10 @@ TEST_F(CudaFlashAttention, LeavesOtherOperandsAlone) {
       kernels::has_flash_attention(x.q, x.k, x.v, at::ones({16, 16}, x.q.options().dtype(at::kBool))));
   EXPECT_FALSE(kernels::has_flash_attention(x.q.narrow(2, 0, 8), x.k, x.v, {}));
   EXPECT_FALSE(kernels::has_flash_attention(x.q.contiguous(), x.k, x.v, {}));  // heads apart
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  const testing::DeterministicAlgorithms deterministic;
   EXPECT_FALSE(fit(4, 4, 128, at::kHalf, true));
   EXPECT_TRUE(fit(4, 4, 128, at::kHalf));
   EXPECT_TRUE(fit(4, 4, 64, at::kHalf, true));
-  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cuda_fixture.h"
+#include "deterministic_algorithms.h"
 #include "gradcheck.h"
 #include "kernels/counted_gradients.h"
 #include "kernels/counted_rows.h"
@@ -86,18 +87,12 @@ struct Case {
   std::vector<at::Tensor> run() const { return attended(qkv, grad, active, {heads, heads}, /*causal=*/true); }
 };
 
-/// LibTorch's switch, for as long as this lives.
-struct Deterministic {
-  Deterministic() { at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false); }
-  ~Deterministic() { at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false); }
-};
-
 TEST_F(CudaRaggedAttention, IsTheSameInEveryRunWhereItMustBe) {
   at::manual_seed(62);
   for (const int64_t size : {64, 128}) {
     const Case of = Case::on(device_, size);
     const auto any = of.run();
-    const Deterministic deterministic;
+    const testing::DeterministicAlgorithms deterministic;
     const auto first = of.run();
     for (size_t i = 0; i < any.size(); ++i)
       EXPECT_LT(relative_error(first[i], any[i]), 3e-2) << "heads of " << size << ", part " << i;
@@ -131,10 +126,10 @@ TEST_F(CudaRaggedAttention, SumsAreThoseOfLibTorchsFlashAttention) {
   EXPECT_LT(error(got.v, expected.v), 2e-2);
 }
 
-/// All of them with the same plans.
+/// All of them with the same plans, in both passes: no kernel of ours takes heads of 32.
 TEST_F(CudaRaggedAttention, RunsInSeveralThreads) {
   at::manual_seed(63);
-  const Case of = Case::on(device_, 128);
+  const Case of = Case::on(device_, 32);
   const auto expected = of.run();
   std::vector<std::vector<at::Tensor>> made(4);
   std::vector<std::thread> threads;
