@@ -43,6 +43,12 @@ struct Operands {
   double numbers() const { return static_cast<double>(batch() * tokens() * dim); }
 };
 
+/// Causal attention as models take it, or LibTorch's way for the device.
+Kernel attention_kernel(const Operands& make, bool is_libtorch);
+
+/// Attention inside shifted windows of maps: the fused kernel, or the three operations that it stands for.
+Kernel window_kernel(const Operands& make);
+
 /// Products of counted rows, where there are kernels for them: those of a decoder's layer whose gate lets two
 /// tokens in five through, forward, and the gradients of their rows and of their weights.
 std::vector<Kernel> counted_kernels(const Operands& make);

@@ -41,6 +41,16 @@ struct Meetings {
   unsigned left[kKinds][kStages];  ///< warps that were through with a tile, of all turns
 };
 
+/// One more warp is through with what `left` counts: so many are now.
+__device__ int count_leaving(unsigned& left) {
+  unsigned before;
+  asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "r"(shared_address(&left))
+               : "memory");
+  return static_cast<int>(before) + 1;
+}
+
 /// One block's part: queries from `first` on.
 struct Part : Sequence {
   int kv_head, first;
@@ -123,7 +133,7 @@ class Rows {
         room_(room),
         group_(static_cast<int>(threadIdx.x) / kGroupThreads),
         row_(part.first + static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4),
-        scale_log2_(rsqrtf(static_cast<float>(kSize)) * kLog2E),
+        scale_log2_(scale_log2<kSize>()),
         causal_(args.causal) {}
 
   /// Turns whose keys lie behind all of the group's queries.
@@ -189,6 +199,7 @@ class Rows {
       for (int j = 0; j < 4; ++j) weight_[i][j] = pack<T>(score_[8 * i + 2 * j], score_[8 * i + 2 * j + 1]);
   }
 
+  /// Values behind the sequence's end.
   __device__ void clear_behind_end(int stage, int block) {
     const int there = part_.length - block * kKeys;
     if (there >= kKeys) return;
@@ -216,8 +227,7 @@ class Rows {
       scale[half] = 1 / total;
       const int row = row_ + 8 * half;
       if (threadIdx.x % 4 == 0 && row < part_.length)
-        args.sums[part_.sums(args) + row * Sequence::sum_stride(args)] =
-            (most_[half] * scale_log2_ + log2f(total)) / kLog2E;
+        args.sums[part_.sum_place(args, row)] = (most_[half] * scale_log2_ + log2f(total)) / kLog2E;
     }
     const int first = part_.first + group_ * kGroupRows;
     const int64_t stride = args.heads * kSize;
@@ -234,6 +244,7 @@ class Rows {
     return static_cast<int>(threadIdx.x) % 32 / 4;
   }
 
+  /// Written out here, and in the backward pass: one function for all takes more registers than there are.
   __device__ void hide(int first_key) {
 #pragma unroll
     for (int i = 0; i < kKeys / 8; ++i)

@@ -20,12 +20,11 @@ struct RowsOfHeads {
 /// Sequences lie one behind the other in all of them.
 struct FlashAttentionArgs {
   RowsOfHeads q, k, v;
-  const int32_t* start =
-      nullptr;               ///< [sequences + 1]: rows before each sequence, and all; null: `tokens` each
-  void* y = nullptr;         ///< [rows, heads · head_size]; rows of no sequence stay as they are
-  float* sums = nullptr;     ///< logarithms of sums of exponentials, [rows, heads], or, where
-                             ///< `start` is null, [sequences, heads, tokens]
-  RaggedOffsetArgs offsets;  ///< written beside, unless its `length` is null
+  const int32_t* start = nullptr;  ///< [sequences + 1]: rows before each, and all; null: `tokens` each
+  void* y = nullptr;               ///< [rows, heads · head_size]; rows of no sequence stay as they are
+  float* sums = nullptr;           ///< logarithms of sums of exponentials, [rows, heads], or, where
+                                   ///< `start` is null, [sequences, heads, tokens]
+  RaggedOffsetArgs offsets;        ///< written beside, unless its `length` is null
   int64_t rows = 0;
   int64_t sequences = 0;
   int64_t tokens = 0;  ///< that a sequence may have
@@ -51,9 +50,8 @@ struct GradientRows {
 struct FlashAttentionGradArgs {
   FlashAttentionArgs pass;  ///< as it was made: `y` and `sums` are read
   RowsOfHeads grad;         ///< of y
-  float2* terms =
-      nullptr;  ///< [heads, rows], used in between: each query's sum as a power of two, and ⟨grad, y⟩
-  GradientRows q, k, v;  ///< written; rows of no sequence stay as they are
+  float2* terms = nullptr;  ///< [heads, rows], used in between: a query's sum, to base 2, and ⟨grad, y⟩
+  GradientRows q, k, v;     ///< written; rows of no sequence stay as they are
 };
 
 /// Heads of 64 elements of 16 bits, in rows of vectors.

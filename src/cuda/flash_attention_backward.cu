@@ -35,12 +35,6 @@ struct Maps {
   CUtensorMap q, k, v, grad;
 };
 
-/// Score times this is a power of two's exponent.
-template <int kSize>
-__device__ float scale_log2() {
-  return rsqrtf(static_cast<float>(kSize)) * kLog2E;
-}
-
 /// sum = a bᵀ of two tiles, both along the head.
 template <typename T, int kSize>
 __device__ void multiply_tiles(float (&sum)[kSums], const HeadTile<kSize, kLines>& of_rows,
@@ -74,12 +68,6 @@ __device__ void pack_operand(const float (&sum)[kSums], uint32_t (&weight)[kStep
     for (int j = 0; j < 4; ++j) weight[i][j] = pack<T>(sum[8 * i + 2 * j], sum[8 * i + 2 * j + 1]);
 }
 
-template <int kCount>
-__device__ void hold(float (&sum)[kCount]) {
-#pragma unroll
-  for (float& x : sum) cute::warpgroup_fence_operand(x);
-}
-
 /// The sequence of a block's rows, and these: 64 from `first` on.
 struct Rows : Sequence {
   int first;
@@ -90,7 +78,7 @@ struct Rows : Sequence {
     first = (from_last ? (length + kLines - 1) / kLines - 1 - tile : tile) * kLines;
   }
   __device__ bool are_there() const { return first >= 0 && first < length; }
-  /// Where the `tile`-th elements of their head begin in dense rows of so many heads.
+  /// Where their head begins in the first of them, `stride` elements from one row to the next.
   __device__ int64_t place(int64_t stride, int size) const { return (start + first) * stride + head * size; }
 };
 
@@ -123,19 +111,19 @@ __device__ void ask_for_tiles(Room<kSize>& room, Meetings& meetings, int stage, 
 template <typename T, int kSize>
 __device__ void multiply_both(float (&score)[kSums], float (&grad)[kSums], const Room<kSize>& room,
                               int stage) {
-  hold(score);
-  hold(grad);
+  wgmma::hold(score);
+  wgmma::hold(grad);
   cute::warpgroup_arrive();
   multiply_tiles<T>(score, room.own, room.tile[stage]);
   multiply_tiles<T>(grad, room.own_other, room.tile_other[stage]);
 }
 __device__ void await_scores(float (&score)[kSums]) {
   cute::warpgroup_wait<1>();
-  hold(score);
+  wgmma::hold(score);
 }
 __device__ void await_grads(float (&grad)[kSums]) {
   cute::warpgroup_wait<0>();
-  hold(grad);
+  wgmma::hold(grad);
 }
 
 /// The logarithm, to base 2, of a query's sum of exponentials, and ⟨gradient, result⟩.
@@ -172,8 +160,7 @@ __device__ Terms find_terms(const FlashAttentionGradArgs& args, const Rows& rows
     }
     const int row = rows.first + at;
     terms.product[half] = sum_of_four(product);
-    terms.shift[half] =
-        is_there ? pass.sums[rows.sums(pass) + row * Sequence::sum_stride(pass)] * kLog2E : 0.0f;
+    terms.shift[half] = is_there ? pass.sums[rows.sum_place(pass, row)] * kLog2E : 0.0f;
     if (lane % 4 == 0 && is_there)
       args.terms[rows.head * pass.rows + rows.start + row] =
           make_float2(terms.shift[half], terms.product[half]);
@@ -351,12 +338,12 @@ __global__ void __launch_bounds__(kGroupThreads, kKeyBlocks)
           grad[4 * i + j] = score[4 * i + j] * (grad[4 * i + j] - (j % 2 == 0 ? pair.y : pair.w));
       }
       pack_operand<T>(grad, grad_weight);
-      hold(by_key);
+      wgmma::hold(by_key);
       wgmma::begin(by_value);
       add_weighed<T>(by_value, weight, room.tile_other[stage]);
       add_weighed<T>(by_key, grad_weight, room.tile[stage]);
       wgmma::finish(by_value);
-      hold(by_key);
+      wgmma::hold(by_key);
       if (turn + kStages >= turns) continue;
       meet_group(0);
       if (threadIdx.x < 32) ask(turn + kStages);

@@ -1,5 +1,5 @@
-// What attention's passes on Hopper share: tiles of heads in shared memory, and how warps that use them up
-// ask for more.
+// What attention's passes on Hopper share: tiles of heads in shared memory, a warp group's sums of them, and
+// which rows a block has.
 #pragma once
 
 #include <algorithm>
@@ -39,16 +39,6 @@ __device__ void ask_for(HeadTile<kSize, kLines>& tile, const CUtensorMap& map, u
                                    head * kSize + part * kLineElements, row + line);
 }
 
-/// One more warp is through with what `left` counts.
-__device__ inline int count_leaving(unsigned& left) {
-  unsigned before;
-  asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;"
-               : "=r"(before)
-               : "r"(shared_address(&left))
-               : "memory");
-  return static_cast<int>(before) + 1;
-}
-
 /// The threads of one warp group.
 __device__ inline void meet_group(int group) {
   asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(kGroupThreads) : "memory");
@@ -65,6 +55,12 @@ __device__ void clear_from(HeadTile<kSize, kLines>& tile, int there) {
 __device__ inline void publish_cleared(int group) {
   cutlass::arch::fence_view_async_shared();
   meet_group(group);
+}
+
+/// A score times this is a power of two's exponent.
+template <int kSize>
+__device__ float scale_log2() {
+  return rsqrtf(static_cast<float>(kSize)) * kLog2E;
 }
 
 /// A warp group's sums times `scale`, by way of its 64 lines of `tile`, to rows of memory, of which the first
@@ -112,12 +108,12 @@ struct Sequence {
                     Turn(static_cast<int>(heads * args.sequences), static_cast<int>(args.together),
                          static_cast<int>((args.tokens + kRows - 1) / kRows)));
   }
-  /// Where sums of its rows begin, and from one row to the next.
-  __device__ int64_t sums(const FlashAttentionArgs& args) const {
-    return args.start != nullptr ? start * args.heads + head : (index * args.heads + head) * args.tokens;
-  }
-  __device__ static int64_t sum_stride(const FlashAttentionArgs& args) {
-    return args.start != nullptr ? args.heads : 1;
+  /// Where the sum of one of its rows is.
+  __device__ int64_t sum_place(const FlashAttentionArgs& args, int row) const {
+    const int64_t first = args.start != nullptr ? start * args.heads + head
+                                                : (index * args.heads + head) * args.tokens,
+                  stride = args.start != nullptr ? args.heads : 1;
+    return first + row * stride;
   }
 
  private:

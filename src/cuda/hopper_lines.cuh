@@ -39,7 +39,7 @@ class Operand {
       : low_((lines >> 4) | (static_cast<uint32_t>(next_columns) >> 4 << 16)) {}
 
   /// `bytes` further on: added to one word, which all threads of a warp hold alike.
-  __device__ uint64_t at(int bytes = 0) const {
+  __device__ uint64_t at(int bytes) const {
     constexpr uint32_t kHigh =
         kSwizzleBytes >> 4 | 1u << 30;  // to the next 8 lines; pieces as `place_of` says
     return uint64_t{kHigh} << 32 | (low_ + (static_cast<uint32_t>(bytes) >> 4));
@@ -87,9 +87,9 @@ __device__ void multiply(float (&sum)[sizeof...(kIndex)], const uint32_t (&a)[4]
   Type::fma(a[0], a[1], a[2], a[3], b, sum[kIndex]..., gmma::ScaleOut::One);
 }
 
-/// sum [64, 2 · kSums] += a · b, or = where it does not add. The warp group's sums are those of `finish`.
+/// sum [64, 2 · kSums] += a · b, or = where it does not add; they are there after `finish`.
 template <typename T, int kSums>
-__device__ void multiply_lines(float (&sum)[kSums], uint64_t a, uint64_t b, bool adds = true) {
+__device__ void multiply_lines(float (&sum)[kSums], uint64_t a, uint64_t b, bool adds) {
   multiply<typename Lined<T, 2 * kSums>::Type>(sum, a, b, adds, std::make_index_sequence<kSums>());
 }
 template <typename T, Major kAlong, int kSums>
@@ -97,18 +97,23 @@ __device__ void multiply_held(float (&sum)[kSums], const uint32_t (&a)[4], uint6
   multiply<typename Held<T, 2 * kSums, kAlong>::Type>(sum, a, b, std::make_index_sequence<kSums>());
 }
 
+/// The compiler moves nothing that touches these past here.
+template <int kSums>
+__device__ void hold(float (&sum)[kSums]) {
+#pragma unroll
+  for (float& x : sum) cute::warpgroup_fence_operand(x);
+}
+
 /// Before the first product of some and after the last; between them nobody touches the sums.
 template <int kSums>
 __device__ void begin(float (&sum)[kSums]) {
-#pragma unroll
-  for (float& x : sum) cute::warpgroup_fence_operand(x);
+  hold(sum);
   cute::warpgroup_arrive();
 }
 template <int kSums>
 __device__ void finish(float (&sum)[kSums]) {
   cute::warpgroup_wait<0>();
-#pragma unroll
-  for (float& x : sum) cute::warpgroup_fence_operand(x);
+  hold(sum);
 }
 
 }  // namespace wgmma

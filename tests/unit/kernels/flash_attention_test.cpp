@@ -105,6 +105,26 @@ TEST_F(CudaFlashAttention, IsThatOfTheReferenceForwardAndBackward) {
   }
 }
 
+/// More keys than the second cache holds: blocks come in groups of heads, of which the last is smaller.
+TEST_F(CudaFlashAttention, ManyHeadsAreAsOneTextAtATime) {
+  at::manual_seed(77);
+  const testing::DeterministicAlgorithms deterministic;
+  const Operands x = Operands::make(3, 28, 28, 2048, 64).to(device_, at::kBFloat16, true);
+  if (!x.fit()) GTEST_SKIP() << "not on this card";
+  const auto y = kernels::flash_attention(x.q, x.k, x.v, true), grad = at::randn_like(y);
+  y.backward(grad);
+  for (int64_t text = 0; text < 3; ++text) {
+    const auto own = [&](const at::Tensor& all) { return all.detach().narrow(0, text, 1); };
+    const Operands alone = {own(x.q).requires_grad_(), own(x.k).requires_grad_(), own(x.v).requires_grad_()};
+    const auto of_one = kernels::flash_attention(alone.q, alone.k, alone.v, true);
+    of_one.backward(own(grad));
+    EXPECT_TRUE(at::equal(of_one, own(y))) << "text " << text;
+    EXPECT_TRUE(at::equal(alone.q.grad(), own(x.q.grad()))) << "text " << text;
+    EXPECT_TRUE(at::equal(alone.k.grad(), own(x.k.grad()))) << "text " << text;
+    EXPECT_TRUE(at::equal(alone.v.grad(), own(x.v.grad()))) << "text " << text;
+  }
+}
+
 /// Gradients come as whatever follows lays them; the same shapes in turn, since LibTorch keeps cuDNN's
 /// graphs.
 TEST_F(CudaFlashAttention, GradientsMayLieInAnyOrder) {
