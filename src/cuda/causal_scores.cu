@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kGroups* kGroupColumns, 2) score_kernel(Awaite
     const float out = to_float(static_cast<const T*>(args.out)[column]);
     const GroupColumn<T> sums(args, tokens, column, before[turn], passing[turn]);
 #pragma unroll
-    for (int i = 0; i < kGroupTokens; ++i) part[i] += gelu(sums.hidden(i, of_token(inverse, i))) * out;
+    for (int i = 0; i < kGroupTokens; ++i) part[i] += gelu<float>(sums.hidden(i, of_token(inverse, i))) * out;
     if (blockIdx.x + 1 == gridDim.x && threadIdx.y + 1 == kGroups)
       args.sum[int64_t{blockIdx.y} * inner + column] = sums.begun + sums.other[kGroupTokens - 1];
   }
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kGroups* kGroupColumns, 2)
   for (int i = 0; i < kGroupTokens; ++i) {
     const float inverse = of_token(inverses, i), grad = of_token(grads, i);
     const float hidden = sums.hidden(i, inverse);
-    const float share = normal_share(hidden), density = normal_density<float>(hidden);
+    const float share = normal_share<float>(hidden), density = normal_density<float>(hidden);
     const float passed = grad * out * (share + hidden * density);
     out_sum += grad * hidden * share;
     tail += passed * inverse;

@@ -78,7 +78,7 @@ __device__ float score_of(const DecodeArgs& args, int layer, int row) {
   for (int i = lane; i < inner; i += 32) {
     const float sum = before[i] + __ldcg(both + inner + i) + to_float(shift[inner + i]);
     const float hidden = __ldcg(both + i) + to_float(shift[i]) + sum / count;
-    score += gelu(hidden) * to_float(out[i]);
+    score += gelu<float>(hidden) * to_float(out[i]);
   }
   return warp_sum(score) + to_float(*static_cast<const T*>(weights.bias));
 }

@@ -145,11 +145,4 @@ inline cudaError_t describe_rows(ElementType type, const RowsOfHeads& rows, int6
                   map);
 }
 
-/// The room of a block in dynamic shared memory, where lines may begin.
-template <typename Room>
-__device__ Room& room_in(unsigned char* memory) {
-  const uint32_t behind = shared_address(memory) % kSwizzleBytes;
-  return *reinterpret_cast<Room*>(memory + (kSwizzleBytes - behind) % kSwizzleBytes);
-}
-
 }  // namespace fathom::cuda

@@ -14,6 +14,7 @@
 
 #include "cuda/element_type.h"
 #include "cuda/vectors.cuh"
+#include "cuda/warp_products.cuh"
 
 namespace fathom::cuda {
 
@@ -28,6 +29,13 @@ using Empty = cutlass::arch::ClusterBarrier;
 /// Where a piece of 16 bytes of a line lies: eight lines' equal pieces lie in all banks.
 __device__ inline uint32_t place_of(int line, int piece) {
   return static_cast<uint32_t>(line * kLineBytes + ((piece ^ (line & 7)) << 4));
+}
+
+/// The room of a block in dynamic shared memory, where lines may begin.
+template <typename Room>
+__device__ Room& room_in(unsigned char* memory) {
+  const uint32_t behind = shared_address(memory) % kSwizzleBytes;
+  return *reinterpret_cast<Room*>(memory + (kSwizzleBytes - behind) % kSwizzleBytes);
 }
 
 /// What wgmma is told of an operand whose lines begin at `lines`, which may be a piece's place within the
@@ -54,21 +62,22 @@ namespace wgmma {
 using cute::SM90::GMMA::Major;
 namespace gmma = cute::SM90::GMMA;
 
-/// c += a · b of 64 rows and kColumns columns with 16 terms; both lie in shared memory, terms along lines.
-template <typename T, int kColumns>
+/// c += a · b of 64 rows and kColumns columns with 16 terms; both lie in shared memory, terms of a along
+/// lines. `kAlong`: terms of b lie along lines, or across them.
+template <typename T, int kColumns, Major kAlong>
 struct Lined;
-/// a lies in registers; `kAlong`: terms of b lie along lines, or across them.
+/// The same where a lies in registers.
 template <typename T, int kColumns, Major kAlong>
 struct Held;
 
-#define FATHOM_WGMMA(element, name, columns)                                           \
-  template <>                                                                          \
-  struct Lined<element, columns> {                                                     \
-    using Type = gmma::MMA_64x##columns##x16_F32##name##name##_SS<Major::K, Major::K>; \
-  };                                                                                   \
-  template <Major kAlong>                                                              \
-  struct Held<element, columns, kAlong> {                                              \
-    using Type = gmma::MMA_64x##columns##x16_F32##name##name##_RS<Major::K, kAlong>;   \
+#define FATHOM_WGMMA(element, name, columns)                                         \
+  template <Major kAlong>                                                            \
+  struct Lined<element, columns, kAlong> {                                           \
+    using Type = gmma::MMA_64x##columns##x16_F32##name##name##_SS<Major::K, kAlong>; \
+  };                                                                                 \
+  template <Major kAlong>                                                            \
+  struct Held<element, columns, kAlong> {                                            \
+    using Type = gmma::MMA_64x##columns##x16_F32##name##name##_RS<Major::K, kAlong>; \
   };
 FATHOM_WGMMA(__half, F16, 64)
 FATHOM_WGMMA(__half, F16, 128)
@@ -88,9 +97,9 @@ __device__ void multiply(float (&sum)[sizeof...(kIndex)], const uint32_t (&a)[4]
 }
 
 /// sum [64, 2 · kSums] += a · b, or = where it does not add; they are there after `finish`.
-template <typename T, int kSums>
+template <typename T, Major kAlong = Major::K, int kSums>
 __device__ void multiply_lines(float (&sum)[kSums], uint64_t a, uint64_t b, bool adds) {
-  multiply<typename Lined<T, 2 * kSums>::Type>(sum, a, b, adds, std::make_index_sequence<kSums>());
+  multiply<typename Lined<T, 2 * kSums, kAlong>::Type>(sum, a, b, adds, std::make_index_sequence<kSums>());
 }
 template <typename T, Major kAlong, int kSums>
 __device__ void multiply_held(float (&sum)[kSums], const uint32_t (&a)[4], uint64_t b) {

@@ -8,6 +8,7 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -85,11 +86,40 @@ std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad_in, cons
   return {grad_x, sum_of_parts(partial, at::kFloat)};
 }
 
+std::tuple<at::Tensor, at::Tensor> gelu_product_grad(const at::Tensor& grad_in, const at::Tensor& weight_in,
+                                                     const at::Tensor& inner_in) {
+  const c10::cuda::CUDAGuard guard(inner_in.device());
+  const auto grad = grad_in.contiguous(), weight = weight_in.contiguous(), inner = inner_in.contiguous();
+  for (const at::Tensor* t : {&grad, &weight})
+    FATHOM_CHECK(t->scalar_type() == inner.scalar_type() && t->device() == inner.device(),
+                 "[gelu_product_grad] expected operands of one type on one device");
+  const ElementType type = element_type_of(inner, "gelu_product_grad");
+  GeluProductGradArgs args = {.grad = grad.const_data_ptr(),
+                              .weight = weight.const_data_ptr(),
+                              .inner = inner.const_data_ptr(),
+                              .grad_inner = nullptr,
+                              .partial = nullptr,
+                              .rows = inner.size(0),
+                              .depth = weight.size(0),
+                              .columns = weight.size(1)};
+  if (at::cuda::getCurrentDeviceProperties()->major != 9 ||
+      !linear_gelu_fits(type, args.rows, args.depth, args.columns) ||
+      !are_aligned16({args.grad, args.weight, args.inner}))
+    return gelu_grad_sum(at::mm(grad, weight), inner);
+  auto grad_inner = at::empty_like(inner),
+       partial = at::empty({gelu_product_grad_blocks(args), args.columns}, inner.options().dtype(at::kFloat));
+  args.grad_inner = grad_inner.mutable_data_ptr();
+  args.partial = partial.mutable_data_ptr<float>();
+  C10_CUDA_CHECK(launch_gelu_product_grad(type, args, c10::cuda::getCurrentCUDAStream()));
+  return {grad_inner, sum_of_parts(partial, at::kFloat)};
+}
+
 }  // namespace
 
 void register_linear_gelu(torch::Library& library) {
   library.impl("linear_gelu", linear_gelu);
   library.impl("gelu_grad_sum", gelu_grad_sum);
+  library.impl("gelu_product_grad", gelu_product_grad);
 }
 
 }  // namespace fathom::cuda

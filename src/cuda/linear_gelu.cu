@@ -6,7 +6,6 @@
 #include "cuda/column_blocks.cuh"
 #include "cuda/counted_product.h"
 #include "cuda/gelu_formula.cuh"
-#include "cuda/gelu_gemm.h"
 
 namespace fathom::cuda {
 namespace {
@@ -30,7 +29,7 @@ __global__ void __launch_bounds__(kColumnThreads) gelu_grad_kernel(Awaited<GeluG
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const float at = to_float(value.values[i]);
-        const float g = to_float(above.values[i]) * (normal_share(at) + at * normal_density<T>(at));
+        const float g = to_float(above.values[i]) * (normal_share<T>(at) + at * normal_density<T>(at));
         result.values[i] = from_float<T>(g);
         sum[i] += g;
       }
@@ -56,8 +55,7 @@ bool linear_gelu_fits(ElementType type, int64_t rows, int64_t in_dim, int64_t ou
 
 cudaError_t launch_linear_gelu(ElementType type, const LinearGeluArgs& args, cudaStream_t stream) {
   if (!linear_gelu_fits(type, args.rows, args.in_dim, args.out_dim)) return cudaErrorInvalidValue;
-  return type == ElementType::kHalf ? GeluGemm<__half>::run(args, stream)
-                                    : GeluGemm<__nv_bfloat16>::run(args, stream);
+  return launch_gelu_product(type, args, stream);
 }
 
 int64_t gelu_grad_blocks(ElementType type, int64_t rows, int64_t dim) {

@@ -39,9 +39,33 @@ struct GeluGradArgs {
   const int32_t* count = nullptr;
 };
 
+/// grad_inner = (grad weight) GELU'(inner), summed in float32: what a gradient behind a product with
+/// `weight`ᵀ of GELU(inner) becomes. `grad`: [rows, depth]; `weight`: [depth, columns]; `inner`,
+/// `grad_inner`: [rows, columns]; all of one type, contiguous, at multiples of 16 bytes. `partial`: float32
+/// [blocks, columns], sums of grad_inner's columns, of the rows that are counted. Of `count` and `expected`
+/// as above.
+struct GeluProductGradArgs {
+  const void* grad;
+  const void* weight;
+  const void* inner;
+  void* grad_inner;
+  float* partial;
+  int64_t rows;
+  int64_t depth;
+  int64_t columns;
+  const int32_t* count = nullptr;
+  int64_t expected = 0;
+};
+
 /// Whether the product takes these sizes: as counted_product_fits, with a row at least, on Hopper alone.
 bool linear_gelu_fits(ElementType type, int64_t rows, int64_t in_dim, int64_t out_dim);
 cudaError_t launch_linear_gelu(ElementType type, const LinearGeluArgs& args, cudaStream_t stream);
+/// The same for sizes that have been looked at: gelu_product.cu.
+cudaError_t launch_gelu_product(ElementType type, const LinearGeluArgs& args, cudaStream_t stream);
+
+/// Of the sizes alone, as below. What fits is as for the product above.
+int64_t gelu_product_grad_blocks(const GeluProductGradArgs& args);
+cudaError_t launch_gelu_product_grad(ElementType type, const GeluProductGradArgs& args, cudaStream_t stream);
 
 /// The same for the same sizes, so that sums do not change from run to run.
 int64_t gelu_grad_blocks(ElementType type, int64_t rows, int64_t dim);

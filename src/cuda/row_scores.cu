@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kRowThreads) score_kernel(Awaited<RowScoreArgs
     float sum = 0;
     if (token < chunk.count)
       for (int i = lanes.column; i < inner; i += lanes.columns)
-        sum += gelu(own[i] + common[i]) * parameter<P>(args.out, i);
+        sum += gelu<float>(own[i] + common[i]) * parameter<P>(args.out, i);
     for (int step = lanes.columns / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffff, sum, step);
     if (lanes.column == 0 && token < chunk.count) args.score[chunk.first + token] = sum + bias;
   }
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kRowThreads)
       const float added = common[column], out = parameter<P>(args.forward.out, column);
 #pragma unroll 4
       for (int t = lanes.token; t < chunk.count; t += lanes.tokens) {
-        const float h = own[int64_t{t} * 2 * inner] + added, share = normal_share(h);
+        const float h = own[int64_t{t} * 2 * inner] + added, share = normal_share<float>(h);
         const float slope = grad[t] * out * (share + h * normal_density<float>(h));
         to[int64_t{t} * 2 * inner] = from_float<T>(slope * scale[t]);
         own_sum += slope;

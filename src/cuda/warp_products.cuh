@@ -95,6 +95,13 @@ __device__ inline uint4 load_transposed_matrices(uint32_t row) {
   return x;
 }
 
+/// Writes four of them, likewise.
+__device__ inline void store_matrices(uint32_t row, uint4 x) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(row), "r"(x.x), "r"(x.y),
+               "r"(x.z), "r"(x.w)
+               : "memory");
+}
+
 __device__ inline float sum_of_four(float x) {  // over the lanes that share a row
   x += __shfl_xor_sync(kAllLanes, x, 1);
   return x + __shfl_xor_sync(kAllLanes, x, 2);

@@ -106,21 +106,24 @@ void keep_bias_type(torch::autograd::AutogradContext& context, const std::option
   if (bias) context.saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
 }
 
-at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
-                           const at::Tensor& rows) {
-  if (!context.needs_input_grad(1)) return {};
-  const auto capsule = context.saved_data["weight"].toCapsule();
-  const auto& of = *static_cast<const WeightHolder*>(capsule.get());
-  const auto type = of.weight.scalar_type();
+at::Tensor WeightHolder::gradient(const at::Tensor& grad, const at::Tensor& rows) const {
+  const auto type = weight.scalar_type();
   const bool has_wide = grad.is_cuda() || grad.scalar_type() == at::kHalf;
   const bool is_wide = has_wide && type == at::kFloat && grad.scalar_type() != at::kDouble;
-  at::Tensor room = of.rooms != nullptr ? of.rooms->take(of.weight) : at::Tensor();
+  at::Tensor room = rooms != nullptr ? rooms->take(weight) : at::Tensor();
   if (!room.defined()) return is_wide ? wide_product(grad.t(), rows) : at::mm(grad.t(), rows).to(type);
   if (is_wide)
     write_wide_product(room, grad.t(), rows);
   else
     room.copy_(at::mm(grad.t(), rows));
   return room;
+}
+
+at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
+                           const at::Tensor& rows) {
+  if (!context.needs_input_grad(1)) return {};
+  const auto capsule = context.saved_data["weight"].toCapsule();
+  return static_cast<const WeightHolder*>(capsule.get())->gradient(grad, rows);
 }
 
 std::optional<at::ScalarType> bias_type(torch::autograd::AutogradContext& context) {

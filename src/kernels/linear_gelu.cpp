@@ -15,24 +15,6 @@
 namespace fathom::kernels {
 namespace {
 
-/// Whether the product may write GELU's result: there is a kernel, of 16 bits and of vectors of 16 bytes.
-bool writes_gelu(const at::Tensor& x, const at::Tensor& weight) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::linear_gelu", "");
-  return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
-         weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0 &&
-         op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
-}
-
-/// GELU's result, and with `keep` what it is taken of. All of one type; no gradient.
-std::tuple<at::Tensor, at::Tensor> call_linear_gelu(const at::Tensor& x, const at::Tensor& weight,
-                                                    const at::Tensor& bias, bool keep) {
-  static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(
-      const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>("fathom::linear_gelu");
-  const at::AutoDispatchBelowADInplaceOrView below;
-  return x.is_cpu() || writes_gelu(x, weight) ? op.call(x, weight, bias, keep)
-                                              : linear_gelu_ref::forward(x, weight, bias, keep);
-}
-
 struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight, const at::Tensor& bias, const LinearTypes& types) {
@@ -40,18 +22,16 @@ struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {
                added = narrowed_weight(bias, x.scalar_type(), types.copies);
     const at::AutoDispatchBelowADInplaceOrView below;
     const auto rows = x.reshape({-1, x.size(-1)});
-    const auto [y, inner] = call_linear_gelu(rows, operand, added, true);
+    const auto [y, inner] = linear_gelu_of(rows, operand, added, true);
     context->save_for_backward({rows, operand, inner});
     keep_parameters(*context, weight, bias, types.rooms);
     return y.view(with_last(x, weight.size(0)));
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&)>(
-        "fathom::gelu_grad_sum");
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weight = saved[1], &inner = saved[2];
-    const auto [grad, sum] = op.call(grads[0].reshape(inner.sizes()), inner);
+    const auto [grad, sum] = gelu_grad_sum(grads[0].reshape(inner.sizes()), inner);
     at::Tensor grad_x, grad_bias;
     if (context->needs_input_grad(0)) grad_x = at::mm(grad, weight).view(with_last(grads[0], weight.size(1)));
     if (const auto type = bias_type(*context)) grad_bias = sum.to(*type);
@@ -60,6 +40,28 @@ struct LinearGeluFunction : torch::autograd::Function<LinearGeluFunction> {
 };
 
 }  // namespace
+
+bool has_gelu_product(const at::Tensor& x, const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fathom::linear_gelu", "");
+  return x.is_cuda() && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16) &&
+         weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0 &&
+         op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+}
+
+std::tuple<at::Tensor, at::Tensor> linear_gelu_of(const at::Tensor& x, const at::Tensor& weight,
+                                                  const at::Tensor& bias, bool keep) {
+  static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>("fathom::linear_gelu");
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return x.is_cpu() || has_gelu_product(x, weight) ? op.call(x, weight, bias, keep)
+                                                   : linear_gelu_ref::forward(x, weight, bias, keep);
+}
+
+std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad, const at::Tensor& x) {
+  static const auto op = find_op<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&)>(
+      "fathom::gelu_grad_sum");
+  return op.call(grad, x);
+}
 
 at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        const LinearTypes& types) {
@@ -72,8 +74,8 @@ at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::
   const bool learns =
       c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || bias.requires_grad());
   if (!learns)
-    return std::get<0>(call_linear_gelu(x.to(type), narrowed_weight(weight, type, types.copies),
-                                        narrowed_weight(bias, type, types.copies), false))
+    return std::get<0>(linear_gelu_of(x.to(type), narrowed_weight(weight, type, types.copies),
+                                      narrowed_weight(bias, type, types.copies), false))
         .to(result);
   return LinearGeluFunction::apply(x.to(type), weight, bias, types).to(result);
 }

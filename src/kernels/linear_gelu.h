@@ -16,6 +16,15 @@ namespace fathom::kernels {
 at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        const LinearTypes& types = {});
 
+/// Whether a GPU's kernels take such products of `x` with a weight: 16 bits, vectors of 16 bytes.
+bool has_gelu_product(const at::Tensor& x, const at::Tensor& weight);
+/// The operation, of operands of one type: GELU's result, and with `keep` what it is taken of, else nothing.
+/// No gradient.
+std::tuple<at::Tensor, at::Tensor> linear_gelu_of(const at::Tensor& x, const at::Tensor& weight,
+                                                  const at::Tensor& bias, bool keep);
+/// The way back through GELU alone, as `linear_gelu_ref::backward`. No gradient.
+std::tuple<at::Tensor, at::Tensor> gelu_grad_sum(const at::Tensor& grad, const at::Tensor& x);
+
 namespace linear_gelu_ref {
 /// GELU's result, and with `keep` what it is taken of, else nothing.
 std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& weight,

@@ -15,6 +15,10 @@ namespace fathom::kernels {
 /// What a backward pass needs of a weight beside its operand. The room's owner outlives the pass.
 struct WeightHolder : torch::CustomClassHolder {
   WeightHolder(at::Tensor w, GradientRooms* r) : weight(std::move(w)), rooms(r) {}
+  /// Of the product's gradient and its rows, in the weight's type; float32 is summed and written at once on a
+  /// GPU, and of operands in FP16.
+  at::Tensor gradient(const at::Tensor& grad, const at::Tensor& rows) const;
+
   at::Tensor weight;
   GradientRooms* rooms;
 };
@@ -27,9 +31,7 @@ void keep_parameters(torch::autograd::AutogradContext& context, const at::Tensor
 /// What `bias_type` asks for, alone.
 void keep_bias_type(torch::autograd::AutogradContext& context, const std::optional<at::Tensor>& bias);
 
-/// Of the product's gradient and its rows, in the weight's type; float32 is summed and written at once on a
-/// GPU, and of operands in FP16.
-/// Undefined where none is asked for.
+/// The same of that weight; undefined where none is asked for.
 at::Tensor weight_gradient(torch::autograd::AutogradContext& context, const at::Tensor& grad,
                            const at::Tensor& rows);
 

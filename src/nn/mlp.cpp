@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "kernels/fp8_mlp.h"
+#include "kernels/gelu_mlp.h"
 #include "kernels/swiglu.h"
 
 namespace fathom {
@@ -37,6 +38,9 @@ GeluMlpImpl::GeluMlpImpl(const MlpOptions& options) {
 }
 
 at::Tensor GeluMlpImpl::forward(const at::Tensor& x, const ForwardContext& context) {
+  if (is_plain() && context.fp8 == nullptr && !context.products.narrow(x))
+    return kernels::gelu_mlp(x, {up_->weight(), up_->bias(), down_->weight(), down_->bias()},
+                             context.linear_types(x));
   const auto inner = up_->gelu(x, context);
   return down_(local_mixing_.is_empty() ? inner : local_mixing_(inner), context);
 }

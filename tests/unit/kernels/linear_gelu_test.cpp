@@ -124,6 +124,21 @@ TEST_F(CudaLinearGelu, IsTheTwoOperationsWithAndWithoutGradients) {
     }
 }
 
+/// What is left of numbers below zero has as many digits as any other.
+TEST_F(CudaLinearGelu, HasTheDigitsOfItsTypeBelowZero) {
+  for (const auto type : {at::kBFloat16, at::kHalf}) {
+    const auto options = at::TensorOptions(device_).dtype(type);
+    const double least = type == at::kHalf ? -3.5 : -6.5;  // FP16 has all of its digits so far
+    const at::Tensor x = at::linspace(least, 4, 8192, at::TensorOptions(device_)).to(type).view({-1, 1}) *
+                         at::ones({1, 8}, options);
+    const at::NoGradGuard no_grad;
+    const at::Tensor y = linear_gelu(x, at::eye(8, options), at::zeros({8}, options)).to(at::kDouble),
+                     wide = x.to(at::kDouble), exact = wide * 0.5 * at::erfc(wide * -M_SQRT1_2);
+    const double digits = type == at::kHalf ? 0x1p-11 : 0x1p-8;
+    EXPECT_LT(((y - exact).abs() / exact.abs().clamp_min(1e-30)).max().item<double>(), 1.1 * digits);
+  }
+}
+
 /// Far from zero GELU is 0 or x itself, and its slope 0 or 1.
 TEST_F(CudaLinearGelu, HoldsAtTheEnds) {
   const auto options = at::TensorOptions(device_).dtype(at::kBFloat16);
@@ -133,7 +148,9 @@ TEST_F(CudaLinearGelu, HoldsAtTheEnds) {
   const at::Tensor expected = x.clamp_min(0);
   {
     const at::NoGradGuard no_grad;
-    EXPECT_TRUE(at::equal(linear_gelu(x, weight, bias), expected));
+    const at::Tensor y = linear_gelu(x, weight, bias);
+    EXPECT_TRUE(at::equal(y.clamp_min(0), expected));
+    EXPECT_LT((y - expected).abs().max().item<double>(), 1e-30);  // GELU(-12) is some -2e-32
   }
   const at::Tensor leaf = x.clone().requires_grad_();
   linear_gelu(leaf, weight, bias).sum().backward();
