@@ -27,7 +27,6 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
-#include "kernels/linear_gelu.h"
 #include "kernels/merged_layer_norm.h"
 #include "kernels/residual_layer_norm.h"
 #include "kernels/residual_rms_norm.h"
@@ -203,49 +202,6 @@ Kernel embedding_sum_kernel(const Operands& make, bool is_libtorch) {
           {make.numbers() + 2 * wide * touched}};
 }
 
-Kernel linear_kernel(const Operands& make) {
-  const int64_t rows = make.batch() * make.tokens(), dim = make.dim;
-  const at::Tensor x = make.random({rows, dim}), weight = make.random({4 * dim, dim});
-  const double flops = 8 * make.numbers() * static_cast<double>(dim);
-  const double numbers = 5 * make.numbers() + 4 * static_cast<double>(dim * dim);
-  return {"linear",
-          {x, weight},
-          [=] { return std::vector{kernels::linear(x, weight)}; },
-          {numbers, flops},
-          {2 * numbers, 2 * flops}};
-}
-
-/// The first half of a feed-forward layer; its training pass keeps the product's result, which GELU and its
-/// backward pass read.
-Kernel linear_gelu_kernel(const Operands& make) {
-  const int64_t rows = make.batch() * make.tokens(), dim = make.dim;
-  const at::Tensor x = make.random({rows, dim}), weight = make.random({4 * dim, dim}),
-                   bias = make.random({4 * dim});
-  const double flops = 8 * make.numbers() * static_cast<double>(dim);
-  const double numbers = 5 * make.numbers() + 4 * static_cast<double>(dim * dim);
-  return {"linear_gelu",
-          {x, weight, bias},
-          [=] { return std::vector{kernels::linear_gelu(x, weight, bias)}; },
-          {numbers, flops},
-          {2 * numbers + 16 * make.numbers(), 2 * flops}};
-}
-
-/// `linear` of operands in FP16, which writes BF16; its backward pass writes FP16.
-Kernel half_linear_kernel(const Operands& make) {
-  const auto half = [&](at::IntArrayRef sizes) {
-    return at::randn(sizes, make.options.dtype(at::kFloat)).to(at::kHalf).requires_grad_();
-  };
-  const at::Tensor x = half({make.batch() * make.tokens(), make.dim}),
-                   weight = half({4 * make.dim, make.dim});
-  const auto forward = [=] {
-    return std::vector{
-        kernels::linear(x, weight, {}, {.products = {.type = at::kHalf}, .result = at::kBFloat16})};
-  };
-  const double flops = 8 * make.numbers() * static_cast<double>(make.dim);
-  const double numbers = 5 * make.numbers() + 4 * static_cast<double>(make.dim * make.dim);
-  return {"half_linear", {x, weight}, forward, {numbers, flops}, {2 * numbers, 2 * flops}};
-}
-
 /// Activations in FP8, as they are and turned: half the bytes of a number each.
 Kernel fp8_tiles_kernel(const Operands& make) {
   const at::Tensor x = make.random({make.rows / 16 * 16, make.dim}).detach();
@@ -291,6 +247,8 @@ std::vector<Kernel> all_kernels(const Operands& make) {
           attention_kernel(make, true),
           linear_kernel(make),
           linear_gelu_kernel(make),
+          gelu_mlp_kernel(make),
+          linear_swiglu_kernel(make),
           cross_entropy_kernel(make),
           embedding_kernel(make, false),
           embedding_kernel(make, true),

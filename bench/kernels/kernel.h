@@ -49,6 +49,16 @@ Kernel attention_kernel(const Operands& make, bool is_libtorch);
 /// Attention inside shifted windows of maps: the fused kernel, or the three operations that it stands for.
 Kernel window_kernel(const Operands& make);
 
+/// A linear layer of four times its inputs' width; with GELU behind it, whose training pass keeps the
+/// product's result; and a whole feed-forward layer of that kind.
+Kernel linear_kernel(const Operands& make);
+Kernel linear_gelu_kernel(const Operands& make);
+Kernel gelu_mlp_kernel(const Operands& make);
+/// The first half of a feed-forward layer with gates, of 11/4 of its inputs' width, as decoders have it.
+Kernel linear_swiglu_kernel(const Operands& make);
+/// `linear` of operands in FP16, which writes BF16; its backward pass writes FP16.
+Kernel half_linear_kernel(const Operands& make);
+
 /// Products of counted rows, where there are kernels for them: those of a decoder's layer whose gate lets two
 /// tokens in five through, forward, and the gradients of their rows and of their weights.
 std::vector<Kernel> counted_kernels(const Operands& make);

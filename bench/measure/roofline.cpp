@@ -80,10 +80,14 @@ double Roofline::gemm_rate() {
 
 double Roofline::bandwidth() {
   if (bandwidth_ > 0) return bandwidth_;
-  const int64_t bytes = runtime_.device().is_cpu() ? int64_t{256} << 20 : int64_t{1} << 30;
-  const at::Tensor from = at::ones({bytes}, options_on(runtime_, at::kChar));
-  const at::Tensor to = at::zeros_like(from);
-  return bandwidth_ = 2 * static_cast<double>(bytes) / (1e-3 * best_ms(runtime_, [&] { to.copy_(from); }));
+  const bool is_cpu = runtime_.device().is_cpu();
+  const int64_t numbers = int64_t{is_cpu ? 64 : 256} << 20;
+  const at::Tensor from = at::ones({numbers}, options_on(runtime_, at::kFloat));
+  at::Tensor to = at::zeros_like(from);
+  double ms = best_ms(runtime_, [&] { to.copy_(from); });
+  // A GPU's copies may be made by engines beside its multiprocessors, which are slower.
+  if (!is_cpu) ms = std::min(ms, best_ms(runtime_, [&] { at::neg_out(to, from); }));
+  return bandwidth_ = 2 * 4 * static_cast<double>(numbers) / (1e-3 * ms);
 }
 
 double Roofline::product_ms(int64_t rows, int64_t inner, int64_t columns, bool left_turned,

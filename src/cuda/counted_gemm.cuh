@@ -3,6 +3,7 @@
 
 #include "cuda/counted_gemm.h"
 #include "cuda/hopper_gemm.cuh"
+#include "cuda/wide_product.h"
 
 namespace fathom::cuda {
 
@@ -11,11 +12,14 @@ cudaError_t CountedGemm<T>::product(const CountedProductArgs& args, cudaStream_t
   using Element = CutlassType<T>;
   const int rows = static_cast<int>(args.rows), out = static_cast<int>(args.out_dim),
             in = static_cast<int>(args.in_dim);
+  if (const int columns = wide_columns(args.expected, in, out)) {
+    constexpr auto kType = std::is_same_v<T, __half> ? ElementType::kHalf : ElementType::kBFloat16;
+    const WideProductArgs wide = {args.x,    args.weight, args.y,      args.count,
+                                  args.rows, args.in_dim, args.out_dim};
+    return launch_wide_product(kType, wide, columns, stream);
+  }
   const GemmArgs gemm{args.x, args.weight, args.y, {args.count, rows}, rows, out, in};
-  return with_best_shape<192, 208, 256>(args.expected, out, in, [&](auto shape) {
-    return Gemm<Element, Element, RowMajor, ColumnMajor, decltype(shape), Counted::kRows>::launch(gemm,
-                                                                                                  stream);
-  });
+  return Gemm<Element, Element, RowMajor, ColumnMajor, SmallShape, Counted::kRows>::launch(gemm, stream);
 }
 
 /// Weights lie along the columns here, in atoms of 64: 208 would be read by eighths of them.

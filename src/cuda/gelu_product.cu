@@ -180,8 +180,8 @@ class Rows {
   /// 64 columns.
   __device__ void write(int part) {
     // Where one box is written at a time, it may be on its way while the other is filled.
-    unsigned char *box = room_.boxes[warp_][kWay == Way::kKeeping ? 1 : part % 2],
-                  *kept = room_.boxes[warp_][0];
+    const int at = kWay == Way::kForward ? written_++ % 2 : kWay == Way::kKeeping ? 1 : part;
+    unsigned char *box = room_.boxes[warp_][at], *kept = room_.boxes[warp_][0];
     if (kWay != Way::kBackward) {
       if (lane_ == 0) cute::tma_store_wait<kWay == Way::kKeeping ? 0 : 1>();
       __syncwarp();
@@ -199,11 +199,11 @@ class Rows {
 #pragma unroll
         for (int j = 0; j < kAtOnce; ++j)
           value[j] += room_.bias[part * kLineElements + i * 16 + j / 4 * 8 + lane_ % 4 * 2 + j % 2];
-        if (kWay == Way::kKeeping) store_matrices(shared_address(kept) + place, packed(value));
+        if (kWay == Way::kKeeping) store_matrices(shared_address(kept) + place, packed<T>(value));
 #pragma unroll
         for (float& x : value) x = gelu<T>(x);
       }
-      store_matrices(shared_address(box) + place, packed(value));
+      store_matrices(shared_address(box) + place, packed<T>(value));
     }
     cute::tma_store_fence();
     __syncwarp();
@@ -249,11 +249,6 @@ class Rows {
       room_.sums[warp_][column + (lane_ >> 4) * 8 + lane_ % 4 * 2 + (lane_ >> 3 & 1)] += total[0];
   }
 
-  /// Of 16 columns, as wgmma lays them out: pairs, rows 8 apart, columns 8 apart.
-  __device__ static uint4 packed(const float (&x)[kAtOnce]) {
-    return make_uint4(pack<T>(x[0], x[1]), pack<T>(x[2], x[3]), pack<T>(x[4], x[5]), pack<T>(x[6], x[7]));
-  }
-
   __device__ void leave(int taken) const {
     if (threadIdx.x % (32 * kGroupWarps) == 0) Empty::arrive(&room_.empty[taken % Tile::kStages]);
   }
@@ -262,7 +257,8 @@ class Rows {
   const Maps& maps_;
   Room<Tile>& room_;
   int warp_, lane_;
-  int taken_ = 0;  ///< steps so far
+  int taken_ = 0;    ///< steps so far
+  int written_ = 0;  ///< boxes so far
   float sum_[Tile::kColumns / 2];
 };
 

@@ -13,7 +13,9 @@
 #include <type_traits>
 
 #include "cuda/counted_tiles.cuh"
+#include "cuda/early_launch.h"
 #include "cuda/element_type.h"
+#include "cuda/tile_choice.h"
 
 namespace fathom::cuda {
 
@@ -171,35 +173,10 @@ class Gemm {
 template <typename T>
 using CutlassType = std::conditional_t<std::is_same_v<T, __half>, cutlass::half_t, cutlass::bfloat16_t>;
 
-/// In which pairs of blocks take all tiles.
-inline int64_t pair_turns(int64_t rows, int64_t columns, int64_t tile_rows, int64_t tile_columns) {
-  const int64_t pairs =
-      (rows + 2 * tile_rows - 1) / (2 * tile_rows) * ((columns + tile_columns - 1) / tile_columns);
-  return (pairs + kMultiprocessors / 2 - 1) / (kMultiprocessors / 2);
-}
-
-/// What a wide tile takes beside its products, in columns of a step of its reduction: filling and emptying.
-constexpr int64_t kColumnsBeside = 350;
-
-/// How long all tiles of a shape take, in columns of a step of 64 of the reduction.
-inline int64_t wide_time(int64_t rows, int64_t columns, int64_t steps, int64_t tile_columns) {
-  return pair_turns(rows, columns, 128, tile_columns) * (steps * tile_columns + kColumnsBeside);
-}
-
 /// Calls `run` with the shape whose tiles are through first: small ones, or wide ones of `kColumns` columns.
-/// Where few turns are taken, narrower tiles may leave fewer multiprocessors idle in the last.
 template <int... kColumns, typename Run>
 cudaError_t with_best_shape(int64_t rows, int64_t columns, int64_t depth, const Run& run) {
-  const int64_t steps = (depth + 63) / 64;
-  int64_t least = pair_turns(rows, columns, 64, 128) * (steps * 256 + kColumnsBeside) / 3;
-  int best = 0;
-  const auto compare = [&](int tile_columns) {
-    const int64_t time = wide_time(rows, columns, steps, tile_columns);
-    if (time > least) return;
-    least = time;
-    best = tile_columns;
-  };
-  (compare(kColumns), ...);
+  const int best = best_columns(rows, columns, depth, {kColumns...});
   if (best == 0) return run(SmallShape());
   cudaError_t error = cudaErrorInvalidValue;
   (void)((best == kColumns && (error = run(WideShape<kColumns>()), true)) || ...);

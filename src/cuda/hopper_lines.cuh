@@ -40,11 +40,12 @@ __device__ Room& room_in(unsigned char* memory) {
 
 /// What wgmma is told of an operand whose lines begin at `lines`, which may be a piece's place within the
 /// first where terms of the reduction lie along lines. Where they lie across, one to a line, `next_columns`
-/// is the way to the next 64 columns.
+/// is the way to the next 64 columns. An address also says which block of its cluster it is in: these bits
+/// are left out.
 class Operand {
  public:
   __device__ explicit Operand(uint32_t lines, int next_columns = kTerms)
-      : low_((lines >> 4) | (static_cast<uint32_t>(next_columns) >> 4 << 16)) {}
+      : low_((lines >> 4 & 0x3fff) | (static_cast<uint32_t>(next_columns) >> 4 << 16)) {}
 
   /// `bytes` further on: added to one word, which all threads of a warp hold alike.
   __device__ uint64_t at(int bytes) const {
@@ -81,8 +82,16 @@ struct Held;
   };
 FATHOM_WGMMA(__half, F16, 64)
 FATHOM_WGMMA(__half, F16, 128)
+FATHOM_WGMMA(__half, F16, 192)
+FATHOM_WGMMA(__half, F16, 208)
+FATHOM_WGMMA(__half, F16, 224)
+FATHOM_WGMMA(__half, F16, 256)
 FATHOM_WGMMA(__nv_bfloat16, BF16, 64)
 FATHOM_WGMMA(__nv_bfloat16, BF16, 128)
+FATHOM_WGMMA(__nv_bfloat16, BF16, 192)
+FATHOM_WGMMA(__nv_bfloat16, BF16, 208)
+FATHOM_WGMMA(__nv_bfloat16, BF16, 224)
+FATHOM_WGMMA(__nv_bfloat16, BF16, 256)
 #undef FATHOM_WGMMA
 
 template <typename Type, size_t... kIndex>
@@ -136,6 +145,7 @@ struct Lines {
   int64_t lines = 0;     ///< of a matrix
   int64_t matrices = 0;  ///< 0: one, of which a box has two coordinates
   int box_lines = 0;
+  int box_elements = kLineElements;  ///< fewer lie in shared memory one line behind the other, in order
 };
 
 /// Lines that are not there are zeros.
@@ -151,11 +161,14 @@ inline cudaError_t describe(const Lines& of, CUtensorMap& map) {
   const cuuint64_t sizes[] = {elements, lines, static_cast<cuuint64_t>(of.matrices)};
   const cuuint64_t line_bytes = 2 * static_cast<cuuint64_t>(of.stride),
                    strides[] = {line_bytes, line_bytes * lines};
-  const cuuint32_t box[] = {kLineElements, static_cast<cuuint32_t>(of.box_lines), 1}, each[] = {1, 1, 1};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(of.box_elements), static_cast<cuuint32_t>(of.box_lines),
+                            1},
+                   each[] = {1, 1, 1};
   const CUresult found = CUTLASS_CUDA_DRIVER_WRAPPER_CALL(cuTensorMapEncodeTiled)(
       &map, type, of.matrices > 0 ? 3 : 2, const_cast<void*>(of.begin), sizes, strides, box, each,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      CU_TENSOR_MAP_INTERLEAVE_NONE,
+      of.box_elements < kLineElements ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return found == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

@@ -21,6 +21,7 @@ std::string register_kernels() {
     register_keyed_dropout(library);
     register_layer_norm(library);
     register_linear_gelu(library);
+    register_linear_swiglu(library);
     register_local_mixing(library);
     register_residual_layer_norm(library);
     register_residual_rms_norm(library);

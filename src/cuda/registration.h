@@ -16,6 +16,7 @@ void register_half_product(torch::Library& library);
 void register_keyed_dropout(torch::Library& library);
 void register_layer_norm(torch::Library& library);
 void register_linear_gelu(torch::Library& library);
+void register_linear_swiglu(torch::Library& library);
 void register_local_mixing(torch::Library& library);
 void register_residual_layer_norm(torch::Library& library);
 void register_residual_rms_norm(torch::Library& library);

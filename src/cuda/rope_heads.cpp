@@ -19,6 +19,10 @@ namespace {
 
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
+HeadsPlace place_of(const at::Tensor& heads) {
+  return {const_cast<void*>(heads.const_data_ptr()), heads.stride(0), heads.stride(1), heads.stride(2)};
+}
+
 RopeHeadsArgs rope_args(const at::Tensor& packed, const Three& heads_BHTE, const at::Tensor& cos_TF,
                         const at::Tensor& sin_TF) {
   const auto& [q, k, v] = heads_BHTE;
@@ -31,14 +35,10 @@ RopeHeadsArgs rope_args(const at::Tensor& packed, const Three& heads_BHTE, const
   FATHOM_CHECK(q.size(0) * q.size(2) < std::numeric_limits<int32_t>::max() &&
                    packed.size(2) < std::numeric_limits<int32_t>::max() / 2,
                "[rope_heads] expected fewer than 2^31 tokens of 2^30 numbers");
-  const auto place = [](const at::Tensor& heads) {
-    return HeadsPlace{const_cast<void*>(heads.const_data_ptr()), heads.stride(0), heads.stride(1),
-                      heads.stride(2)};
-  };
   return {.packed = const_cast<void*>(packed.const_data_ptr()),
-          .q = place(q),
-          .k = place(k),
-          .v = place(v),
+          .q = place_of(q),
+          .k = place_of(k),
+          .v = place_of(v),
           .cos = cos_TF.const_data_ptr<float>(),
           .sin = sin_TF.const_data_ptr<float>(),
           .rows = q.size(0) * q.size(2),
@@ -48,8 +48,9 @@ RopeHeadsArgs rope_args(const at::Tensor& packed, const Three& heads_BHTE, const
           .head_size = q.size(3)};
 }
 
-Three forward(const at::Tensor& qkv_in, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
-              int64_t kv_heads) {
+/// `keys`, `values`: where these are written besides, or undefined.
+Three heads_of(const at::Tensor& qkv_in, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
+               int64_t kv_heads, const at::Tensor& keys, const at::Tensor& values) {
   const c10::cuda::CUDAGuard guard(qkv_in.device());
   const auto qkv = qkv_in.contiguous(), cos = cos_TF.contiguous(), sin = sin_TF.contiguous();
   const int64_t batch = qkv.size(0), tokens = qkv.size(1), slots = heads + 2 * kv_heads;
@@ -60,10 +61,24 @@ Three forward(const at::Tensor& qkv_in, const at::Tensor& cos_TF, const at::Tens
   };
   Three result = {apart(heads), apart(kv_heads), apart(kv_heads)};
   if (qkv.numel() == 0) return result;
-  const RopeHeadsArgs args = rope_args(qkv, result, cos, sin);
+  RopeHeadsArgs args = rope_args(qkv, result, cos, sin);
+  const auto is_like = [&](const at::Tensor& t) {
+    return t.defined() && t.scalar_type() == qkv.scalar_type() && t.device() == qkv.device();
+  };
+  const bool keeps = is_like(keys) && is_like(values);
+  if (keeps) args.kept_k = place_of(keys), args.kept_v = place_of(values);
   C10_CUDA_CHECK(
       launch_rope_heads(element_type_of(qkv, "rope_heads"), args, c10::cuda::getCurrentCUDAStream()));
+  if (keys.defined() && !keeps) {
+    keys.copy_(std::get<1>(result));
+    values.copy_(std::get<2>(result));
+  }
   return result;
+}
+
+Three forward(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
+              int64_t kv_heads) {
+  return heads_of(qkv, cos_TF, sin_TF, heads, kv_heads, {}, {});
 }
 
 at::Tensor with_dense_rows(const at::Tensor& x) {
@@ -94,6 +109,7 @@ at::Tensor backward(const at::Tensor& grad_q, const at::Tensor& grad_k, const at
 
 void register_rope_heads(torch::Library& library) {
   library.impl("rope_heads", forward);
+  library.impl("rope_heads_kept", heads_of);
   library.impl("rope_heads_backward", backward);
 }
 

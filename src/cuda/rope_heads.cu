@@ -26,9 +26,12 @@ __global__ void __launch_bounds__(kThreads) rope_heads_kernel(Awaited<RopeHeadsA
   const bool is_query = slot < queries, turns = slot < queries + keys;
   const HeadsPlace& place = is_query ? args.q : turns ? args.k : args.v;
   const unsigned head = is_query ? slot : turns ? slot - queries : slot - queries - keys;
-  auto* apart = reinterpret_cast<Vector*>(static_cast<T*>(place.data) + batch * place.batch_stride +
-                                          head * place.head_stride + token * place.token_stride) +
-                pair;
+  const auto vectors_of = [&](const HeadsPlace& heads) {
+    return reinterpret_cast<Vector*>(static_cast<T*>(heads.data) + batch * heads.batch_stride +
+                                     head * heads.head_stride + token * heads.token_stride) +
+           pair;
+  };
+  Vector* apart = vectors_of(place);
   auto* packed = static_cast<Vector*>(args.packed) + (item.row * slots + slot) * 2 * pairs + pair;
   const Vector* from = kBack ? apart : packed;
   Vector* to = kBack ? packed : apart;
@@ -49,6 +52,13 @@ __global__ void __launch_bounds__(kThreads) rope_heads_kernel(Awaited<RopeHeadsA
   }
   to[0] = low;
   to[pairs] = high;
+  if constexpr (!kBack) {
+    const HeadsPlace& kept = turns ? args.kept_k : args.kept_v;
+    if (is_query || kept.data == nullptr) return;
+    Vector* copy = vectors_of(kept);
+    copy[0] = low;
+    copy[pairs] = high;
+  }
 }
 
 bool takes_vectors(const HeadsPlace& place, int64_t width) {
@@ -63,7 +73,8 @@ cudaError_t launch(ElementType type, const RopeHeadsArgs& args, cudaStream_t str
     constexpr int kWidth = Vector16<T>::kWidth;
     const int64_t pairs = args.rows * (args.heads + 2 * args.kv_heads) * (args.head_size / 2);
     if (args.head_size / 2 % kWidth == 0 && are_aligned16({args.packed, args.cos, args.sin}) &&
-        takes_vectors(args.q, kWidth) && takes_vectors(args.k, kWidth) && takes_vectors(args.v, kWidth))
+        takes_vectors(args.q, kWidth) && takes_vectors(args.k, kWidth) && takes_vectors(args.v, kWidth) &&
+        takes_vectors(args.kept_k, kWidth) && takes_vectors(args.kept_v, kWidth))
       launch_awaiting(rope_heads_kernel<T, kWidth, kBack>, item_blocks(pairs / kWidth, kThreads), kThreads, 0,
                       stream, args);
     else

@@ -11,10 +11,10 @@ namespace fathom::cuda {
 
 /// Some heads of all tokens, [B, heads, T, E] with dense rows of E and any other strides, in elements.
 struct HeadsPlace {
-  void* data;
-  int64_t batch_stride;
-  int64_t head_stride;
-  int64_t token_stride;
+  void* data = nullptr;
+  int64_t batch_stride = 0;
+  int64_t head_stride = 0;
+  int64_t token_stride = 0;
 };
 
 /// `packed`: [B · T, heads + 2 · kv_heads, E], queries first; `cos`, `sin`: [T, E/2].
@@ -29,7 +29,9 @@ struct RopeHeadsArgs {
   int64_t tokens;
   int64_t heads;
   int64_t kv_heads;
-  int64_t head_size;  ///< E
+  int64_t head_size;       ///< E
+  HeadsPlace kept_k = {};  ///< or nothing: keys and values go there as well
+  HeadsPlace kept_v = {};
 };
 
 /// From `packed` to heads, of which queries and keys are turned by their angles.

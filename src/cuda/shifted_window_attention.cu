@@ -21,20 +21,15 @@ __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
   const ShiftedWindowArgs& args = awaited.get();
   using Tiles = WindowTiles<kTiles>;
   extern __shared__ float4 window_shared[];  // the head's bias
-  write_bias<kTiles>(args, blockIdx.x, window_shared);
   const int lane = threadIdx.x % 32, t = lane % 4;
   const LanePlaces<kTiles> places(args, lane / 4);
   const int width = kWindowHeadSize * args.heads, stride = 3 * width, column = blockIdx.x * kWindowHeadSize;
   const float scale_log2 = args.scale * kLog2OfE;
   const uint32_t ones = pack<T>(1.0f, 1.0f);
   const unsigned windows = windows_there<kChosen>(args);
-  for (unsigned window = blockIdx.y * kForwardWarps + threadIdx.x / 32; window < windows;
-       window += gridDim.y * kForwardWarps) {
-    const WindowInMap where = WindowInMap::find<kChosen>(args, window);
+  uint4 q[kTiles], k[kTiles], v[kTiles];
+  const auto ask_for = [&](const WindowInMap& where) {
     const T* first = static_cast<const T*>(args.qkv) + where.first * stride + column + 8 * t;
-    T* out = static_cast<T*>(args.out) + where.first * width + column + 8 * t;
-    const float4* bias = window_shared + where.seams * Tiles::kFragments + lane;
-    uint4 q[kTiles], k[kTiles], v[kTiles];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       q[n] = k[n] = v[n] = make_uint4(0, 0, 0, 0);
@@ -42,6 +37,16 @@ __global__ void __launch_bounds__(kForwardWarps * 32, kForwardBlocks)
       const T* row = first + int64_t{places.in(where, n)} * stride;
       q[n] = load16(row), k[n] = load16(row + width), v[n] = load16(row + 2 * width);
     }
+  };
+  // The first window's rows are on their way while the bias is.
+  const unsigned begin = blockIdx.y * kForwardWarps + threadIdx.x / 32;
+  if (begin < windows) ask_for(WindowInMap::find<kChosen>(args, begin));
+  write_bias<kTiles, kForwardWarps>(args, blockIdx.x, window_shared);
+  for (unsigned window = begin; window < windows; window += gridDim.y * kForwardWarps) {
+    const WindowInMap where = WindowInMap::find<kChosen>(args, window);
+    if (window != begin) ask_for(where);
+    T* out = static_cast<T*>(args.out) + where.first * width + column + 8 * t;
+    const float4* bias = window_shared + where.seams * Tiles::kFragments + lane;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) v[n] = transposed(v[n]);
     const auto strip = [&](auto index) {

@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(BackwardShape<kTiles>::kWarps * 32, BackwardSh
   using Shape = BackwardShape<kTiles>;
   extern __shared__ float4 window_shared[];  // copies of the bias, sums of its gradient, keys and values
   const ShiftedWindowArgs& args = backward.forward;
-  write_bias<kTiles>(args, blockIdx.x, window_shared);
+  write_bias<kTiles, Shape::kWarps>(args, blockIdx.x, window_shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
   float4* all_sums = window_shared + bias_copies(args) * Tiles::kFragments;
   float4* sums = all_sums + warp * Tiles::kFragments + lane;

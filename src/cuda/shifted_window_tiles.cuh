@@ -108,28 +108,39 @@ __host__ __device__ inline int bias_copies(const ShiftedWindowArgs& args) {
 constexpr int64_t kSeamBytes = kShiftedWindowMaxPlaces * sizeof(int);
 
 /// The bias as products of queries and keys begin their sums with it, divided by the scale that scores get
-/// afterwards: [copies, strips, tiles, 32 lanes]. All threads of the block call.
-template <int kTiles>
+/// afterwards: [copies, strips, tiles, 32 lanes]. All threads of a block of so many warps call.
+template <int kTiles, int kWarps>
 __device__ void write_bias(const ShiftedWindowArgs& args, int head, float4* fragments) {
+  constexpr int kFragments = WindowTiles<kTiles>::kStrips * kTiles,
+                kTurns = (kFragments + kWarps - 1) / kWarps;
   __shared__ int seam[kShiftedWindowMaxPlaces];
-  if (threadIdx.x < kShiftedWindowMaxPlaces) seam[threadIdx.x] = seam_of(args, static_cast<int>(threadIdx.x));
-  __syncthreads();
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, places = args.side * args.side;
+  for (int place = static_cast<int>(threadIdx.x); place < kShiftedWindowMaxPlaces; place += 32 * kWarps)
+    seam[place] = seam_of(args, place);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32,
+            g = lane / 4, t = lane % 4, places = args.side * args.side;
+  const auto query = [&](int i, int j) { return 16 * (i / kTiles) + g + j / 2 * 8; };
+  const auto key = [&](int i, int j) { return 8 * (i % kTiles) + 2 * t + j % 2; };
   const float* bias = args.bias + int64_t{head} * places * places;
-  const float unscaled = 1.0f / args.scale;
-  for (int i = threadIdx.x / 32; i < WindowTiles<kTiles>::kStrips * kTiles; i += blockDim.x / 32) {
-    float score[4];
-    int apart[4];
+  float score[kTurns][4];  // all are asked for before the first is used
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn)
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int query = 16 * (i / kTiles) + g + j / 2 * 8, key = 8 * (i % kTiles) + 2 * t + j % 2;
-      const bool is_real = query < places && key < places;
-      score[j] = is_real ? bias[query * places + key] * unscaled : key < places ? 0.0f : kNoPlaceScore;
-      apart[j] = seam[query] ^ seam[key];
+      const int i = turn * kWarps + warp, q = query(i, j), k = key(i, j);
+      score[turn][j] = q < places && k < places ? bias[q * places + k] : k < places ? 0.0f : kNoPlaceScore;
     }
+  __syncthreads();
+  const float unscaled = 1.0f / args.scale;
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const int i = turn * kWarps + warp;
+    if (i >= kFragments) break;
+    int apart[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) apart[j] = seam[query(i, j)] ^ seam[key(i, j)];
     for (int copy = 0; copy < bias_copies(args); ++copy) {
       const auto masked = [&](int j) {
-        return score[j] + ((apart[j] & copy) != 0 ? kernels::kSeamScore * unscaled : 0.0f);
+        return (score[turn][j] + ((apart[j] & copy) != 0 ? kernels::kSeamScore : 0.0f)) * unscaled;
       };
       fragments[copy * WindowTiles<kTiles>::kFragments + 32 * i + lane] =
           make_float4(masked(0), masked(1), masked(2), masked(3));

@@ -6,11 +6,11 @@
 
 namespace fathom::cuda {
 
-/// In float32 the exact exponential; of 16 bits the fast one, whose error rounding hides.
+/// In float32 the exact exponential and quotient; of 16 bits the fast ones, whose errors rounding hides.
 template <typename T>
 __device__ Computed<T> sigmoid(Computed<T> x) {
   if constexpr (sizeof(T) == 2)
-    return 1 / (1 + __expf(-x));
+    return __fdividef(1.0f, 1 + __expf(-x));
   else
     return 1 / (1 + exp(-x));
 }

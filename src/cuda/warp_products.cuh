@@ -66,6 +66,13 @@ __device__ inline uint32_t pack<__half>(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+/// A thread's eight sums of 16 columns as tensor cores lay them out: pairs, rows 8 apart, columns 8 apart.
+template <typename T>
+__device__ uint4 packed(const float* sums) {
+  return make_uint4(pack<T>(sums[0], sums[1]), pack<T>(sums[2], sums[3]), pack<T>(sums[4], sums[5]),
+                    pack<T>(sums[6], sums[7]));
+}
+
 /// Transposes a matrix of 8 × 8 elements that the warp holds, a pair of a row's columns a lane.
 __device__ inline uint32_t transposed(uint32_t x) {
   uint32_t y;

@@ -69,8 +69,10 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
   else if (block.part == CountedPart::kMlp)
     y = gathered_rms_norm(x, weight(kMlpNorm), block.eps, rows);
   if (block.part != CountedPart::kAttention) {
-    y = keep(kUp, counted_linear(keep(kHNormed, y), weight(kGateUp), rows));
-    y = keep(kGated, counted_swiglu(y, rows));
+    auto [gated, gate_up] =
+        counted_linear_swiglu(keep(kHNormed, y), weight(kGateUp), rows, /*keep=*/kept != nullptr);
+    keep(kUp, std::move(gate_up));
+    y = keep(kGated, std::move(gated));
     y = keep(kAdded, dropped(counted_linear(y, weight(kDown), rows), block, 1, rows.all()));
   }
   if (kept != nullptr || !block.overwrites) return merged_rows(x, keep(kH, h), y, rows);

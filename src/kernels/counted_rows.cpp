@@ -109,6 +109,19 @@ at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows) {
   return op.call(gate_up, rows.all());
 }
 
+std::pair<at::Tensor, at::Tensor> counted_linear_swiglu(const at::Tensor& x, const at::Tensor& weight,
+                                                        const CountedRows& rows, bool keep) {
+  static const auto op =
+      find_op<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                 int64_t, bool)>("fathom::counted_linear_swiglu");
+  check_rows(x, rows, "counted_linear_swiglu");
+  FATHOM_CHECK(weight.dim() == 2 && weight.size(0) % 2 == 0 && weight.size(1) == x.size(1) &&
+                   weight.scalar_type() == x.scalar_type(),
+               "[counted_linear_swiglu] expected weights for {} features, of the rows' type", x.size(1));
+  auto [y, gate_up] = op.call(x, weight, rows.all(), rows.expected, keep);
+  return {y, gate_up};
+}
+
 void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, HeadLayout layout,
                   const CountedRows& rows, const at::Tensor& keys, const at::Tensor& values) {
   static const auto op =
@@ -177,6 +190,9 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "Tensor)");
   library.def("counted_linear(Tensor x, Tensor weight, Tensor start, int expected) -> Tensor");
   library.def("counted_swiglu(Tensor gate_up, Tensor start) -> Tensor");
+  library.def(
+      "counted_linear_swiglu(Tensor x, Tensor weight, Tensor start, int expected, bool keep) -> (Tensor, "
+      "Tensor)");
   library.def(
       "counted_rope_(Tensor(a!) qkv, Tensor cos, Tensor sin, int heads, int kv_heads, Tensor place, Tensor "
       "start, Tensor(b!)? keys, Tensor(c!)? values) -> ()");

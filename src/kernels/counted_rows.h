@@ -91,6 +91,10 @@ std::pair<at::Tensor, at::Tensor> added_rms_norm(const at::Tensor& x_BTD, const 
 at::Tensor counted_linear(const at::Tensor& x, const at::Tensor& weight, const CountedRows& rows);
 /// [N, 2M] → [N, M], as `swiglu`.
 at::Tensor counted_swiglu(const at::Tensor& gate_up, const CountedRows& rows);
+/// Both at once: rounded once where a GPU's product writes it. `weight`: [2M, D]. With `keep` also what
+/// SwiGLU is taken of, else nothing.
+std::pair<at::Tensor, at::Tensor> counted_linear_swiglu(const at::Tensor& x, const at::Tensor& weight,
+                                                        const CountedRows& rows, bool keep);
 /// Rotates queries and keys in place: `qkv` [N, (H + 2K)·E], `cos_TF` and `sin_TF` float32 [T, E/2]. Keys and
 /// values are also written to the front of their sequences in `keys` and `values` [B, K, capacity, E], where
 /// these are defined.

@@ -147,6 +147,14 @@ at::Tensor counted_swiglu(const at::Tensor& gate_up, const at::Tensor& start_S1)
   return with_room(swiglu_ref::forward(gate_up.narrow(0, 0, count_of(start_S1))), gate_up.size(0));
 }
 
+std::tuple<at::Tensor, at::Tensor> counted_linear_swiglu(const at::Tensor& x, const at::Tensor& weight,
+                                                         const at::Tensor& start_S1, int64_t expected,
+                                                         bool keep) {
+  auto gate_up = counted_linear(x, weight, start_S1, expected);
+  auto y = counted_swiglu(gate_up, start_S1);
+  return {std::move(y), keep ? std::move(gate_up) : gate_up.narrow(0, 0, 0)};
+}
+
 void counted_rope(at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
                   int64_t kv_heads, const at::Tensor& place_N, const at::Tensor& start_S1,
                   const Optional& keys, const Optional& values) {
@@ -218,6 +226,7 @@ TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("added_rms_norm", counted_rows_ref::added_rms_norm);
   library.impl("counted_linear", counted_rows_ref::counted_linear);
   library.impl("counted_swiglu", counted_rows_ref::counted_swiglu);
+  library.impl("counted_linear_swiglu", counted_rows_ref::counted_linear_swiglu);
   library.impl("counted_rope_", counted_rows_ref::counted_rope);
   library.impl("counted_attention", counted_rows_ref::counted_attention);
   library.impl("counted_dropout", counted_rows_ref::counted_dropout);

@@ -1,7 +1,10 @@
 #include "kernels/rope_heads.h"
 
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include <tuple>
 
 #include "base/error.h"
 #include "kernels/call.h"
@@ -41,10 +44,7 @@ struct RopeHeadsFunction : torch::autograd::Function<RopeHeadsFunction> {
   }
 };
 
-}  // namespace
-
-Heads rope_heads(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF,
-                 HeadLayout layout) {
+void check(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, HeadLayout layout) {
   const int64_t slots = layout.heads + 2 * layout.kv_heads;
   FATHOM_CHECK(qkv.dim() == 3 && slots > 0 && qkv.size(2) % (2 * slots) == 0,
                "[rope_heads] expected [B, T, {} heads of even size], got {} dimensions, the last of {}",
@@ -54,8 +54,44 @@ Heads rope_heads(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tens
                    sin_TF.scalar_type() == at::kFloat,
                "[rope_heads] expected float32 angles [{}, {}], got [{}, {}]", qkv.size(1),
                qkv.size(2) / slots / 2, cos_TF.size(0), cos_TF.size(-1));
+}
+
+Heads kept(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
+           int64_t kv_heads, const at::Tensor& keys_BKTE, const at::Tensor& values_BKTE) {
+  auto made = call_forward(qkv, cos_TF, sin_TF, heads, kv_heads);
+  keys_BKTE.copy_(std::get<1>(made));
+  values_BKTE.copy_(std::get<2>(made));
+  return made;
+}
+
+}  // namespace
+
+Heads rope_heads(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF,
+                 HeadLayout layout) {
+  check(qkv, cos_TF, sin_TF, layout);
   const auto parts = RopeHeadsFunction::apply(qkv, cos_TF, sin_TF, layout.heads, layout.kv_heads);
   return {parts[0], parts[1], parts[2]};
+}
+
+Heads rope_heads_kept(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF,
+                      HeadLayout layout, const at::Tensor& keys_BKTE, const at::Tensor& values_BKTE) {
+  static const auto op =
+      find_op<Heads(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
+                    const at::Tensor&, const at::Tensor&)>("fathom::rope_heads_kept");
+  check(qkv, cos_TF, sin_TF, layout);
+  FATHOM_CHECK(
+      keys_BKTE.dim() == 4 && keys_BKTE.size(0) == qkv.size(0) && keys_BKTE.size(1) == layout.kv_heads &&
+          keys_BKTE.size(2) == qkv.size(1) && keys_BKTE.size(3) == 2 * cos_TF.size(1) &&
+          keys_BKTE.stride(3) == 1 && values_BKTE.sizes() == keys_BKTE.sizes() && values_BKTE.stride(3) == 1,
+      "[rope_heads] expected places for {} keys and values of {} heads", qkv.size(1), layout.kv_heads);
+  if (!c10::GradMode::is_enabled() || !qkv.requires_grad()) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    return op.call(qkv, cos_TF, sin_TF, layout.heads, layout.kv_heads, keys_BKTE, values_BKTE);
+  }
+  auto made = rope_heads(qkv, cos_TF, sin_TF, layout);
+  keys_BKTE.copy_(std::get<1>(made).detach());
+  values_BKTE.copy_(std::get<2>(made).detach());
+  return made;
 }
 
 TORCH_LIBRARY_FRAGMENT(fathom, library) {
@@ -63,11 +99,15 @@ TORCH_LIBRARY_FRAGMENT(fathom, library) {
       "rope_heads(Tensor qkv, Tensor cos_TF, Tensor sin_TF, int heads, int kv_heads) -> (Tensor, Tensor, "
       "Tensor)");
   library.def(
+      "rope_heads_kept(Tensor qkv, Tensor cos_TF, Tensor sin_TF, int heads, int kv_heads, Tensor(a!) keys, "
+      "Tensor(b!) values) -> (Tensor, Tensor, Tensor)");
+  library.def(
       "rope_heads_backward(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor cos_TF, Tensor sin_TF) -> "
       "Tensor");
 }
 TORCH_LIBRARY_IMPL(fathom, CompositeExplicitAutograd, library) {
   library.impl("rope_heads", rope_heads_ref::forward);
+  library.impl("rope_heads_kept", kept);
   library.impl("rope_heads_backward", rope_heads_ref::backward);
 }
 

@@ -26,6 +26,11 @@ using Heads = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 Heads rope_heads(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF,
                  HeadLayout layout);
 
+/// The same for a cache: keys and values are also written to `keys_BKTE` and `values_BKTE`, whose rows of E
+/// are dense, in their type. Nothing learns through these.
+Heads rope_heads_kept(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF,
+                      HeadLayout layout, const at::Tensor& keys_BKTE, const at::Tensor& values_BKTE);
+
 namespace rope_heads_ref {
 Heads forward(const at::Tensor& qkv, const at::Tensor& cos_TF, const at::Tensor& sin_TF, int64_t heads,
               int64_t kv_heads);

@@ -88,14 +88,18 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x_BTD, const AttentionView& view, int64_t layer,
                                   const ForwardContext& context) {
-  auto [q_BHTE, k_BKSE, v_BKSE] =
-      kernels::rope_heads(qkv_(x_BTD, context, Feeds::kProduct), view.angles.cos_TF, view.angles.sin_TF,
-                          {options_.heads, options_.kv_heads});
-  if (view.cache != nullptr) {
-    const auto cached = view.cache->append(layer, k_BKSE, v_BKSE);
+  const auto qkv = qkv_(x_BTD, context, Feeds::kProduct);
+  const auto &cos_TF = view.angles.cos_TF, &sin_TF = view.angles.sin_TF;
+  const kernels::HeadLayout layout = {options_.heads, options_.kv_heads};
+  at::Tensor q_BHTE, k_BKSE, v_BKSE;
+  if (view.cache == nullptr) {
+    std::tie(q_BHTE, k_BKSE, v_BKSE) = kernels::rope_heads(qkv, cos_TF, sin_TF, layout);
+  } else {
+    const auto [keys, values] = view.cache->next(layer, x_BTD.size(1));
+    std::tie(q_BHTE, k_BKSE, v_BKSE) = kernels::rope_heads_kept(qkv, cos_TF, sin_TF, layout, keys, values);
     // Of a prompt's first tokens the cache holds no others: they are taken as they were made, rows side by
     // side.
-    if (!view.causal) std::tie(k_BKSE, v_BKSE) = cached;
+    if (!view.causal) std::tie(k_BKSE, v_BKSE) = view.cache->with_next(layer, x_BTD.size(1));
   }
   const auto y_BHTE = kernels::attention(q_BHTE, k_BKSE, v_BKSE, view.mask, view.causal);
   return output_(y_BHTE.transpose(1, 2).reshape({x_BTD.size(0), x_BTD.size(1), -1}), context);

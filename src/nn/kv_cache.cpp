@@ -92,15 +92,15 @@ void KeyValueCache::require_room(int64_t end) const {
     fail(ErrorKind::kRequest, "the key-value cache holds {} tokens, the sequence has {}", capacity_, end);
 }
 
-std::pair<at::Tensor, at::Tensor> KeyValueCache::append(int64_t layer, const at::Tensor& key_BKTE,
-                                                        const at::Tensor& value_BKTE) {
-  const int64_t count = key_BKTE.size(2), end = length_ + count;
-  require_room(end);
-  auto& key = keys_.at(static_cast<size_t>(layer));
-  auto& value = values_.at(static_cast<size_t>(layer));
-  key.narrow(2, length_, count).copy_(key_BKTE);
-  value.narrow(2, length_, count).copy_(value_BKTE);
-  return {key.narrow(2, 0, end), value.narrow(2, 0, end)};
+std::pair<at::Tensor, at::Tensor> KeyValueCache::next(int64_t layer, int64_t count) const {
+  require_room(length_ + count);
+  const auto [keys, values] = room(layer);
+  return {keys.narrow(2, length_, count), values.narrow(2, length_, count)};
+}
+
+std::pair<at::Tensor, at::Tensor> KeyValueCache::with_next(int64_t layer, int64_t count) const {
+  const auto [keys, values] = room(layer);
+  return {keys.narrow(2, 0, length_ + count), values.narrow(2, 0, length_ + count)};
 }
 
 std::pair<at::Tensor, at::Tensor> KeyValueCache::append(int64_t layer, int64_t row,

@@ -30,12 +30,13 @@ class KeyValueCache {
   int64_t capacity() const { return capacity_; }
   void reset();
 
-  /// Stores [B, K, T, E] behind what is there and returns views of all keys and values, [B, K, length + T,
-  /// E]. Errors (kRequest): beyond the capacity.
-  std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& key_BKTE,
-                                           const at::Tensor& value_BKTE);
-  /// The same for one sequence of a layer that skips tokens: [1, K, N, E] behind the keys that it holds of
-  /// `row`; all of those.
+  /// Where keys and values of the next `count` tokens are to be written, behind what is there: views [B, K,
+  /// count, E]. Errors (kRequest): beyond the capacity.
+  std::pair<at::Tensor, at::Tensor> next(int64_t layer, int64_t count) const;
+  /// All up to those: [B, K, length + count, E].
+  std::pair<at::Tensor, at::Tensor> with_next(int64_t layer, int64_t count) const;
+  /// Stores [1, K, N, E] of one sequence of a layer that skips tokens behind the keys that it holds of `row`;
+  /// returns views of all of those. Errors as above.
   std::pair<at::Tensor, at::Tensor> append(int64_t layer, int64_t row, const at::Tensor& key_1KNE,
                                            const at::Tensor& value_1KNE);
   /// Keys of one sequence in a layer that skips tokens. Waits for the device after `filled`.

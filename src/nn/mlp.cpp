@@ -4,6 +4,7 @@
 
 #include "kernels/fp8_mlp.h"
 #include "kernels/gelu_mlp.h"
+#include "kernels/linear_swiglu.h"
 #include "kernels/swiglu.h"
 
 namespace fathom {
@@ -23,6 +24,8 @@ at::Tensor SwigluMlpImpl::forward(const at::Tensor& x, const ForwardContext& con
   if (context.fp8 != nullptr && is_plain() &&
       kernels::is_fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8))
     return kernels::fp8_mlp(x, gate_up_->weight(), down_->weight(), *context.fp8, context.rooms);
+  if (is_plain() && context.fp8 == nullptr)
+    return down_(kernels::linear_swiglu(x, gate_up_->weight(), context.linear_types(x)), context);
   return down_(kernels::swiglu(gate_up_(x, context), context.products), context);
 }
 

@@ -77,8 +77,10 @@ double flops_of(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
   if (name == "fathom::scorer_product" && inputs[0].toTensor().is_cuda())  // the reference calls aten::mm
     return 2 * last_sizes(inputs[0].toTensor(), 3) * static_cast<double>(inputs[2].toTensor().size(0));
   if (name == "fathom::linear_gelu") return fused_flops(inputs[0].toTensor(), inputs[1].toTensor());
+  if (name == "fathom::linear_swiglu") return fused_flops(inputs[0].toTensor(), inputs[1].toTensor());
   if (name == "fathom::gelu_product_grad") return fused_flops(inputs[0].toTensor(), inputs[1].toTensor().t());
-  if (name == "fathom::counted_linear" || name == "fathom::counted_input_grad")
+  if (name == "fathom::counted_linear" || name == "fathom::counted_linear_swiglu" ||
+      name == "fathom::counted_input_grad")
     return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[2].toTensor());
   if (name == "fathom::counted_linear_bias" || name == "fathom::counted_linear_gelu")
     return row_flops(last_sizes(inputs[1].toTensor(), 2), inputs[3].toTensor());

@@ -54,6 +54,30 @@ TEST(RopeHeads, EqualsReferenceForwardAndBackward) {
     }
 }
 
+/// Keys and values stand in the cache as they are handed out, whatever its type and layout.
+TEST(RopeHeads, AreKeptWhereACacheWantsThem) {
+  const auto angles = random_angles(5, 3);
+  const auto qkv = at::randn({2, 5, 4 * 6});
+  const auto expected = kernels::rope_heads(qkv, angles.cos, angles.sin, {2, 1});
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const auto room = at::zeros({2, 2, 1, 9, 6}, type);
+    const auto keys = room[0].narrow(2, 3, 5), values = room[1].narrow(2, 3, 5);
+    for (const bool learns : {false, true}) {
+      room.zero_();
+      const auto leaf = qkv.clone().requires_grad_(learns);
+      const auto [q, k, v] = kernels::rope_heads_kept(leaf, angles.cos, angles.sin, {2, 1}, keys, values);
+      EXPECT_EQ(q.requires_grad(), learns);
+      EXPECT_TRUE(at::equal(q, std::get<0>(expected)) && at::equal(k, std::get<1>(expected)) &&
+                  at::equal(v, std::get<2>(expected)));
+      EXPECT_TRUE(at::equal(keys, k.detach().to(type)) && at::equal(values, v.detach().to(type)));
+      EXPECT_EQ(
+          room.narrow(3, 0, 3).abs().sum().item<float>() + room.narrow(3, 8, 1).abs().sum().item<float>(), 0);
+    }
+  }
+  const auto small = at::zeros({2, 1, 4, 6});
+  EXPECT_THROW(kernels::rope_heads_kept(qkv, angles.cos, angles.sin, {2, 1}, small, small), Error);
+}
+
 TEST(RopeHeads, GradientsByFiniteDifferences) {
   at::manual_seed(2);
   const auto angles = random_angles(3, 2);

@@ -171,6 +171,32 @@ TEST_F(CudaDecoder, RopeHeadsAndTheirGradient) {
     }
 }
 
+TEST_F(CudaDecoder, RopeHeadsAreKeptWhereACacheWantsThem) {
+  for (const auto type : kEveryType)
+    for (const auto [heads, kv_heads, size] :
+         {std::array{4, 2, 64}, std::array{3, 1, 6}, std::array{2, 2, 128}})
+      for (const auto kept : {type, at::kFloat}) {
+        const auto options = at::TensorOptions(device_);
+        const auto angle_TF = at::rand({37, size / 2}, options);
+        const auto qkv = at::randn({3, 37, (heads + 2 * kv_heads) * size}, options).to(type);
+        const auto room = at::zeros({2, 3, kv_heads, 50, size}, options.dtype(kept));
+        const auto keys = room[0].narrow(2, 11, 37), values = room[1].narrow(2, 11, 37);
+        const kernels::HeadLayout layout = {heads, kv_heads};
+        const auto [q, k, v] =
+            kernels::rope_heads_kept(qkv, angle_TF.cos(), angle_TF.sin(), layout, keys, values);
+        const auto expected = kernels::rope_heads(qkv, angle_TF.cos(), angle_TF.sin(), layout);
+        const std::string where = case_name(type, {heads, kv_heads, size});
+        EXPECT_TRUE(at::equal(q, std::get<0>(expected)) && at::equal(k, std::get<1>(expected)) &&
+                    at::equal(v, std::get<2>(expected)))
+            << where;
+        EXPECT_TRUE(at::equal(keys, k.to(kept)) && at::equal(values, v.to(kept))) << where;
+        EXPECT_EQ(room.narrow(3, 0, 11).abs().sum().item<double>() +
+                      room.narrow(3, 48, 2).abs().sum().item<double>(),
+                  0)
+            << where;
+      }
+}
+
 TEST_F(CudaDecoder, AttentionOfRopedHeadsKeepsEachTokensHeadsTogether) {
   const auto options = at::TensorOptions(device_).dtype(at::kBFloat16);
   const auto angle_TF = at::rand({96, 32}, options.dtype(at::kFloat));

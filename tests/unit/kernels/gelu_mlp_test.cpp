@@ -118,6 +118,7 @@ TEST_F(CudaGeluMlp, IsThatOfTheReference) {
                                {50001, 96, 384},
                                {300, 40, 136},
                                {2500, 200, 1000},
+                               {8000, 40, 256},
                                {5, 7, 9}}) {
       const Operands operands(sizes.rows, sizes.dim, sizes.inner, type);
       const auto expected = learned(operands, at::TensorOptions(at::kFloat), at::kFloat, false);

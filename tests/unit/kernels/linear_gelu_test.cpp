@@ -93,7 +93,8 @@ TEST(LinearGelu, TakesCopiesOfWeightAndBias) {
 
 class CudaLinearGelu : public cuda_test::CudaKernels {};
 
-/// Rows and columns that tiles do not divide, both sizes of tiles, and widths that no kernel takes.
+/// Rows and columns that tiles do not divide, both sizes of tiles, blocks of several turns, and widths that
+/// no kernel takes.
 TEST_F(CudaLinearGelu, IsTheTwoOperationsWithAndWithoutGradients) {
   at::manual_seed(53);
   struct Sizes {
@@ -106,6 +107,7 @@ TEST_F(CudaLinearGelu, IsTheTwoOperationsWithAndWithoutGradients) {
                                {70001, 96, 384},
                                {300, 40, 136},
                                {129, 200, 1000},
+                               {8000, 40, 256},
                                {5, 7, 9}}) {
       const Operands operands(sizes.rows, sizes.in, sizes.out, type);
       const auto expected = learned(operands, at::kCPU, at::kFloat, at::kFloat, false);

@@ -213,18 +213,21 @@ TEST(Checkpointing, TellsKernelsThatAPassIsTakenAgain) {
   EXPECT_FALSE(learns.back()) << "a pass that nothing follows";
 }
 
-TEST(KeyValueCacheTest, AppendsAndRefusesOverflow) {
+TEST(KeyValueCacheTest, HasPlacesForWhatComesNextAndRefusesOverflow) {
   KeyValueCache cache({.layers = 1, .batch = 1, .kv_heads = 1, .capacity = 3, .head_dim = 2}, at::kFloat);
-  const auto first = at::randn({1, 1, 2, 2});
-  cache.append(0, first, first);
+  const auto first = at::randn({1, 1, 2, 2}), second = at::ones({1, 1, 1, 2});
+  cache.next(0, 2).first.copy_(first);
+  cache.next(0, 2).second.copy_(-first);
   cache.advance(2);
-  const auto [key, value] = cache.append(0, at::ones({1, 1, 1, 2}), at::zeros({1, 1, 1, 2}));
-  EXPECT_TRUE(at::equal(key.narrow(2, 0, 2), first));
-  EXPECT_EQ(key.size(2), 3);
+  cache.next(0, 1).first.copy_(second);
+  cache.next(0, 1).second.copy_(-second);
+  const auto [key, value] = cache.with_next(0, 1);
+  EXPECT_TRUE(at::equal(key, at::cat({first, second}, 2)));
+  EXPECT_TRUE(at::equal(value, -key));
   cache.advance(1);
-  EXPECT_THROW(cache.append(0, at::ones({1, 1, 1, 2}), at::ones({1, 1, 1, 2})), Error);
+  EXPECT_THROW(cache.next(0, 1), Error);
   cache.reset();
-  EXPECT_EQ(cache.append(0, first, first).first.size(2), 2);
+  EXPECT_TRUE(at::equal(cache.next(0, 2).first, first));
 }
 
 TEST(KeyValueCacheTest, SequencesOfALayerThatSkipsTokensHoldWhatTheyWereGiven) {
