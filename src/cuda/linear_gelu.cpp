@@ -10,6 +10,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
+#include <ATen/record_function.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -40,6 +41,7 @@ std::tuple<at::Tensor, at::Tensor> linear_gelu(const at::Tensor& x_in, const at:
                     are_aligned16({x.const_data_ptr(), weight.const_data_ptr(), bias.const_data_ptr()});
   const auto nothing = at::empty({0}, x.options());
   if (!fits) {
+    const at::DisableRecordFunctionGuard counted_already;
     const auto inner = at::linear(x, weight, bias);
     return {at::gelu(inner), keep ? inner : nothing};
   }
@@ -104,8 +106,10 @@ std::tuple<at::Tensor, at::Tensor> gelu_product_grad(const at::Tensor& grad_in, 
                               .columns = weight.size(1)};
   if (at::cuda::getCurrentDeviceProperties()->major != 9 ||
       !linear_gelu_fits(type, args.rows, args.depth, args.columns) ||
-      !are_aligned16({args.grad, args.weight, args.inner}))
+      !are_aligned16({args.grad, args.weight, args.inner})) {
+    const at::DisableRecordFunctionGuard counted_already;
     return gelu_grad_sum(at::mm(grad, weight), inner);
+  }
   auto grad_inner = at::empty_like(inner),
        partial = at::empty({gelu_product_grad_blocks(args), args.columns}, inner.options().dtype(at::kFloat));
   args.grad_inner = grad_inner.mutable_data_ptr();

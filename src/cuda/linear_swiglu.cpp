@@ -24,8 +24,9 @@ at::Tensor in_wide_tiles(const at::Tensor& x, const at::Tensor& weight, const in
                          int64_t expected) {
   const int64_t rows = x.size(0), depth = x.size(1), columns = weight.size(0) / 2;
   const ElementType type = element_type_of(x, "linear_swiglu");
-  if (at::cuda::getCurrentDeviceProperties()->major != 9 || !x.is_contiguous() || !weight.is_contiguous() ||
-      weight.scalar_type() != x.scalar_type() || !counted_product_fits(type, rows, depth, columns) ||
+  if (rows == 0 || at::cuda::getCurrentDeviceProperties()->major != 9 || !x.is_contiguous() ||
+      !weight.is_contiguous() || weight.scalar_type() != x.scalar_type() || weight.device() != x.device() ||
+      !counted_product_fits(type, rows, depth, columns) ||
       !are_aligned16({x.const_data_ptr(), weight.const_data_ptr()}))
     return {};
   const int tile_columns = wide_swiglu_columns(expected, depth, columns);

@@ -132,6 +132,7 @@ class Rows {
       write();
     }
     if (lane_ == 0) cute::tma_store_wait<0>();  // shared memory may be given back
+    __syncwarp();
   }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "kernels/counted_product_gradient.h"
+#include "kernels/pass_learns.h"
 #include "kernels/product_type.h"
 
 namespace fathom::kernels {
@@ -69,8 +70,8 @@ at::Tensor block_forward(const at::Tensor& x_BTD, at::TensorList inputs, const C
   else if (block.part == CountedPart::kMlp)
     y = gathered_rms_norm(x, weight(kMlpNorm), block.eps, rows);
   if (block.part != CountedPart::kAttention) {
-    auto [gated, gate_up] =
-        counted_linear_swiglu(keep(kHNormed, y), weight(kGateUp), rows, /*keep=*/kept != nullptr);
+    const bool learns = kept != nullptr || pass_learns();  // a pass that is taken again has the same numbers
+    auto [gated, gate_up] = counted_linear_swiglu(keep(kHNormed, y), weight(kGateUp), rows, learns);
     keep(kUp, std::move(gate_up));
     y = keep(kGated, std::move(gated));
     y = keep(kAdded, dropped(counted_linear(y, weight(kDown), rows), block, 1, rows.all()));

@@ -1,12 +1,12 @@
 #include "kernels/linear_swiglu.h"
 
 #include <ATen/ops/linear.h>
-#include <c10/core/GradMode.h>
 #include <torch/library.h>
 
 #include "base/error.h"
 #include "kernels/call.h"
 #include "kernels/linear_gradient.h"
+#include "kernels/pass_learns.h"
 #include "kernels/swiglu.h"
 
 namespace fathom::kernels {
@@ -23,7 +23,7 @@ at::Tensor linear_swiglu(const at::Tensor& x, const at::Tensor& gate_up, const L
   FATHOM_CHECK(gate_up.dim() == 2 && gate_up.size(0) % 2 == 0 && x.dim() > 0 && x.size(-1) == gate_up.size(1),
                "[linear_swiglu] expected inputs of {} features, got {}",
                gate_up.dim() == 2 ? gate_up.size(1) : -1, x.dim() > 0 ? x.size(-1) : 0);
-  const bool learns = c10::GradMode::is_enabled() && (x.requires_grad() || gate_up.requires_grad());
+  const bool learns = pass_learns() && (x.requires_grad() || gate_up.requires_grad());
   if (learns || types.fp8 != nullptr || types.products.narrow(x) || !x.is_cuda())
     return swiglu(linear(x, gate_up, {}, types), types.products);
   const auto type = product_type(x);

@@ -10,6 +10,7 @@
 #include "cuda_fixture.h"
 #include "gradcheck.h"
 #include "kernels/counted_rows.h"
+#include "kernels/pass_learns.h"
 #include "kernels/swiglu.h"
 
 namespace fathom::linear_swiglu_test {
@@ -62,7 +63,24 @@ TEST_F(CudaLinearSwiglu, IsTheTwoOperations) {
     }
 }
 
-/// What is kept is the product, rounded, and nothing beside it is written.
+/// A pass that is taken again for its gradients has the numbers that it will have then.
+TEST_F(CudaLinearSwiglu, IsTheSameWhereItIsTakenAgain) {
+  const auto options = at::TensorOptions(device_).dtype(at::kBFloat16);
+  const at::Tensor x = at::randn({3277, 256}, options),
+                   weight = at::randn({2048, 256}, options).requires_grad_();
+  const at::Tensor learned = linear_swiglu(x, weight);
+  const at::NoGradGuard no_grad;
+  const kernels::TakenAgain again;
+  EXPECT_TRUE(at::equal(linear_swiglu(x, weight), learned));
+}
+
+TEST_F(CudaLinearSwiglu, OfNoRowsIsNothing) {
+  const auto options = at::TensorOptions(device_).dtype(at::kBFloat16);
+  const at::NoGradGuard no_grad;
+  EXPECT_EQ(linear_swiglu(at::ones({0, 64}, options), at::ones({32, 64}, options)).sizes().vec(),
+            (std::vector<int64_t>{0, 16}));
+}
+
 TEST_F(CudaLinearSwiglu, LearnsAsTheTwoOperations) {
   at::manual_seed(74);
   for (const auto type : {at::kBFloat16, at::kHalf, at::kFloat})

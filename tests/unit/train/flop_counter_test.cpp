@@ -6,6 +6,8 @@
 #include "cuda_fixture.h"
 #include "kernels/counted_layers.h"
 #include "kernels/counted_rows.h"
+#include "kernels/gelu_mlp.h"
+#include "kernels/linear_swiglu.h"
 
 namespace fathom::flop_counter_test {
 namespace {
@@ -41,6 +43,21 @@ TEST_F(CudaFlopCounter, CountsTheRowsInUse) {
   EXPECT_EQ(flops([&] { qkv = kernels::counted_linear(x, weight, rows); }), product);
   EXPECT_EQ(flops([&] { kernels::counted_linear(x, weight, bias, rows); }), product);
   EXPECT_EQ(flops([&] { kernels::counted_linear_gelu(x, weight, bias, rows, true); }), product);
+  const auto gates = at::randn({2 * kDim, kDim}, options);
+  for (const bool keep : {false, true})
+    EXPECT_EQ(flops([&] { kernels::counted_linear_swiglu(x, gates, rows, keep); }), product / 3 * 2) << keep;
+  for (const int64_t count : {4, 80}) {  // by a product and a pass, or more by one product
+    const at::NoGradGuard no_grad;
+    const auto some = x.repeat({50, 1}).narrow(0, 0, count * 50);
+    const double all = 2.0 * 50 * static_cast<double>(count) * kDim;
+    EXPECT_EQ(flops([&] { kernels::linear_swiglu(some, gates); }), all * 2 * kDim) << count;
+    EXPECT_EQ(flops([&] {
+                kernels::gelu_product_grad(some, weight.t().contiguous(),
+                                           at::zeros({some.size(0), 3 * kDim}, options));
+              }),
+              all * 3 * kDim)
+        << count;
+  }
   EXPECT_EQ(flops([&] { kernels::counted_attention(qkv, {kHeads, kHeads}, false, rows); }), attention);
   EXPECT_EQ(flops([&] { kernels::counted_attention(qkv, {kHeads, kHeads}, true, rows); }), attention / 2);
 }
